@@ -1,0 +1,150 @@
+"""What all commands share: the group that loads them, the options, and how errors end.
+
+A command's module is named like the command (dashes as underscores, a trailing underscore for
+a Python keyword) and holds a Click command called `command`.
+"""
+
+import importlib
+import keyword
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from egoexo_tools import __version__
+from egoexo_tools.errors import DataError, SettingsError, StageFailed
+
+if TYPE_CHECKING:
+    from egoexo_tools.stage import RunOptions
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and summaries, and imports one when it is called.
+
+    The toolkit's exceptions end here, once: DataError and StageFailed print one message and
+    exit 1, SettingsError exits 2 like any wrong usage, Ctrl-C exits 130.
+    """
+
+    def __init__(self, *, name: str, package: str, summaries: Mapping[str, str], help: str) -> None:
+        super().__init__(
+            name=name, help=help, context_settings={"help_option_names": ["-h", "--help"]}
+        )
+        self.package = package
+        self.summaries = summaries
+        self.params.append(
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                help="Show the version.",
+                callback=_print_version,
+            )
+        )
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.summaries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.summaries:
+            return None
+        module = cmd_name.replace("-", "_") + ("_" if keyword.iskeyword(cmd_name) else "")
+        command: click.Command = importlib.import_module(f"{self.package}.{module}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from error
+        except (DataError, StageFailed) as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Stopped. What was finished is kept; the same command goes on.", err=True)
+            sys.exit(INTERRUPTED)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"egoexo-tools {__version__}")
+        ctx.exit()
+
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+root_argument = click.argument("root", type=FOLDER)
+release_option = click.option(
+    "--release", type=FOLDER, required=True, help="Folder of the downloaded release."
+)
+direction_option = click.option(
+    "--direction",
+    type=click.Choice(["ego2exo", "exo2ego", "both"]),
+    default="both",
+    show_default=True,
+    help="Source view to destination view.",
+)
+
+
+def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
+    """The options of every command that runs a stage, as one argument `run` of type RunOptions."""
+
+    def decorate(function: Any) -> Any:
+        import functools
+
+        @click.option(
+            "--executor",
+            type=click.Choice(["inline", "process", "dask"]),
+            default=default_executor,
+            show_default=True,
+            help="Where units run.",
+        )
+        @click.option(
+            "--workers", type=click.IntRange(min=1), help="Units at a time.  [default: all cores]"
+        )
+        @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use.")
+        @click.option("--overwrite", is_flag=True, help="Redo what is done.")
+        @click.option("--quiet", is_flag=True, help="No progress bar.")
+        @functools.wraps(function)
+        def wrapper(
+            *args: Any,
+            executor: str,
+            workers: int | None,
+            scheduler: str | None,
+            overwrite: bool,
+            quiet: bool,
+            **kwargs: Any,
+        ) -> Any:
+            return function(
+                *args,
+                run=_run_options(executor, workers, scheduler, overwrite, quiet),
+                **kwargs,
+            )
+
+        return wrapper
+
+    return decorate
+
+
+def _run_options(
+    executor: str, workers: int | None, scheduler: str | None, overwrite: bool, quiet: bool
+) -> "RunOptions":
+    from egoexo_tools.stage import RunOptions
+
+    return RunOptions(
+        executor=executor,
+        workers=workers,
+        scheduler=scheduler,
+        overwrite=overwrite,
+        quiet=quiet,
+    )

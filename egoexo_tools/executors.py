@@ -1,0 +1,120 @@
+"""Where units of work run: name → an Executor whose futures are concurrent.futures'.
+
+`inline` runs in this process, `process` in local processes that a hang or a crash cannot take
+down with it (pebble kills the one worker and the rest go on), `dask` on a cluster through
+dask.distributed. Only `process` can end a unit that outlasts its time limit; on Dask the
+scheduler's own limits apply.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from egoexo_tools.errors import SettingsError
+
+EXECUTORS = ("inline", "process", "dask")
+
+
+class Submit(Protocol):
+    """Schedules function(argument) and returns its future."""
+
+    def __call__(self, function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]": ...
+
+
+@contextmanager
+def open_executor(
+    name: str,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    time_limit_seconds: float | None = None,
+    resources: dict[str, float] | None = None,
+) -> Iterator[Submit]:
+    """Yield a submit function; leaving the block by an exception stops what is running.
+
+    `workers` defaults to the cores that this process may use; `scheduler` is a Dask scheduler's
+    address (without it, a local cluster of `workers` processes is started); `resources` are
+    Dask worker resources that each unit needs, such as {"GPU": 1}.
+    """
+    if name not in EXECUTORS:
+        raise SettingsError(f"{name!r} is no executor; use {', '.join(EXECUTORS)}")
+    if name == "inline":
+        yield _submit_inline
+    elif name == "process":
+        with _processes(workers or available_cores(), time_limit_seconds) as submit:
+            yield submit
+    else:
+        with _dask(workers or available_cores(), scheduler, resources) as submit:
+            yield submit
+
+
+def available_cores() -> int:
+    """The number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _submit_inline(function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
+    future: Future[Any] = Future()
+    future.set_result(function(argument))
+    return future
+
+
+@contextmanager
+def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submit]:
+    from pebble import ProcessPool
+
+    # spawn: forking a process that already runs OpenCV, Arrow or torch threads can hang it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPool(max_workers=workers, context=context, initializer=_ignore_interrupt)
+
+    def submit(function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
+        future: Future[Any] = pool.schedule(function, args=(argument,), timeout=time_limit_seconds)
+        return future
+
+    try:
+        yield submit
+    except BaseException:
+        pool.stop()
+        raise
+    else:
+        pool.close()
+    finally:
+        pool.join()
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _dask(
+    workers: int, scheduler: str | None, resources: dict[str, float] | None
+) -> Iterator[Submit]:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise SettingsError(
+            "the dask executor needs the cluster group: pip install 'egoexo-tools[cluster]'"
+        ) from error
+    cluster = None
+    if scheduler is None:
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    client = Client(scheduler or cluster, timeout="30s")
+    # Units write files: each runs once, where it was sent, and is not run again on a guess.
+    executor = client.get_executor(pure=False, retries=0, resources=resources)
+
+    def submit(function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
+        future: Future[Any] = executor.submit(function, argument)
+        return future
+
+    try:
+        yield submit
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()

@@ -1,0 +1,162 @@
+"""Every path of a release (read) and of a dataset root (written), as methods.
+
+Names that come from files (take names, take_uids, cameras, object names) are untrusted: each
+becomes one checked path component, so that no path leaves its root. `atomic_path` is how any
+file is written: to a sibling first, then renamed, so that a reader never sees half a file.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.vocab import Direction, Split
+
+PARTIAL_SUFFIX = ".partial"
+DOWNSCALED_448 = 448
+"""The short side of the small copies that the release ships, in pixels."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a sibling to write to; on success it takes the place of `path`, on error it goes.
+
+    The sibling's name is fixed, so that a killed writer's leftover is overwritten by the next.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole small file through `atomic_path`; text as UTF-8."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def component(name: str) -> str:
+    """`name` if it is safe as one path component, else DataError (separators, `..`, NUL, empty)."""
+    if not name or name in {".", ".."} or any(char in name for char in "/\\\0"):
+        raise DataError(f"{name!r} cannot be a file name; the file that it comes from is damaged")
+    return name
+
+
+@dataclass(frozen=True)
+class Release:
+    """An Ego-Exo4D release as downloaded: takes.json, annotations/, takes/<take_name>/."""
+
+    path: Path
+
+    @property
+    def takes_json(self) -> Path:
+        return self.path / "takes.json"
+
+    @property
+    def splits_json(self) -> Path:
+        return self.path / "annotations" / "splits.json"
+
+    def relations_json(self, split: Split) -> Path:
+        return self.path / "annotations" / f"relations_{split}.json"
+
+    def inside(self, relative: str) -> Path:
+        """A path that a release file names, kept under the release; else DataError."""
+        candidate = Path(relative)
+        if candidate.is_absolute() or ".." in candidate.parts:
+            raise DataError(f"{relative!r} points outside the release {self.path}")
+        return self.path / candidate
+
+    def take_dir(self, take_name: str) -> Path:
+        return self.path / "takes" / component(take_name)
+
+    def video(self, take_name: str, camera: str, *, short_side: int | None = None) -> Path:
+        """The frame-aligned video; `short_side=448` gives the small copy."""
+        folder = self.take_dir(take_name) / "frame_aligned_videos"
+        if short_side is not None:
+            folder = folder / "downscaled" / str(short_side)
+        return folder / f"{component(camera)}.mp4"
+
+    def require(self) -> "Release":
+        """self, if this looks like a release; else DataError with the next step."""
+        if not self.takes_json.is_file():
+            raise DataError(
+                f"{self.path} is not an Ego-Exo4D release: it has no takes.json; give the folder "
+                "that `egoexo-tools download` or `egoexo-tools synthesize` wrote"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class DatasetRoot:
+    """A dataset root: manifests and frames (the truth), status files, exports and runs."""
+
+    path: Path
+
+    @property
+    def manifests(self) -> Path:
+        return self.path / "manifests"
+
+    def table(self, name: str) -> Path:
+        """The directory of one Parquet table."""
+        return self.manifests / component(name)
+
+    def part(self, table: str, unit: str) -> Path:
+        """The Parquet file that one unit of work writes into a table."""
+        return self.table(table) / f"{component(unit)}.parquet"
+
+    def status(self, stage: str, unit: str) -> Path:
+        return self.status_dir(stage) / f"{component(unit)}.json"
+
+    def status_dir(self, stage: str) -> Path:
+        return self.path / "status" / component(stage)
+
+    @property
+    def takes_json(self) -> Path:
+        return self.path / "takes.json"
+
+    @property
+    def processed(self) -> Path:
+        return self.path / "processed"
+
+    @property
+    def split_json(self) -> Path:
+        return self.processed / "split.json"
+
+    def annotation_json(self, take_uid: str) -> Path:
+        return self.processed / component(take_uid) / "annotation.json"
+
+    def frame(self, take_uid: str, camera: str, frame_idx: int) -> Path:
+        return self.processed / component(take_uid) / component(camera) / f"{frame_idx}.jpg"
+
+    def pairs_json(self, split: Split, direction: Direction) -> Path:
+        return self.path / "dataset_jsons" / f"{split}_{direction.joined}_pairs.json"
+
+    def masks_dir(self, split: Split, direction: Direction) -> Path:
+        """O-MaMa's folder of destination-view proposals."""
+        return self.path / f"Masks_{split.upper()}_{direction.upper_name}"
+
+    def features(self, key: str) -> Path:
+        return self.path / "features" / component(key)
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def require(self) -> "DatasetRoot":
+        """self, if ingest has been here; else DataError with the next step."""
+        if not self.table("takes").is_dir():
+            raise DataError(
+                f"{self.path} is not a dataset root: it has no manifests/takes; make one with "
+                "`egoexo-tools ingest ROOT --release RELEASE`"
+            )
+        return self
+
+    def relative(self, path: Path) -> str:
+        """`path` under the root, as stored in manifests (POSIX separators)."""
+        return path.relative_to(self.path).as_posix()

@@ -1,0 +1,267 @@
+"""The Parquet tables under `<root>/manifests/<table>/`, one part per unit of work.
+
+A table is a directory that pandas, DuckDB or Polars read as it is. Every part carries the
+schema version in its metadata. `predictions` and `scores` have the same care but live with
+their run, as `<root>/runs/<run>/<table>.parquet`.
+
+Units and orders: frame_idx is 0-based presentation order in the frame-aligned video; heights
+and widths are pixels; `rle_counts` is COCO's compressed string, column-major, for a mask of
+rle_height x rle_width; `area` is in pixels of that size; `bbox_xywh` is x_min, y_min,
+x_max - x_min, y_max - y_min (no +1) in the same pixels.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, atomic_path
+
+SCHEMA_VERSION = "1"
+_VERSION_KEY = b"egoexo_tools.schema_version"
+
+_BOX = pa.list_(pa.float32(), 4)
+_RLE = [("rle_height", pa.int32()), ("rle_width", pa.int32()), ("rle_counts", pa.string())]
+_FRAME_KEY = [("take_uid", pa.string()), ("camera", pa.string()), ("frame_idx", pa.int32())]
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "takes": pa.schema(
+        [
+            ("take_uid", pa.string()),
+            ("take_name", pa.string()),
+            ("scenario", pa.string()),
+            ("university", pa.string()),
+            ("split", pa.string()),
+            ("ego_camera", pa.string()),
+            ("exo_cameras", pa.list_(pa.string())),
+            ("duration_seconds", pa.float64()),
+            ("frames_annotated", pa.int32()),
+        ]
+    ),
+    "frames": pa.schema(
+        [
+            *_FRAME_KEY,
+            ("view", pa.string()),
+            ("path", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("source_height", pa.int32()),
+            ("source_width", pa.int32()),
+        ]
+    ),
+    "masks": pa.schema(
+        [
+            ("take_uid", pa.string()),
+            ("object_name", pa.string()),
+            ("camera", pa.string()),
+            ("frame_idx", pa.int32()),
+            ("view", pa.string()),
+            ("visible", pa.bool_()),
+            *_RLE,
+            ("area", pa.int64()),
+            ("bbox_xywh", _BOX),
+        ]
+    ),
+    "pairs": pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("split", pa.string()),
+            ("direction", pa.string()),
+            ("take_uid", pa.string()),
+            ("object_name", pa.string()),
+            ("frame_idx", pa.int32()),
+            ("source_camera", pa.string()),
+            ("dest_camera", pa.string()),
+            ("dest_state", pa.string()),
+        ]
+    ),
+    "proposals": pa.schema(
+        [
+            *_FRAME_KEY,
+            ("proposal_idx", pa.int32()),
+            ("proposer", pa.string()),
+            ("score", pa.float32()),
+            *_RLE,
+            ("area", pa.int64()),
+            ("bbox_xywh", _BOX),
+        ]
+    ),
+    "predictions": pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("proposal_idx", pa.int32()),
+            ("similarity", pa.float32()),
+            ("confidence", pa.float32()),
+            *_RLE,
+        ]
+    ),
+    "scores": pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("iou", pa.float64()),
+            ("contour_accuracy", pa.float64()),
+            ("location_error", pa.float64()),
+            ("visible", pa.bool_()),
+            ("predicted_visible", pa.bool_()),
+            ("oracle_iou", pa.float64()),
+            ("truth_area", pa.int64()),
+            ("predicted_area", pa.int64()),
+        ]
+    ),
+    "exclusions": pa.schema(
+        [
+            ("stage", pa.string()),
+            ("take_uid", pa.string()),
+            ("camera", pa.string()),
+            ("object_name", pa.string()),
+            ("frame_idx", pa.int32()),
+            ("reason", pa.string()),
+        ]
+    ),
+}
+"""Table name → its columns, in order. docs/data-layout.md is generated from this."""
+
+Rows: TypeAlias = Any
+"""A pyarrow table, a DataFrame, a list of row dicts, or a dict of columns."""
+
+
+def to_table(table: str, rows: Rows) -> pa.Table:
+    """Rows in any of the usual shapes → a table of exactly the schema of `table`.
+
+    Columns that a row lacks become null; a column that the schema lacks raises DataError.
+    """
+    schema = _schema(table)
+    if isinstance(rows, pa.Table):
+        columns: dict[str, Any] = {name: rows.column(name) for name in rows.column_names}
+        count = rows.num_rows
+    elif isinstance(rows, pd.DataFrame):
+        columns = {str(name): pa.Array.from_pandas(rows[name]) for name in rows.columns}
+        count = len(rows)
+    elif isinstance(rows, Mapping):
+        columns = dict(rows)
+        count = len(next(iter(rows.values()), ()))
+    else:
+        names = {name: None for row in rows for name in row}
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        count = len(rows)
+    if unknown := sorted(set(columns) - set(schema.names)):
+        raise DataError(f"table {table} has no column {', '.join(unknown)}; see SCHEMAS")
+    return pa.table(
+        [_column(columns.get(field.name), field.type, count) for field in schema], schema=schema
+    )
+
+
+def write_table(
+    path: Path, table: str, rows: Rows, *, metadata: Mapping[str, str] | None = None
+) -> int:
+    """Write one Parquet file of the schema of `table`, atomically; returns the number of rows."""
+    data = to_table(table, rows)
+    extra = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
+    data = data.replace_schema_metadata({**extra, _VERSION_KEY: SCHEMA_VERSION.encode()})
+    with atomic_path(path) as partial:
+        pq.write_table(data, partial, compression="zstd")
+    return int(data.num_rows)
+
+
+def write_manifest(root: DatasetRoot, table: str, unit: str, rows: Rows) -> int:
+    """Write the part that one unit of work owns; returns the number of rows."""
+    return write_table(root.part(table, unit), table, rows)
+
+
+def write_exclusions(
+    root: DatasetRoot, stage: str, unit: str, rows: Sequence[Mapping[str, Any]]
+) -> int:
+    """Write what a unit of a stage left out, and why; an empty list removes an older part."""
+    part_name = f"{stage}.{unit}"
+    if not rows:
+        root.part("exclusions", part_name).unlink(missing_ok=True)
+        return 0
+    return write_manifest(root, "exclusions", part_name, [{"stage": stage, **row} for row in rows])
+
+
+def read_manifest(
+    root: DatasetRoot,
+    table: str,
+    *,
+    columns: Sequence[str] | None = None,
+    filters: ds.Expression | None = None,
+    units: Iterable[str] | None = None,
+) -> pa.Table:
+    """A table (or some columns, rows or parts of it), parts in name order.
+
+    Raises DataError where the table is missing (naming the command that writes it) or a part
+    has another schema version.
+    """
+    names = None if units is None else sorted(units)
+    paths = (
+        sorted(root.table(table).glob("*.parquet"))
+        if names is None
+        else [root.part(table, name) for name in names]
+    )
+    if not paths and table == "exclusions":
+        return _schema(table).empty_table()
+    if not paths:
+        raise DataError(f"{root.path} has no {table} manifest; {_MADE_BY[table]}")
+    return read_tables(paths, table, columns=columns, filters=filters)
+
+
+def read_tables(
+    paths: Sequence[Path],
+    table: str,
+    *,
+    columns: Sequence[str] | None = None,
+    filters: ds.Expression | None = None,
+) -> pa.Table:
+    """The same, of named Parquet files."""
+    for path in paths:
+        _check_part(path, table)
+    dataset = ds.dataset([str(path) for path in paths], schema=_schema(table), format="parquet")
+    return dataset.to_table(columns=None if columns is None else list(columns), filter=filters)
+
+
+_MADE_BY = {
+    "takes": "run `egoexo-tools ingest` first",
+    "masks": "run `egoexo-tools ingest` first",
+    "frames": "run `egoexo-tools frames` first",
+    "pairs": "run `egoexo-tools pairs` first",
+    "proposals": "run `egoexo-tools propose` first",
+    "predictions": "run `omama predict` first",
+    "scores": "run `omama evaluate` first",
+    "exclusions": "",
+}
+
+
+def _schema(table: str) -> pa.Schema:
+    if table not in SCHEMAS:
+        raise DataError(f"{table!r} is no table; there are {', '.join(SCHEMAS)}")
+    return SCHEMAS[table]
+
+
+def _column(values: Any, type_: pa.DataType, count: int) -> pa.Array | pa.ChunkedArray:
+    if values is None:
+        return pa.nulls(count, type_)
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values.cast(type_)
+    return pa.array(values, type_, from_pandas=True)
+
+
+def _check_part(path: Path, table: str) -> None:
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; {_MADE_BY[table]}") from None
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{path} is not a readable Parquet file ({error}); delete it and run its stage again"
+        ) from error
+    version = metadata.get(_VERSION_KEY, b"none").decode()
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "run its stage again with --overwrite"
+        )

@@ -1,0 +1,1 @@
+"""Learns and scores object correspondence between ego and exo views."""
