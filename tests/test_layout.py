@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, Release, atomic_path, component, write_atomic
+from egoexo_tools.vocab import Direction, Split
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", "/etc"])
+def test_names_from_files_cannot_leave_their_folder(name: str) -> None:
+    with pytest.raises(DataError, match="cannot be a file name"):
+        component(name)
+
+
+@pytest.mark.parametrize("relative", ["../secret.mp4", "/etc/passwd", "takes/../../x"])
+def test_relative_paths_stay_inside_the_release(relative: str) -> None:
+    with pytest.raises(DataError, match="points outside the release"):
+        Release(Path("/data")).inside(relative)
+
+
+def test_release_paths() -> None:
+    release = Release(Path("/data"))
+    assert release.relations_json(Split.VAL) == Path("/data/annotations/relations_val.json")
+    folder = Path("/data/takes/sfu_cooking_1/frame_aligned_videos")
+    assert release.video("sfu_cooking_1", "cam01") == folder / "cam01.mp4"
+    assert release.video("sfu_cooking_1", "cam01", short_side=448) == (
+        folder / "downscaled/448/cam01.mp4"
+    )
+
+
+def test_root_paths_spell_directions_as_the_other_tools_do() -> None:
+    root = DatasetRoot(Path("/root"))
+    assert root.pairs_json(Split.TRAIN, Direction.EXO2EGO).name == "train_exoego_pairs.json"
+    assert root.masks_dir(Split.TEST, Direction.EGO2EXO).name == "Masks_TEST_EGO2EXO"
+    assert root.frame("uid", "cam01", 30) == Path("/root/processed/uid/cam01/30.jpg")
+    assert root.part("frames", "uid.cam01") == Path("/root/manifests/frames/uid.cam01.parquet")
+
+
+def test_a_folder_that_is_no_release_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not an Ego-Exo4D release.*egoexo-tools download"):
+        Release(tmp_path).require()
+    with pytest.raises(DataError, match="is not a dataset root.*egoexo-tools ingest"):
+        DatasetRoot(tmp_path).require()
+
+
+def test_atomic_path_leaves_the_old_file_when_the_writer_fails(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.json"
+    write_atomic(path, "old")
+    with pytest.raises(RuntimeError), atomic_path(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.json"]

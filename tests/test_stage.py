@@ -1,0 +1,140 @@
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from egoexo_tools.errors import DataError, SettingsError, StageFailed
+from egoexo_tools.layout import DatasetRoot, write_atomic
+from egoexo_tools.stage import RunOptions, Unit, read_status, read_statuses, run_stage
+
+INLINE = RunOptions(executor="inline", quiet=True)
+NAMES = ("apple", "bread", "cup")
+
+
+def write_number(unit: Unit, *, folder: Path, number: int = 1) -> dict[str, int]:
+    """Counts its own calls in a file beside its output."""
+    (name,) = unit.key
+    with (folder / f"{name}.calls").open("a") as calls:
+        calls.write("x")
+    if (folder / f"{name}.bad").exists():
+        raise DataError(f"{name} cannot be read")
+    write_atomic(folder / f"{name}.out", str(number))
+    return {"files": 1}
+
+
+def misbehave(unit: Unit) -> dict[str, int]:
+    """Does what its name says, in a worker process."""
+    if unit.key[0] == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if unit.key[0] == "hang":
+        time.sleep(60)
+    if unit.key[0] == "bug":
+        raise ZeroDivisionError("oh")
+    return {"files": 1}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DatasetRoot:
+    return DatasetRoot(tmp_path / "root")
+
+
+def units(folder: Path, *names: str) -> list[Unit]:
+    return [
+        Unit((name,), inputs=(folder / f"{name}.in",), outputs=(folder / f"{name}.out",))
+        for name in names
+    ]
+
+
+def calls(folder: Path) -> dict[str, int]:
+    return {path.stem: len(path.read_text()) for path in sorted(folder.glob("*.calls"))}
+
+
+def test_done_once_is_not_done_again(root: DatasetRoot, tmp_path: Path) -> None:
+    work = partial(write_number, folder=tmp_path)
+    first = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
+    second = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
+    assert (first.done, first.skipped, first.counts) == (3, 0, {"files": 3})
+    assert (second.done, second.skipped, second.counts) == (0, 3, {"files": 3})
+    assert calls(tmp_path) == {"apple": 1, "bread": 1, "cup": 1}
+
+
+def test_a_changed_input_or_a_lost_output_is_done_anew(root: DatasetRoot, tmp_path: Path) -> None:
+    work = partial(write_number, folder=tmp_path)
+    run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
+    (tmp_path / "bread.in").write_text("new")
+    (tmp_path / "cup.out").unlink()
+    again = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
+    assert (again.done, again.skipped) == (2, 1)
+    assert calls(tmp_path) == {"apple": 1, "bread": 2, "cup": 2}
+
+
+def test_other_settings_are_refused_by_name(root: DatasetRoot, tmp_path: Path) -> None:
+    work = partial(write_number, folder=tmp_path)
+    run_stage(root, "s", units(tmp_path, "cup"), work, settings={"n": 1, "m": 2}, options=INLINE)
+    with pytest.raises(
+        SettingsError, match=r"s was done with n=1, now 3 \(unit cup\).*--overwrite"
+    ):
+        run_stage(
+            root, "s", units(tmp_path, "cup"), work, settings={"n": 3, "m": 2}, options=INLINE
+        )
+    redo = RunOptions(executor="inline", quiet=True, overwrite=True)
+    summary = run_stage(
+        root, "s", units(tmp_path, "cup"), work, settings={"n": 3, "m": 2}, options=redo
+    )
+    assert summary.done == 1
+    status = read_status(root, "s", "cup")
+    assert status is not None and status.settings == {"n": 3, "m": 2}
+
+
+def test_a_failure_is_recorded_grouped_and_retried(root: DatasetRoot, tmp_path: Path) -> None:
+    work = partial(write_number, folder=tmp_path)
+    (tmp_path / "bread.bad").touch()
+    summary = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
+    assert summary.done == 2
+    with pytest.raises(StageFailed, match=r"1 failed: bread cannot be read \[bread\]"):
+        summary.check()
+    assert [status.status for status in read_statuses(root, "s")] == ["done", "failed", "done"]
+    (tmp_path / "bread.bad").unlink()
+    again = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
+    assert (again.done, again.skipped, again.failed) == (1, 2, ())
+
+
+@pytest.mark.slow
+def test_a_crash_a_hang_and_a_bug_fail_their_unit_only(root: DatasetRoot) -> None:
+    names = ("crash", "fine", "hang", "bug", "also fine")
+    options = RunOptions(executor="process", workers=2, quiet=True, time_limit_seconds=3)
+    summary = run_stage(
+        root, "s", [Unit((name,)) for name in names], misbehave, settings={}, options=options
+    )
+    errors = {result.unit: result.error or "" for result in summary.failed}
+    assert summary.done == 2
+    assert "its worker died" in errors["crash"]
+    assert errors["hang"] == "took longer than 3 s and was stopped"
+    assert errors["bug"] == "ZeroDivisionError: oh"
+
+
+@pytest.mark.slow
+def test_dask_workers_do_a_whole_stage(root: DatasetRoot, tmp_path: Path) -> None:
+    work = partial(write_number, folder=tmp_path)
+    options = RunOptions(executor="dask", workers=2, quiet=True)
+    summary = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=options)
+    assert (summary.done, summary.failed) == (3, ())
+    assert calls(tmp_path) == {"apple": 1, "bread": 1, "cup": 1}
+
+
+def test_two_runs_of_a_stage_do_not_mix(root: DatasetRoot, tmp_path: Path) -> None:
+    def work(unit: Unit) -> dict[str, int]:
+        with pytest.raises(DataError, match="another s is running"):
+            run_stage(root, "s", [unit], work, settings={}, options=INLINE)
+        return {}
+
+    assert run_stage(root, "s", [Unit(("a",))], work, settings={}, options=INLINE).done == 1
+
+
+def test_a_damaged_status_file_is_named(root: DatasetRoot) -> None:
+    write_atomic(root.status("s", "a"), "{")
+    with pytest.raises(DataError, match=r"a\.json is damaged .*; delete it and run s again"):
+        run_stage(root, "s", [Unit(("a",))], misbehave, settings={}, options=INLINE)
