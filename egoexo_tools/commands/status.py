@@ -9,12 +9,17 @@ from egoexo_tools.commands import root_argument
 
 @click.command()
 @root_argument
-def command(root: Path) -> None:
-    """Show what is done, per stage and take.
+@click.option("--all", "all_takes", is_flag=True, help="Show every take, not only the first 40.")
+def command(root: Path, all_takes: bool) -> None:
+    """Show what is done, per stage and take, and the scores of the root's runs.
 
     Example: egoexo-tools status demo/root
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.pipeline import status_table
+    from egoexo_tools.progress import score_table, status_text
+    from egoexo_tools.vocab import Direction
 
-    click.echo(status_table(DatasetRoot(root)))
+    dataset = DatasetRoot(root)
+    click.echo(status_text(dataset, most_takes=1_000_000 if all_takes else 40))
+    if scores := score_table(dataset, tuple(Direction)):
+        click.echo("\n" + scores)
