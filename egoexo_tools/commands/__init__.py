@@ -8,9 +8,9 @@ import importlib
 import keyword
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -134,6 +134,25 @@ def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
         return wrapper
 
     return decorate
+
+
+Number = TypeVar("Number", int, float)
+
+
+def per_split(texts: Sequence[str], kind: Callable[[str], Number]) -> dict[str, Number]:
+    """`("train=0.2", "val=1")` → {"train": 0.2, "val": 1.0}; SettingsError for other text."""
+    from egoexo_tools.vocab import Split
+
+    values: dict[str, Number] = {}
+    for text in texts:
+        split, _, number = text.partition("=")
+        try:
+            values[Split(split).value] = kind(number)
+        except ValueError:
+            raise SettingsError(
+                f"{text!r} is not SPLIT=NUMBER; write it as train=0.2, with train, val or test"
+            ) from None
+    return values
 
 
 def _run_options(

@@ -1,0 +1,46 @@
+"""The command lines as a user types them: help, exit codes, one-sentence errors."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import egoexo_tools.cli
+import omama.cli
+from egoexo_tools.commands import LazyGroup, per_split
+from egoexo_tools.errors import SettingsError
+
+GROUPS = {"egoexo-tools": egoexo_tools.cli.main, "omama": omama.cli.main}
+COMMANDS = [(program, name) for program, group in GROUPS.items() for name in group.summaries]
+
+
+def run(group: LazyGroup, *words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(group, list(words))
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(("program", "name"), COMMANDS)
+def test_every_command_loads_and_helps_with_an_example(program: str, name: str) -> None:
+    code, output = run(GROUPS[program], name, "--help")
+    assert code == 0
+    subcommands = getattr(GROUPS[program].get_command(None, name), "commands", {})  # type: ignore[arg-type]
+    for sub in subcommands:
+        output += run(GROUPS[program], name, sub, "--help")[1]
+    assert "Example" in output and f"{program} {name}" in " ".join(output.split())
+
+
+def test_wrong_usage_exits_2_and_bad_input_exits_1(tmp_path: Path) -> None:
+    group = GROUPS["egoexo-tools"]
+    assert run(group, "nonsense")[0] == 2
+    code, output = run(group, "ingest", str(tmp_path / "root"), "--release", str(tmp_path))
+    assert code == 1
+    assert "is not an Ego-Exo4D release" in output and "Traceback" not in output
+    assert not (tmp_path / "root" / "manifests").exists()
+
+
+def test_values_by_split() -> None:
+    assert per_split(("train=0.2", "val=1"), float) == {"train": 0.2, "val": 1.0}
+    with pytest.raises(SettingsError, match="'dev=1' is not SPLIT=NUMBER; write it as train=0.2"):
+        per_split(("dev=1",), float)
+    with pytest.raises(SettingsError, match="'train=half'"):
+        per_split(("train=half",), float)
