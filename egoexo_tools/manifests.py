@@ -126,6 +126,78 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 """Table name → its columns, in order. docs/data-layout.md is generated from this."""
 
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "takes": ("take_uid",),
+    "frames": ("take_uid", "camera", "frame_idx"),
+    "masks": ("take_uid", "object_name", "camera", "frame_idx"),
+    "pairs": ("pair_id",),
+    "proposals": ("take_uid", "camera", "frame_idx", "proposal_idx"),
+    "predictions": ("pair_id",),
+    "scores": ("pair_id",),
+    "exclusions": (),
+}
+"""Table name → the columns that no two rows share."""
+
+TABLE_DOCS: Mapping[str, str] = {
+    "takes": "The takes of the root. One part a take, written by `ingest`.",
+    "frames": "The frames cut out of the videos. One part a take and camera, written by `frames`.",
+    "masks": "One row for every annotated frame of an object and camera: visible with its mask, or "
+    "checked and absent. A frame without a row was never annotated. One part a take, by `ingest`.",
+    "pairs": "What is to be found: an object's mask in the source view, looked for in the "
+    "destination view. One part a split and direction, written by `pairs`.",
+    "proposals": "Candidate masks. One part a take and camera, written by `propose`.",
+    "predictions": "A run's answer for every pair, at `runs/<run>/predictions.parquet`.",
+    "scores": "A run's score for every pair, at `runs/<run>/scores.parquet`.",
+    "exclusions": "Everything that was left out, and why. One part a stage and unit.",
+}
+
+COLUMN_DOCS: Mapping[str, str] = {
+    "area": "pixels of the mask, at its rle size",
+    "bbox_xywh": "x_min, y_min, x_max - x_min, y_max - y_min in pixels of the rle size (no +1)",
+    "camera": "such as `aria01_214-1` (ego) or `cam01` (exo)",
+    "confidence": "that the object is visible in the destination, 0 to 1; above 0.5 counts as yes",
+    "contour_accuracy": "boundary F-measure, 0 to 1",
+    "dest_camera": "camera of the destination view",
+    "dest_state": "`visible`, `absent` (checked, not there) or `unannotated`",
+    "direction": "`ego2exo` or `exo2ego`",
+    "duration_seconds": "length of the take",
+    "ego_camera": "the take's ego camera that relations annotate",
+    "exo_cameras": "the take's exo cameras that relations annotate",
+    "frame_idx": "0-based, in presentation order, in the frame-aligned video",
+    "frames_annotated": "distinct annotated frame indices of the take",
+    "height": "pixels of the kept frame",
+    "iou": "intersection over union, 0 to 1",
+    "location_error": "distance of the box centres, as a share of a diagonal",
+    "object_name": "as the annotation spells it; may hold spaces, unicode and `/`",
+    "oracle_iou": "IoU of the best proposal",
+    "pair_id": "`<take_uid>/<source_camera>><dest_camera>/<frame_idx>/<object_name>`",
+    "path": "of the picture, under the root",
+    "predicted_area": "pixels of the predicted mask at scoring size",
+    "predicted_visible": "confidence above 0.5",
+    "proposal_idx": "0-based among the frame's proposals",
+    "proposer": "who made it: `fastsam`, `regions` or `oracle`",
+    "reason": "why it was left out, as a sentence",
+    "rle_counts": "COCO compressed run lengths, column-major; null where there is no mask",
+    "rle_height": "pixels",
+    "rle_width": "pixels",
+    "scenario": "the take's parent task",
+    "score": "the proposer's own, higher is better",
+    "similarity": "cosine of source and chosen candidate, -1 to 1",
+    "source_camera": "camera of the source view",
+    "source_height": "pixels of the video's frame",
+    "source_width": "pixels of the video's frame",
+    "split": "`train`, `val` or `test`",
+    "stage": "the stage that left it out",
+    "take_name": "folder of the take in the release",
+    "take_uid": "UUID of the take",
+    "truth_area": "pixels of the true mask at scoring size",
+    "university": "who recorded the take",
+    "view": "`ego` or `exo`",
+    "visible": "the object can be seen",
+    "width": "pixels of the kept frame",
+}
+"""Column name → what it holds; a name means the same in every table."""
+
 Rows: TypeAlias = Any
 """A pyarrow table, a DataFrame, a list of row dicts, or a dict of columns."""
 
