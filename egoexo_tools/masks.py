@@ -141,7 +141,7 @@ def counts_to_runs(counts: str, height: int, width: int) -> Int:
     except UnicodeEncodeError:
         raise DataError(f"{PROBLEMS[BAD_TEXT]}: {_shortened(counts)}") from None
     runs = np.empty(text.size, np.int64)
-    problem, count, total = _parse(text, height * width, runs)
+    problem, count, total = parse_counts(text, height * width, runs)
     if problem != OK:
         detail = f" ({total} for {height}x{width})" if problem == WRONG_TOTAL else ""
         raise DataError(f"{PROBLEMS[problem]}{detail}: {_shortened(counts)}")
@@ -229,7 +229,7 @@ def _next(text: Bytes, position: int, before_last: int) -> tuple[int, int, bool]
 
 
 @compiled
-def _parse(text: Bytes, size: int, runs: Int) -> tuple[int, int, int]:
+def parse_counts(text: Bytes, size: int, runs: Int) -> tuple[int, int, int]:
     """Fill `runs` from counts; returns the problem, the number of runs and their sum."""
     position = count = total = 0
     while position < text.size:
@@ -342,7 +342,7 @@ def _measure(
     for i in range(heights.size):
         counts = text[offsets[i] : offsets[i + 1]]
         runs = np.empty(counts.size, np.int64)
-        problem, count, _ = _parse(counts, heights[i] * widths[i], runs)
+        problem, count, _ = parse_counts(counts, heights[i] * widths[i], runs)
         problems[i] = problem
         if problem == OK:
             areas[i] = runs[1:count:2].sum()
