@@ -1,0 +1,150 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from tiny_root import EGO, TAKES, make_tiny_root, pairs_by_loop
+
+from egoexo_tools.cli import main
+from egoexo_tools.errors import SettingsError
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.pairs import run_pairs
+from egoexo_tools.stage import RunOptions
+from egoexo_tools.vocab import Direction, Split
+
+FIRST, SECOND = list(TAKES)[:2]
+RUN = RunOptions(executor="inline", quiet=True)
+AGAIN = RunOptions(executor="inline", quiet=True, overwrite=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DatasetRoot:
+    return make_tiny_root(tmp_path)
+
+
+def pairs_of(root: DatasetRoot, unit: str) -> pd.DataFrame:
+    return read_manifest(root, "pairs", units=[unit]).to_pandas()
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_pairs_are_those_of_the_plain_loop(
+    root: DatasetRoot, split: str, direction: Direction
+) -> None:
+    expected = [
+        pair
+        for take_uid, (take_split, *_) in TAKES.items()
+        if take_split == split
+        for pair in pairs_by_loop(
+            read_manifest(root, "masks", units=[take_uid]).to_pylist(), direction, split
+        )
+    ]
+    root.part("pairs", f"{split}.{direction}").unlink()
+    run_pairs(root, run=RUN).check()
+    assert read_manifest(root, "pairs", units=[f"{split}.{direction}"]).to_pylist() == expected
+    assert len(expected) >= 6
+
+
+def test_the_destination_has_three_states(root: DatasetRoot) -> None:
+    run_pairs(root, run=RUN).check()
+    pairs = pairs_of(root, "val.ego2exo").set_index(["object_name", "frame_idx"])["dest_state"]
+    assert pairs["green box/lid"].to_dict() == {0: "visible", 30: "absent", 90: "unannotated"}
+    assert "blue bowl" not in pairs.index
+
+
+def test_the_pair_file_lists_ego_first_in_both_directions(root: DatasetRoot) -> None:
+    summary = run_pairs(root, run=RUN).check()
+    for direction in Direction:
+        lines = json.loads(root.pairs_json(Split.TRAIN, direction).read_text())
+        expected = [
+            [
+                "//".join(
+                    ["processed", row.take_uid, camera, row.object_name, kind, str(row.frame_idx)]
+                )
+                for camera in sorted([row.source_camera, row.dest_camera])
+                for kind in ("rgb", "mask")
+            ]
+            for row in pairs_of(root, f"train.{direction}").itertuples()
+        ]
+        assert lines == expected
+    assert summary.counts["pairs"] == 60
+    assert expected[0][2] == f"processed//{FIRST}//cam01//red cup//rgb//0"
+
+
+def test_takes_come_in_the_order_of_split_json(root: DatasetRoot) -> None:
+    root.split_json.write_text(json.dumps({"train": [SECOND, "not-here", FIRST]}))
+    run_pairs(root, run=RUN).check()
+    assert list(pairs_of(root, "train.ego2exo")["take_uid"].unique()) == [SECOND, FIRST]
+
+
+def test_legacy_names_hold_the_same_pairs(root: DatasetRoot) -> None:
+    run_pairs(root, legacy_names=True, run=RUN).check()
+    folder = root.path / "dataset_jsons"
+    for legacy, own in [
+        ("train_exoego_20percent_pairs.json", "train_exoego_pairs.json"),
+        ("custom_val_egoexo_pairs_10.json", "val_egoexo_pairs.json"),
+    ]:
+        assert (folder / legacy).read_bytes() == (folder / own).read_bytes()
+
+
+def test_an_object_name_that_breaks_the_pair_file_is_recorded(root: DatasetRoot) -> None:
+    masks = read_manifest(root, "masks", units=[SECOND]).to_pandas()
+    masks["object_name"] = masks["object_name"].replace({"red cup": 'a//"b" ü'})
+    write_manifest(root, "masks", SECOND, masks)
+    run_pairs(root, run=RUN).check()
+    pairs = pairs_of(root, "train.exo2ego")
+    lines = json.loads(root.pairs_json(Split.TRAIN, Direction.EXO2EGO).read_text())
+    assert (pairs["object_name"] == 'a//"b" ü').sum() == 4
+    assert len(lines) == len(pairs) - 4
+    excluded = read_manifest(root, "exclusions").to_pylist()
+    assert {row["object_name"] for row in excluded} == {'a//"b" ü'}
+    assert {row["stage"] for row in excluded} == {"pairs"}
+
+
+def test_names_are_escaped_in_the_pair_file(root: DatasetRoot) -> None:
+    masks = read_manifest(root, "masks", units=[SECOND]).to_pandas()
+    masks["object_name"] = masks["object_name"].replace({"red cup": 'a "ü" \\ b'})
+    write_manifest(root, "masks", SECOND, masks)
+    run_pairs(root, run=RUN).check()
+    lines = json.loads(root.pairs_json(Split.TRAIN, Direction.EGO2EXO).read_text())
+    assert f'processed//{SECOND}//{EGO}//a "ü" \\ b//mask//30' in {line[1] for line in lines}
+
+
+def test_run_again_does_nothing_and_other_settings_are_refused(root: DatasetRoot) -> None:
+    run_pairs(root, counts={"train": 5}, run=RUN).check()
+    assert run_pairs(root, counts={"train": 5}, run=RUN).skipped == 6
+    with pytest.raises(SettingsError, match="count="):
+        run_pairs(root, counts={"train": 6}, run=RUN)
+    run_pairs(root, counts={"train": 6}, run=AGAIN).check()
+    assert len(pairs_of(root, "train.ego2exo")) == 6
+    assert len(pairs_of(root, "val.ego2exo")) == 7
+
+
+def test_more_pairs_than_there_are_fails_that_unit_only(root: DatasetRoot) -> None:
+    summary = run_pairs(root, counts={"train": 17}, run=RUN)
+    assert [result.unit for result in summary.failed] == ["train.exo2ego"]
+    assert "17 pairs are asked for and 16 are there" in summary.text()
+    assert len(pairs_of(root, "train.ego2exo")) == 17
+
+
+def test_a_mask_row_that_comes_twice_is_refused(root: DatasetRoot) -> None:
+    masks = read_manifest(root, "masks", units=[SECOND]).to_pandas()
+    write_manifest(root, "masks", SECOND, pd.concat([masks, masks]))
+    assert "twice" in run_pairs(root, run=RUN).text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--count", "train=5", "--fraction", "val=0.5", "--by", "track"], 0, "pairs: 6 done"),
+        (["--fraction", "train"], 2, "must look like train=0.2"),
+        (["--count", "dev=3"], 2, "'dev' is no split"),
+        (["--count", "val=3", "--fraction", "val=0.1"], 2, "not both"),
+        (["--count", "val=999"], 1, "999 pairs are asked for"),
+    ],
+)
+def test_command(root: DatasetRoot, arguments: list[str], code: int, message: str) -> None:
+    result = CliRunner().invoke(main, ["pairs", str(root.path), "--quiet", *arguments])
+    assert (result.exit_code, message in result.output) == (code, True), result.output
