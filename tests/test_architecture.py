@@ -20,7 +20,9 @@ LEVELS = [
 
 TOP = {"cli", "pipeline", "commands"}
 
-OMAMA_MAY_USE = {"stage", "executors", "layout", "manifests", "masks", "vocab", "errors"}
+OMAMA_MAY_USE = {
+    *("compiled", "errors", "executors", "layout", "manifests", "masks", "stage", "vocab"),
+}
 TORCH_ONLY = {"layers", "descriptors", "losses", "model", "backbones"}
 
 
