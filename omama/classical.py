@@ -106,7 +106,8 @@ def _tents(values: Tensor, low: float, high: float, bins: int) -> Tensor:
 def _by_patch(values: Tensor, patch: int) -> Tensor:
     """(B, H, W, ...) → (B, h, w, patch * patch, ...)."""
     split = values.unflatten(2, (-1, patch)).unflatten(1, (-1, patch))  # (B, h, P, w, P, ...)
-    return split.transpose(2, 3).flatten(3, 4)
+    patches: Tensor = split.transpose(2, 3).flatten(3, 4)
+    return patches
 
 
 def _lightness_histogram(lab: Tensor, patch: int) -> Tensor:

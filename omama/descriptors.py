@@ -100,7 +100,8 @@ def pool(weights: Tensor, tokens: Tensor) -> Tensor:
 def pool_descriptors(weights: Tensor, tokens: Tensor) -> Tensor:
     """weights (..., N, 2, h * w), tokens (..., C, h, w) → descriptors (..., N, 2C), float32."""
     means = pool(weights.flatten(-3, -2), tokens)  # (..., N * 2, C)
-    return means.unflatten(-2, (-1, 2)).flatten(-2)  # (..., N, 2C)
+    descriptors: Tensor = means.unflatten(-2, (-1, 2)).flatten(-2)  # (..., N, 2C)
+    return descriptors
 
 
 def describe(

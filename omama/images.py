@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.masks import nearest_idxs
 from omama.config import HW, PreparationConfig
 from omama.descriptors import quarter_grid
 
@@ -67,18 +68,11 @@ def prepare_image(rgb: NDArray[np.uint8], config: PreparationConfig) -> Tensor:
     return normalise(torch.from_numpy(cut_image(rgb, config))[None])[0]
 
 
-def truth_idx(size_in: int, size_out: int) -> Ints:
-    """Which of `size_in` rows cv2.resize INTER_NEAREST takes for each of `size_out`."""
-    inverse_scale = 1.0 / (size_out / size_in)
-    idx = np.floor(np.arange(size_out) * inverse_scale).astype(np.int64)
-    return np.minimum(idx, size_in - 1)
-
-
 def candidate_idx(size_in: int, size_out: int) -> Ints:
-    """The same of torch's nearest interpolation, which computes in float32."""
+    """Which of `size_in` rows torch's nearest interpolation, in float32, takes for each output."""
     scale = np.float32(size_in) / np.float32(size_out)
     idx = np.floor(np.arange(size_out, dtype=np.float32) * scale).astype(np.int64)
-    return np.minimum(idx, size_in - 1)
+    return np.asarray(np.minimum(idx, size_in - 1), dtype=np.int64)
 
 
 def truth_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[Ints, Ints]:
@@ -89,7 +83,7 @@ def truth_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[In
     """
     grid = quarter_grid(prepared_hw[0] // patch_size, prepared_hw[1] // patch_size, patch_size)
     return tuple(  # type: ignore[return-value]
-        truth_idx(size, prepared)[candidate_idx(prepared, quarter)]
+        nearest_idxs(size, prepared)[candidate_idx(prepared, quarter)]
         for size, prepared, quarter in zip(mask_hw, prepared_hw, grid, strict=True)
     )
 

@@ -46,7 +46,8 @@ class CrossAttention(nn.Module):
         return context + self.mlp(self.norm_output(context))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, W) -> (B, H, N, D)
+        split: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return split  # (B, H, N, D)
 
 
 class EmbeddingMlp(nn.Module):
