@@ -29,6 +29,7 @@ Camera: TypeAlias = tuple[str, str]
 """(take_uid, camera): what the frames and proposals manifests have one part for."""
 
 FRAME_KEY = ["take_uid", "camera", "frame_idx"]
+_RLE = ["rle_height", "rle_width", "rle_counts", "bbox_xywh"]
 STATES = ("visible", "absent", "unannotated")
 VISIBLE, ABSENT, UNANNOTATED = range(3)
 
@@ -42,6 +43,8 @@ class RleRows:
     heights: Int
     widths: Int
     counts: pa.LargeStringArray
+    boxes: NDArray[np.float32]
+    """(n, 4) xywh in pixels of the masks' own size."""
     names: tuple[str, ...] = ()
     """Object names of ground-truth masks; empty for proposals."""
 
@@ -164,7 +167,7 @@ def _load_masks(root: DatasetRoot, frames: pd.DataFrame, cameras: Sequence[Camer
         "masks",
         units={take_uid for take_uid, _ in cameras},
         filters=ds.field("visible") & ds.field("camera").isin([camera for _, camera in cameras]),
-        columns=[*FRAME_KEY, "object_name", "rle_height", "rle_width", "rle_counts"],
+        columns=[*FRAME_KEY, "object_name", *_RLE],
     )
     return _by_frame(frames, table, order_by="object_name")
 
@@ -174,7 +177,7 @@ def _load_proposals(
 ) -> RleRows:
     wanted = {f"{take_uid}.{camera}" for take_uid, camera in needed}
     found = {unit for unit in units if root.part("proposals", unit).exists()}
-    columns = [*FRAME_KEY, "proposal_idx", "rle_height", "rle_width", "rle_counts"]
+    columns = [*FRAME_KEY, "proposal_idx", *_RLE]
     if found | wanted:
         table = read_manifest(root, "proposals", units=found | wanted, columns=columns)
     else:
@@ -189,11 +192,13 @@ def _by_frame(frames: pd.DataFrame, table: pa.Table, *, order_by: str) -> RleRow
     keys = keys[keys["frame"] >= 0].sort_values(["frame", order_by], kind="stable")
     table = table.take(pa.array(keys.index.to_numpy(np.int64)))
     named = order_by == "object_name"
+    boxes = table["bbox_xywh"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return RleRows(
         start=np.searchsorted(keys["frame"].to_numpy(), np.arange(len(frames) + 1)),
         heights=table["rle_height"].to_numpy().astype(np.int64),
         widths=table["rle_width"].to_numpy().astype(np.int64),
         counts=pc.cast(table["rle_counts"], pa.large_string()).combine_chunks(),
+        boxes=boxes.reshape(-1, 4).astype(np.float32),
         names=tuple(keys["object_name"]) if named else (),
     )
 

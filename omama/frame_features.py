@@ -1,0 +1,182 @@
+"""Features of one frame: dense tokens, and a descriptor for each of its masks.
+
+`read_frame` does what needs no backbone (a picture decoded, masks sampled on the quarter grid)
+and may run in a thread; `Extractor` runs the backbone on the pictures of several frames at once
+and pools. Legend: M ground-truth masks, N proposals, C channels, h x w tokens, q x r cells of the
+quarter grid.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.masks import MaskRle
+from omama.backbones import Backbone
+from omama.config import HW, PreparationConfig
+from omama.data import FrameTable
+from omama.descriptors import describe
+from omama.frame_shape import FrameShape, frame_shape
+from omama.images import (
+    candidate_quarter_idx,
+    cut_image,
+    normalise,
+    prepared_size,
+    scale_boxes,
+    truth_box,
+    truth_quarter_idx,
+)
+
+Bools: TypeAlias = NDArray[np.bool_]
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A frame before the backbone."""
+
+    image: Tensor
+    """(H, W, 3) uint8, at the prepared size."""
+    quarters: Tensor
+    """(M + N, q, r) bool: ground truth, then proposals."""
+    boxes: Tensor
+    """(M + N, 4) float32 xywh in pixels of the prepared image."""
+    masks: int
+    """M"""
+    shape: FrameShape
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """A frame after the backbone."""
+
+    tokens: Tensor
+    """(C, h, w)"""
+    masks: Tensor
+    """(M, 2C)"""
+    proposals: Tensor
+    """(N, 2C)"""
+    shape: FrameShape
+
+
+def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> RawFrame:
+    """A frame of the table with its masks; DataError for a picture that cannot be used."""
+    rgb = read_picture(frames.path(frame))
+    row = frames.rows.iloc[frame]
+    if rgb.shape[:2] != (row["height"], row["width"]):
+        raise DataError(
+            f"{frames.path(frame)} has {rgb.shape[1]}x{rgb.shape[0]} pixels, its manifest says "
+            f"{row['width']}x{row['height']}; run `egoexo-tools frames --overwrite`"
+        )
+    boxes = frames.proposals.boxes[
+        frames.proposals.start[frame] : frames.proposals.start[frame + 1]
+    ]
+    return raw_frame(
+        rgb, frames.masks.of_frame(frame), frames.proposals.of_frame(frame), boxes, config
+    )
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture file as RGB (H, W, 3); DataError where there is none."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise DataError(f"{path} is missing or no picture; run `egoexo-tools frames` again")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def raw_frame(
+    rgb: NDArray[np.uint8],
+    masks: Sequence[MaskRle],
+    proposals: Sequence[MaskRle],
+    proposal_boxes: Floats,
+    config: PreparationConfig,
+) -> RawFrame:
+    """A picture (H, W, 3), its ground-truth masks (any size), its proposals and their boxes."""
+    prepared = prepared_size(rgb.shape[0], rgb.shape[1], config)
+    truth_boxes = [truth_box(rle.decode_at(*prepared)) for rle in masks]
+    truths = np.stack(truth_boxes) if truth_boxes else np.zeros((0, 4), np.float32)
+    candidates = np.zeros((0, 4), np.float32)
+    if proposals:
+        size = (proposals[0].height, proposals[0].width)
+        candidates = scale_boxes(proposal_boxes, size, prepared)
+    quarters = [_truth_quarter(rle, prepared, config) for rle in masks]
+    quarters += [_candidate_quarter(rle, prepared, config) for rle in proposals]
+    grid = tuple(side // config.patch_size * config.patch_size // 4 for side in prepared)
+    return RawFrame(
+        image=torch.from_numpy(cut_image(rgb, config)),
+        quarters=torch.from_numpy(np.stack(quarters) if quarters else np.zeros((0, *grid), bool)),
+        boxes=torch.from_numpy(np.concatenate([truths, candidates])),
+        masks=len(masks),
+        shape=frame_shape(masks, truths, proposals, candidates, prepared),
+    )
+
+
+class Extractor:
+    """A frozen backbone on a device, and how pictures are prepared for it."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: torch.device,
+        bf16: bool = False,
+        squash_portrait: bool = False,
+    ) -> None:
+        self.backbone = backbone.to(device)
+        self.device = device
+        self.bf16 = bf16
+        self.config = PreparationConfig(
+            patch_size=backbone.patch_size, squash_portrait=squash_portrait
+        )
+
+    @property
+    def width(self) -> int:
+        return self.backbone.dim
+
+    def read(self, frames: FrameTable, frame: int) -> RawFrame:
+        return read_frame(frames, frame, self.config)
+
+    @torch.no_grad()
+    def __call__(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
+        """Features on the device, in order; pictures of one size share a forward pass."""
+        by_size: dict[torch.Size, list[int]] = {}
+        for i, raw in enumerate(raws):
+            by_size.setdefault(raw.image.shape, []).append(i)
+        features: dict[int, FrameFeatures] = {}
+        for members in by_size.values():
+            images = torch.stack([raws[i].image for i in members]).to(self.device)
+            with self._autocast():
+                tokens = self.backbone(normalise(images)).float()  # (B, C, h, w)
+            for i, own in zip(members, tokens, strict=True):
+                features[i] = self._pool(raws[i], own)
+        return [features[i] for i in range(len(raws))]
+
+    def _pool(self, raw: RawFrame, tokens: Tensor) -> FrameFeatures:
+        described = describe(
+            tokens,
+            raw.quarters.to(self.device),
+            raw.boxes.to(self.device),
+            patch_size=self.config.patch_size,
+        )
+        return FrameFeatures(tokens, described[: raw.masks], described[raw.masks :], raw.shape)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+def _truth_quarter(rle: MaskRle, prepared: HW, config: PreparationConfig) -> Bools:
+    idx = truth_quarter_idx((rle.height, rle.width), prepared, config.patch_size)
+    return rle.sample(*idx)
+
+
+def _candidate_quarter(rle: MaskRle, prepared: HW, config: PreparationConfig) -> Bools:
+    idx = candidate_quarter_idx((rle.height, rle.width), prepared, config.patch_size)
+    return rle.sample(*idx)
