@@ -1,0 +1,39 @@
+"""`egoexo-tools propose`"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from egoexo_tools.commands import FILE, direction_option, root_argument, stage_options
+
+
+@click.command()
+@root_argument
+@click.option(
+    "--proposer",
+    type=click.Choice(["fastsam", "regions", "oracle"]),
+    required=True,
+    help="fastsam needs --weights; regions needs none; oracle takes the ground truth.",
+)
+@click.option("--weights", type=FILE, help="FastSAM checkpoint, such as FastSAM-x.pt.")
+@click.option("--trust-weights", is_flag=True, help="Load a checkpoint even if it can run code.")
+@click.option(
+    "--max-det",
+    type=click.IntRange(min=1),
+    help="Most proposals a frame.  [default: fastsam 300, regions 100]",
+)
+@click.option("--device", help="Such as cuda:0 or cpu.  [default: a GPU if there is one]")
+@direction_option
+@stage_options()
+def command(root: Path, direction: str, **options: Any) -> None:
+    """Segment candidate masks in the destination frames.
+
+    Example: egoexo-tools propose demo/root --proposer regions --direction ego2exo
+    """
+    from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.propose import run_propose
+    from egoexo_tools.vocab import directions
+
+    summary = run_propose(DatasetRoot(root), directions=directions(direction), **options)
+    click.echo(summary.check().text())

@@ -1,0 +1,353 @@
+"""Hierarchical grouping of super-pixels: the compiled heart of the `regions` proposer.
+
+The two most similar neighbours merge until one region is left, and every region on the way is
+a candidate (Uijlings et al., Selective Search for Object Recognition, IJCV 2013, section 3).
+Here a region is a row of `members` (R, S) bool: which of the S super-pixels it consists of.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.compiled import compiled
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+Scalar = np.float32
+
+
+@dataclass(frozen=True)
+class Superpixels:
+    """An over-segmentation and what grouping needs to know of it."""
+
+    labels: Ints
+    """(H, W), 0 to S-1."""
+    sizes: Floats
+    """(S,), pixels."""
+    boxes: Ints
+    """(S, 4), first row, first column, last row, last column."""
+    at_edge: Bools
+    """(S,), whether it touches the edge of the image."""
+    borders: Ints
+    """(E, 2), the pairs of neighbours."""
+    border_length: Floats
+    """(E,), neighbouring pixel pairs on each border."""
+    border_strength: Floats
+    """(E,), edge strength added up over them."""
+    inside_length: Floats
+    """(S,), neighbouring pixel pairs inside each super-pixel."""
+    inside_strength: Floats
+    """(S,), edge strength added up over them."""
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Measures of regions, each (R,)."""
+
+    length: Floats
+    """Pixel pairs on the outline; the edge of the image does not count."""
+    strength: Floats
+    """Mean edge strength on the outline."""
+    inside: Floats
+    """Mean edge strength of the pixel pairs inside."""
+
+
+def describe(labels: Ints, edges: Floats) -> Superpixels:
+    """Sizes, boxes and borders of super-pixels; `edges` (H, W) is the edge strength."""
+    count = int(labels.max()) + 1
+    sizes, boxes, length, strength = _describe(labels, edges, count)
+    height, width = labels.shape
+    inside = np.arange(count)
+    first, second = np.nonzero(np.triu(length, 1))
+    return Superpixels(
+        labels=labels,
+        sizes=sizes,
+        boxes=boxes,
+        at_edge=(boxes == (0, 0, height - 1, width - 1)).any(axis=1),
+        borders=np.stack([first, second], axis=1).astype(np.int32),
+        border_length=length[first, second],
+        border_strength=strength[first, second],
+        inside_length=length[inside, inside],
+        inside_strength=strength[inside, inside],
+    )
+
+
+def histograms(labels: Ints, bins: Ints, *, count: int) -> Floats:
+    """(S, C * count) histograms of C channels of bin numbers (H, W, C); a row adds up to 1."""
+    regions, channels = int(labels.max()) + 1, bins.shape[2]
+    flat = labels.ravel().astype(np.int64) * count
+    parts = [
+        np.bincount(flat + bins[:, :, c].ravel(), minlength=regions * count)
+        for c in range(channels)
+    ]
+    counts = np.stack(parts).reshape(channels, regions, count).astype(np.float32)
+    counts /= channels * np.maximum(counts.sum(axis=2, keepdims=True), 1)
+    return np.ascontiguousarray(counts.transpose(1, 0, 2)).reshape(regions, channels * count)
+
+
+def group(
+    pixels: Superpixels, features: Floats, *, size_weight: float, fill_weight: float
+) -> Bools:
+    """All 2S-1 regions of one hierarchy, the S super-pixels first, then in the order of merging.
+
+    Two regions are alike by the intersection of their `features` (S, D), by their smallness and
+    by how well they fill their common box; the last two are formulas 4 and 5 of the paper.
+    """
+    count = len(pixels.sizes)
+    adjacent = np.zeros((count, count), np.bool_)
+    adjacent[pixels.borders[:, 0], pixels.borders[:, 1]] = True
+    return _group(
+        adjacent | adjacent.T,
+        pixels.sizes.copy(),
+        pixels.boxes.copy(),
+        np.array(features, dtype=np.float32, order="C"),
+        np.float32(pixels.labels.size),
+        np.float32(size_weight),
+        np.float32(fill_weight),
+    )
+
+
+def without_holes(pixels: Superpixels, members: Bools) -> Bools:
+    """The same regions, with every super-pixel that they enclose."""
+    members = members.copy()
+    _fill(_neighbour_starts(pixels), _neighbours(pixels), pixels.at_edge, members)
+    return members
+
+
+def outlines(pixels: Superpixels, members: Bools) -> Outlines:
+    """How strong the edges are on the outline of each region and inside it."""
+    measures = _outlines(
+        pixels.borders,
+        pixels.border_length,
+        pixels.border_strength,
+        pixels.inside_length,
+        pixels.inside_strength,
+        members,
+    )
+    return Outlines(measures[0], measures[1], measures[2])
+
+
+def suppress(overlaps: Floats, *, threshold: float, limit: int) -> Ints:
+    """Indices kept by non-maximum suppression of regions in falling order of score.
+
+    `overlaps` (R, R) is the IoU; a region goes if a kept one overlaps it more than threshold.
+    """
+    return _suppress(overlaps, np.float32(threshold), limit)
+
+
+def _neighbours(pixels: Superpixels) -> Ints:
+    """Neighbours of super-pixel 0, then of 1, and so on."""
+    both = np.concatenate([pixels.borders, pixels.borders[:, ::-1]])
+    neighbours: Ints = both[np.argsort(both[:, 0], kind="stable"), 1]
+    return neighbours
+
+
+def _neighbour_starts(pixels: Superpixels) -> Ints:
+    """(S+1,), where each super-pixel's neighbours begin."""
+    counts = np.bincount(pixels.borders.ravel(), minlength=len(pixels.sizes))
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+@compiled
+def _describe(
+    labels: Ints,
+    edges: Floats,
+    count: int,
+) -> tuple[Floats, Ints, Floats, Floats]:
+    height, width = labels.shape
+    sizes = np.zeros(count, np.float32)
+    boxes = np.empty((count, 4), np.int32)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = height, width, -1, -1
+    length = np.zeros((count, count), np.float32)
+    strength = np.zeros((count, count), np.float32)
+    for y in range(height):
+        for x in range(width):
+            a = labels[y, x]
+            sizes[a] += 1
+            boxes[a, 0], boxes[a, 1] = min(boxes[a, 0], y), min(boxes[a, 1], x)
+            boxes[a, 2], boxes[a, 3] = max(boxes[a, 2], y), max(boxes[a, 3], x)
+            for dy, dx in ((0, 1), (1, 0)):
+                if y + dy >= height or x + dx >= width:
+                    continue
+                b = labels[y + dy, x + dx]
+                low, high = min(a, b), max(a, b)
+                length[low, high] += 1
+                strength[low, high] += max(edges[y, x], edges[y + dy, x + dx])
+    return sizes, boxes, length, strength
+
+
+@compiled
+def _similarity(
+    i: Any,
+    j: Any,
+    sizes: Floats,
+    boxes: Ints,
+    features: Floats,
+    area: Scalar,
+    size_weight: Scalar,
+    fill_weight: Scalar,
+) -> Any:
+    common = np.float32(0)
+    for d in range(features.shape[1]):
+        common += min(features[i, d], features[j, d])
+    high = max(boxes[i, 2], boxes[j, 2]) - min(boxes[i, 0], boxes[j, 0]) + 1
+    wide = max(boxes[i, 3], boxes[j, 3]) - min(boxes[i, 1], boxes[j, 1]) + 1
+    both = sizes[i] + sizes[j]
+    return (
+        common + size_weight * (1 - both / area) + fill_weight * (1 - (high * wide - both) / area)
+    )
+
+
+@compiled
+def _group(
+    adjacent: Bools,
+    sizes: Floats,
+    boxes: Ints,
+    features: Floats,
+    area: Scalar,
+    size_weight: Scalar,
+    fill_weight: Scalar,
+) -> Bools:
+    """Works on slots: a merged region takes the slot of one half, the other's goes idle."""
+    count = len(sizes)
+    members = np.zeros((2 * count - 1, count), np.bool_)
+    node_of = np.arange(count)
+    similar = np.full((count, count), np.float32(-1))
+    best = np.zeros(count, np.int64)
+    best_value = np.zeros(count, np.float32)
+    for i in range(count):
+        members[i, i] = True
+        for j in range(count):
+            if adjacent[i, j]:
+                similar[i, j] = _similarity(
+                    i, j, sizes, boxes, features, area, size_weight, fill_weight
+                )
+        best[i] = np.argmax(similar[i])
+        best_value[i] = similar[i, best[i]]
+    for step in range(count - 1):
+        i = int(np.argmax(best_value))
+        j = int(best[i])
+        members[count + step] = members[node_of[i]] | members[node_of[j]]
+        node_of[i] = count + step
+        _merge(i, j, adjacent, sizes, boxes, features)
+        similar[j], similar[:, j], best_value[j] = -1, -1, -1
+        for k in range(count):
+            if not adjacent[i, k]:
+                continue
+            value = _similarity(i, k, sizes, boxes, features, area, size_weight, fill_weight)
+            similar[i, k] = similar[k, i] = value
+            if best[k] == i or best[k] == j:
+                best[k] = np.argmax(similar[k])
+                best_value[k] = similar[k, best[k]]
+            elif value > best_value[k]:
+                best[k], best_value[k] = i, value
+        best[i] = np.argmax(similar[i])
+        best_value[i] = similar[i, best[i]]
+    return members
+
+
+@compiled
+def _merge(
+    i: Any,
+    j: Any,
+    adjacent: Bools,
+    sizes: Floats,
+    boxes: Ints,
+    features: Floats,
+) -> None:
+    """Put region j into region i."""
+    both = sizes[i] + sizes[j]
+    features[i] = (features[i] * sizes[i] + features[j] * sizes[j]) / both
+    sizes[i] = both
+    boxes[i, 0], boxes[i, 1] = min(boxes[i, 0], boxes[j, 0]), min(boxes[i, 1], boxes[j, 1])
+    boxes[i, 2], boxes[i, 3] = max(boxes[i, 2], boxes[j, 2]), max(boxes[i, 3], boxes[j, 3])
+    adjacent[i] |= adjacent[j]
+    adjacent[i, i] = adjacent[i, j] = False
+    adjacent[:, i] = adjacent[i]
+    adjacent[j], adjacent[:, j] = False, False
+
+
+@compiled
+def _fill(
+    starts: Ints,
+    neighbours: Ints,
+    at_edge: Bools,
+    members: Bools,
+) -> None:
+    """What cannot be reached from the edge of the image outside a region belongs to it."""
+    count = members.shape[1]
+    stack = np.empty(count, np.int32)
+    for row in range(len(members)):
+        reached = members[row] | at_edge
+        waiting = 0
+        for i in range(count):
+            if at_edge[i] and not members[row, i]:
+                stack[waiting] = i
+                waiting += 1
+        while waiting:
+            waiting -= 1
+            i = stack[waiting]
+            for k in neighbours[starts[i] : starts[i + 1]]:
+                if not reached[k]:
+                    reached[k] = True
+                    stack[waiting] = k
+                    waiting += 1
+        for i in range(count):
+            # Reached from outside: at the edge or visited, and not a member from the start.
+            members[row, i] |= not reached[i]
+
+
+@compiled
+def _outlines(
+    borders: Ints,
+    border_length: Floats,
+    border_strength: Floats,
+    inside_length: Floats,
+    inside_strength: Floats,
+    members: Bools,
+) -> Floats:
+    measures = np.zeros((3, len(members)), np.float32)
+    for row in range(len(members)):
+        own = members[row]
+        out_length = out_strength = in_length = in_strength = np.float32(0)
+        for i in range(len(own)):
+            if own[i]:
+                in_length += inside_length[i]
+                in_strength += inside_strength[i]
+        for e in range(len(borders)):
+            first, second = own[borders[e, 0]], own[borders[e, 1]]
+            if first and second:
+                in_length += border_length[e]
+                in_strength += border_strength[e]
+            elif first or second:
+                out_length += border_length[e]
+                out_strength += border_strength[e]
+        measures[0, row] = out_length
+        measures[1, row] = out_strength / max(out_length, np.float32(1))
+        measures[2, row] = in_strength / max(in_length, np.float32(1))
+    return measures
+
+
+@compiled
+def _suppress(
+    overlaps: Floats,
+    threshold: Scalar,
+    limit: int,
+) -> Ints:
+    count = len(overlaps)
+    gone = np.zeros(count, np.bool_)
+    kept = np.empty(min(limit, count), np.int32)
+    found = 0
+    for i in range(count):
+        if gone[i]:
+            continue
+        if found == len(kept):
+            break
+        kept[found] = i
+        found += 1
+        for j in range(i + 1, count):
+            gone[j] |= overlaps[i, j] > threshold
+    return kept[:found]

@@ -1,0 +1,190 @@
+"""`regions`: proposals without weights, by hierarchical grouping of super-pixels.
+
+A frame is over-segmented (Felzenszwalb and Huttenlocher, Efficient Graph-Based Image
+Segmentation, IJCV 2004) at a fixed working size, once as it is and once smoothed; the
+super-pixels of each are grouped by several measures of likeness (Selective Search, IJCV 2013).
+All nodes of all hierarchies are candidates, ranked by how much stronger the edges on a
+candidate's outline are than those inside it. The ranking, and the cap that it makes possible,
+are ours: Selective Search ranks at random.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.masks import MaskRle
+from egoexo_tools.proposers import grouping
+from egoexo_tools.proposers.grouping import Bools, Floats, Ints, Superpixels
+
+COLOUR_BINS = 20
+ORIENTATIONS, MAGNITUDES = 8, 4
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """Settings of `regions`; areas are shares of the frame."""
+
+    working_size: int = 480
+    """Long side that segmentation works at, in pixels; smaller frames stay as they are."""
+    max_proposals: int = 100
+    nms_iou: float = 0.9
+    """A candidate that overlaps a better one more than this is dropped."""
+    min_area: float = 2e-4
+    max_area: float = 0.4
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way of measuring how alike two regions are."""
+
+    colour: float
+    texture: float
+    size: float
+    fill: float
+
+
+STRATEGIES = (
+    Strategy(colour=1.0, texture=1.0, size=1.0, fill=1.0),
+    Strategy(colour=1.0, texture=0.0, size=0.2, fill=0.5),
+)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Regions of one over-segmentation and their scores."""
+
+    labels: Ints
+    members: Bools
+    scores: Floats
+
+
+def regions(
+    rgb: NDArray[np.uint8], *, options: RegionOptions = RegionOptions()
+) -> list[tuple[MaskRle, float]]:
+    """Candidate masks of one frame (H, W, 3), best first, at the frame's size, with scores."""
+    height, width = rgb.shape[:2]
+    work = _shrunk(rgb, options.working_size)
+    lab = np.asarray(cv2.cvtColor(work.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
+    edges, texture = _gradients(lab)
+    colour = _colour_bins(lab)
+    found = [
+        _candidates(grouping.describe(labels, edges), colour, texture, options)
+        for labels in _oversegment(lab)
+    ]
+    masks, scores = _best(found, options)
+    kept = []
+    for mask, score in zip(masks, scores, strict=True):
+        smooth = _smoothed(mask, height, width)
+        if smooth.any():
+            kept.append((MaskRle.encode(smooth), float(score)))
+    return kept
+
+
+def _shrunk(rgb: NDArray[np.uint8], working_size: int) -> NDArray[np.uint8]:
+    height, width = rgb.shape[:2]
+    ratio = working_size / max(height, width)
+    if ratio >= 1:
+        return rgb
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _gradients(lab: Floats) -> tuple[Floats, Ints]:
+    """Edge strength (H, W) over all channels, and texture bins (H, W, 1) of the lightness."""
+    smooth = cv2.GaussianBlur(lab, (0, 0), 1.0)
+    dx, dy = (cv2.Scharr(smooth, cv2.CV_32F, *axis) / 32 for axis in ((1, 0), (0, 1)))
+    edges = np.sqrt((dx * dx + dy * dy).sum(axis=2))
+    angle = np.arctan2(dy[:, :, 0], dx[:, :, 0]) / (2 * np.pi) + 0.5
+    orientation = np.minimum((angle * ORIENTATIONS).astype(np.int32), ORIENTATIONS - 1)
+    length = np.hypot(dx[:, :, 0], dy[:, :, 0])
+    magnitude = np.digitize(length, (1.0, 3.0, 8.0)).astype(np.int32)
+    return edges, (orientation * MAGNITUDES + magnitude)[:, :, None]
+
+
+def _colour_bins(lab: Floats) -> Ints:
+    lowest, extent = np.array(((0, -80, -80), (100, 160, 160)), np.float32)
+    bins: Ints = ((lab - lowest) * (COLOUR_BINS / extent)).astype(np.int32)
+    return bins.clip(0, COLOUR_BINS - 1)
+
+
+def _oversegment(lab: Floats) -> list[Ints]:
+    """Label images (H, W): of the frame as it is, and with its texture smoothed away."""
+    from skimage.segmentation import felzenszwalb
+
+    smooth = np.stack([cv2.medianBlur(np.ascontiguousarray(lab[:, :, c]), 5) for c in range(3)], 2)
+    settings = ((lab, 0.5, 12.0), (smooth, 0.8, 30.0))
+    return [
+        felzenszwalb(image / 100, scale=scale * 255 / 100, sigma=sigma, min_size=20).astype(
+            np.int32
+        )
+        for image, sigma, scale in settings
+    ]
+
+
+def _candidates(
+    pixels: Superpixels, colour: Ints, texture: Ints, options: RegionOptions
+) -> Candidates:
+    colours = grouping.histograms(pixels.labels, colour, count=COLOUR_BINS)
+    textures = grouping.histograms(pixels.labels, texture, count=ORIENTATIONS * MAGNITUDES)
+    trees = []
+    for s in STRATEGIES:
+        features = np.concatenate([colours * s.colour, textures * s.texture], axis=1)
+        trees.append(grouping.group(pixels, features, size_weight=s.size, fill_weight=s.fill))
+    members = grouping.without_holes(pixels, np.concatenate(trees))
+    _, first = np.unique(np.packbits(members, axis=1), axis=0, return_index=True)
+    share = members[first] @ pixels.sizes / pixels.labels.size
+    members = members[first[(share >= options.min_area) & (share <= options.max_area)]]
+    return Candidates(pixels.labels, members, _standing_out(pixels, members))
+
+
+def _standing_out(pixels: Superpixels, members: Bools) -> Floats:
+    """Score of each region: how far the edges on its outline exceed those inside, in units that
+    a longer outline makes surer."""
+    measured = grouping.outlines(pixels, members)
+    return (measured.strength - measured.inside) * np.sqrt(measured.length)
+
+
+def _best(found: Sequence[Candidates], options: RegionOptions) -> tuple[list[Bools], Floats]:
+    """The masks that survive suppression across all over-segmentations, and their scores."""
+    atoms, sizes, columns = _intersected([candidates.labels for candidates in found])
+    members = np.concatenate(
+        [candidates.members[:, column] for candidates, column in zip(found, columns, strict=True)]
+    )
+    scores = np.concatenate([candidates.scores for candidates in found])
+    order = np.argsort(-scores, kind="stable")[: 10 * options.max_proposals]
+    weights = members[order].astype(np.float32)
+    common = (weights * sizes) @ weights.T
+    areas = np.diagonal(common)
+    overlaps = common / (areas[:, None] + areas[None, :] - common)
+    kept = order[
+        grouping.suppress(np.float32(overlaps), threshold=options.nms_iou, limit=options.max_proposals)
+    ]
+    return [members[i][atoms] for i in kept], scores[kept]
+
+
+def _intersected(labelings: Sequence[Ints]) -> tuple[Ints, Floats, list[Ints]]:
+    """Label images → their common refinement (H, W), the sizes of its atoms (A,), and for each
+    input the label (A,) of every atom.
+    """
+    joint = labelings[0].astype(np.int64)
+    for labels in labelings[1:]:
+        joint = joint * (int(labels.max()) + 1) + labels
+    _, first, atoms, sizes = np.unique(
+        joint, return_index=True, return_inverse=True, return_counts=True
+    )
+    columns = [labels.ravel()[first] for labels in labelings]
+    return atoms.reshape(joint.shape).astype(np.int32), sizes.astype(np.float32), columns
+
+
+def _smoothed(mask: Bools, height: int, width: int) -> Bools:
+    """Fill the holes, keep the largest part, and bring the mask to the frame's size with a
+    smooth outline."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=cv2.contourArea)
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.drawContours(filled, [outline], 0, 255, cv2.FILLED)
+    soft = cv2.GaussianBlur(filled, (3, 3), 0)
+    return np.asarray(cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) > 127)
