@@ -1,0 +1,264 @@
+"""Bytes of a file on disk or behind a URL, by range; and what an MP4 file consists of.
+
+A source counts what it reads, so that reading over a network can say how much it saved. The
+layout of an MP4 file is a flat list of boxes: a small index (`moov`, or many `moof`) and the
+pictures (`mdat`). `IndexView` is the file as a demuxer needs it to list packets: every box but
+the pictures, which read as zeros. So the list costs the index's bytes, not the video's.
+"""
+
+import io
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from egoexo_tools.errors import DataError
+
+_FIRST_READ = 1 << 16
+"""Bytes of the first request of a URL: the first boxes' headers, and a small file's index."""
+_PAYLOADS = {b"mdat", b"free", b"skip", b"wide"}
+_MOST_BOXES = 1_000_000
+_ZEROS = bytes(1 << 20)
+
+
+class ByteSource(Protocol):
+    """A file of `size` bytes that is read by range."""
+
+    name: str
+    """For messages; a URL without its query, which may hold a signature."""
+    size: int
+    bytes_read: int
+    gap_bytes: int
+    """Unneeded bytes that cost less to read than another read costs."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start`; fewer only at the end of the file."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LocalFile:
+    """A file on disk."""
+
+    gap_bytes = 0
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.bytes_read = 0
+        # The plain open of a pipe waits for a writer; a decoder that hangs is tested with one.
+        self._file = path.open("rb", buffering=0)
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def read(self, start: int, length: int) -> bytes:
+        data = os.pread(self._file.fileno(), length, start)
+        self.bytes_read += len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class HttpFile:
+    """A file behind a URL (a presigned one too: GET requests only) that answers ranges.
+
+    One connection is kept open; a request that fails for a passing reason is sent again.
+    Raises DataError where the server refuses, ignores ranges, or the file changes meanwhile.
+    """
+
+    gap_bytes = 1 << 17
+
+    def __init__(self, url: str) -> None:
+        import urllib3
+
+        parts = urlsplit(url)
+        self.name = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        self.bytes_read = 0
+        self.size = 0
+        self._url = url
+        self._etag: str | None = None
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=20, read=60),
+            retries=urllib3.Retry(4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503)),
+        )
+        self._head = self._get(0, _FIRST_READ)
+
+    def read(self, start: int, length: int) -> bytes:
+        length = min(length, self.size - start)
+        if length <= 0:
+            return b""
+        if start + length <= len(self._head):
+            return self._head[start : start + length]
+        return self._get(start, length)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _get(self, start: int, length: int) -> bytes:
+        import urllib3
+
+        headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+        try:
+            answer = self._pool.request("GET", self._url, headers=headers, preload_content=False)
+            # A server that ignores the range must not send a whole video.
+            data: bytes = answer.read(length) if answer.status == 206 else b""
+        except urllib3.exceptions.HTTPError as error:
+            raise DataError(
+                f"{self.name} cannot be read ({type(error).__name__}); "
+                "check the network and try again"
+            ) from error
+        if answer.status != 206:
+            answer.close()
+            raise DataError(
+                f"{self.name} answered {answer.status}; {_ADVICE.get(answer.status, _OTHER)}"
+            )
+        answer.release_conn()
+        self._check_same(answer.headers.get("ETag"), answer.headers.get("Content-Range", ""))
+        self.bytes_read += len(data)
+        if len(data) < min(length, self.size - start):
+            raise DataError(f"{self.name} sent fewer bytes than asked for; try again")
+        return data
+
+    def _check_same(self, etag: str | None, content_range: str) -> None:
+        total = content_range.rpartition("/")[2]
+        if not total.isdigit():
+            raise DataError(
+                f"{self.name} does not tell its size (Content-Range: {content_range!r})"
+            )
+        if self.size and (int(total), etag) != (self.size, self._etag):
+            raise DataError(f"{self.name} changed while it was read; try again")
+        self.size, self._etag = int(total), etag
+
+
+_ADVICE = {
+    200: "it ignores byte ranges, so the file must be downloaded first",
+    401: "the URL needs a login; make a presigned one",
+    403: "access is denied; a presigned URL may have expired, make a new one",
+    404: "there is no such file",
+    416: "the file is empty",
+}
+_OTHER = "try again later or download the file first"
+
+
+def open_source(path: str | Path) -> ByteSource:
+    """The bytes of a file, or of a URL (`http://` or `https://`).
+
+    Raises DataError where there is no such file or the server does not give it.
+    """
+    if is_url(path):
+        return HttpFile(str(path))
+    try:
+        return LocalFile(Path(path))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f"there is no video {path}; download it first") from error
+
+
+def is_url(path: str | Path) -> bool:
+    return isinstance(path, str) and path.startswith(("http://", "https://"))
+
+
+def read_pieces(
+    source: ByteSource, starts: Sequence[int], sizes: Sequence[int], *, chunk_bytes: int = 1 << 22
+) -> Iterator[bytes]:
+    """The pieces in order, neighbours in one read of at most about `chunk_bytes`.
+
+    A piece that lies (partly) beyond the end of the file comes out short.
+    """
+    idx = 0
+    while idx < len(starts):
+        start = starts[idx]
+        end = start + sizes[idx]
+        last = idx + 1
+        while (
+            last < len(starts)
+            and end <= starts[last] <= end + source.gap_bytes
+            and starts[last] + sizes[last] - start <= chunk_bytes
+        ):
+            end = starts[last] + sizes[last]
+            last += 1
+        data = source.read(start, end - start)
+        for piece in range(idx, last):
+            yield data[starts[piece] - start : starts[piece] - start + sizes[piece]]
+        idx = last
+
+
+class Box(NamedTuple):
+    """A top-level box of an MP4 file: type, first byte, first byte of content, byte after it."""
+
+    kind: bytes
+    start: int
+    content: int
+    end: int
+
+
+def mp4_boxes(source: ByteSource) -> list[Box]:
+    """The file's top-level boxes in order; empty where the file is no MP4.
+
+    The last box may end beyond a truncated file.
+    """
+    boxes: list[Box] = []
+    start = 0
+    while start + 8 <= source.size and len(boxes) < _MOST_BOXES:
+        header = source.read(start, 16)
+        length, kind, content = int.from_bytes(header[:4]), header[4:8], start + 8
+        if not boxes and kind not in {b"ftyp", b"moov", b"styp", *_PAYLOADS}:
+            return []
+        if length == 1:
+            length, content = int.from_bytes(header[8:16]), start + 16
+        elif length == 0:
+            length = source.size - start
+        if length < content - start:
+            break
+        boxes.append(Box(kind, start, content, start + length))
+        start += length
+    return boxes
+
+
+class IndexView(io.RawIOBase):
+    """An MP4 file whose pictures read as zeros, as a file object for a demuxer.
+
+    As long as the file says that it is: a truncated file's index still lists every packet.
+    """
+
+    def __init__(self, source: ByteSource, boxes: Sequence[Box]) -> None:
+        self._length = max(box.end for box in boxes)
+        self._position = 0
+        self._starts = [box.start for box in boxes]
+        self._parts = [
+            source.read(box.start, (box.content if box.kind in _PAYLOADS else box.end) - box.start)
+            for box in boxes
+        ]
+
+    def read(self, size: int = -1) -> bytes:
+        room = self._length - self._position
+        size = room if size < 0 else min(size, room)
+        data = self._at(self._position, size) if size > 0 else b""
+        self._position += len(data)
+        return data
+
+    def _at(self, position: int, size: int) -> bytes:
+        """At least one byte, up to the next change between real bytes and zeros."""
+        after = bisect_right(self._starts, position)
+        if after:
+            inside = position - self._starts[after - 1]
+            if inside < len(self._parts[after - 1]):
+                return self._parts[after - 1][inside : inside + size]
+        if after < len(self._starts):
+            size = min(size, self._starts[after] - position)
+        return _ZEROS[:size]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True

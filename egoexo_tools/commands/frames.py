@@ -1,0 +1,77 @@
+"""`egoexo-tools frames`"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from egoexo_tools.commands import release_option, root_argument, stage_options
+
+if TYPE_CHECKING:
+    from egoexo_tools.stage import RunOptions
+
+SIZES: dict[str, tuple[int | None, float | None]] = {
+    "processed": (None, None),
+    "full": (None, 1.0),
+    "448": (448, None),
+}
+"""--size → short side of the copies to read, scale (None: the default of those copies)."""
+
+
+@click.command()
+@root_argument
+@release_option
+@click.option(
+    "--sampling",
+    type=click.Choice(["annotated", "1fps"]),
+    default="annotated",
+    show_default=True,
+    help="Every annotated frame, or frames 0, 30, 60... of the whole video.",
+)
+@click.option(
+    "--size",
+    type=click.Choice(list(SIZES)),
+    default="processed",
+    show_default=True,
+    help="Ego halved and exo quartered; the video's size; or the release's small copies.",
+)
+@click.option("--scale", type=float, help="Another scale, for both views.")
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), default=95, show_default=True)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop a camera that takes longer and mark it failed (process executor).",
+)
+@stage_options()
+def command(
+    root: Path,
+    release: Path,
+    sampling: str,
+    size: str,
+    scale: float | None,
+    jpeg_quality: int,
+    time_limit: float,
+    run: "RunOptions",
+) -> None:
+    """Cut the annotated frames out of the videos.
+
+    Example: egoexo-tools frames data/root --release data/release
+    """
+    from egoexo_tools.frames import run_frames
+    from egoexo_tools.layout import DatasetRoot, Release
+
+    short_side, size_scale = SIZES[size]
+    summary = run_frames(
+        DatasetRoot(root),
+        Release(release).require(),
+        sampling=sampling,
+        short_side=short_side,
+        scale=size_scale if scale is None else scale,
+        jpeg_quality=jpeg_quality,
+        run=replace(run, time_limit_seconds=time_limit),
+    )
+    click.echo(summary.check().text())

@@ -1,0 +1,389 @@
+"""Exact frames out of a video, decoding only what they need; the only module that imports av.
+
+A frame's number is its rank in presentation time among the frames that a player shows, so that
+B-frames, open groups, edit lists, start times and uneven frame rates do not move it. The packet
+list comes from the file's index alone (see `byte_source`); wanted frames are then decoded from
+the keyframe before them, frames that nothing refers to are skipped on the way, and memory holds
+one picture and the decoder's own. A URL works like a file, by byte ranges.
+
+Pictures are RGB, uint8, (H, W, 3), turned and mirrored as the file's display matrix asks, in
+the stream's own range and colour matrix (BT.601 where it names none, as FFmpeg does it).
+Nothing is concealed: a frame whose packets are damaged or gone is named, never guessed.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
+from numpy.typing import NDArray
+
+from egoexo_tools.byte_source import (
+    ByteSource,
+    IndexView,
+    is_url,
+    mp4_boxes,
+    open_source,
+    read_pieces,
+)
+from egoexo_tools.errors import DataError
+from egoexo_tools.executors import available_cores
+from egoexo_tools.video_index import PacketIndex, Run
+
+Rgb = NDArray[np.uint8]
+
+MOST_THREADS = 8
+"""Each thread of a decoder holds pictures of its own (12 MB at 4K)."""
+
+# A damaged picture is an error, not a guess; nothing is probed, the index tells what there is.
+_DECODER_OPTIONS = {"err_detect": "explode"}
+_INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
+_UNFINISHED = "truncated or was never finished"
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's index says."""
+
+    frames: int
+    """Frames that a player shows."""
+    frames_present: int
+    """Those of them whose bytes the file holds; fewer where it is truncated."""
+    height: int
+    """As shown, in pixels."""
+    width: int
+    fps: float
+    """Mean rate."""
+    duration_seconds: float
+    codec: str
+    """FFmpeg's name, such as h264 or hevc."""
+    groups: int
+    """Keyframes."""
+    size_bytes: int
+
+
+@dataclass
+class ReadReport:
+    """What reading cost; give one to `read_frames` to have it filled in."""
+
+    packets: int = 0
+    """Packets in the video."""
+    packets_read: int = 0
+    """Packets handed to the decoder."""
+    bytes_total: int = 0
+    bytes_read: int = 0
+
+    @property
+    def share_saved(self) -> float:
+        """Part of the file that was not read, 0 to 1."""
+        return 1 - self.bytes_read / self.bytes_total if self.bytes_total else 0.0
+
+
+class MissingFrames(DataError):
+    """Some wanted frames cannot be had; all the others were given before this was raised."""
+
+    def __init__(self, name: str, reasons: dict[int, str], frames: int) -> None:
+        self.name = name
+        self.frames = frames
+        """The number of frames that the video's index lists."""
+        self.reasons = dict(sorted(reasons.items()))
+        """frame_idx → why."""
+        first, why = next(iter(self.reasons.items()))
+        numbers = ", ".join(str(frame_idx) for frame_idx in list(self.reasons)[:10])
+        more = f" and {len(self.reasons) - 10} more" if len(self.reasons) > 10 else ""
+        super().__init__(f"{name} does not give frames {numbers}{more}; frame {first}: {why}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MissingFrames, (self.name, self.reasons, self.frames)
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """What a video holds, from its index and its first picture.
+
+    Raises DataError where `path` (a file or a URL) is no readable video.
+    """
+    with _open(path, threads=1) as video:
+        index = video.index
+        height, width = video.shown_hw()
+        seconds = video.duration_seconds
+        return VideoInfo(
+            frames=index.frames,
+            frames_present=int(video.is_held[index.decode_idx].sum()),
+            height=height,
+            width=width,
+            fps=index.frames / seconds if seconds else 0.0,
+            duration_seconds=seconds,
+            codec=video.codec,
+            groups=len(index.keys),
+            size_bytes=video.source.size,
+        )
+
+
+def read_frames(
+    path: str | Path,
+    frame_idxs: Iterable[int],
+    *,
+    threads: int | None = None,
+    report: ReadReport | None = None,
+) -> Iterator[tuple[int, Rgb]]:
+    """Yield (frame_idx, rgb uint8 (H, W, 3)) of the wanted frames, ascending, each once.
+
+    `path` is a file or an http(s) URL (of a server that answers byte ranges, S3 presigned URLs
+    among them); `threads` defaults to all cores. Raises DataError where the video cannot be
+    read, and at the end MissingFrames, with numbers and reasons, where it does not hold a
+    wanted frame or holds it damaged.
+    """
+    wanted = sorted({int(frame_idx) for frame_idx in frame_idxs})
+    if wanted and wanted[0] < 0:
+        raise DataError(f"{wanted[0]} is no frame number; they start at 0")
+    report = report if report is not None else ReadReport()
+    with _open(path, threads=threads or min(available_cores(), MOST_THREADS)) as video:
+        total = video.index.frames
+        lost = {
+            frame_idx: f"beyond the video's end (it has {total} frames)"
+            for frame_idx in wanted
+            if frame_idx >= total
+        }
+        try:
+            for run in video.index.runs(idx for idx in wanted if idx < total):
+                yield from video.pictures(run, lost)
+        finally:
+            report.packets = len(video.index.pts)
+            report.packets_read = video.packets_read
+            report.bytes_total = video.source.size
+            report.bytes_read = video.source.bytes_read
+    if lost:
+        raise MissingFrames(video.source.name, lost, total)
+
+
+@contextmanager
+def _open(path: str | Path, *, threads: int) -> Iterator["_Video"]:
+    source = open_source(path)
+    try:
+        try:
+            video = _Video(source, threads)
+            yield video
+            video.close()
+        except av.error.FFmpegError as error:
+            raise DataError(f"{source.name} is not a readable video ({error.strerror})") from error
+    finally:
+        source.close()
+
+
+class _Broken(Exception):
+    """The decoder stopped at this packet, or gave no picture for it."""
+
+    def __init__(self, packet: int, reason: str) -> None:
+        super().__init__(reason)
+        self.packet = packet
+        self.reason = reason
+
+
+class _Video:
+    """An open video: its packet index and its decoders."""
+
+    def __init__(self, source: ByteSource, threads: int) -> None:
+        self.source = source
+        self._threads = threads
+        self._boxes = mp4_boxes(source)
+        if self._boxes and not any(box.kind == b"moov" for box in self._boxes):
+            raise DataError(
+                f"{source.name} has no index (no moov box): it is {_UNFINISHED}; download it again"
+            )
+        self._container, stream = self._demuxer()
+        self.codec = stream.codec_context.name
+        self._codec_hw = (stream.codec_context.height, stream.codec_context.width)
+        self.duration_seconds = float((stream.duration or 0) * (stream.time_base or 0))
+        self.index = self._build_index(stream)
+        self._decoders: dict[int, VideoCodecContext] = {}
+        self.packets_read = 0
+        if len(doubtful := self.index.packets_before_first_picture()):
+            self.index = self.index.without(self._undecodable(doubtful))
+
+    def close(self) -> None:
+        self._container.close()
+
+    @property
+    def is_held(self) -> NDArray[np.bool_]:
+        """(packets,) whether the file holds all of a packet's bytes."""
+        return self.index.position + self.index.size <= self.source.size
+
+    def shown_hw(self) -> tuple[int, int]:
+        """Height and width of the first picture; what the index says if there is none."""
+        for run in self.index.runs([0]) if self.index.frames else []:
+            for _, rgb in self.pictures(run, {}):
+                return rgb.shape[0], rgb.shape[1]
+        return self._codec_hw
+
+    def pictures(self, run: Run, lost: dict[int, str]) -> Iterator[tuple[int, Rgb]]:
+        """Yield a run's wanted frames; those that cannot be decoded go to `lost`.
+
+        After the first error a run is decoded again by one thread, which tells the packet that
+        is at fault: what does not build on it is kept.
+        """
+        runs, threads = [run], self._threads
+        while runs:
+            run = runs.pop(0)
+            left = set(run.frame_idxs)
+            try:
+                for frame_idx, rgb in self._decode(run, threads):
+                    left.remove(frame_idx)
+                    yield frame_idx, rgb
+                broken = None
+            except _Broken as caught:
+                broken = caught
+            if not left:
+                continue
+            if threads > 1:
+                runs, threads = self.index.runs(left) + runs, 1
+            else:
+                runs = self.index.runs(self._spared(left, broken, lost)) + runs
+
+    def _spared(self, left: set[int], broken: "_Broken | None", lost: dict[int, str]) -> set[int]:
+        """Split the frames that a run did not give: lost ones, and those to try again."""
+        if broken is None:
+            gone, reason = left, "the decoder gives no picture for it"
+        else:
+            reason = broken.reason
+            gone = {int(self.index.frame_idx[broken.packet])} & left or {
+                idx
+                for idx in left
+                if self.index.start_of(self.index.decode_idx[idx]) <= broken.packet
+            }
+        lost.update(dict.fromkeys(gone, reason))
+        return left - gone
+
+    def _decode(self, run: Run, threads: int) -> Iterator[tuple[int, Rgb]]:
+        """Decode a run, yield its wanted frames; raises _Broken at the first error."""
+        decoder = self._decoder(threads)
+        decoder.flush_buffers()
+        wanted = set(run.frame_idxs)
+        for packet, data in enumerate(self._packets(run), run.start):
+            if len(data) < self.index.size[packet]:
+                yield from self._wanted(self._receive(decoder, None, packet), wanted)
+                raise _Broken(packet, f"the file is {_UNFINISHED}")
+            # Frames that no other refers to need no decoding unless they are wanted themselves.
+            is_wanted = int(self.index.frame_idx[packet]) in wanted
+            decoder.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+            try:
+                frames = self._receive(decoder, data, packet)
+            except _Broken:
+                yield from self._wanted(self._receive(decoder, None, packet), wanted)
+                raise
+            yield from self._wanted(frames, wanted)
+        yield from self._wanted(self._receive(decoder, None, run.stop - 1), wanted)
+
+    def _receive(
+        self, decoder: VideoCodecContext, data: bytes | None, packet_idx: int
+    ) -> list[av.VideoFrame]:
+        """Send one packet (None: no more) and take the frames that are ready."""
+        packet = None
+        if data is not None:
+            packet = av.Packet(data)
+            packet.pts = packet_idx
+            self.packets_read += 1
+        try:
+            return decoder.decode(packet)
+        except av.error.FFmpegError as error:
+            reason = f"its packets, or those that it builds on, are damaged ({error.strerror})"
+            raise _Broken(packet_idx, reason) from error
+
+    def _wanted(self, frames: list[av.VideoFrame], wanted: set[int]) -> Iterator[tuple[int, Rgb]]:
+        for frame in frames:
+            frame_idx = int(self.index.frame_idx[cast(int, frame.pts)])
+            if frame_idx in wanted and not frame.is_corrupt:
+                yield frame_idx, _rgb(frame)
+
+    def _decoder(self, threads: int) -> VideoCodecContext:
+        """A decoder that stops at errors; made once for each number of threads."""
+        if threads not in self._decoders:
+            container, stream = self._demuxer()
+            decoder = stream.codec_context
+            decoder.thread_count = threads
+            decoder.thread_type = "FRAME"
+            decoder.options = _DECODER_OPTIONS
+            # How far frames are shown out of file order; else the decoder learns it by losing some.
+            decoder.reorder_depth = max(decoder.reorder_depth, self.index.reorder_depth())
+            self._decoders[threads] = decoder
+        return self._decoders[threads]
+
+    def _undecodable(self, doubtful: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the packets that a player's decoder, forgiving as it is, gives no frame for."""
+        _, stream = self._demuxer()
+        decoder = stream.codec_context
+        decoder.thread_count = 1
+        given: set[int] = set()
+        end = self.index.group_end(int(doubtful[-1]))
+        for packet_idx, data in enumerate(self._packets(Run(0, end, ()))):
+            packet = av.Packet(data)
+            packet.pts = packet_idx
+            with suppress(av.error.FFmpegError):
+                given.update(cast(int, frame.pts) for frame in decoder.decode(packet))
+        given.update(cast(int, frame.pts) for frame in decoder.decode(None))
+        return np.array([packet for packet in doubtful.tolist() if packet not in given], np.int64)
+
+    def _demuxer(self) -> tuple[InputContainer, av.VideoStream]:
+        """A new container and its video stream."""
+        if self._boxes:
+            view = IndexView(self.source, self._boxes)
+            container = av.open(view, "r", options=_INDEX_OPTIONS)
+        elif is_url(self.source.name):
+            raise DataError(
+                f"{self.source.name} is no MP4 file; only those are read by URL, download it first"
+            )
+        else:
+            container = av.open(self.source.name, "r")
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream):
+            raise DataError(f"{self.source.name} holds no video")
+        return container, stream
+
+    def _build_index(self, stream: av.VideoStream) -> PacketIndex:
+        packets = [
+            (packet.pos or 0, packet.size, packet.pts, packet.is_keyframe, not packet.is_discard)
+            for packet in self._container.demux(stream)
+            if packet.size
+        ]
+        if not packets or any(pts is None for _, _, pts, _, _ in packets):
+            raise DataError(f"{self.source.name} lists no frames with presentation times")
+        position, size, pts, is_key, is_shown = zip(*packets, strict=True)
+        return PacketIndex.build(
+            position=position if self._boxes else [-1] * len(packets),
+            size=size,
+            pts=cast(tuple[int, ...], pts),
+            is_key=is_key,
+            is_shown=is_shown,
+        )
+
+    def _packets(self, run: Run) -> Iterator[bytes]:
+        """The bytes of a run's packets, in decode order."""
+        packets = slice(run.start, run.stop)
+        if self._boxes:
+            positions = self.index.position[packets].tolist()
+            yield from read_pieces(self.source, positions, self.index.size[packets].tolist())
+            return
+        # Other containers have no index to rely on: their packets are read from the beginning.
+        container, stream = self._demuxer()
+        with container:
+            held = (packet for packet in container.demux(stream) if packet.size)
+            for packet in islice(held, run.start, run.stop):
+                yield bytes(packet)
+
+
+def _rgb(frame: av.VideoFrame) -> Rgb:
+    """The picture as a player shows it: (H, W, 3) uint8."""
+    rgb = cast(Rgb, frame.to_ndarray(format="rgb24"))
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return rgb
+    # 16.16 fixed point, rows (a, b, u), (c, d, v), (x, y, w): (x', y') = (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(cast(Any, matrix)), np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        rgb, a, d = rgb.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
