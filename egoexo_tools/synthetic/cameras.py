@@ -1,0 +1,165 @@
+"""Cameras: where they stand, how a view renders colour, how the wearer's head moves.
+
+A camera looks along its own z, x to the right, y down. Each kind of camera has one colour
+rendition, the same in every take: that is what can be learned on some objects and carried over
+to others.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.synthetic.options import FPS
+
+
+@dataclass(frozen=True)
+class Rendition:
+    """Scene colour → picture: saturation and hue, white balance, exposure, vignetting, gamma.
+
+    Smooth and, short of the clipped ends, invertible.
+    """
+
+    saturation: float
+    hue_degrees: float
+    balance: tuple[float, float, float]
+    """Gain of red, green, blue; exposure included."""
+    gamma: float
+    """The picture is light to this power, so above 1 is darker."""
+    vignetting: float
+    """The light that the frame's corners lose, 0..1."""
+
+    @property
+    def matrix(self) -> NDArray[np.float32]:
+        """(3, 3): light after saturation, hue and white balance."""
+        return _colour_matrix(self)
+
+    def lut(self, size: int) -> NDArray[np.uint8]:
+        """(3, size): light from 0 to 1 → the picture's value, for red, green, blue."""
+        return _gamma_table(self.gamma, size)
+
+
+@lru_cache
+def _colour_matrix(rendition: Rendition) -> NDArray[np.float32]:
+    angle = np.deg2rad(rendition.hue_degrees)
+    # Rotation about the grey axis (Rodrigues), after a pull towards grey.
+    grey = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    turn = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * cross
+    pull = rendition.saturation * np.eye(3) + (1 - rendition.saturation) * grey
+    return (np.diag(rendition.balance) @ turn @ pull).astype(np.float32)
+
+
+@lru_cache
+def _gamma_table(gamma: float, size: int) -> NDArray[np.uint8]:
+    light = np.linspace(0, 1, size)
+    one = np.round(255 * light**gamma).astype(np.uint8)
+    return np.stack([one] * 3)
+
+
+EGO_RENDITION = Rendition(
+    saturation=0.8, hue_degrees=-14, balance=(1.0, 0.78, 0.5), gamma=1.15, vignetting=0.45
+)
+EXO_RENDITION = Rendition(
+    saturation=0.95, hue_degrees=16, balance=(0.66, 0.86, 1.0), gamma=0.8, vignetting=0.15
+)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera at one instant; the principal point is the middle of the frame."""
+
+    origin: NDArray[np.float32]
+    """(3,) in metres."""
+    rotation: NDArray[np.float32]
+    """(3, 3), world to camera."""
+    focal: float
+    """In pixels."""
+    rendition: Rendition
+
+
+@dataclass(frozen=True)
+class ExoPlace:
+    """A fixed camera on a stand."""
+
+    azimuth: float
+    """Radians from the x axis; the wearer sits at -pi / 2."""
+    elevation: float
+    distance: float
+    focal_widths: float
+    """Focal length in frame long sides."""
+
+    def camera(self, height: int, width: int) -> Camera:
+        flat = self.distance * np.cos(self.elevation)
+        origin = np.array(
+            [
+                flat * np.cos(self.azimuth),
+                flat * np.sin(self.azimuth),
+                self.distance * np.sin(self.elevation),
+            ]
+        )
+        focal = self.focal_widths * max(height, width)
+        return _look_at(origin, np.array([0.0, 0.0, 0.03]), focal, EXO_RENDITION)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, number: int) -> "ExoPlace":
+        """The first across the table from the wearer, further ones to its sides."""
+        side = (0.0, 1.15, -1.15, 0.6)[number % 4]
+        return cls(
+            azimuth=np.pi / 2 + side + rng.uniform(-0.45, 0.45),
+            elevation=rng.uniform(0.66, 0.86),
+            distance=rng.uniform(1.2, 1.34),
+            focal_widths=0.86,
+        )
+
+
+@dataclass(frozen=True)
+class HeadMotion:
+    """The wearer's head: slow, smooth, different in every take."""
+
+    place: tuple[float, float, float]
+    gaze: NDArray[np.float64]
+    """(2, 3): amplitude in metres, period in seconds, phase, of the gaze point's x and y."""
+    sway: NDArray[np.float64]
+    """(3, 3): the same of the head's x, y and z."""
+
+    def camera(self, frame_idx: int, height: int, width: int) -> Camera:
+        seconds = frame_idx / FPS
+        origin = np.array(self.place) + _swing(self.sway, seconds)
+        target = np.append(_swing(self.gaze, seconds) + [0.0, -0.03], 0.02)
+        return _look_at(origin, target, 0.68 * min(height, width), EGO_RENDITION)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "HeadMotion":
+        gaze = np.array(
+            [
+                [rng.uniform(0.2, 0.36), rng.uniform(4.5, 8), rng.uniform(0, 2 * np.pi)],
+                [rng.uniform(0.06, 0.14), rng.uniform(3.5, 7), rng.uniform(0, 2 * np.pi)],
+            ]
+        )
+        sway = np.stack(
+            [[rng.uniform(0.02, 0.07), rng.uniform(4, 9), rng.uniform(0, 2 * np.pi)]] * 3
+        )
+        sway[:, 2] += [0, 1.3, 2.1]
+        place = (rng.uniform(-0.12, 0.12), rng.uniform(-0.72, -0.6), rng.uniform(0.56, 0.66))
+        return cls(place=place, gaze=gaze, sway=sway)
+
+
+def _swing(waves: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
+    return np.asarray(waves[:, 0] * np.sin(2 * np.pi * seconds / waves[:, 1] + waves[:, 2]))
+
+
+def _look_at(
+    origin: NDArray[np.float64], target: NDArray[np.float64], focal: float, rendition: Rendition
+) -> Camera:
+    forward = (target - origin) / np.linalg.norm(target - origin)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return Camera(
+        origin=origin.astype(np.float32),
+        rotation=rotation.astype(np.float32),
+        focal=focal,
+        rendition=rendition,
+    )

@@ -1,0 +1,290 @@
+"""What lies on the table: names, shapes, colours and textures of a take's objects.
+
+Colours cover the gamut but keep apart from the table and, within a take, from each other. Each
+take also has look-alikes: the same shape and pattern, the colour a little off. Textures stay
+milder than an object's border, so that an object is one thing to a segmentation.
+"""
+
+import colorsys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.synthetic.render import BOX, ELLIPSOID, FRUSTUM, SHEET
+
+TEXTURE_SIDE = 256
+"""Pixels of a texture tile; render.TILE_METRES wide."""
+
+Rgb = tuple[float, float, float]
+"""0..255."""
+
+_NOUNS: Mapping[int, tuple[str, ...]] = {
+    BOX: ("box", "tea tin", "book", "carton", "salt/pepper box", "sponge"),
+    FRUSTUM: ("mug", "can", "jar", "cup", "crème pot", "measuring cup"),
+    ELLIPSOID: ("ball", "melon", "jalapeño", "yarn ball"),
+    SHEET: ("plate", "cutting board", "cloth", "coaster"),
+}
+_SPECIAL_NOUNS = ("salt/pepper box", "crème pot", "jalapeño", "tea tin")
+"""Each take's first objects get these as far as the shapes allow: names that break naive code."""
+_HUES = ("red", "orange", "yellow", "lime", "green", "teal", "cyan", "azure", "blue", "violet")
+_HUE_ENDS = (12, 40, 65, 90, 150, 172, 195, 220, 255, 285)
+_LOOK_ALIKES = 2
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """One object's look; its place and motion are the scene's."""
+
+    name: str
+    kind: int
+    size: tuple[float, float, float]
+    """As in render.SOLID, metres."""
+    wave: tuple[float, float, float]
+    colour: Rgb
+    second: Rgb
+    """The pattern's other colour."""
+    pattern: str
+    pattern_seed: int
+
+    @property
+    def radius(self) -> float:
+        """Of the footprint, in metres."""
+        if self.kind == BOX:
+            return float(np.hypot(self.size[0], self.size[1]))
+        return max(self.size[0], self.size[1]) * (1 + self.wave[0])
+
+    @property
+    def height(self) -> float:
+        """Of the centre above what it stands on, in metres; a sheet's top is its upper side."""
+        return self.size[2]
+
+    def texture(self) -> NDArray[np.uint8]:
+        """(TEXTURE_SIDE, TEXTURE_SIDE, 3), periodic."""
+        rng = np.random.default_rng(self.pattern_seed)
+        field = PATTERNS[self.pattern](rng)[..., None]
+        picture = np.asarray(self.colour) * (1 - field) + np.asarray(self.second) * field
+        picture += 5 * (_clouds(rng, 64)[..., None] - 0.5)
+        return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def draw_objects(rng: np.random.Generator, count: int, table: Rgb) -> list[Appearance]:
+    """`count` objects for a take whose table has this mean colour, look-alikes last."""
+    colours: list[Rgb] = [table]
+    drawn: list[Appearance] = []
+    for _ in range(count - _LOOK_ALIKES):
+        colour = _apart(rng, colours)
+        colours.append(colour)
+        drawn.append(_draw_one(rng, colour))
+    for original in drawn[:_LOOK_ALIKES]:
+        drawn.append(_look_alike(rng, original))
+    return _named(rng, drawn)
+
+
+def _draw_one(rng: np.random.Generator, colour: Rgb) -> Appearance:
+    kind = int(rng.choice([BOX, FRUSTUM, ELLIPSOID, SHEET], p=[0.36, 0.32, 0.16, 0.16]))
+    wave = (0.0, 0.0, 0.0)
+    if kind == BOX:
+        size = tuple(rng.uniform(0.042, 0.082, 2)) + (rng.uniform(0.02, 0.075),)
+    elif kind == FRUSTUM:
+        radius = rng.uniform(0.042, 0.066)
+        size = (radius * rng.uniform(0.75, 1.0), radius, rng.uniform(0.035, 0.08))
+    elif kind == ELLIPSOID:
+        size = tuple(rng.uniform(0.046, 0.07, 2)) + (rng.uniform(0.042, 0.06),)
+    else:
+        size = tuple(rng.uniform(0.065, 0.095, 2)) + (0.006,)
+        wave = (rng.uniform(0, 0.16), float(rng.integers(2, 6)), rng.uniform(0, 6.3))
+    return Appearance(
+        name="",
+        kind=kind,
+        size=size,
+        wave=wave,
+        colour=colour,
+        second=_second_colour(rng, colour),
+        pattern=str(rng.choice(list(PATTERNS))),
+        pattern_seed=int(rng.integers(2**31)),
+    )
+
+
+def _look_alike(rng: np.random.Generator, original: Appearance) -> Appearance:
+    """The same shape and pattern; size and colours a little off."""
+    shift = rng.normal(size=3)
+    shift *= 44 / np.linalg.norm(shift)
+    size = np.asarray(original.size) * rng.uniform(0.88, 1.12)
+    return replace(
+        original,
+        size=(float(size[0]), float(size[1]), float(size[2])),
+        colour=_clip(np.asarray(original.colour) + shift),
+        second=_clip(np.asarray(original.second) + shift),
+        pattern_seed=int(rng.integers(2**31)),
+    )
+
+
+def _named(rng: np.random.Generator, objects: list[Appearance]) -> list[Appearance]:
+    """Names as annotators give them: `red striped mug_0`, numbered where they would be equal."""
+    special = list(_SPECIAL_NOUNS)
+    seen: Counter[str] = Counter()
+    named = []
+    for item in objects:
+        fitting = [noun for noun in special if noun in _NOUNS[item.kind]]
+        noun = fitting[0] if fitting else str(rng.choice(_NOUNS[item.kind]))
+        special = [other for other in special if other != noun]
+        text = f"{colour_name(item.colour)} {item.pattern} {noun}"
+        named.append(replace(item, name=f"{text}_{seen[text]}"))
+        seen[text] += 1
+    return named
+
+
+def colour_name(colour: Rgb) -> str:
+    """A plain word for a colour (0..255)."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))
+    if value < 0.22:
+        return "black"
+    if saturation < 0.2:
+        return "white" if value > 0.75 else "grey"
+    if value < 0.5 and hue * 360 < 45:
+        return "brown"
+    for end, name in zip(_HUE_ENDS, _HUES, strict=True):
+        if hue * 360 < end:
+            return name
+    return "pink" if hue * 360 < 340 else "red"
+
+
+def _apart(rng: np.random.Generator, others: list[Rgb]) -> Rgb:
+    """Of some random colours the one whose nearest other is furthest."""
+    candidates = []
+    for _ in range(12):
+        saturation = rng.uniform(0.35, 1.0) if rng.random() > 0.12 else rng.uniform(0, 0.15)
+        rgb = colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.3, 1.0))
+        candidates.append(tuple(235 * channel for channel in rgb))
+    distance = np.linalg.norm(np.asarray(candidates)[:, None] - np.asarray(others)[None], axis=2)
+    return candidates[int(distance.min(axis=1).argmax())]
+
+
+def _second_colour(rng: np.random.Generator, colour: Rgb) -> Rgb:
+    """45 to 85 grey levels away, towards where there is room."""
+    base = np.asarray(colour)
+    step = rng.normal(size=3)
+    step = np.where(base + 60 * np.sign(step) > 250, -abs(step), step)
+    step = np.where(base + 60 * np.sign(step) < 5, abs(step), step)
+    return _clip(base + step / np.linalg.norm(step) * rng.uniform(45, 85))
+
+
+def _clip(colour: NDArray[np.float64]) -> Rgb:
+    red, green, blue = np.clip(colour, 8, 245)
+    return float(red), float(green), float(blue)
+
+
+# Patterns: rng → (side, side) from 0 (the colour) to 1 (the second colour), periodic.
+
+
+def _stripes(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, y = _grid()
+    along = x if rng.random() < 0.5 else y
+    return _step(np.sin(2 * np.pi * rng.integers(5, 11) * along) - rng.uniform(-0.4, 0.4))
+
+
+def _diagonal(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, y = _grid()
+    return _step(np.sin(2 * np.pi * (rng.integers(3, 7) * x + rng.integers(3, 7) * y)))
+
+
+def _checks(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, y = _grid()
+    count = rng.integers(4, 8)
+    return _step(np.sin(2 * np.pi * count * x) * np.sin(2 * np.pi * count * y))
+
+
+def _dots(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, y = _grid()
+    count = rng.integers(5, 9)
+    away = np.hypot((x * count) % 1 - 0.5, (y * count) % 1 - 0.5)
+    return _step(rng.uniform(0.24, 0.36) - away, soft=0.03)
+
+
+def _marbled(rng: np.random.Generator) -> NDArray[np.float64]:
+    return _step(_clouds(rng, int(rng.choice([12, 20]))) - 0.5, soft=0.15)
+
+
+def _shaded(rng: np.random.Generator) -> NDArray[np.float64]:
+    x, y = _grid()
+    along = x if rng.random() < 0.5 else y
+    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * 2 * along))
+
+
+def _plain(rng: np.random.Generator) -> NDArray[np.float64]:
+    return np.asarray(0.12 * _clouds(rng, 32))
+
+
+def _lettered(rng: np.random.Generator) -> NDArray[np.float64]:
+    page = np.zeros((TEXTURE_SIDE, TEXTURE_SIDE), np.uint8)
+    for row in range(4):
+        text = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUXYZ2345689"), 4))
+        cv2.putText(page, text, (6, 50 + 64 * row), cv2.FONT_HERSHEY_DUPLEX, 2.0, 255, 5)
+    return page / 255
+
+
+PATTERNS: Mapping[str, Callable[[np.random.Generator], NDArray[np.float64]]] = {
+    "striped": _stripes,
+    "diagonal": _diagonal,
+    "checked": _checks,
+    "dotted": _dots,
+    "marbled": _marbled,
+    "shaded": _shaded,
+    "plain": _plain,
+    "lettered": _lettered,
+}
+
+
+def table_texture(rng: np.random.Generator, colour: Rgb, side: int = 1024) -> NDArray[np.uint8]:
+    """(side // 2, side, 3): wood grain or cloth of this mean colour."""
+    rows = side // 2
+    if rng.random() < 0.5:
+        grain = cv2.resize(rng.normal(size=(96, 5)).astype(np.float32), (side, rows))
+        grain += 0.6 * cv2.resize(rng.normal(size=(rows // 2, 9)).astype(np.float32), (side, rows))
+    else:
+        grain = cv2.resize(rng.normal(size=(rows // 4, side // 4)).astype(np.float32), (side, rows))
+    picture = np.asarray(colour) * (1 + 0.035 * grain[..., None])
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def room_texture(rng: np.random.Generator, side: int = 512) -> NDArray[np.uint8]:
+    """(side, side, 3): wall and floor, pale, with faint tiles."""
+    colour = rng.uniform(120, 190) + rng.uniform(-14, 14, 3)
+    picture = np.tile(colour, (side, side, 1))
+    lines = np.arange(side) % (side // 4) < 4
+    picture[lines] *= 0.9
+    picture[:, lines] *= 0.9
+    picture += 6 * rng.normal(size=(side, side, 1))
+    return np.clip(cv2.GaussianBlur(picture, (3, 3), 0), 0, 255).astype(np.uint8)
+
+
+def table_colour(rng: np.random.Generator) -> Rgb:
+    """Muted: wood, linen, slate."""
+    hue, saturation = rng.uniform(0.05, 0.13), rng.uniform(0.08, 0.34)
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.5, 0.82))
+    return 255 * red, 255 * green, 255 * blue
+
+
+def _grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    line = np.arange(TEXTURE_SIDE) / TEXTURE_SIDE
+    x, y = np.meshgrid(line, line)
+    return x, y
+
+
+def _step(field: NDArray[np.float64], soft: float = 0.25) -> NDArray[np.float64]:
+    return np.asarray(np.clip(0.5 + field / (2 * soft), 0, 1))
+
+
+def _clouds(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
+    """Smooth periodic noise around 0.5."""
+    coarse = rng.random((cells, cells)).astype(np.float32)
+    step = TEXTURE_SIDE // cells + 1
+    wrapped = np.pad(coarse, ((1, 1), (1, 1)), mode="wrap")
+    size = (cells + 2) * step
+    fine = cv2.resize(wrapped, (size, size), interpolation=cv2.INTER_CUBIC)
+    inner = fine[step : step + cells * step, step : step + cells * step]
+    return np.asarray(cv2.resize(inner, (TEXTURE_SIDE, TEXTURE_SIDE)), dtype=np.float64)

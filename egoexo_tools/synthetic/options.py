@@ -1,0 +1,84 @@
+"""What a synthetic release is made of. Everything else follows from these numbers and the seed."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from egoexo_tools.errors import SettingsError
+from egoexo_tools.vocab import Split, View
+
+FPS = 30
+EGO_HW = (1408, 1408)
+EXO_HW = (2160, 3840)
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """A release of `train_takes + val_takes + test_takes` takes; the same options, the same bytes.
+
+    Raises SettingsError for numbers that no release can have.
+    """
+
+    seed: int = 0
+    scale: float = 1.0
+    """1.0 = the real sizes (ego 1408x1408, exo 3840x2160); 0.5 is the quick one."""
+    train_takes: int = 24
+    val_takes: int = 4
+    test_takes: int = 6
+    objects_per_take: int = 12
+    """The mean; a take has up to two more or fewer."""
+    annotated_frames: int = 6
+    """Per take; annotation is at 1 fps, so a video has 30 * (annotated_frames - 1) + 1 frames."""
+    exo_cameras: int = 2
+    """At most; every third take has that many, the others one."""
+    portrait_takes: int = 0
+    """The first so many takes of each split have an upright exo camera, as a few real ones do."""
+    gop: int = 250
+    """Largest distance of two key frames; 250 is x264's default."""
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "seed": (0, 2**31 - 1),
+            "scale": (0.05, 1.0),
+            "train_takes": (0, 10_000),
+            "val_takes": (0, 10_000),
+            "test_takes": (0, 10_000),
+            "objects_per_take": (4, 20),
+            "annotated_frames": (1, 1000),
+            "exo_cameras": (1, 4),
+            "portrait_takes": (0, 10_000),
+            "gop": (1, 10_000),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SettingsError(f"{name} is {value}; it must be from {low:g} to {high:g}")
+        if not any(self.takes(split) for split in Split):
+            raise SettingsError("a release needs a take; give --train, --val or --test a number")
+
+    def takes(self, split: Split) -> int:
+        """How many takes a split has."""
+        return int(getattr(self, f"{split}_takes"))
+
+    def frame_hw(self, view: View, *, portrait: bool = False) -> tuple[int, int]:
+        """(height, width) of a view's videos, even as yuv420p needs it."""
+        height, width = EGO_HW if view is View.EGO else EXO_HW
+        if portrait and view is View.EXO:
+            height, width = width, height
+        return _even(height * self.scale), _even(width * self.scale)
+
+    @property
+    def frames(self) -> int:
+        """Frames of a video."""
+        return FPS * (self.annotated_frames - 1) + 1
+
+    @property
+    def annotated(self) -> range:
+        """The frame_idxs that are annotated: 0, 30, 60..."""
+        return range(0, self.frames, FPS)
+
+    def to_json(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _even(value: float) -> int:
+    return 2 * round(value / 2)

@@ -1,0 +1,252 @@
+"""One take's scene: the objects on the table, the hand that moves some of them, their shadows.
+
+`Scene.solids(frame_idx)` is all that the renderer needs to know of an instant; object number n
+of the list has object id n + 1, the hand has id 0.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.synthetic.objects import (
+    TEXTURE_SIDE,
+    Appearance,
+    draw_objects,
+    room_texture,
+    table_colour,
+    table_texture,
+)
+from egoexo_tools.synthetic.options import FPS
+from egoexo_tools.synthetic.render import (
+    BOX,
+    ELLIPSOID,
+    FRUSTUM,
+    SHEET,
+    SOLID,
+    TABLE_HALF,
+    Textures,
+)
+
+_SPREAD = (0.5, 0.36)
+"""Objects stand within this half width and depth of the table's middle, in metres."""
+_GAP = 0.012
+_SHADOW_SHAPE = (192, 256)
+_SHADOW_DEPTH = 0.4
+SHADOW_REACH = 0.09
+"""How far a shadow's soft border reaches beyond the object's outline, in metres."""
+_MOVE_SECONDS = 1.5
+_SHOULDER = np.array([0.3, -0.95, 0.3])
+_SKIN = (206, 158, 132)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an object stands: x, y of its centre on the table, and its turn about z."""
+
+    x: float
+    y: float
+    yaw: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """The hand carries one object from its placement to another."""
+
+    item: int
+    start_seconds: float
+    goal: Placement
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A take's world; `draw` makes one."""
+
+    objects: tuple[Appearance, ...]
+    placements: tuple[Placement, ...]
+    moves: tuple[Move, ...]
+    textures: Textures
+
+    @classmethod
+    def draw(
+        cls, rng: np.random.Generator, *, count: int, seconds: float, away: NDArray[np.float64]
+    ) -> "Scene":
+        """A random scene; `away` (2,) is the direction in which the first exo camera looks.
+
+        The last object hides behind the tallest one from that camera.
+        """
+        table = table_colour(rng)
+        objects = draw_objects(rng, count, table)
+        tallest = max(range(count - 1), key=lambda item: objects[item].size[2])
+        placements: list[Placement] = []
+        for item in objects:
+            placements.append(_free_place(rng, item, objects, placements))
+        placements[-1] = _behind(objects[tallest], objects[-1], placements[tallest], away)
+        moves = _draw_moves(rng, objects, placements, seconds, keep={tallest, count - 1})
+        pictures = [item.texture() for item in objects]
+        pictures.append(np.full((TEXTURE_SIDE, TEXTURE_SIDE, 3), _SKIN, np.uint8))
+        textures = Textures(
+            solids=np.stack(pictures),
+            table=table_texture(rng, table)[None],
+            room=room_texture(rng)[None],
+        )
+        return cls(tuple(objects), tuple(placements), tuple(moves), textures)
+
+    def solids(self, frame_idx: int) -> NDArray[np.void]:
+        """(n,) of render.SOLID: the objects in order, then fist and forearm while there is one."""
+        seconds = frame_idx / FPS
+        rows = [
+            _solid(item, placement, 0.0, number)
+            for number, (item, placement) in enumerate(
+                zip(self.objects, self.placements, strict=True)
+            )
+        ]
+        hand: list[NDArray[np.void]] = []
+        for move in self.moves:
+            progress = (seconds - move.start_seconds) / _MOVE_SECONDS
+            if progress <= 0:
+                continue
+            placement, lift = _on_the_way(self.placements[move.item], move.goal, progress)
+            rows[move.item] = _solid(self.objects[move.item], placement, lift, move.item)
+            if progress < 1:
+                top = self.objects[move.item].size[2] * (
+                    1 if self.objects[move.item].kind == SHEET else 2
+                )
+                hand = _hand(placement, top + lift, progress, len(self.objects))
+        return np.array([*rows, *hand], SOLID)
+
+
+def shadow_map(solids: NDArray[np.void]) -> NDArray[np.float32]:
+    """(rows, columns) over the table: the light that the solids leave, 1 where none."""
+    rows, columns = _SHADOW_SHAPE
+    light = np.ones(_SHADOW_SHAPE, np.float32)
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    for solid in solids:
+        size = solid["size"]
+        if solid["kind"] == BOX:
+            outline = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * size[:2]
+        else:
+            radii = [max(size[0], size[1])] * 2 if solid["kind"] == FRUSTUM else size[:2]
+            outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii
+        world = outline @ solid["rotation"][:2, :2].T + solid["centre"][:2]
+        world += np.array([-0.4, 0.31]) * (solid["centre"][2] * 0.6)
+        grid = (world / TABLE_HALF + 1) / 2 * [columns, rows]
+        cv2.fillConvexPoly(light, np.round(grid).astype(np.int32), 1 - _SHADOW_DEPTH)
+    return np.asarray(cv2.GaussianBlur(light, (0, 0), 2.6), dtype=np.float32)
+
+
+def _free_place(
+    rng: np.random.Generator,
+    item: Appearance,
+    objects: list[Appearance],
+    taken: list[Placement],
+    skip: int | None = None,
+) -> Placement:
+    """A random place that overlaps no other object; after many tries the least crowded one."""
+    best, best_room = Placement(0, 0, 0), -np.inf
+    for _ in range(80):
+        place = Placement(
+            x=rng.uniform(-1, 1) * _SPREAD[0],
+            y=rng.uniform(-1, 1) * _SPREAD[1],
+            yaw=rng.uniform(0, 2 * np.pi),
+        )
+        room = min(
+            (
+                np.hypot(place.x - other.x, place.y - other.y) - item.radius - objects[n].radius
+                for n, other in enumerate(taken)
+                if n != skip
+            ),
+            default=np.inf,
+        )
+        if room > best_room:
+            best, best_room = place, room
+        if room > _GAP:
+            break
+    return best
+
+
+def _behind(
+    tall: Appearance, small: Appearance, place: Placement, away: NDArray[np.float64]
+) -> Placement:
+    step = away * (tall.radius + small.radius * 0.7)
+    return Placement(place.x + step[0], place.y + step[1], place.yaw)
+
+
+def _draw_moves(
+    rng: np.random.Generator,
+    objects: list[Appearance],
+    placements: list[Placement],
+    seconds: float,
+    keep: set[int],
+) -> list[Move]:
+    """One move after the other, about one every two seconds, each of another object."""
+    movable = [item for item in range(len(objects)) if item not in keep]
+    order = rng.permutation(movable)
+    count = min(int(seconds // 2), len(order))
+    moves, now = [], list(placements)
+    for number in range(count):
+        item = int(order[number])
+        goal = _free_place(rng, objects[item], objects, now, skip=item)
+        now[item] = goal
+        start = number * seconds / count + rng.uniform(0.05, 0.3)
+        moves.append(Move(item=item, start_seconds=start, goal=goal))
+    return moves
+
+
+def _on_the_way(start: Placement, goal: Placement, progress: float) -> tuple[Placement, float]:
+    """The placement at this part (0..) of a move, and how high the object is lifted."""
+    part = min(max(progress, 0.0), 1.0)
+    smooth = part * part * (3 - 2 * part)
+    turn = (goal.yaw - start.yaw + np.pi) % (2 * np.pi) - np.pi
+    placement = Placement(
+        x=start.x + smooth * (goal.x - start.x),
+        y=start.y + smooth * (goal.y - start.y),
+        yaw=start.yaw + smooth * turn,
+    )
+    return placement, 0.1 * float(np.sin(np.pi * smooth))
+
+
+def _solid(item: Appearance, place: Placement, lift: float, number: int) -> NDArray[np.void]:
+    cos, sin = np.cos(place.yaw), np.sin(place.yaw)
+    # A sheet's solid is its upper side at +size; its centre lies on the table.
+    middle = lift if item.kind == SHEET else item.size[2] + lift
+    return _row(
+        kind=item.kind,
+        object_id=number + 1,
+        texture=number,
+        size=item.size,
+        centre=(place.x, place.y, middle),
+        rotation=np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]),
+        wave=item.wave,
+    )
+
+
+def _hand(place: Placement, height: float, progress: float, texture: int) -> list[NDArray[np.void]]:
+    """Fist and forearm over an object; at a move's ends the hand comes from above and goes."""
+    away = max(0.0, 1 - 8 * min(progress, 1 - progress))
+    fist = np.array([place.x, place.y - 0.02, height + 0.02 + 0.25 * away])
+    arm = fist - _SHOULDER
+    length = float(np.linalg.norm(arm))
+    axis = arm / length
+    across = np.cross(axis, [0.0, 0.0, 1.0])
+    across /= np.linalg.norm(across)
+    rotation = np.stack([across, np.cross(axis, across), axis], axis=1)
+    common = {"object_id": 0, "texture": texture, "wave": (0.0, 0.0, 0.0)}
+    return [
+        _row(kind=ELLIPSOID, size=(0.036, 0.03, 0.045), centre=fist, rotation=rotation, **common),
+        _row(
+            kind=FRUSTUM,
+            size=(0.042, 0.024, length / 2),
+            centre=_SHOULDER + arm / 2,
+            rotation=rotation,
+            **common,
+        ),
+    ]
+
+
+def _row(**values: object) -> NDArray[np.void]:
+    row = np.zeros((), SOLID)
+    for name, value in values.items():
+        row[name] = value
+    return row

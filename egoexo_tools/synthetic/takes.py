@@ -1,0 +1,254 @@
+"""One take: who and where it is, its videos, and its annotation from the renderer's object ids.
+
+An object is visible in a frame when enough of its pixels are; in every other annotated frame it
+was checked and is absent. Some tracks end early: their last frames were never annotated.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from lzstring import LZString
+from numpy.typing import NDArray
+
+from egoexo_tools.layout import Release
+from egoexo_tools.masks import MaskRle
+from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
+from egoexo_tools.synthetic.frame_code import code_size, draw_frame_index
+from egoexo_tools.synthetic.options import FPS, SyntheticOptions
+from egoexo_tools.synthetic.render import Canvas, bounds, render
+from egoexo_tools.synthetic.scene import SHADOW_REACH, Scene, shadow_map
+from egoexo_tools.synthetic.videos import CameraVideo
+from egoexo_tools.vocab import Split, View, view_of
+
+SCENARIOS = ("Cooking", "Health", "Bike Repair", "Music")
+_UNIVERSITIES = {
+    "cmu": "Carnegie Mellon University",
+    "georgiatech": "Georgia Institute of Technology",
+    "sfu": "Simon Fraser University",
+    "upenn": "University of Pennsylvania",
+    "uniandes": "Universidad de los Andes",
+}
+_EGO_CAMERAS = ("aria01_214-1", "aria01_214-1", "aria02_214-1", "aria03_214-1")
+_ABSENT_BELOW = 2e-4
+"""Less than this share of the frame's pixels counts as not visible..."""
+_ABSENT_BELOW_PIXELS = 12
+"""...and never fewer than this many pixels."""
+_ENDS_EARLY = 0.12
+
+Ids = NDArray[np.uint8]
+"""(H, W) object ids; number n of the take's objects is n + 1."""
+
+
+@dataclass(frozen=True)
+class TakePlan:
+    """A take before it is rendered; all of it follows from the options and its place in them."""
+
+    split: Split
+    number: int
+    take_uid: str
+    take_name: str
+    scenario: str
+    university_id: str
+    exo_count: int
+    portrait: bool
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Ego first. A third of the takes name their exo cameras gp01, gp02."""
+        prefix = "gp" if self.number % 3 == 1 else "cam"
+        exo = [f"{prefix}{number + 1:02}" for number in range(self.exo_count)]
+        return (_EGO_CAMERAS[self.number % len(_EGO_CAMERAS)], *exo)
+
+    def rng(self, options: SyntheticOptions) -> np.random.Generator:
+        """The same at every call; no two takes of a release share it."""
+        return np.random.default_rng([options.seed, list(Split).index(self.split), self.number])
+
+    def takes_json_entry(self, options: SyntheticOptions) -> dict[str, Any]:
+        """This take's entry in takes.json."""
+        streams = {
+            _stream(camera)[0]: {
+                _stream(camera)[1]: {
+                    "cam_id": camera,
+                    "relative_path": f"frame_aligned_videos/{camera}.mp4",
+                }
+            }
+            for camera in self.cameras
+        }
+        return {
+            "root_dir": f"takes/{self.take_name}",
+            "take_uid": self.take_uid,
+            "take_name": self.take_name,
+            "university_id": self.university_id,
+            "university_name": _UNIVERSITIES[self.university_id],
+            "parent_task_name": self.scenario,
+            "duration_sec": round(options.frames / FPS, 3),
+            "is_dropped": False,
+            "frame_aligned_videos": streams,
+        }
+
+
+def plan_takes(options: SyntheticOptions) -> list[TakePlan]:
+    """Every take of a release, train first."""
+    return [
+        _plan(options, split, number) for split in Split for number in range(options.takes(split))
+    ]
+
+
+def redacted_take(options: SyntheticOptions, split: Split, number: int) -> TakePlan:
+    """A take that the splits list and takes.json does not hold."""
+    return _plan(options, split, options.takes(split) + number)
+
+
+def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> dict[str, Any]:
+    """Write the take's videos; returns its entry of relations_<split>.json."""
+    rng = plan.rng(options)
+    exo = [ExoPlace.draw(rng, number) for number in range(plan.exo_count)]
+    head = HeadMotion.draw(rng)
+    away = -np.array([np.cos(exo[0].azimuth), np.sin(exo[0].azimuth)])
+    count = options.objects_per_take + int(rng.integers(-2, 3))
+    scene = Scene.draw(rng, count=count, seconds=options.frames / FPS, away=away)
+    annotation_rng = np.random.default_rng(rng.integers(2**63))
+    ids: dict[str, dict[int, Ids]] = {}
+    for camera, place in zip(plan.cameras, [head, *exo], strict=True):
+        hw = options.frame_hw(view_of(camera), portrait=plan.portrait)
+        with CameraVideo(release, plan.take_name, camera, hw=hw, gop=options.gop) as video:
+            ids[camera] = _film(scene, place, hw, video, options)
+    return {
+        "scenario": plan.scenario,
+        "take_name": plan.take_name,
+        **annotate([item.name for item in scene.objects], ids, annotation_rng),
+    }
+
+
+def annotate(
+    names: Sequence[str], ids: Mapping[str, Mapping[int, Ids]], rng: np.random.Generator
+) -> dict[str, Any]:
+    """`object_masks` and `object_names` of a take.
+
+    ids: camera → frame_idx → object ids, for every annotated frame. An object is annotated in
+    the ego camera and in the exo camera that shows most of it; every tenth in all cameras, and
+    every thirteenth in the ego camera only.
+    """
+    areas = {
+        camera: sum(np.bincount(frame.ravel(), minlength=256) for frame in frames.values())
+        for camera, frames in ids.items()
+    }
+    ego = [camera for camera in ids if view_of(camera) is View.EGO]
+    exo = [camera for camera in ids if view_of(camera) is View.EXO]
+    object_masks: dict[str, Any] = {}
+    for number, name in enumerate(names):
+        chosen = [max(exo, key=lambda camera: areas[camera][number + 1])]  # noqa: B023
+        if number % 13 == 12:
+            chosen = []
+        elif number % 10 == 9:
+            chosen = exo
+        object_masks[name] = {
+            camera: _track(ids[camera], number + 1, rng) for camera in [*ego, *chosen]
+        }
+    return {"object_masks": object_masks, "object_names": list(names)}
+
+
+def _film(
+    scene: Scene,
+    place: HeadMotion | ExoPlace,
+    hw: tuple[int, int],
+    video: CameraVideo,
+    options: SyntheticOptions,
+) -> dict[int, Ids]:
+    """Render and write all frames of a camera; the object ids of the annotated ones."""
+    canvas, kept, before = Canvas.empty(*hw), {}, None
+    code = code_size(*hw)
+    for frame_idx in range(options.frames):
+        solids = scene.solids(frame_idx)
+        shadow = shadow_map(solids)
+        if isinstance(place, HeadMotion):
+            camera = place.camera(frame_idx, *hw)
+            render(canvas, camera, solids, scene.textures, shadow)
+        else:
+            camera = place.camera(*hw)
+            for rect in _changed(camera, before, solids, hw):
+                render(canvas, camera, solids, scene.textures, shadow, rect=rect)
+        before = solids
+        draw_frame_index(canvas.rgb, frame_idx)
+        canvas.ids[: code[0], : code[1]] = 0
+        video.write(canvas.rgb)
+        if frame_idx in options.annotated:
+            kept[frame_idx] = canvas.ids.copy()
+    return kept
+
+
+def _changed(
+    camera: Camera,
+    before: NDArray[np.void] | None,
+    after: NDArray[np.void],
+    hw: tuple[int, int],
+) -> list[tuple[int, int, int, int]]:
+    """The one rectangle of a still camera's picture in which something moved; all at first."""
+    if before is None:
+        return [(0, hw[0], 0, hw[1])]
+    common = min(len(before), len(after))
+    moved = [n for n in range(common) if before[n] != after[n]]
+    solids = [*before[moved], *after[moved], *before[common:], *after[common:]]
+    if not solids:
+        return []
+    boxes = np.stack([bounds(camera, solid, *hw, margin=SHADOW_REACH) for solid in solids])
+    return [
+        (
+            int(boxes[:, 0].min()),
+            int(boxes[:, 1].max()),
+            int(boxes[:, 2].min()),
+            int(boxes[:, 3].max()),
+        )
+    ]
+
+
+def _track(frames: Mapping[int, Ids], object_id: int, rng: np.random.Generator) -> dict[str, Any]:
+    """One object in one camera, with unsorted frame keys as in the real files."""
+    checked = sorted(frames)
+    if len(checked) > 2 and rng.random() < _ENDS_EARLY:
+        checked = checked[: -int(rng.integers(1, 3))]
+    annotation = {}
+    for frame_idx in rng.permutation(checked).tolist():
+        mask = frames[frame_idx] == object_id
+        if mask.sum() >= max(_ABSENT_BELOW_PIXELS, _ABSENT_BELOW * mask.size):
+            annotation[str(frame_idx)] = encode_mask(mask)
+    return {
+        "annotation": annotation,
+        "annotated_frames": checked,
+        "annotation_fps": 1,
+        "annotation_metadata": {"source": "synthetic"},
+    }
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """A mask (H, W) as the release writes it."""
+    rle = MaskRle.encode(mask)
+    text = LZString().compressToEncodedURIComponent(rle.counts)
+    return {"width": rle.width, "height": rle.height, "encodedMask": text}
+
+
+def _plan(options: SyntheticOptions, split: Split, number: int) -> TakePlan:
+    rng = np.random.default_rng([options.seed, 1000 + list(Split).index(split), number])
+    scenario = SCENARIOS[number % len(SCENARIOS)]
+    university = str(rng.choice(list(_UNIVERSITIES)))
+    place = sum(options.takes(other) for other in list(Split)[: list(Split).index(split)])
+    return TakePlan(
+        split=split,
+        number=number,
+        take_uid=str(uuid.UUID(bytes=rng.bytes(16), version=4)),
+        take_name=f"{university}_{scenario.lower().replace(' ', '')}_{place + number + 1:02}_1",
+        scenario=scenario,
+        university_id=university,
+        exo_count=options.exo_cameras if number % 3 == 0 else 1,
+        portrait=number < options.portrait_takes,
+    )
+
+
+def _stream(camera: str) -> tuple[str, str]:
+    """takes.json keys: `aria01_214-1` is ["aria01"]["rgb"], `cam01` is ["cam01"]["0"]."""
+    if view_of(camera) is View.EGO:
+        return camera.split("_")[0], "rgb"
+    return camera, "0"
