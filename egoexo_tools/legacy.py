@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path, write_atomic
 from egoexo_tools.masks import MaskRle
-from egoexo_tools.vocab import Split, View, view_of
+from egoexo_tools.vocab import Direction, Split, View, view_of
 
 _CHUNK_PAIRS = 50_000
 _ENTRIES = [(View.EGO, "rgb"), (View.EGO, "mask"), (View.EXO, "rgb"), (View.EXO, "mask")]
@@ -104,6 +104,15 @@ def read_annotation(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
             f"{path} is not an annotation.json: it must hold masks{{object: {{camera: {{frame: "
             f"{{size, counts}}}}}}}} ({type(error).__name__}: {error})"
         ) from error
+
+
+def pair_file_names(split: Split, direction: Direction) -> tuple[str, ...]:
+    """The names of a split's pair file: the cached fork's (and ours), then O-MaMa's own."""
+    own = {
+        Split.TRAIN: (f"train_{direction.joined}_20percent_pairs.json",),
+        Split.VAL: (f"custom_val_{direction.joined}_pairs_10.json",),
+    }
+    return (f"{split}_{direction.joined}_pairs.json", *own.get(split, ()))
 
 
 def names_fit(object_names: Any) -> Any:

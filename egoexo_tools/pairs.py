@@ -122,12 +122,8 @@ def pair_files(
 ) -> tuple[Path, ...]:
     """The JSON files of a split's pairs, O-MaMa's own name among them if asked for."""
     path = root.pairs_json(split, direction)
-    names = {
-        Split.TRAIN: f"train_{direction.joined}_20percent_pairs.json",
-        Split.VAL: f"custom_val_{direction.joined}_pairs_10.json",
-    }
-    extra = (path.with_name(names[split]),) if legacy_names and split in names else ()
-    return (path, *extra)
+    names = legacy.pair_file_names(split, direction)
+    return tuple(path.with_name(name) for name in names[: None if legacy_names else 1])
 
 
 def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:

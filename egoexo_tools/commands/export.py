@@ -1,0 +1,39 @@
+"""`egoexo-tools export`"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from egoexo_tools.commands import FOLDER, root_argument, stage_options
+
+if TYPE_CHECKING:
+    from egoexo_tools.stage import RunOptions
+
+
+@click.command()
+@root_argument
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["omama", "lm-eec", "coco", "sam2", "hf"]),
+    required=True,
+    help="Whose format to write.",
+)
+@click.option("-o", "--out", type=FOLDER, required=True, help="Folder to write, new or resumed.")
+@stage_options()
+def command(root: Path, format_name: str, out: Path, run: "RunOptions") -> None:
+    """Write a root in another tool's format.
+
+    Frames are hard links where the disk allows. With --format omama, the folder may be the root
+    itself: then only the mask folders and O-MaMa's names for the pair files are added.
+
+    Example: egoexo-tools export demo/root --format coco -o demo/coco
+    """
+    from egoexo_tools.export import LEFT_OUT, left_out_count, run_export
+    from egoexo_tools.layout import DatasetRoot
+
+    summary = run_export(DatasetRoot(root), format_name, out, run=run).check()
+    click.echo(summary.text())
+    if count := left_out_count(out):
+        click.echo(f"{count:,} left out, with reasons: {out / LEFT_OUT}")
