@@ -55,7 +55,7 @@ def plain_descriptors(
     rows = []
     for mask, (x1, y1, x2, y2) in zip(masks, context_boxes.tolist(), strict=True):
         small = F.interpolate(mask[None, None].float(), size=grid, mode="nearest")[0, 0] > 0
-        inside = upsampled[:, small].mean(dim=1) if small.any() else torch.zeros(len(tokens))
+        inside = upsampled[:, small].mean(dim=1) if small.any() else tokens.new_zeros(len(tokens))
         rows.append(torch.cat([inside, upsampled[:, y1:y2, x1:x2].mean(dim=(1, 2))]))
     return torch.stack(rows)
 
@@ -150,3 +150,124 @@ def plain_similarity(
     asked = embedding(source, dest_tokens, weights["pos_embed_T"])
     candidates = [embedding(row, source_tokens, weights["pos_embed_Q"]) for row in dest]
     return np.array([asked @ candidate for candidate in candidates])
+
+
+# --- metrics ---------------------------------------------------------------------------------
+
+
+def plain_iou(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
+    union = np.logical_or(predicted, truth).sum()
+    return float(np.logical_and(predicted, truth).sum() / (union + 1e-7)) if union else 1.0
+
+
+def plain_boundary(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a (H, W) mask differs from its right, lower or lower-right neighbour."""
+    mask = mask.astype(bool)
+    edge = np.zeros_like(mask)
+    here, right = mask[:-1, :-1], mask[:-1, 1:]
+    below, diagonal = mask[1:, :-1], mask[1:, 1:]
+    edge[:-1, :-1] = (here != right) | (here != below) | (here != diagonal)
+    edge[-1, :-1] = mask[-1, :-1] != mask[-1, 1:]
+    edge[:-1, -1] = mask[:-1, -1] != mask[1:, -1]
+    return edge
+
+
+def plain_contour(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
+    """DAVIS's F: precision and recall of boundary pixels within 0.8 % of the diagonal."""
+    import cv2
+
+    radius = math.ceil(0.008 * math.hypot(*truth.shape))
+    ys, xs = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disk = (xs**2 + ys**2 <= radius**2).astype(np.uint8)
+    ours, theirs = plain_boundary(predicted), plain_boundary(truth)
+    if not ours.any() or not theirs.any():
+        return float(ours.any() == theirs.any())
+    near_ours = cv2.dilate(ours.astype(np.uint8), disk) > 0
+    near_theirs = cv2.dilate(theirs.astype(np.uint8), disk) > 0
+    precision = (ours & near_theirs).sum() / ours.sum()
+    recall = (theirs & near_ours).sum() / theirs.sum()
+    total = precision + recall
+    return float(2 * precision * recall / total) if total else 0.0
+
+
+def plain_location(predicted: NDArray[Any], truth: NDArray[Any], diagonal: float) -> float:
+    """Distance of the box centres, both masks padded by their height on every side."""
+
+    def centre(mask: NDArray[Any]) -> tuple[int, int]:
+        padded = np.pad(mask, mask.shape[0])
+        ys, xs = np.nonzero(padded)
+        if not len(xs):
+            return padded.shape[0] // 2, padded.shape[1] // 2
+        return (int(xs.min()) + int(xs.max())) // 2, (int(ys.min()) + int(ys.max())) // 2
+
+    return math.dist(centre(predicted), centre(truth)) / diagonal
+
+
+def plain_resize(mask: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    import cv2
+
+    resized: NDArray[Any] = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
+    )
+    return resized
+
+
+def plain_official_size(height: int, width: int) -> tuple[int, int]:
+    reciprocal = 1.0 / max(height, width) * 480
+    return int(height * reciprocal), int(width * reciprocal)
+
+
+def plain_evaluate(
+    truth: Mapping[str, Any], predictions: Mapping[str, Any], protocol: str, ego_first: bool
+) -> dict[str, dict[str, Any]]:
+    """pair_id → scores under a protocol, sample by sample with full-size masks.
+
+    `truth` is an official ground-truth file; `predictions` the results of one direction.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for take_uid, take in truth["annotations"].items():
+        for name, cameras in take["masks"].items():
+            for source, dest in itertools.permutations(cameras, 2):
+                if ("aria" in source) == ("aria" in dest) or ("aria" in source) != ego_first:
+                    continue
+                given = predictions.get(take_uid, {"masks": {}})["masks"].get(name, {})
+                track = given.get(f"{source}_{dest}", {})
+                annotated = take["annotated_frames"][name][dest]
+                for frame in cameras[source]:
+                    if int(frame) in annotated if protocol == "official" else frame in track:
+                        key = f"{take_uid}/{source}>{dest}/{frame}/{name}"
+                        true = cameras[dest].get(frame)
+                        found[key] = plain_sample(true, track[frame], protocol)
+    return found
+
+
+def plain_sample(
+    truth: Mapping[str, Any] | None, prediction: Mapping[str, Any], protocol: str
+) -> dict[str, Any]:
+    """One sample's scores under a protocol; no iou, contour or location without a truth."""
+    from pycocotools import mask as coco
+
+    predicted = coco.decode(dict(prediction["pred_mask"]))
+    confidence = prediction["confidence"]
+    if isinstance(confidence, list):
+        (confidence,) = confidence
+    if protocol == "lm-eec":
+        confidence = float(predicted.sum() > 0.001 * predicted.size)
+    scores: dict[str, Any] = {"visible": truth is not None, "predicted_visible": confidence > 0.5}
+    if truth is None:
+        return scores
+    true = coco.decode(dict(truth))
+    if protocol == "official":
+        true = plain_resize(true, *plain_official_size(*true.shape))
+    else:
+        true = plain_resize(true, *predicted.shape)
+    if protocol == "lm-eec" and not true.any():
+        return scores | {"visible": False}
+    assert true.shape == predicted.shape
+    diagonal = math.hypot(*true.shape) if protocol == "omama" else math.hypot(480, 480)
+    return scores | {
+        "iou": plain_iou(predicted, true),
+        "contour_accuracy": plain_contour(predicted, true),
+        "location_error": plain_location(predicted, true, diagonal),
+        "truth_area": int(true.sum()),
+    }
