@@ -118,10 +118,13 @@ class TrainConfig(_Plain):
     """Candidates of a training sample, the positive among them."""
     negative_max_iou: float | None = 0.5
     """A proposal that overlaps the ground truth more is no negative; None: the reference's."""
-    visibility_weight: float = 0.0
-    """Weight of the balanced visibility loss; 0 leaves the head untrained, as the reference."""
-    precision: str = "fp32"
-    """`fp32` or `bf16` (autocast)."""
+    width: int = MODEL_WIDTH
+    """Channels of the model; a projection is trained where the backbone has another width."""
+    visibility_weight: float = 1.0
+    """Weight of the balanced visibility loss, which reaches the head alone and leaves matching as
+    it is; 0 leaves the head untrained, as the reference."""
+    precision: str = "auto"
+    """`fp32`, `bf16` (autocast), or `auto`: bf16 on CUDA."""
     val_every_steps: int | None = None
     """None: once an epoch."""
     patience: int | None = None
@@ -132,8 +135,8 @@ class TrainConfig(_Plain):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_pairs", "accumulate", "candidates"):
             _positive(name, getattr(self, name))
-        if self.precision not in {"fp32", "bf16"}:
-            raise DataError(f"precision={self.precision!r}; use fp32 or bf16")
+        if self.precision not in {"auto", "fp32", "bf16"}:
+            raise DataError(f"precision={self.precision!r}; use auto, fp32 or bf16")
         if not self.temperature > 0:
             raise DataError(f"temperature={self.temperature!r}; it must be above 0")
 

@@ -111,7 +111,7 @@ def units(root: DatasetRoot, key: FeatureKey) -> list[Unit]:
 
 @lru_cache(maxsize=1)
 def make_extractor(backbone: str, weights: Path | None) -> Extractor:
-    """The backbone on the accelerator if there is one; kept, since loading weights takes seconds."""
+    """The backbone on the accelerator if there is one; kept, since weights take time to load."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     built = build_backbone(backbone, weights)
     return Extractor(built, device=device, bf16=device.type == "cuda")
@@ -238,9 +238,13 @@ def _open_array(path: Path, size: tuple[int, ...]) -> Any:
 class CachedFeatures:
     """A FeatureStore that reads the cache of one backbone for the frames of a table."""
 
+    is_cache = True
+
     def __init__(self, frames: FrameTable, key: FeatureKey) -> None:
         """Opens the parts of every camera in the table; DataError names one that does not fit."""
         self.width = key.width
+        self.patch_size = key.patch_size
+        self.weights_hash = key.weights_hash
         rows = frames.rows
         cameras = rows.groupby(["take_uid", "camera"], sort=False).ngroup().to_numpy()
         first = np.unique(cameras, return_index=True)[1]

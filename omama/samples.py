@@ -10,7 +10,7 @@ pairs, K candidates of a pair, C channels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class Bucket:
     """(B,) bool"""
     pair: Tensor
     """(B,) position in `Pairs`."""
+    ious: Tensor
+    """(B, R) IoU of each row's mask with the pair's ground truth; 0 but for proposals."""
     candidates: Tensor
     """(B, K) rows in `dests`; of a visible pair the first is the ground truth. K = 0: no draw."""
     valid: Tensor
@@ -110,11 +112,11 @@ def _bucket(
     rows = np.array([len(dest.masks) + len(dest.proposals) for dest in dests])
     column = np.arange(rows.max())
     is_proposal = (column >= masks[:, None]) & (column < rows[:, None])
+    truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
+    truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
     candidates = np.zeros((batch.size, 0), np.int64)
     valid = candidates.astype(np.bool_)
     if draw is not None and rng is not None:
-        truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
-        truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
         ranks = _ranks(dests, group, truth, draw)
         candidates, valid = draw_candidates(rng, ranks, truth, masks[group], draw.count)
     source_row = pairs.source_mask[batch] - frames.masks.start[pairs.source_frame[batch]]
@@ -131,6 +133,7 @@ def _bucket(
         source_row=torch.from_numpy(source_row),
         visible=torch.from_numpy(pairs.state[batch] == VISIBLE),
         pair=torch.from_numpy(batch),
+        ious=torch.from_numpy(_ious(dests, group, truth, column.size)),
         candidates=torch.from_numpy(candidates),
         valid=torch.from_numpy(valid),
     )
@@ -177,6 +180,16 @@ def _ranks(dests: Sequence[FrameFeatures], group: Int, truth: Int, draw: Draw) -
     return padded[group, truth]
 
 
+def _ious(dests: Sequence[FrameFeatures], group: Int, truth: Int, rows: int) -> NDArray[np.float32]:
+    """(B, R); the last row of each frame's table, which truth = -1 picks, stays zero."""
+    depth = max(len(dest.masks) for dest in dests) + 1
+    padded = np.zeros((len(dests), depth, rows), np.float32)
+    for i, dest in enumerate(dests):
+        masks, proposals = dest.shape.ious.shape
+        padded[i, :masks, masks : masks + proposals] = dest.shape.ious
+    return padded[group, truth]
+
+
 def frame_ranks(dest: FrameFeatures, draw: Draw) -> NDArray[np.int8]:
     """(M + 1, N): the rank of each proposal for each ground-truth mask, then for none."""
     shape = dest.shape
@@ -189,18 +202,3 @@ def frame_ranks(dest: FrameFeatures, draw: Draw) -> NDArray[np.int8]:
         if draw.negative_max_iou is not None and not draw.reference_behaviour:
             ranks[:-1][shape.ious > draw.negative_max_iou] = NEVER
     return ranks
-
-
-class FeatureStore(Protocol):
-    """Where the features of frames come from: the cache, or the backbone as it goes."""
-
-    width: int
-    """Channels of the tokens."""
-
-    def read(self, frames: Int) -> list[object]:
-        """What a loader's worker can prepare of these frames."""
-        ...
-
-    def finish(self, raw: Sequence[object]) -> list[FrameFeatures]:
-        """The rest, in the process that trains; in the order of `read`."""
-        ...

@@ -1,0 +1,335 @@
+"""The loop of a training run: steps, validations, checkpoints, resuming, stopping.
+
+Nothing here is random but what follows from (seed, epoch, batch, rank); see `omama.schedule`.
+"""
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError, SettingsError
+from omama.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from omama.config import TrainConfig
+from omama.data import Dataset
+from omama.loading import FeatureStore, load_batches
+from omama.model import OMama
+from omama.objective import Objective, first_bad_pair
+from omama.run_log import RunLog
+from omama.samples import Bucket, Draw
+from omama.schedule import backbone_passes, epoch_batches
+from omama.validation import Validation, validate
+
+logger = logging.getLogger(__name__)
+
+Int: TypeAlias = NDArray[np.int64]
+BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
+SAVE_SECONDS = 300.0
+"""How much work a killed run loses at most, besides what a validation saves."""
+READERS = 4
+
+
+@dataclass
+class Progress:
+    """Where a run is; all of it is in checkpoint_last.pt."""
+
+    step: int = 0
+    best_iou: float = -1.0
+    stale: int = 0
+    """Validations since the best one."""
+
+
+class Run:
+    """One training run on one rank."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        objective: Objective,
+        config: TrainConfig,
+        folder: Path,
+        data: Dataset,
+        val: Dataset,
+        stores: Sequence[FeatureStore],
+        fingerprint: str,
+    ) -> None:
+        self.accelerator = accelerator
+        self.objective = objective
+        self.config = config
+        self.folder = folder
+        self.data, self.val = data, val
+        self.store, self.val_store = stores
+        self.fingerprint = fingerprint
+        self.progress = Progress()
+        parameters = [p for p in objective.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        ranks = accelerator.num_processes
+        batches = math.ceil(math.ceil(len(data.pairs) / ranks) / config.batch_pairs)
+        self.steps_per_epoch: int = math.ceil(batches / config.accumulate)
+        self.total_steps: int = config.epochs * self.steps_per_epoch
+
+    @property
+    def model(self) -> OMama:
+        return self.objective.model
+
+    @property
+    def draw(self) -> Draw:
+        config = self.config
+        return Draw(config.candidates, config.negative_max_iou, config.reference_behaviour)
+
+    def batches(self, epoch: int) -> list[Int]:
+        """This rank's batches of an epoch (counted from 0)."""
+        return epoch_batches(
+            self.data.pairs,
+            seed=self.config.seed,
+            epoch=epoch,
+            batch_size=self.config.batch_pairs,
+            rank=self.accelerator.process_index,
+            ranks=self.accelerator.num_processes,
+        )
+
+    def fit(self, *, quiet: bool, stop_after: int | None) -> None:
+        """To the end, an early stop, or a signal; the last checkpoint says where."""
+        if self.progress.step >= self.total_steps:
+            return
+        wrapped = self.accelerator.prepare(self.objective)
+        first, saved = self.progress.step, time.monotonic()
+        with self._open_log(quiet) as log, _stop_on_signals() as stopping:
+            for loss, pairs in self._steps(wrapped):
+                self.progress.step += 1
+                self._log_step(log, loss, pairs)
+                validated = self._is_validation_step(self.progress.step)
+                done = validated and self._validate(log)
+                stop = stopping.is_set() or self.progress.step - first == stop_after
+                if validated or stop or time.monotonic() - saved > SAVE_SECONDS:
+                    self._save(LAST, optimizer=self.optimizer.state_dict(), stopped=done)
+                    saved = time.monotonic()
+                if stopping.is_set():
+                    raise KeyboardInterrupt
+                if done or stop:
+                    return
+
+    def resume(self) -> None:
+        """Take up the last checkpoint; start anew where its data is no longer the root's."""
+        path = self.folder / LAST
+        if not path.is_file():
+            return
+        saved = load_checkpoint(path)
+        if saved.extra.get("fingerprint") != self.fingerprint:
+            logger.warning("%s was trained on other pairs or features; training starts anew", path)
+            return
+        if differences := _differences(dict(saved.train_config), self.config.to_dict()):
+            raise SettingsError(
+                f"{path} was trained with {differences}; resume with the same settings, or train "
+                "without --resume"
+            )
+        self.model.load_state_dict(dict(saved.model))
+        self.optimizer.load_state_dict(dict(saved.optimizer or {}))
+        best, stale = float(saved.extra["best_iou"]), int(saved.extra["stale"])
+        self.progress = Progress(saved.step, best, stale)
+        if saved.extra["stopped"]:
+            self.progress.step = self.total_steps
+
+    def _open_log(self, quiet: bool) -> RunLog:
+        pairs = len(self.data.pairs)
+        done = round(pairs * self.progress.step / self.steps_per_epoch)
+        log = RunLog(
+            self.folder,
+            step=self.progress.step,
+            pairs_done=done,
+            pairs=pairs * self.config.epochs,
+            active=self.accelerator.is_main_process,
+            quiet=quiet,
+        )
+        passes = backbone_passes(self.data.pairs, self.batches(0))
+        source = "read from the cache" if self.store.is_cache else "computed as they come"
+        log.say(
+            f"{pairs} train pairs, {len(self.val.pairs)} val pairs; {passes} image features an "
+            f"epoch, {source}"
+        )
+        return log
+
+    def _log_step(self, log: RunLog, loss: float, pairs: int) -> None:
+        step = self.progress.step
+        log.step(
+            step=step,
+            epoch=self._epoch(step),
+            loss=loss,
+            lr=self._lr(step - 1),
+            pairs=pairs * self.accelerator.num_processes,
+        )
+
+    def _steps(self, wrapped: torch.nn.Module) -> Iterator[tuple[float, int]]:
+        """Optimizer steps from where the run is: the loss and the number of this rank's pairs."""
+        accumulate = self.config.accumulate
+        while self.progress.step < self.total_steps:
+            epoch, done = divmod(self.progress.step, self.steps_per_epoch)
+            batches = self.batches(epoch)[done * accumulate :]
+            rng = partial(self._rng, epoch, done * accumulate)
+            # A cache on the CPU is read in microseconds: threads would only cost.
+            cheap = self.accelerator.device.type == "cpu" and self.store.is_cache
+            readers = 0 if cheap else READERS
+            loaded = load_batches(
+                self.data.frames,
+                self.data.pairs,
+                batches,
+                self.store,
+                draw=self.draw,
+                rng=rng,
+                readers=readers,
+            )
+            for start in range(0, len(batches), accumulate):
+                group = batches[start : start + accumulate]
+                loss = self._step(wrapped, [next(loaded) for _ in group])
+                yield loss, sum(batch.size for batch in group)
+
+    def _step(self, wrapped: torch.nn.Module, group: Sequence[list[Bucket]]) -> float:
+        self.objective.train()
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self._lr(self.progress.step)
+        total = 0.0
+        try:
+            for number, cpu_buckets in enumerate(group):
+                buckets = [bucket.to(self.accelerator.device) for bucket in cpu_buckets]
+                last = number == len(group) - 1
+                with nullcontext() if last else self.accelerator.no_sync(wrapped):
+                    loss = wrapped(buckets)
+                    value = float(loss.detach())
+                    if not math.isfinite(value):
+                        raise self._not_finite(value, buckets)
+                    self.accelerator.backward(loss / len(group))
+                total += value / len(group)
+        except torch.cuda.OutOfMemoryError as error:
+            raise out_of_memory(self.config.batch_pairs) from error
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def _not_finite(self, value: float, buckets: Sequence[Bucket]) -> DataError:
+        pair = self.data.pairs.ids[first_bad_pair(self.model, buckets)]
+        return DataError(
+            f"the loss became {value} at step {self.progress.step + 1}, at pair {pair}; look "
+            f"at its frames, or train with a lower learning rate than {self.config.learning_rate:g}"
+        )
+
+    def _validate(self, log: RunLog) -> bool:
+        """Validate, keep the best model; True where patience is at an end."""
+        found = validate(
+            self.model,
+            self.val,
+            self.val_store,
+            batch_pairs=self.config.batch_pairs,
+            accelerator=self.accelerator,
+            trained_head=self.objective.trains_visibility,
+            bf16=self.config.precision == "bf16",
+        )
+        step = self.progress.step
+        if found.iou > self.progress.best_iou:
+            self.progress.best_iou, self.progress.stale = found.iou, 0
+            self._save(BEST, found)
+        else:
+            self.progress.stale += 1
+        calibration = found.calibration
+        accuracy = calibration.balanced_accuracy if calibration else None
+        log.validation(
+            step=step, epoch=self._epoch(step), val_iou=found.iou, val_visibility_accuracy=accuracy
+        )
+        patience = self.config.patience
+        return patience is not None and self.progress.stale >= patience
+
+    def _save(
+        self,
+        name: str,
+        found: Validation | None = None,
+        *,
+        optimizer: dict[str, Any] | None = None,
+        stopped: bool = False,
+    ) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        calibration = found.calibration if found else None
+        checkpoint = Checkpoint(
+            model_config=self.model.config,
+            model=self.model.state_dict(),
+            train_config=self.config.to_dict(),
+            backbone={"name": self.model.config.backbone, "width": self.store.width},
+            optimizer=optimizer,
+            epoch=self._epoch(self.progress.step),
+            step=self.progress.step,
+            val_iou=found.iou if found else None,
+            best_val_iou=self.progress.best_iou,
+            visibility_threshold=calibration.threshold if calibration else None,
+            extra={
+                "fingerprint": self.fingerprint,
+                "best_iou": self.progress.best_iou,
+                "stale": self.progress.stale,
+                "stopped": stopped,
+                "calibration": calibration.to_dict() if calibration else None,
+            },
+        )
+        save_checkpoint(checkpoint, self.folder / name)
+
+    def _is_validation_step(self, step: int) -> bool:
+        every = self.config.val_every_steps or self.steps_per_epoch
+        return step % every == 0 or step == self.total_steps
+
+    def _lr(self, step: int) -> float:
+        """Cosine from the first step (0) to the last."""
+        start, end = self.config.learning_rate, self.config.final_learning_rate
+        part = step / max(1, self.total_steps - 1)
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * part))
+
+    def _rng(self, epoch: int, skipped: int, batch: int) -> np.random.Generator:
+        rank = self.accelerator.process_index
+        return np.random.default_rng((self.config.seed, epoch, skipped + batch, rank))
+
+    def _epoch(self, step: int) -> int:
+        """The epoch, from 1, that optimizer step `step` (from 1) belongs to."""
+        return (max(step, 1) - 1) // self.steps_per_epoch + 1
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set: the step ends, the checkpoint is written."""
+    stopping = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return ", ".join(f"{name}={old.get(name)}, now {new.get(name)}" for name in names)
+
+
+def out_of_memory(batch_pairs: int) -> DataError:
+    smaller = max(1, batch_pairs // 2)
+    return DataError(
+        f"the GPU ran out of memory with {batch_pairs} pairs a batch; try --batch-pairs {smaller}"
+        " (and twice the --accumulate, for the same step)"
+    )

@@ -1,0 +1,119 @@
+"""Batches for training and prediction: features fetched once a frame, from the cache or live.
+
+A store gives features in two steps: `read` may run in a thread a few batches ahead (a picture
+decoded, a memory map copied), `finish` runs in order in the thread that trains (the backbone).
+`load_batches` keeps the frames of the batch before, so that an instant cut by a batch's end does
+not pass through the backbone twice.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omama.data import FrameTable, Pairs
+from omama.feature_cache import CachedFeatures, FeatureKey, make_extractor
+from omama.frame_features import Extractor, FrameFeatures, RawFrame
+from omama.samples import Bucket, Draw, make_buckets
+from omama.schedule import frames_of, frames_to_load
+
+Int: TypeAlias = NDArray[np.int64]
+READERS = 4
+BATCHES_AHEAD = 4
+
+
+class FeatureStore(Protocol):
+    """Where the features of a FrameTable's frames come from."""
+
+    width: int
+    """Channels of the tokens."""
+    patch_size: int
+    """Pixels of the prepared image to a token."""
+    weights_hash: str
+    is_cache: bool
+
+    def read(self, frames: Int) -> list[Any]:
+        """What a thread can prepare of these frames."""
+        ...
+
+    def finish(self, raw: Sequence[Any]) -> list[FrameFeatures]:
+        """The rest, in the order of `read`."""
+        ...
+
+
+class LiveFeatures:
+    """A FeatureStore that runs the backbone as it goes, and counts its passes."""
+
+    is_cache = False
+
+    def __init__(self, frames: FrameTable, extractor: Extractor) -> None:
+        self.width = extractor.width
+        self.patch_size = extractor.config.patch_size
+        self.weights_hash = extractor.backbone.weights_hash
+        self.passes = 0
+        self._frames = frames
+        self._extractor = extractor
+
+    def read(self, frames: Int) -> list[RawFrame]:
+        return [self._extractor.read(self._frames, frame) for frame in frames.tolist()]
+
+    def finish(self, raw: Sequence[RawFrame]) -> list[FrameFeatures]:
+        self.passes += len(raw)
+        return self._extractor(raw)
+
+
+def open_store(
+    frames: FrameTable, *, backbone: str, weights: Path | None, cached: bool
+) -> FeatureStore:
+    """The cache of a backbone, or the backbone itself. DataError where the cache does not fit."""
+    extractor = make_extractor(backbone, weights)
+    if cached:
+        return CachedFeatures(frames, FeatureKey.of(extractor))
+    return LiveFeatures(frames, extractor)
+
+
+def load_batches(
+    frames: FrameTable,
+    pairs: Pairs,
+    batches: Sequence[Int],
+    store: FeatureStore,
+    *,
+    draw: Draw | None = None,
+    rng: Callable[[int], np.random.Generator] | None = None,
+    readers: int = READERS,
+) -> Iterator[list[Bucket]]:
+    """Each batch as buckets on the CPU or where `finish` left the features, in order.
+
+    `draw` with `rng` (number of the batch → its generator) gives training candidates.
+    `readers` 0 reads in this thread.
+    """
+    kept: dict[int, FrameFeatures] = {}
+    loads = frames_to_load(pairs, batches)
+    for number, raw in enumerate(_read_ahead(store, loads, readers)):
+        kept.update(zip(loads[number].tolist(), store.finish(raw), strict=True))
+        needed = frames_of(pairs, batches[number]).tolist()
+        kept = {frame: kept[frame] for frame in needed}
+        generator = rng(number) if rng is not None else None
+        yield make_buckets(frames, pairs, batches[number], kept, draw=draw, rng=generator)
+
+
+def _read_ahead(store: FeatureStore, loads: Sequence[Int], readers: int) -> Iterator[list[Any]]:
+    if readers == 0:
+        yield from map(store.read, loads)
+        return
+    with ThreadPoolExecutor(readers) as pool:
+        waiting: deque[Future[list[Any]]] = deque()
+        try:
+            for load in loads:
+                waiting.append(pool.submit(store.read, load))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

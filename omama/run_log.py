@@ -1,0 +1,107 @@
+"""What a training run says while it runs: log.jsonl, TensorBoard, and a progress bar.
+
+`log.jsonl` has one JSON object a line, with the keys that are known at that moment: step, epoch,
+loss, lr, pairs_per_second; after a validation also val_iou and val_visibility_accuracy. A run
+that resumes at step s drops the lines after s first, so that the file reads as if it had never
+stopped.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from egoexo_tools.layout import write_atomic
+
+TENSORBOARD = "tensorboard"
+"""Folder of the event files, inside the run's."""
+
+
+class RunLog:
+    """Opened at step `step` of a run; `active` False (another rank than the first) does nothing."""
+
+    def __init__(
+        self, folder: Path, *, step: int, pairs_done: int, pairs: int, active: bool, quiet: bool
+    ) -> None:
+        self._active = active
+        self._path = folder / "log.jsonl"
+        self._bar = tqdm(
+            total=pairs,
+            initial=pairs_done,
+            desc=f"train {folder.name}",
+            unit="pair",
+            smoothing=0.05,
+            disable=quiet or not active,
+        )
+        self._last = time.perf_counter()
+        if not active:
+            return
+        _cut_after(self._path, step)
+        self._file = self._path.open("a", encoding="utf-8")
+        # A slow import (seconds with some installations) that only a training run needs.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        if self._active:
+            self._file.close()
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """A line above the bar, unless quiet."""
+        if not self._bar.disable:
+            self._bar.write(text, file=sys.stderr)
+
+    def step(self, *, step: int, epoch: int, loss: float, lr: float, pairs: int) -> None:
+        """One optimizer step over `pairs` pairs (of all ranks)."""
+        now = time.perf_counter()
+        rate = pairs / max(now - self._last, 1e-9)
+        self._last = now
+        self._bar.update(pairs)
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self._write(
+            {"step": step, "epoch": epoch, "loss": loss, "lr": lr, "pairs_per_second": rate}
+        )
+
+    def validation(self, *, step: int, epoch: int, **values: float | None) -> None:
+        known = {name: value for name, value in values.items() if value is not None}
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in known.items())
+        self.say(f"epoch {epoch}, step {step}: {shown}")
+        self._write({"step": step, "epoch": epoch, **known})
+        self._last = time.perf_counter()  # validation is not training time
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if not self._active:
+            return
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            if name not in {"step", "epoch"}:
+                self._board.add_scalar(name, value, line["step"])
+
+
+def _cut_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue  # half a line of a killed run
+    write_atomic(path, "".join(kept) if step else "")

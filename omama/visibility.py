@@ -1,0 +1,68 @@
+"""Confidence that an object is visible: which score says it best, and from where on.
+
+The reference's confidence is the sigmoid of the best cosine, so nearly always above 0.5. Here the
+val pairs choose between two scores (the trained head's log odds, and the best cosine itself)
+and the threshold of the better one; confidence is the sigmoid of the distance to it, so that
+0.5 is the threshold, as the benchmark expects.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which score decides visibility, and how it becomes a confidence."""
+
+    score: str
+    """`head` or `similarity`."""
+    threshold: float
+    scale: float
+    """Score units in which the sigmoid rises; only the order of confidences depends on it."""
+    balanced_accuracy: float
+    """On the val pairs that chose the threshold."""
+
+    def confidence(self, scores: Mapping[str, Floats]) -> Floats:
+        """(B,) in 0..1; above 0.5 means visible, and a score of -inf (no proposals) gives 0."""
+        distance = (scores[self.score] - self.threshold) / self.scale
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(distance, -60.0, 60.0))))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def calibrate(scores: Mapping[str, Floats], visible: Bools) -> Calibration | None:
+    """Choose score and threshold for the best balanced accuracy; None where one kind is missing."""
+    if visible.all() or not visible.any():
+        return None
+    choices = [_calibrate_one(name, values, visible) for name, values in scores.items()]
+    return max(choices, key=lambda choice: choice.balanced_accuracy)
+
+
+def _calibrate_one(name: str, values: Floats, visible: Bools) -> Calibration:
+    floor = values[np.isfinite(values)].min(initial=0.0) - 1.0
+    values = np.where(np.isfinite(values), values, floor)
+    order = np.argsort(values, kind="stable")
+    ascending = values[order]
+    # Cut k: the k lowest scores count as absent.
+    absent_right = np.concatenate([[0], np.cumsum(~visible[order])]) / (~visible).sum()
+    visible_wrong = np.concatenate([[0], np.cumsum(visible[order])]) / visible.sum()
+    accuracy = (absent_right + 1.0 - visible_wrong) / 2
+    # Equal scores cannot be told apart: a cut lies only where the score rises.
+    accuracy[1:-1][ascending[1:] == ascending[:-1]] = -1.0
+    cut = int(accuracy.argmax())
+    low = ascending[cut - 1] if cut else ascending[0] - 1.0
+    high = ascending[cut] if cut < values.size else ascending[-1] + 1.0
+    return Calibration(
+        score=name,
+        threshold=float((low + high) / 2),
+        scale=float(max(values.std(), 1e-6)),
+        balanced_accuracy=float(accuracy[cut]),
+    )
