@@ -11,6 +11,7 @@ The rules that these loops compute are stated, and the plain versions of them te
 omama/metrics.py and tests/reference.py.
 """
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -31,7 +32,7 @@ NO_BOX = 1 << 30
 
 
 @compiled
-def count_bits(word: np.uint64) -> int:
+def count_bits(word: np.uint64) -> np.int64:
     """Number of ones in a word."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + (
@@ -121,11 +122,11 @@ def pack(mask: NDArray[np.bool_], bitmap: Words, box: Int) -> None:
 
 
 @compiled
-def overlap(a: Words, b: Words, a_box: Int, b_box: Int) -> int:
+def overlap(a: Words, b: Words, a_box: Int, b_box: Int) -> np.int64:
     """Pixels in both."""
-    pixels = 0
+    pixels = np.int64(0)
     if max(a_box[2], b_box[2]) > min(a_box[3], b_box[3]):
-        return 0
+        return pixels
     first, last = max(a_box[2], b_box[2]) >> 6, min(a_box[3], b_box[3]) >> 6
     for x in range(max(a_box[0], b_box[0]), min(a_box[1], b_box[1]) + 1):
         for word in range(first, last + 1):
@@ -136,20 +137,20 @@ def overlap(a: Words, b: Words, a_box: Int, b_box: Int) -> int:
 
 
 @compiled
-def area(bitmap: Words, box: Int) -> int:
+def area(bitmap: Words, box: Int) -> np.int64:
     """Foreground pixels."""
     return overlap(bitmap, bitmap, box, box)
 
 
 @compiled
-def iou_of(both: int, a_area: int, b_area: int) -> float:
+def iou_of(both: np.int64, a_area: np.int64, b_area: np.int64) -> float:
     """|A and B| / (|A or B| + 1e-7), 1 where the union is empty (the DAVIS evaluator's rule)."""
     union = a_area + b_area - both
     return both / (union + 1e-7) if union else 1.0
 
 
 @compiled
-def boundary(bitmap: Words, box: Int, height: int, edge: Words) -> int:
+def boundary(bitmap: Words, box: Int, height: int, edge: Words) -> np.int64:
     """Boundary map of a mask into `edge` (its columns from x_min - 1 to x_max are written).
 
     A pixel is on the boundary where it differs from its right, lower or lower-right neighbour;
@@ -158,7 +159,7 @@ def boundary(bitmap: Words, box: Int, height: int, edge: Words) -> int:
     """
     width, words = bitmap.shape
     last_word, last_bit = (height - 1) >> 6, ONE << np.uint64((height - 1) & 63)
-    pixels = 0
+    pixels = np.int64(0)
     for x in range(max(box[0] - 1, 0), box[1] + 1):
         for word in range(words):
             here = bitmap[x, word]
@@ -233,9 +234,9 @@ def _shift(up: Words, down: Words, low: int, high: int) -> None:
 
 
 @compiled
-def matched(edge: Words, box: Int, near: Words) -> int:
+def matched(edge: Words, box: Int, near: Words) -> np.int64:
     """Boundary pixels of `edge` that lie in `near`."""
-    pixels = 0
+    pixels = np.int64(0)
     for x in range(max(box[0] - 1, 0), box[1] + 1):
         for word in range(edge.shape[1]):
             both = edge[x, word] & near[x, word]
@@ -245,7 +246,7 @@ def matched(edge: Words, box: Int, near: Words) -> int:
 
 
 @compiled
-def f_measure(hits: int, predicted: int, truth_hits: int, truth: int) -> float:
+def f_measure(hits: np.int64, predicted: np.int64, truth_hits: np.int64, truth: np.int64) -> float:
     """F of boundary precision and recall, with the DAVIS conventions for empty boundaries."""
     if predicted == 0 and truth == 0:
         return 1.0
@@ -276,7 +277,7 @@ def contour(
     a_count = boundary(a, a_box, height, edges[0])
     b_count = boundary(b, b_box, height, edges[1])
     if a_count == 0 or b_count == 0:
-        return f_measure(0, a_count, 0, b_count)
+        return f_measure(np.int64(0), a_count, np.int64(0), b_count)
     dilate(edges[1], b_box, heights, max(a_box[0] - 1, 0), a_box[1] + 1, near, scratch)
     a_hits = matched(edges[0], a_box, near)
     dilate(edges[0], a_box, heights, max(b_box[0] - 1, 0), b_box[1] + 1, near, scratch)
@@ -296,71 +297,4 @@ def location(a_box: Int, b_box: Int, height: int, width: int, diagonal: float) -
         ax, ay = height // 2, width // 2
     if b_box[1] < 0:
         bx, by = height // 2, width // 2
-    return np.sqrt(float((ax - bx) ** 2 + (ay - by) ** 2)) / diagonal
-
-
-Source: TypeAlias = tuple[Bytes, Int, int, int, Int, Int]
-"""Texts, offsets, height, width, row edges, column edges of a batch of masks of one size."""
-
-
-@compiled
-def score(
-    predicted: Source,
-    truth: Source,
-    target: tuple[int, int, Int, float],
-    flags: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    out: tuple[Float, Int, Bytes],
-) -> None:
-    """Score a batch; the arguments and results are those of `metrics.score_masks`.
-
-    `target`: height, width, disk heights, diagonal. `flags`: visible, follows (n,). `out`:
-    floats (5, n), areas (2, n), problems (2, n), all filled in.
-    """
-    text, offsets, source_height, source_width, rows, cols = predicted
-    truth_text, truth_offsets, truth_height, truth_width, truth_rows, truth_cols = truth
-    height, width, heights, diagonal = target
-    visible, follows = flags
-    floats, areas, problems = out
-    words = (height + 63) >> 6
-    # Two of each, so that a mask and the one before it are both at hand.
-    masks = np.empty((2, width, words), np.uint64)
-    truths = np.empty((2, width, words), np.uint64)
-    boxes, truth_boxes = np.empty((2, 4), np.int64), np.empty((2, 4), np.int64)
-    edges, near = np.empty((2, width, words), np.uint64), np.empty((width, words), np.uint64)
-    scratch = np.empty((3, words), np.uint64)
-    runs = np.empty(_longest(offsets, truth_offsets), np.int64)
-    for i in range(visible.size):
-        now, then = i & 1, 1 - (i & 1)
-        a, b, a_box, b_box = masks[now], truths[now], boxes[now], truth_boxes[now]
-        counts = text[offsets[i] : offsets[i + 1]]
-        problems[0, i] = draw(counts, runs, source_height, source_width, rows, cols, a, a_box)
-        areas[0, i] = area(a, a_box)
-        follows_well = follows[i] and problems[0, i - 1] == OK
-        if follows_well:
-            both = overlap(a, masks[then], a_box, boxes[then])
-            floats[3, i] = iou_of(both, areas[0, i], areas[0, i - 1])
-        if not visible[i]:
-            continue
-        counts = truth_text[truth_offsets[i] : truth_offsets[i + 1]]
-        problems[1, i] = draw(
-            counts, runs, truth_height, truth_width, truth_rows, truth_cols, b, b_box
-        )
-        areas[1, i] = area(b, b_box)
-        if problems[0, i] != OK or problems[1, i] != OK:
-            continue
-        floats[0, i] = iou_of(overlap(a, b, a_box, b_box), areas[0, i], areas[1, i])
-        floats[1, i] = contour(a, b, a_box, b_box, height, heights, edges, near, scratch)
-        floats[2, i] = location(a_box, b_box, height, width, diagonal)
-        if follows_well and visible[i - 1] and problems[1, i - 1] == OK:
-            both = overlap(b, truths[then], b_box, truth_boxes[then])
-            floats[4, i] = iou_of(both, areas[1, i], areas[1, i - 1])
-
-
-@compiled
-def _longest(offsets: Int, truth_offsets: Int) -> int:
-    longest = 1
-    for i in range(offsets.size - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    for i in range(truth_offsets.size - 1):
-        longest = max(longest, truth_offsets[i + 1] - truth_offsets[i])
-    return longest
+    return math.sqrt((ax - bx) ** 2 + (ay - by) ** 2) / diagonal

@@ -2,7 +2,7 @@
 
 Plain functions on two boolean arrays of one shape (H, W), prediction first; METRICS names them.
 `score_masks` is what the evaluator calls: a batch of masks as run lengths, drawn at the size of
-scoring, measured by compiled loops (omama/bitmaps.py), to the same numbers.
+scoring, measured by compiled loops (omama/batches.py), to the same numbers.
 
 Definitions: IoU and contour accuracy are J and F of the DAVIS benchmark (Perazzi et al., CVPR
 2016) without temporal parts; location error is the distance of box centres over a diagonal.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks import nearest_idxs
-from omama import bitmaps
+from omama import batches, bitmaps
 from omama.bitmaps import Float, Int, Words
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -38,8 +38,8 @@ CONFIDENCE_THRESHOLD = 0.5
 
 def iou(predicted: Mask, truth: Mask) -> float:
     """|P and G| / (|P or G| + 1e-7); 1 where both are empty."""
-    both = int(np.count_nonzero(predicted & truth))
-    return bitmaps.iou_of(both, np.count_nonzero(predicted), np.count_nonzero(truth))
+    both, a_area, b_area = (np.int64(mask.sum()) for mask in (predicted & truth, predicted, truth))
+    return bitmaps.iou_of(both, a_area, b_area)
 
 
 def contour_accuracy(predicted: Mask, truth: Mask) -> float:
@@ -75,7 +75,8 @@ def existence_agrees(predicted: Mask, truth: Mask) -> bool:
 def balanced_accuracy(predicted: Mask, truth: Mask) -> float | None:
     """Mean recall over the classes that occur in `truth`, both (n,) bool; None without samples."""
     recalls = [
-        float(np.mean(predicted[truth == value] == value)) for value in (False, True)
+        float(np.mean(predicted[truth == value] == value))
+        for value in (False, True)
         if (truth == value).any()
     ]
     return float(np.mean(recalls)) if recalls else None
@@ -104,7 +105,8 @@ def disk_heights(radius: int) -> Int:
     """How far the disk x² + y² <= radius² reaches up, for x = 0..radius."""
     offsets = np.arange(radius + 1)
     inside = offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
-    return inside.sum(axis=1).astype(np.int64) - 1
+    heights: Int = inside.sum(axis=1).astype(np.int64) - 1
+    return heights
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def score_masks(
     floats = np.full((5, count), np.nan)
     areas = np.zeros((2, count), np.int64)
     problems = np.zeros((2, count), np.uint8)
-    bitmaps.score(
+    batches.score(
         (*predicted.buffers(), *predicted.size, *edges(predicted.size, size)),
         (*truth.buffers(), *truth.size, *edges(truth.size, size)),
         (*size, disk_heights(boundary_radius(size)), diagonal),
@@ -216,4 +218,3 @@ def _scratch(size: Size) -> tuple[Words, Words, Words]:
         np.zeros((size[1], words), np.uint64),
         np.zeros((3, words), np.uint64),
     )
-
