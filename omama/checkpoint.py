@@ -5,7 +5,7 @@ Files come from outside: every load is `torch.load(weights_only=True)`, which ru
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def save_official(model: OMama, path: Path | str) -> None:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
-    """Write our own file, atomically."""
+    """Write our own file, atomically. TypeError for a value that could not be read back."""
     content = {item.name: getattr(checkpoint, item.name) for item in fields(checkpoint)}
     content["model_config"] = checkpoint.model_config.to_dict()
     content["model"] = {key: value.detach().cpu() for key, value in checkpoint.model.items()}
@@ -215,11 +215,15 @@ def _check_keys(model: OMama, state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Mappings as dicts and dataclasses as dicts, so that a weights-only load reads them."""
+    """Mappings and dataclasses as dicts; TypeError for what a weights-only load would refuse."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
-    if hasattr(value, "__dataclass_fields__"):
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
-    return value
+    if value is None or isinstance(value, bool | int | float | str | bytes | Tensor):
+        return value
+    raise TypeError(f"a checkpoint holds plain values and tensors, not {type(value).__name__}")

@@ -1,0 +1,195 @@
+"""Checkpoints: the authors' format in and out, our own complete, bad files one sentence each."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.vocab import Direction
+from omama.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_model,
+    load_official,
+    restore_rng_states,
+    rng_states,
+    save_checkpoint,
+    save_official,
+)
+from omama.config import ModelConfig, TrainConfig
+from omama.model import OMama
+
+SMALL = ModelConfig(feature_width=12, width=8, source_grid_hw=(2, 3), dest_grid_hw=(3, 3))
+
+
+@pytest.mark.parametrize("visibility_head", [True, False])
+@pytest.mark.parametrize("direction", list(Direction))
+def test_official_checkpoints_go_in_and_out(
+    tmp_path: Path, direction: Direction, visibility_head: bool
+) -> None:
+    model = OMama(ModelConfig.official(direction, visibility_head=visibility_head))
+    save_official(model, tmp_path / "official.pt")
+    content = torch.load(tmp_path / "official.pt", weights_only=True)
+    assert type(content) is dict and set(content) == set(model.state_dict())
+    loaded = load_official(tmp_path / "official.pt", direction=direction)
+    assert loaded.config == model.config
+    assert not loaded.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pt"]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model_state_dict": state, "epoch": 3},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+    ],
+    ids=["model_state_dict", "state_dict of DataParallel"],
+)
+def test_wrapped_state_dicts_are_unwrapped(tmp_path: Path, wrap) -> None:
+    state = OMama(ModelConfig.official(Direction.EGO2EXO)).state_dict()
+    torch.save(wrap(state), tmp_path / "wrapped.pt")
+    assert load_official(tmp_path / "wrapped.pt").direction == "ego2exo"
+
+
+def official(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    state = dict(OMama(ModelConfig.official(Direction.EXO2EGO)).state_dict())
+    state.update({key: value for key, value in changes.items() if value is not None})
+    return {key: value for key, value in state.items() if changes.get(key, value) is not None}
+
+
+class Harmful:
+    def __reduce__(self):  # what a pickle would run
+        return (Path.touch, (Path("harmed"),))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (official(), "was trained for exo2ego, not ego2exo; give the checkpoint of ego2exo"),
+        (official(pos_embed_T=torch.zeros(1, 2500, 384)), "has width 384, the published model's"),
+        (official(pos_embed_T=torch.zeros(1, 99, 768)), "2584 source and 99 destination positions"),
+        (official(pos_embed_T=torch.zeros(1, 2584, 768)), "name no direction"),
+        (official(pos_embed_T=None), "lacks pos_embed_T and pos_embed_Q"),
+        ({"pos_embed_T": 3}, "holds no state dict of tensors"),
+        ([1, 2], "holds no state dict of tensors"),
+        (Harmful(), "holds more than tensors and plain values"),
+        (b"not a checkpoint", "is no PyTorch checkpoint"),
+        (b"", "is no PyTorch checkpoint"),
+        (None, "there is no checkpoint"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    for load in (load_official, load_model):
+        with pytest.raises(DataError, match=message):
+            load(path, direction=Direction.EGO2EXO)
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    "key", ["CROSS_context_attn.query.weight", "mlp.mlp.4.bias", "mlp_visible.6.weight"]
+)
+def test_a_missing_tensor_is_named(tmp_path: Path, key: str) -> None:
+    torch.save(official(**{key: None}), tmp_path / "model.pt")
+    with pytest.raises(DataError, match=rf"1 of its tensors do not fit, the first {key} \(missing"):
+        load_official(tmp_path / "model.pt")
+
+
+def test_our_own_checkpoint_brings_everything_back(tmp_path: Path) -> None:
+    model = OMama(SMALL)
+    optimizer = torch.optim.AdamW(model.parameters())
+    inputs = torch.randn(1, 1, 24), torch.randn(1, 4, 24), torch.randn(1, 12, 2, 3)
+    model(*inputs, torch.randn(1, 12, 3, 3)).sum().backward()
+    optimizer.step()
+    generator = np.random.default_rng(3)
+    saved = Checkpoint(
+        model_config=SMALL,
+        model=model.state_dict(),
+        train_config=TrainConfig().to_dict(),
+        backbone={"name": "classical", "weights_hash": "12ab", "patch_size": 14},
+        optimizer=optimizer.state_dict(),
+        rng=rng_states(),
+        epoch=2,
+        step=7,
+        best_val_iou=0.5,
+        extra={"numpy": generator.bit_generator.state},
+    )
+    save_checkpoint(saved, tmp_path / "run" / "last.pt")
+    expected = torch.rand(3)
+    loaded = load_checkpoint(tmp_path / "run" / "last.pt")
+    restore_rng_states(loaded.rng)
+    assert torch.equal(torch.rand(3), expected)
+    assert replace(loaded, model={}, optimizer=None, rng={}) == replace(
+        saved, model={}, optimizer=None, rng={}
+    )
+    other = torch.optim.AdamW(loaded.build_model().parameters())
+    other.load_state_dict(loaded.optimizer)
+    assert other.state_dict()["state"][0]["exp_avg"].equal(
+        optimizer.state_dict()["state"][0]["exp_avg"]
+    )
+    rebuilt = load_model(tmp_path / "run" / "last.pt", direction=Direction.EXO2EGO)
+    assert all(
+        torch.equal(value, model.state_dict()[key]) for key, value in rebuilt.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "another"}, "is no checkpoint of this program"),
+        ({"version": 99}, "has checkpoint version 99, this program reads 1"),
+        ({"model_config": {"colour": 1}}, "ModelConfig has no setting colour"),
+    ],
+)
+def test_other_formats_are_refused(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / "model.pt"
+    save_checkpoint(Checkpoint(model_config=SMALL, model=OMama(SMALL).state_dict()), path)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, **change}, path)
+    with pytest.raises(DataError, match=message):
+        load_checkpoint(path)
+
+
+def test_own_checkpoints_know_their_direction_and_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    save_checkpoint(Checkpoint(model_config=SMALL, model=OMama(SMALL).state_dict()), path)
+    with pytest.raises(DataError, match="was trained for exo2ego, not ego2exo"):
+        load_model(path, direction=Direction.EGO2EXO)
+    other = replace(SMALL, width=16)
+    save_checkpoint(Checkpoint(model_config=other, model=OMama(SMALL).state_dict()), path)
+    with pytest.raises(DataError, match="does not fit its own settings"):
+        load_model(path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pt"
+    save_checkpoint(Checkpoint(model_config=SMALL, model=OMama(SMALL).state_dict()), path)
+    before = path.read_bytes()
+    unreadable = Checkpoint(model_config=SMALL, model={}, extra={"run": Path("run")})
+    with pytest.raises(TypeError, match="plain values and tensors, not PosixPath"):
+        save_checkpoint(unreadable, path)
+    monkeypatch.setattr(torch, "save", lambda content, file: Path(file).write_bytes(b"half") / 0)
+    with pytest.raises(TypeError):
+        save_checkpoint(Checkpoint(model_config=SMALL, model={}), path)
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_projection_does_not_fit_the_authors_format(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not fit the authors' format"):
+        save_official(OMama(SMALL), tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())
