@@ -224,6 +224,10 @@ def _plain(value: Any) -> Any:
         return tuple(_plain(item) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
-    if value is None or isinstance(value, bool | int | float | str | bytes | Tensor):
+    if value is None or isinstance(value, bool | bytes | Tensor):
         return value
+    for kind in (int, float, str):
+        # Also numpy's float64 and StrEnum members, which pickle as more than plain values.
+        if isinstance(value, kind):
+            return kind(value)
     raise TypeError(f"a checkpoint holds plain values and tensors, not {type(value).__name__}")

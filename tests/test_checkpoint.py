@@ -123,8 +123,9 @@ def test_our_own_checkpoint_brings_everything_back(tmp_path: Path) -> None:
         rng=rng_states(),
         epoch=2,
         step=7,
+        val_iou=np.float64(0.25),
         best_val_iou=0.5,
-        extra={"numpy": generator.bit_generator.state},
+        extra={"numpy": generator.bit_generator.state, "direction": Direction.EXO2EGO},
     )
     save_checkpoint(saved, tmp_path / "run" / "last.pt")
     expected = torch.rand(3)
@@ -173,18 +174,13 @@ def test_own_checkpoints_know_their_direction_and_shapes(tmp_path: Path) -> None
         load_model(path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     save_checkpoint(Checkpoint(model_config=SMALL, model=OMama(SMALL).state_dict()), path)
     before = path.read_bytes()
     unreadable = Checkpoint(model_config=SMALL, model={}, extra={"run": Path("run")})
     with pytest.raises(TypeError, match="plain values and tensors, not PosixPath"):
         save_checkpoint(unreadable, path)
-    monkeypatch.setattr(torch, "save", lambda content, file: Path(file).write_bytes(b"half") / 0)
-    with pytest.raises(TypeError):
-        save_checkpoint(Checkpoint(model_config=SMALL, model={}), path)
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["model.pt"]
 
