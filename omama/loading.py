@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from omama.data import FrameTable, Pairs
 from omama.feature_cache import CachedFeatures, FeatureKey, make_extractor
 from omama.frame_features import Extractor, FrameFeatures, RawFrame
+from omama.frame_shape import FrameShape, mask_ious
 from omama.samples import Bucket, Draw, make_buckets
 from omama.schedule import frames_of, frames_to_load
 
@@ -64,6 +66,37 @@ class LiveFeatures:
     def finish(self, raw: Sequence[RawFrame]) -> list[FrameFeatures]:
         self.passes += len(raw)
         return self._extractor(raw)
+
+
+class MasksOnly:
+    """A FeatureStore for matchers that look at masks alone: no picture is read."""
+
+    width = 1
+    patch_size = 1
+    weights_hash = ""
+    is_cache = False
+
+    def __init__(self, frames: FrameTable) -> None:
+        self._frames = frames
+
+    def read(self, frames: Int) -> list[FrameFeatures]:
+        return [self._read(frame) for frame in frames.tolist()]
+
+    def finish(self, raw: Sequence[FrameFeatures]) -> list[FrameFeatures]:
+        return list(raw)
+
+    def _read(self, frame: int) -> FrameFeatures:
+        masks, proposals = (
+            rows.of_frame(frame) for rows in (self._frames.masks, self._frames.proposals)
+        )
+        ious = mask_ious(masks, proposals)
+        near = np.zeros(ious.shape, np.bool_)
+        return FrameFeatures(
+            tokens=torch.zeros(1, 1, 1),
+            masks=torch.zeros(len(masks), 2),
+            proposals=torch.zeros(len(proposals), 2),
+            shape=FrameShape(ious=ious, best=np.zeros(len(masks), np.int64), near=near),
+        )
 
 
 def open_store(

@@ -1,0 +1,45 @@
+"""`omama features`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE, root_argument, stage_options
+from egoexo_tools.stage import RunOptions
+
+
+@click.command()
+@root_argument
+@click.option(
+    "--backbone",
+    default="dinov2",
+    show_default=True,
+    help="dinov2, dinov3, dinov3-b, resnet50-dino, resnet50-dino-s16, classical or rgb_grid.",
+)
+@click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
+@click.option(
+    "--images-at-once",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Images in one forward pass.",
+)
+@stage_options("inline")
+def command(
+    root: Path, backbone: str, weights: Path | None, images_at_once: int, run: RunOptions
+) -> None:
+    """Cache a frozen backbone's features for every frame of a root.
+
+    Example: omama features demo/root --backbone classical --executor process
+    """
+    from egoexo_tools.layout import DatasetRoot
+    from omama.feature_cache import run_features
+
+    summary = run_features(
+        DatasetRoot(root),
+        backbone=backbone,
+        weights=weights,
+        images_at_once=images_at_once,
+        run=run,
+    )
+    click.echo(summary.check().text())

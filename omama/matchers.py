@@ -1,0 +1,106 @@
+"""How a destination proposal is chosen for an object, by name.
+
+A matcher scores every destination row of a bucket's pairs and says how sure it is that the
+object is visible. `model` is the trained one; `knn` compares descriptors and learns nothing;
+`oracle` looks at the ground truth (the ceiling that the proposals set); `random` is the floor.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omama.model import OMama
+from omama.objective import match, visibility_logit
+from omama.samples import Bucket
+from omama.visibility import Calibration
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A bucket's pairs after a matcher."""
+
+    similarity: Tensor
+    """(B, R); only the rows of proposals count."""
+    confidence: Tensor
+    """(B,) in 0..1, above 0.5: visible. Where there are no proposals it does not count."""
+
+
+Matcher: TypeAlias = Callable[[Bucket], Scored]
+
+
+def model_matcher(
+    model: OMama, *, calibration: Calibration | None, device: torch.device, bf16: bool
+) -> Matcher:
+    """The trained model; without a calibration its confidence is the reference's sigmoid."""
+    return partial(
+        _by_model,
+        model=model.to(device).eval(),
+        calibration=calibration,
+        device=device,
+        bf16=bf16,
+    )
+
+
+@torch.no_grad()
+def _by_model(
+    bucket: Bucket,
+    *,
+    model: OMama,
+    calibration: Calibration | None,
+    device: torch.device,
+    bf16: bool,
+) -> Scored:
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        matches = match(model, bucket.to(device))
+        if calibration is None:
+            return Scored(matches.similarity, matches.best.sigmoid())
+        scores = {"similarity": matches.best}
+        if calibration.score == "head":
+            scores["head"] = visibility_logit(model, matches)
+    values: Mapping[str, Floats] = {k: v.double().cpu().numpy() for k, v in scores.items()}
+    confidence = torch.from_numpy(calibration.confidence(values))
+    return Scored(matches.similarity, confidence)
+
+
+def by_descriptor(bucket: Bucket) -> Scored:
+    """Cosine of the mask parts of the descriptors: nearest neighbour without any training."""
+    width = bucket.sources.shape[-1] // 2
+    sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)
+    dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)
+    similarity = (sources @ dests.transpose(1, 2))[bucket.group, bucket.source_row]  # (B, R)
+    return _with_best(bucket, similarity)
+
+
+def by_truth(bucket: Bucket) -> Scored:
+    """IoU with the ground truth, and visible exactly where it is."""
+    return Scored(bucket.ious, bucket.visible.double())
+
+
+def by_chance(bucket: Bucket, *, seed: int = 0) -> Scored:
+    """Any proposal, and any confidence; the same for a pair whatever batch it is in."""
+    values = [
+        np.random.default_rng((seed, pair)).random(bucket.is_proposal.shape[1] + 1)
+        for pair in bucket.pair.tolist()
+    ]
+    drawn = torch.from_numpy(np.stack(values))
+    return Scored(drawn[:, 1:], drawn[:, 0])
+
+
+def _with_best(bucket: Bucket, similarity: Tensor) -> Scored:
+    allowed = bucket.is_proposal[bucket.group]
+    return Scored(similarity, similarity.masked_fill(~allowed, -torch.inf).amax(dim=1).sigmoid())
+
+
+BASELINES: Mapping[str, Matcher] = {"knn": by_descriptor, "oracle": by_truth, "random": by_chance}
+"""Matchers that need no checkpoint, by the name that `--matcher` takes."""
+NEEDS_FEATURES = {"knn"}
+"""The baselines that look at features; the others only look at masks."""
