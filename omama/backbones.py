@@ -56,7 +56,7 @@ class Backbone(nn.Module):
     @cached_property
     def weights_hash(self) -> str:
         """16 hex digits that change with the weights; part of a feature cache's key."""
-        digest = hashlib.sha256(getattr(self.network, "version", "").encode())
+        digest = hashlib.sha256(f"{self.name} {getattr(self.network, 'version', '')}".encode())
         for key, value in sorted(self.network.state_dict().items()):
             digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -159,8 +159,8 @@ def _load(
             raise DataError(
                 f"the weights of {name} could not be fetched ({reason}); give their file instead"
             ) from error
-        if isinstance(error, pickle.UnpicklingError | EOFError):
-            reason = "no checkpoint, or one that holds more than tensors"
+        if isinstance(error, pickle.UnpicklingError | EOFError) or "weights_only" in reason:
+            reason = "it is no checkpoint, or holds more than tensors"
         raise DataError(
             f"{weights} does not hold the weights of {name} ({reason}); give its original "
             "checkpoint file"

@@ -271,3 +271,58 @@ def plain_sample(
         "location_error": plain_location(predicted, true, diagonal),
         "truth_area": int(true.sum()),
     }
+
+
+# --- backbones -------------------------------------------------------------------------------
+
+
+def plain_dinov3(state: Mapping[str, "Tensor"], image: "Tensor", *, heads: int) -> "Tensor":
+    """DINOv3's vision transformer from its original state dict, one image (3, H, W) → (h * w, C).
+
+    O. Simeoni et al., "DINOv3", 2025: rotary positions from -1 to 1 along each side, four
+    storage tokens, gated (w1, w2, w3) or plain (fc1, fc2) perceptrons.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    def linear(x: "Tensor", name: str) -> "Tensor":
+        return F.linear(x, state[f"{name}.weight"], state.get(f"{name}.bias"))
+
+    def norm(x: "Tensor", name: str) -> "Tensor":
+        return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
+
+    stem = state["patch_embed.proj.weight"]
+    patches = F.conv2d(
+        image[None], stem, state["patch_embed.proj.bias"], stride=stem.shape[-1]
+    )  # (1, C, h, w)
+    width, h, w = patches.shape[1:]
+    prefix = torch.cat([state["cls_token"][0], state["storage_tokens"][0]])
+    x = torch.cat([prefix, patches[0].flatten(1).T])  # (5 + h * w, C)
+    size = width // heads
+    periods = 100.0 ** (torch.arange(size // 4) / (size // 4))
+    places = [2 * (torch.arange(side) + 0.5) / side - 1 for side in (h, w)]
+    grid = torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).view(-1, 2, 1)
+    angles = (2 * math.pi * grid / periods).flatten(1).tile(2)  # (h * w, size)
+
+    def turn(y: "Tensor") -> "Tensor":
+        head, tail = y[:, : len(prefix)], y[:, len(prefix) :]
+        first, second = tail.chunk(2, dim=-1)
+        turned = tail * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+        return torch.cat([head, turned], dim=1)
+
+    blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    for name in (f"blocks.{i}" for i in range(blocks)):
+        qkv = norm(x, f"{name}.norm1") @ state[f"{name}.attn.qkv.weight"].T
+        qkv = qkv + state[f"{name}.attn.qkv.bias"] * state[f"{name}.attn.qkv.bias_mask"]
+        q, k, v = qkv.view(len(x), 3, heads, size).permute(1, 2, 0, 3)  # (heads, T, size)
+        shares = (turn(q) @ turn(k).transpose(1, 2) / math.sqrt(size)).softmax(dim=-1)
+        answer = linear((shares @ v).transpose(0, 1).flatten(1), f"{name}.attn.proj")
+        x = x + answer * state[f"{name}.ls1.gamma"]
+        y = norm(x, f"{name}.norm2")
+        if f"{name}.mlp.w1.weight" in state:
+            y = F.silu(linear(y, f"{name}.mlp.w1")) * linear(y, f"{name}.mlp.w2")
+            y = linear(y, f"{name}.mlp.w3")
+        else:
+            y = linear(F.gelu(linear(y, f"{name}.mlp.fc1")), f"{name}.mlp.fc2")
+        x = x + y * state[f"{name}.ls2.gamma"]
+    return norm(x, "norm")[len(prefix) :]
