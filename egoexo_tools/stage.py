@@ -45,6 +45,8 @@ class Unit:
     """Manifest parts and other small files whose content the result depends on."""
     outputs: tuple[Path, ...] = ()
     """Files without which "done" does not hold (the unit's manifest part, usually)."""
+    fingerprint: str = ""
+    """Hash of what the result depends on that is no small file (a part of a large one)."""
 
     @property
     def name(self) -> str:
@@ -135,7 +137,7 @@ def run_stage(
     settings = json.loads(json.dumps(settings))
     started = time.monotonic()
     with _only_run(root, stage):
-        hashes = {unit.name: _hash_files(unit.inputs) for unit in units}
+        hashes = {unit.name: unit.fingerprint + _hash_files(unit.inputs) for unit in units}
         before = {unit.name: read_status(root, stage, unit.name) for unit in units}
         pending = [
             unit

@@ -1,0 +1,50 @@
+"""`egoexo-tools ingest`"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from egoexo_tools.commands import FILE, release_option, root_argument, stage_options
+
+if TYPE_CHECKING:
+    from egoexo_tools.stage import RunOptions
+
+
+@click.command()
+@root_argument
+@release_option
+@click.option(
+    "--split-file",
+    type=FILE,
+    help="split.json to use.  [default: the release's splits.json, else its file names]",
+)
+@click.option("--take", "takes", multiple=True, metavar="UID", help="Only this take. Repeatable.")
+@click.option(
+    "--scenario", "scenarios", multiple=True, metavar="NAME", help="Only this one. Repeatable."
+)
+@stage_options()
+def command(
+    root: Path,
+    release: Path,
+    split_file: Path | None,
+    takes: tuple[str, ...],
+    scenarios: tuple[str, ...],
+    run: "RunOptions",
+) -> None:
+    """Read a release's annotations into the takes and masks manifests.
+
+    Example: egoexo-tools ingest data/root --release data/egoexo --scenario Health
+    """
+    from egoexo_tools.ingest import run_ingest
+    from egoexo_tools.layout import DatasetRoot, Release
+
+    summary = run_ingest(
+        DatasetRoot(root),
+        Release(release),
+        split_file=split_file,
+        take_uids=takes or None,
+        scenarios=scenarios or None,
+        run=run,
+    )
+    click.echo(summary.check().text())
