@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,14 @@ NO_PROPOSALS = "its frames have no proposals, so no mask folder; run `egoexo-too
 FIRST, SECOND, VAL, TEST = TAKES
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_root(tmp_path_factory.mktemp("tiny")).path
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> DatasetRoot:
-    return make_tiny_root(tmp_path / "root")
+def root(template: Path, tmp_path: Path) -> DatasetRoot:
+    return DatasetRoot(Path(shutil.copytree(template, tmp_path / "root")))
 
 
 def export(root: DatasetRoot, format_name: str) -> Path:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +20,14 @@ RUN = RunOptions(executor="inline", quiet=True)
 AGAIN = RunOptions(executor="inline", quiet=True, overwrite=True)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_root(tmp_path_factory.mktemp("tiny")).path
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> DatasetRoot:
-    return make_tiny_root(tmp_path)
+def root(template: Path, tmp_path: Path) -> DatasetRoot:
+    return DatasetRoot(Path(shutil.copytree(template, tmp_path / "root")))
 
 
 def pairs_of(root: DatasetRoot, unit: str) -> pd.DataFrame:

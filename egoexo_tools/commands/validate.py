@@ -1,0 +1,26 @@
+"""`egoexo-tools validate`"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import root_argument
+
+
+@click.command()
+@root_argument
+@click.option("--files", is_flag=True, help="Also open the header of every frame.")
+def command(root: Path, files: bool) -> None:
+    """Check every manifest against every other and against the files; repair nothing.
+
+    Exit code 1 if anything was found.
+
+    Example: egoexo-tools validate demo/root --files
+    """
+    from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.validate import findings_table, validate
+
+    findings = validate(DatasetRoot(root), files=files)
+    click.echo(findings_table(findings))
+    sys.exit(1 if findings else 0)
