@@ -1,6 +1,7 @@
 """`egoexo-tools synthesize`"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,7 +27,7 @@ from egoexo_tools.commands import FOLDER
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def command(
     release: Path, train: int, val: int, test: int, objects: int, frames: int,
-    workers: int | None, quiet: bool, **others: float,
+    workers: int | None, quiet: bool, **others: Any,
 ) -> None:  # fmt: skip
     """Write a small release in the shipped layout, with real videos, under RELEASE.
 

@@ -5,7 +5,8 @@ pixels, `write_manifests` writes the download manifests that a server of the rel
 """
 
 from egoexo_tools.synthetic.frame_code import read_frame_index
+from egoexo_tools.synthetic.manifests import write_manifests
 from egoexo_tools.synthetic.options import SyntheticOptions
 from egoexo_tools.synthetic.release import synthesize
 
-__all__ = ["SyntheticOptions", "read_frame_index", "synthesize"]
+__all__ = ["SyntheticOptions", "read_frame_index", "synthesize", "write_manifests"]

@@ -35,9 +35,10 @@ class Rendition:
         """(3, 3): light after saturation, hue and white balance."""
         return _colour_matrix(self)
 
-    def lut(self, size: int) -> NDArray[np.uint8]:
-        """(3, size): light from 0 to 1 → the picture's value, for red, green, blue."""
-        return _gamma_table(self.gamma, size)
+    @property
+    def curve(self) -> NDArray[np.uint8]:
+        """(256,): light → the picture's value."""
+        return _gamma_curve(self.gamma)
 
 
 @lru_cache
@@ -48,14 +49,12 @@ def _colour_matrix(rendition: Rendition) -> NDArray[np.float32]:
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     turn = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * cross
     pull = rendition.saturation * np.eye(3) + (1 - rendition.saturation) * grey
-    return (np.diag(rendition.balance) @ turn @ pull).astype(np.float32)
+    return np.asarray(np.diag(rendition.balance) @ turn @ pull, dtype=np.float32)
 
 
 @lru_cache
-def _gamma_table(gamma: float, size: int) -> NDArray[np.uint8]:
-    light = np.linspace(0, 1, size)
-    one = np.round(255 * light**gamma).astype(np.uint8)
-    return np.stack([one] * 3)
+def _gamma_curve(gamma: float) -> NDArray[np.uint8]:
+    return np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
 
 
 EGO_RENDITION = Rendition(

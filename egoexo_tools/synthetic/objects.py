@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from egoexo_tools.synthetic.render import BOX, ELLIPSOID, FRUSTUM, SHEET
+from egoexo_tools.synthetic.solids import BOX, ELLIPSOID, FRUSTUM, SHEET
 
 TEXTURE_SIDE = 256
 """Pixels of a texture tile; render.TILE_METRES wide."""
@@ -68,7 +68,7 @@ class Appearance:
         field = PATTERNS[self.pattern](rng)[..., None]
         picture = np.asarray(self.colour) * (1 - field) + np.asarray(self.second) * field
         picture += 5 * (_clouds(rng, 64)[..., None] - 0.5)
-        return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+        return _to_uint8(picture)
 
 
 def draw_objects(rng: np.random.Generator, count: int, table: Rgb) -> list[Appearance]:
@@ -87,15 +87,16 @@ def draw_objects(rng: np.random.Generator, count: int, table: Rgb) -> list[Appea
 def _draw_one(rng: np.random.Generator, colour: Rgb) -> Appearance:
     kind = int(rng.choice([BOX, FRUSTUM, ELLIPSOID, SHEET], p=[0.36, 0.32, 0.16, 0.16]))
     wave = (0.0, 0.0, 0.0)
+    size: tuple[float, float, float]
     if kind == BOX:
-        size = tuple(rng.uniform(0.042, 0.082, 2)) + (rng.uniform(0.02, 0.075),)
+        size = (rng.uniform(0.042, 0.082), rng.uniform(0.042, 0.082), rng.uniform(0.02, 0.075))
     elif kind == FRUSTUM:
         radius = rng.uniform(0.042, 0.066)
         size = (radius * rng.uniform(0.75, 1.0), radius, rng.uniform(0.035, 0.08))
     elif kind == ELLIPSOID:
-        size = tuple(rng.uniform(0.046, 0.07, 2)) + (rng.uniform(0.042, 0.06),)
+        size = (rng.uniform(0.046, 0.07), rng.uniform(0.046, 0.07), rng.uniform(0.042, 0.06))
     else:
-        size = tuple(rng.uniform(0.065, 0.095, 2)) + (0.006,)
+        size = (rng.uniform(0.065, 0.095), rng.uniform(0.065, 0.095), 0.006)
         wave = (rng.uniform(0, 0.16), float(rng.integers(2, 6)), rng.uniform(0, 6.3))
     return Appearance(
         name="",
@@ -155,11 +156,11 @@ def colour_name(colour: Rgb) -> str:
 
 def _apart(rng: np.random.Generator, others: list[Rgb]) -> Rgb:
     """Of some random colours the one whose nearest other is furthest."""
-    candidates = []
+    candidates: list[Rgb] = []
     for _ in range(12):
         saturation = rng.uniform(0.35, 1.0) if rng.random() > 0.12 else rng.uniform(0, 0.15)
-        rgb = colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.3, 1.0))
-        candidates.append(tuple(235 * channel for channel in rgb))
+        red, green, blue = colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.3, 1.0))
+        candidates.append((235 * red, 235 * green, 235 * blue))
     distance = np.linalg.norm(np.asarray(candidates)[:, None] - np.asarray(others)[None], axis=2)
     return candidates[int(distance.min(axis=1).argmax())]
 
@@ -243,12 +244,11 @@ def table_texture(rng: np.random.Generator, colour: Rgb, side: int = 1024) -> ND
     """(side // 2, side, 3): wood grain or cloth of this mean colour."""
     rows = side // 2
     if rng.random() < 0.5:
-        grain = cv2.resize(rng.normal(size=(96, 5)).astype(np.float32), (side, rows))
-        grain += 0.6 * cv2.resize(rng.normal(size=(rows // 2, 9)).astype(np.float32), (side, rows))
+        grain = _noise(rng, (96, 5), (rows, side)) + 0.6 * _noise(rng, (rows // 2, 9), (rows, side))
     else:
-        grain = cv2.resize(rng.normal(size=(rows // 4, side // 4)).astype(np.float32), (side, rows))
+        grain = _noise(rng, (rows // 4, side // 4), (rows, side))
     picture = np.asarray(colour) * (1 + 0.035 * grain[..., None])
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return _to_uint8(picture)
 
 
 def room_texture(rng: np.random.Generator, side: int = 512) -> NDArray[np.uint8]:
@@ -258,8 +258,7 @@ def room_texture(rng: np.random.Generator, side: int = 512) -> NDArray[np.uint8]
     lines = np.arange(side) % (side // 4) < 4
     picture[lines] *= 0.9
     picture[:, lines] *= 0.9
-    picture += 6 * rng.normal(size=(side, side, 1))
-    return np.clip(cv2.GaussianBlur(picture, (3, 3), 0), 0, 255).astype(np.uint8)
+    return _to_uint8(picture + 4 * _noise(rng, (side // 2, side // 2), (side, side))[..., None])
 
 
 def table_colour(rng: np.random.Generator) -> Rgb:
@@ -288,3 +287,15 @@ def _clouds(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
     fine = cv2.resize(wrapped, (size, size), interpolation=cv2.INTER_CUBIC)
     inner = fine[step : step + cells * step, step : step + cells * step]
     return np.asarray(cv2.resize(inner, (TEXTURE_SIDE, TEXTURE_SIDE)), dtype=np.float64)
+
+
+def _noise(
+    rng: np.random.Generator, cells: tuple[int, int], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Normal noise of this many cells, smoothly scaled to (rows, columns)."""
+    coarse = rng.normal(size=cells).astype(np.float32)
+    return np.asarray(cv2.resize(coarse, (shape[1], shape[0])), dtype=np.float64)
+
+
+def _to_uint8(picture: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.asarray(np.clip(np.round(picture), 0, 255), dtype=np.uint8)

@@ -19,25 +19,19 @@ from egoexo_tools.synthetic.objects import (
     table_texture,
 )
 from egoexo_tools.synthetic.options import FPS
-from egoexo_tools.synthetic.render import (
-    BOX,
-    ELLIPSOID,
-    FRUSTUM,
-    SHEET,
-    SOLID,
-    TABLE_HALF,
-    Textures,
-)
+from egoexo_tools.synthetic.render import TABLE_HALF, Textures
+from egoexo_tools.synthetic.solids import BOX, ELLIPSOID, FRUSTUM, SHEET, SOLID
 
 _SPREAD = (0.5, 0.36)
 """Objects stand within this half width and depth of the table's middle, in metres."""
 _GAP = 0.012
 _SHADOW_SHAPE = (192, 256)
-_SHADOW_DEPTH = 0.4
+_SHADOW_LIGHT = 153
 SHADOW_REACH = 0.09
 """How far a shadow's soft border reaches beyond the object's outline, in metres."""
 _MOVE_SECONDS = 1.5
 _SHOULDER = np.array([0.3, -0.95, 0.3])
+_ARM_PIECES = 5
 _SKIN = (206, 158, 132)
 
 
@@ -88,7 +82,7 @@ class Scene:
         pictures.append(np.full((TEXTURE_SIDE, TEXTURE_SIDE, 3), _SKIN, np.uint8))
         textures = Textures(
             solids=np.stack(pictures),
-            table=table_texture(rng, table)[None],
+            table=table_texture(rng, table),
             room=room_texture(rng)[None],
         )
         return cls(tuple(objects), tuple(placements), tuple(moves), textures)
@@ -117,10 +111,10 @@ class Scene:
         return np.array([*rows, *hand], SOLID)
 
 
-def shadow_map(solids: NDArray[np.void]) -> NDArray[np.float32]:
-    """(rows, columns) over the table: the light that the solids leave, 1 where none."""
+def shaded_table(table: NDArray[np.uint8], solids: NDArray[np.void]) -> NDArray[np.uint8]:
+    """The table's picture (H, W, 3) with the soft shadows of the solids."""
     rows, columns = _SHADOW_SHAPE
-    light = np.ones(_SHADOW_SHAPE, np.float32)
+    light = np.full(_SHADOW_SHAPE, 255, np.uint8)
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     for solid in solids:
         size = solid["size"]
@@ -132,8 +126,9 @@ def shadow_map(solids: NDArray[np.void]) -> NDArray[np.float32]:
         world = outline @ solid["rotation"][:2, :2].T + solid["centre"][:2]
         world += np.array([-0.4, 0.31]) * (solid["centre"][2] * 0.6)
         grid = (world / TABLE_HALF + 1) / 2 * [columns, rows]
-        cv2.fillConvexPoly(light, np.round(grid).astype(np.int32), 1 - _SHADOW_DEPTH)
-    return np.asarray(cv2.GaussianBlur(light, (0, 0), 2.6), dtype=np.float32)
+        cv2.fillConvexPoly(light, np.round(grid).astype(np.int32), _SHADOW_LIGHT)
+    soft = cv2.resize(cv2.GaussianBlur(light, (0, 0), 2.6), table.shape[1::-1])
+    return np.asarray(cv2.multiply(table, cv2.merge([soft] * 3), scale=1 / 255), dtype=np.uint8)
 
 
 def _free_place(
@@ -232,17 +227,21 @@ def _hand(place: Placement, height: float, progress: float, texture: int) -> lis
     across = np.cross(axis, [0.0, 0.0, 1.0])
     across /= np.linalg.norm(across)
     rotation = np.stack([across, np.cross(axis, across), axis], axis=1)
-    common = {"object_id": 0, "texture": texture, "wave": (0.0, 0.0, 0.0)}
-    return [
-        _row(kind=ELLIPSOID, size=(0.036, 0.03, 0.045), centre=fist, rotation=rotation, **common),
-        _row(
-            kind=FRUSTUM,
-            size=(0.042, 0.024, length / 2),
-            centre=_SHOULDER + arm / 2,
-            rotation=rotation,
-            **common,
-        ),
-    ]
+    common = {"object_id": 0, "texture": texture, "rotation": rotation}
+    solids = [_row(kind=ELLIPSOID, size=(0.036, 0.03, 0.045), centre=fist, **common)]
+    # In pieces, because a short piece has a small box in the picture: four times fewer rays.
+    ends = np.linspace(0, 1, _ARM_PIECES + 1)
+    for start, end in zip(ends, ends[1:], strict=False):
+        radii = [0.042 - 0.018 * part for part in (start, end)]
+        solids.append(
+            _row(
+                kind=FRUSTUM,
+                size=(*radii, length * (end - start) / 2),
+                centre=_SHOULDER + arm * (start + end) / 2,
+                **common,
+            )
+        )
+    return solids
 
 
 def _row(**values: object) -> NDArray[np.void]:

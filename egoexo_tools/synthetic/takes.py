@@ -18,8 +18,8 @@ from egoexo_tools.masks import MaskRle
 from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
 from egoexo_tools.synthetic.frame_code import code_size, draw_frame_index
 from egoexo_tools.synthetic.options import FPS, SyntheticOptions
-from egoexo_tools.synthetic.render import Canvas, bounds, render
-from egoexo_tools.synthetic.scene import SHADOW_REACH, Scene, shadow_map
+from egoexo_tools.synthetic.render import Painter, Rect, bounds
+from egoexo_tools.synthetic.scene import SHADOW_REACH, Scene, shaded_table
 from egoexo_tools.synthetic.videos import CameraVideo
 from egoexo_tools.vocab import Split, View, view_of
 
@@ -112,7 +112,8 @@ def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> 
     scene = Scene.draw(rng, count=count, seconds=options.frames / FPS, away=away)
     annotation_rng = np.random.default_rng(rng.integers(2**63))
     ids: dict[str, dict[int, Ids]] = {}
-    for camera, place in zip(plan.cameras, [head, *exo], strict=True):
+    places: list[HeadMotion | ExoPlace] = [head, *exo]
+    for camera, place in zip(plan.cameras, places, strict=True):
         hw = options.frame_hw(view_of(camera), portrait=plan.portrait)
         with CameraVideo(release, plan.take_name, camera, hw=hw, gop=options.gop) as video:
             ids[camera] = _film(scene, place, hw, video, options)
@@ -132,15 +133,12 @@ def annotate(
     the ego camera and in the exo camera that shows most of it; every tenth in all cameras, and
     every thirteenth in the ego camera only.
     """
-    areas = {
-        camera: sum(np.bincount(frame.ravel(), minlength=256) for frame in frames.values())
-        for camera, frames in ids.items()
-    }
+    areas = {camera: _areas(frames) for camera, frames in ids.items()}
     ego = [camera for camera in ids if view_of(camera) is View.EGO]
     exo = [camera for camera in ids if view_of(camera) is View.EXO]
     object_masks: dict[str, Any] = {}
     for number, name in enumerate(names):
-        chosen = [max(exo, key=lambda camera: areas[camera][number + 1])]  # noqa: B023
+        chosen = sorted(exo, key=lambda camera: -areas[camera][number + 1])[:1]  # noqa: B023
         if number % 13 == 12:
             chosen = []
         elif number % 10 == 9:
@@ -159,50 +157,41 @@ def _film(
     options: SyntheticOptions,
 ) -> dict[int, Ids]:
     """Render and write all frames of a camera; the object ids of the annotated ones."""
-    canvas, kept, before = Canvas.empty(*hw), {}, None
+    painter, kept, before = Painter(*hw, scene.textures), {}, None
     code = code_size(*hw)
+    still = None if isinstance(place, HeadMotion) else place.camera(*hw)
+    table = scene.textures.table
     for frame_idx in range(options.frames):
         solids = scene.solids(frame_idx)
-        shadow = shadow_map(solids)
+        if before is None or not np.array_equal(solids, before):
+            table = shaded_table(scene.textures.table, solids)
         if isinstance(place, HeadMotion):
-            camera = place.camera(frame_idx, *hw)
-            render(canvas, camera, solids, scene.textures, shadow)
-        else:
-            camera = place.camera(*hw)
-            for rect in _changed(camera, before, solids, hw):
-                render(canvas, camera, solids, scene.textures, shadow, rect=rect)
+            painter.paint(place.camera(frame_idx, *hw), solids, table)
+        elif still is not None:
+            painter.paint(still, solids, table, _changed(still, before, solids, hw))
         before = solids
-        draw_frame_index(canvas.rgb, frame_idx)
-        canvas.ids[: code[0], : code[1]] = 0
-        video.write(canvas.rgb)
+        draw_frame_index(painter.rgb, frame_idx)
+        painter.ids[: code[0], : code[1]] = 0
+        video.write(painter.rgb)
         if frame_idx in options.annotated:
-            kept[frame_idx] = canvas.ids.copy()
+            kept[frame_idx] = painter.ids.copy()
     return kept
 
 
 def _changed(
-    camera: Camera,
-    before: NDArray[np.void] | None,
-    after: NDArray[np.void],
-    hw: tuple[int, int],
-) -> list[tuple[int, int, int, int]]:
-    """The one rectangle of a still camera's picture in which something moved; all at first."""
+    camera: Camera, before: NDArray[np.void] | None, after: NDArray[np.void], hw: tuple[int, int]
+) -> Rect | None:
+    """Where something moved in a still camera's picture; None at first: everywhere."""
     if before is None:
-        return [(0, hw[0], 0, hw[1])]
+        return None
     common = min(len(before), len(after))
-    moved = [n for n in range(common) if before[n] != after[n]]
-    solids = [*before[moved], *after[moved], *before[common:], *after[common:]]
+    moved = before[:common] != after[:common]
+    solids = [*before[:common][moved], *after[:common][moved], *before[common:], *after[common:]]
     if not solids:
-        return []
+        return 0, 0, 0, 0
     boxes = np.stack([bounds(camera, solid, *hw, margin=SHADOW_REACH) for solid in solids])
-    return [
-        (
-            int(boxes[:, 0].min()),
-            int(boxes[:, 1].max()),
-            int(boxes[:, 2].min()),
-            int(boxes[:, 3].max()),
-        )
-    ]
+    (y0, _, x0, _), (_, y1, _, x1) = boxes.min(axis=0).tolist(), boxes.max(axis=0).tolist()
+    return y0, y1, x0, x1
 
 
 def _track(frames: Mapping[int, Ids], object_id: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -221,6 +210,12 @@ def _track(frames: Mapping[int, Ids], object_id: int, rng: np.random.Generator) 
         "annotation_fps": 1,
         "annotation_metadata": {"source": "synthetic"},
     }
+
+
+def _areas(frames: Mapping[int, Ids]) -> NDArray[np.int64]:
+    """(256,): the pixels of each object id over all frames."""
+    counts = [np.bincount(ids.ravel(), minlength=256) for ids in frames.values()]
+    return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class CameraVideo:
 
     def write(self, rgb: NDArray[np.uint8]) -> None:
         """Append a frame (H, W, 3)."""
-        yuv = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
+        yuv = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), dtype=np.uint8)
         frame = av.VideoFrame.from_ndarray(yuv, format="yuv420p")
         for container, stream in self._outputs:
             sized = frame.reformat(stream.width, stream.height, interpolation="BILINEAR")
