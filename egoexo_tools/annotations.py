@@ -113,7 +113,7 @@ class _Rows:
     reasons: list[str] = field(default_factory=lambda: [""])
 
     def usable(self) -> Bool:
-        return self.reason_idx == 0
+        return np.equal(self.reason_idx, 0)
 
     def of_tracks(self, wanted: Callable[[str, str], bool]) -> Bool:
         """The rows whose track fulfils wanted(object_name, camera)."""
@@ -276,22 +276,25 @@ def _check_camera(rows: _Rows, camera: str, limits: CameraLimits) -> None:
     sizes, counts = np.unique(
         np.stack([rows.heights[sized], rows.widths[sized]], axis=1), axis=0, return_counts=True
     )
-    height, width = (int(side) for side in sizes[counts.argmax()])
-    for other_height, other_width in sizes.tolist():
-        if (other_height, other_width) != (height, width):
-            rows.leave_out(
-                sized & (rows.heights == other_height) & (rows.widths == other_width),
-                f"wrong size: the mask is {other_width}x{other_height}, "
-                f"most of its camera are {width}x{height}",
-            )
-    if limits.height and limits.width:
-        ratio = (width / height) / (limits.width / limits.height)
-        if abs(ratio - 1) > _ASPECT_TOLERANCE:
-            rows.leave_out(
-                sized,
-                f"wrong size: the mask is {width}x{height}, "
-                f"the video {limits.width}x{limits.height}",
-            )
+    video = f"the video is {limits.width}x{limits.height}"
+    fits = _has_aspect(sizes, limits)
+    if fits.any():
+        height, width = sizes[np.where(fits, counts, 0).argmax()].tolist()
+        fits &= (sizes == (height, width)).all(axis=1)
+        video = f"most of its camera's are {width}x{height}"
+    for height, width in sizes[~fits].tolist():
+        rows.leave_out(
+            sized & (rows.heights == height) & (rows.widths == width),
+            f"wrong size: the mask is {width}x{height}, {video}",
+        )
+
+
+def _has_aspect(sizes: Int, limits: CameraLimits) -> Bool:
+    """Which (height, width) have the shape of the video; all, where it is not known."""
+    if not limits.height or not limits.width:
+        return np.ones(len(sizes), np.bool_)
+    ratios = (sizes[:, 1] / sizes[:, 0]) / (limits.width / limits.height)
+    return np.asarray(np.abs(ratios - 1) <= _ASPECT_TOLERANCE, np.bool_)
 
 
 def _lonely_objects(relations: TakeRelations, rows: _Rows) -> dict[str, str]:

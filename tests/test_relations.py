@@ -1,0 +1,122 @@
+"""Relations files: found, cut and decoded take by take, as json.load reads them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_release import EGO, EXO, plain_take
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.relations import BrokenRelations, index_takes, read_relations
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text('a"\\{}[],:é'),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=12,
+)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "relations_train.json"
+    path.write_text(text)
+    return path
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    takes=st.dictionaries(st.text(max_size=5), VALUES, max_size=4),
+    before=VALUES,
+    indent=st.sampled_from([None, 0, 3]),
+    ascii_only=st.booleans(),
+)
+def test_slices_hold_the_values_of_json(
+    tmp_path_factory: Any, takes: dict[str, Any], before: Any, indent: Any, ascii_only: bool
+) -> None:
+    content = {"object_names": before, "annotations": takes, "version": "1"}
+    text = json.dumps(content, indent=indent, ensure_ascii=ascii_only)
+    path = write(tmp_path_factory.mktemp("relations"), text)
+    data = path.read_bytes()
+    found = {
+        piece.take_uid: json.loads(data[piece.start : piece.end]) for piece in index_takes(path)
+    }
+    assert found == takes
+
+
+def test_a_take_decodes_to_its_tracks(tmp_path: Path) -> None:
+    takes = {"a": plain_take(), "b": {"scenario": "Music", "object_masks": {}}}
+    first, second = read_relations(write(tmp_path, json.dumps({"annotations": takes})))
+    assert (first[0], second[0], second[1].scenario) == ("a", "b", "Music")
+    track = first[1].object_masks["cup_0"][EGO]
+    assert track.annotated_frames == [0, 30, 60]
+    assert list(track.annotation) == ["0", "30"]
+    shipped = takes["a"]["object_masks"]["cup_0"][EXO]["annotation"]["30"]
+    mask = first[1].object_masks["cup_0"][EXO].annotation["30"]
+    assert (mask.width, mask.height, mask.encoded) == (16, 9, shipped["encodedMask"])
+
+
+def test_a_repeated_take_is_found_twice(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"annotations": {"a": 1, "b": {}, "a": [2]}}')
+    assert [piece.take_uid for piece in index_takes(path)] == ["a", "b", "a"]
+
+
+def test_digests_follow_the_bytes(tmp_path: Path) -> None:
+    digests: dict[Any, str] = {}
+    path = write(tmp_path, '{"annotations": {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 2}}}')
+    a, b, c = (piece for piece in index_takes(path, digests=digests))
+    assert digests[a] == digests[b] != digests[c]
+
+
+def test_cut_anywhere_it_yields_the_takes_before_and_names_the_one_that_is_cut(
+    tmp_path: Path,
+) -> None:
+    text = json.dumps({"annotations": {name: plain_take() for name in "ab"}})
+    second = text.index(', "b": ')
+    cases: list[tuple[int, list[str], str | None]] = [
+        (1, [], None),
+        (17, [], None),
+        (23, [], "a"),
+        (second - 1, [], "a"),
+        (second, ["a"], None),
+        (second + 3, ["a"], None),
+        (second + 40, ["a"], "b"),
+        (len(text) - 3, ["a"], "b"),
+        (len(text) - 1, ["a", "b"], None),
+    ]
+    for length, expected, cut in cases:
+        path = write(tmp_path, text[:length])
+        whole = []
+        with pytest.raises(BrokenRelations, match=f"cut off.*at byte {length:,} of") as caught:
+            for take_uid, _ in read_relations(path):
+                whole.append(take_uid)
+        assert (whole, caught.value.take_uid) == (expected, cut)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "is empty"),
+        ("   ", "cut off"),
+        ("[]", "no valid JSON"),
+        ('{"takes": {}}', "holds no annotations"),
+        ('{"annotations": []}', "no valid JSON"),
+        ('{"annotations": {"a" 1}}', "no valid JSON"),
+        ('{"annotations": {"a": }}', "no valid JSON"),
+        ('{"annotations": {"a": 1 "b": 2}}', "no valid JSON"),
+        ('{"annotations": {"a": 1,}}', "no valid JSON"),
+        ('{"annotations": {"a\\x": 1}}', "no valid JSON"),
+    ],
+)
+def test_what_is_no_relations_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(BrokenRelations, match=words):
+        list(index_takes(write(tmp_path, text)))
+
+
+def test_a_missing_file_and_a_damaged_take_are_data_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        list(index_takes(tmp_path / "none.json"))
+    path = write(tmp_path, '{"annotations": {"a": {"object_masks": {"cup": nonsense}}}}')
+    with pytest.raises(DataError, match="damaged in take a"):
+        list(read_relations(path))
