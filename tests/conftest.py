@@ -1,8 +1,11 @@
 """Fixtures that several test modules use."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
+
+from egoexo_tools.layout import Release
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -23,3 +26,26 @@ def home_pairs() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no fixture at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Release:
+    """A synthetic release of one take a split, three annotated frames, at a tenth of the size.
+
+    Read it, do not write to it: all tests share it, those of other xdist workers too.
+    """
+    from egoexo_tools.synthetic import SyntheticOptions, synthesize
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    options = SyntheticOptions(
+        scale=0.1,
+        train_takes=1,
+        val_takes=1,
+        test_takes=1,
+        objects_per_take=8,
+        annotated_frames=3,
+    )
+    with (shared / "tiny_release.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return synthesize(shared / "tiny_release", options, quiet=True, workers=1)

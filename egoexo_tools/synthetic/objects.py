@@ -33,6 +33,10 @@ _SPECIAL_NOUNS = ("salt/pepper box", "crème pot", "jalapeño", "tea tin")
 _HUES = ("red", "orange", "yellow", "lime", "green", "teal", "cyan", "azure", "blue", "violet")
 _HUE_ENDS = (12, 40, 65, 90, 150, 172, 195, 220, 255, 285)
 _LOOK_ALIKES = 2
+SMALL_ONE = -1 - _LOOK_ALIKES
+_TALL = 0.085
+"""Half the height, in metres, that hides a small object."""
+_SMALL = 0.6
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,20 @@ class Appearance:
 
 
 def draw_objects(rng: np.random.Generator, count: int, table: Rgb) -> list[Appearance]:
-    """`count` objects for a take whose table has this mean colour, look-alikes last."""
+    """`count` objects for a take whose table has this mean colour, look-alikes last.
+
+    One is tall, and the one before the look-alikes, SMALL_ONE, fits behind it.
+    """
     colours: list[Rgb] = [table]
     drawn: list[Appearance] = []
     for _ in range(count - _LOOK_ALIKES):
         colour = _apart(rng, colours)
         colours.append(colour)
         drawn.append(_draw_one(rng, colour))
+    tallest = max(range(len(drawn) - 1), key=lambda item: drawn[item].height)
+    if drawn[tallest].kind != SHEET:
+        drawn[tallest] = _resized(drawn[tallest], (1, 1, max(1, _TALL / drawn[tallest].height)))
+    drawn[-1] = _resized(drawn[-1], (_SMALL, _SMALL, _SMALL))
     for original in drawn[:_LOOK_ALIKES]:
         drawn.append(_look_alike(rng, original))
     return _named(rng, drawn)
@@ -110,14 +121,18 @@ def _draw_one(rng: np.random.Generator, colour: Rgb) -> Appearance:
     )
 
 
+def _resized(item: Appearance, factors: tuple[float, float, float]) -> Appearance:
+    a, b, c = (side * factor for side, factor in zip(item.size, factors, strict=True))
+    return replace(item, size=(a, b, c))
+
+
 def _look_alike(rng: np.random.Generator, original: Appearance) -> Appearance:
     """The same shape and pattern; size and colours a little off."""
     shift = rng.normal(size=3)
     shift *= 44 / np.linalg.norm(shift)
-    size = np.asarray(original.size) * rng.uniform(0.88, 1.12)
+    factor = rng.uniform(0.88, 1.12)
     return replace(
-        original,
-        size=(float(size[0]), float(size[1]), float(size[2])),
+        _resized(original, (factor, factor, factor)),
         colour=_clip(np.asarray(original.colour) + shift),
         second=_clip(np.asarray(original.second) + shift),
         pattern_seed=int(rng.integers(2**31)),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.synthetic.objects import (
+    SMALL_ONE,
     TEXTURE_SIDE,
     Appearance,
     draw_objects,
@@ -68,16 +69,15 @@ class Scene:
     ) -> "Scene":
         """A random scene; `away` (2,) is the direction in which the first exo camera looks.
 
-        The last object hides behind the tallest one from that camera.
+        The hand's first move takes the small object behind the tallest one, out of that
+        camera's sight.
         """
         table = table_colour(rng)
         objects = draw_objects(rng, count, table)
-        tallest = max(range(count - 1), key=lambda item: objects[item].size[2])
         placements: list[Placement] = []
         for item in objects:
             placements.append(_free_place(rng, item, objects, placements))
-        placements[-1] = _behind(objects[tallest], objects[-1], placements[tallest], away)
-        moves = _draw_moves(rng, objects, placements, seconds, keep={tallest, count - 1})
+        moves = _draw_moves(rng, objects, placements, seconds, away)
         pictures = [item.texture() for item in objects]
         pictures.append(np.full((TEXTURE_SIDE, TEXTURE_SIDE, 3), _SKIN, np.uint8))
         textures = Textures(
@@ -164,7 +164,7 @@ def _free_place(
 def _behind(
     tall: Appearance, small: Appearance, place: Placement, away: NDArray[np.float64]
 ) -> Placement:
-    step = away * (tall.radius + small.radius * 0.7)
+    step = away * (0.8 * tall.radius + small.radius + _GAP)
     return Placement(place.x + step[0], place.y + step[1], place.yaw)
 
 
@@ -173,16 +173,20 @@ def _draw_moves(
     objects: list[Appearance],
     placements: list[Placement],
     seconds: float,
-    keep: set[int],
+    away: NDArray[np.float64],
 ) -> list[Move]:
     """One move after the other, about one every two seconds, each of another object."""
-    movable = [item for item in range(len(objects)) if item not in keep]
-    order = rng.permutation(movable)
+    small = len(objects) + SMALL_ONE
+    tallest = max(range(len(objects)), key=lambda item: objects[item].height)
+    others = [item for item in range(len(objects)) if item not in {small, tallest}]
+    order = [small, *rng.permutation(others).tolist()]
     count = min(int(seconds // 2), len(order))
     moves, now = [], list(placements)
-    for number in range(count):
-        item = int(order[number])
-        goal = _free_place(rng, objects[item], objects, now, skip=item)
+    for number, item in enumerate(order[:count]):
+        if item == small:
+            goal = _behind(objects[tallest], objects[small], placements[tallest], away)
+        else:
+            goal = _free_place(rng, objects[item], objects, now, skip=item)
         now[item] = goal
         start = number * seconds / count + rng.uniform(0.05, 0.3)
         moves.append(Move(item=item, start_seconds=start, goal=goal))

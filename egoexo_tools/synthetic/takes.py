@@ -130,7 +130,7 @@ def annotate(
     """`object_masks` and `object_names` of a take.
 
     ids: camera → frame_idx → object ids, for every annotated frame. An object is annotated in
-    the ego camera and in the exo camera that shows most of it; every tenth in all cameras, and
+    the ego camera and in the exo camera that shows it largest; every tenth in all cameras, and
     every thirteenth in the ego camera only.
     """
     areas = {camera: _areas(frames) for camera, frames in ids.items()}
@@ -213,9 +213,9 @@ def _track(frames: Mapping[int, Ids], object_id: int, rng: np.random.Generator) 
 
 
 def _areas(frames: Mapping[int, Ids]) -> NDArray[np.int64]:
-    """(256,): the pixels of each object id over all frames."""
+    """(256,): the most pixels of each object id in a frame."""
     counts = [np.bincount(ids.ravel(), minlength=256) for ids in frames.values()]
-    return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
+    return np.asarray(np.max(counts, axis=0), dtype=np.int64)
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
