@@ -138,11 +138,12 @@ def evaluate_run(
     split: Split,
     protocols: Mapping[str, str],
     resize_predictions: bool = False,
+    partial: bool = False,
 ) -> int:
     """Score a run's predictions.json under several protocols; returns the number of samples.
 
     Writes ground_truth.json, one summary for each of `protocols` (protocol → file name) and
-    scores.parquet of the first.
+    scores.parquet of the first. `partial` as in `evaluate`.
     """
     out = folder / "ground_truth.json"
     truth = write_ground_truth(root, direction=direction, split=split, out=out)
@@ -157,6 +158,7 @@ def evaluate_run(
             split=split,
             root=root,
             resize_predictions=resize_predictions,
+            partial=partial,
             ranked=table if table.exists() else None,
             quiet=True,
         )

@@ -273,6 +273,30 @@ def plain_sample(
     }
 
 
+def plain_bootstrap(
+    values: NDArray[Any], takes: NDArray[Any], draws: int, seed: int
+) -> tuple[float, float]:
+    """95 % interval of the mean when takes are drawn with replacement, one draw after the other."""
+    rng = np.random.default_rng(seed)
+    names = np.unique(takes)
+    means = []
+    for _ in range(draws):
+        chosen = rng.choice(names, size=len(names))
+        means.append(np.concatenate([values[takes == name] for name in chosen]).mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def plain_auc(confidence: NDArray[Any], visible: NDArray[np.bool_]) -> float:
+    """Share of (visible, absent) pairs that the confidence puts in order; ties count half."""
+    won = [
+        1.0 if high > low else 0.5 if high == low else 0.0
+        for high in confidence[visible]
+        for low in confidence[~visible]
+    ]
+    return float(np.mean(won))
+
+
 # --- backbones -------------------------------------------------------------------------------
 
 

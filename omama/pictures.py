@@ -1,0 +1,89 @@
+"""Masks drawn over frames: panels side by side, for people to look at.
+
+Pictures are (H, W, 3) uint8, RGB. Masks of any size are drawn at the picture's.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, atomic_path
+from egoexo_tools.manifests import read_manifest
+from egoexo_tools.masks import MaskRle
+
+Picture = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+SOURCE: Colour = (66, 135, 245)
+TRUTH: Colour = (60, 200, 90)
+PREDICTION: Colour = (245, 130, 48)
+OPACITY = 0.45
+PANEL_HEIGHT = 360
+CAPTION_HEIGHT = 22
+
+
+def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Picture:
+    """A kept frame; DataError where it was not cut out or cannot be read."""
+    path = root.frame(take_uid, camera, frame_idx)
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise DataError(f"{path} is missing or no picture; run `egoexo-tools frames`")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def true_mask(
+    root: DatasetRoot, take_uid: str, object_name: str, camera: str, frame_idx: int
+) -> MaskRle | None:
+    """The annotated mask; None where the object is absent or was never annotated."""
+    row = (
+        (pc.field("object_name") == object_name)
+        & (pc.field("camera") == camera)
+        & (pc.field("frame_idx") == frame_idx)
+        & pc.field("visible")
+    )
+    rows = read_manifest(root, "masks", units=[take_uid], filters=row).to_pylist()
+    if not rows:
+        return None
+    return MaskRle(rows[0]["rle_height"], rows[0]["rle_width"], rows[0]["rle_counts"])
+
+
+def overlay(picture: Picture, mask: MaskRle | None, colour: Colour) -> Picture:
+    """`picture` with the mask tinted and outlined; unchanged for None."""
+    if mask is None:
+        return picture
+    inside = mask.decode_at(*picture.shape[:2])
+    drawn = picture.copy()
+    tinted = (1 - OPACITY) * drawn[inside] + OPACITY * np.array(colour)
+    drawn[inside] = tinted.astype(np.uint8)
+    outlines, _ = cv2.findContours(
+        inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(drawn, outlines, -1, colour, thickness=2)
+    return drawn
+
+
+def strip(panels: Sequence[tuple[str, Picture]]) -> Picture:
+    """Captioned pictures side by side, all PANEL_HEIGHT high."""
+    columns = []
+    for caption, picture in panels:
+        width = round(picture.shape[1] * PANEL_HEIGHT / picture.shape[0])
+        panel = cv2.resize(picture, (width, PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
+        bar = np.zeros((CAPTION_HEIGHT, width, 3), np.uint8)
+        font, white = cv2.FONT_HERSHEY_SIMPLEX, (255, 255, 255)
+        cv2.putText(bar, caption, (4, 16), font, 0.45, white, 1, cv2.LINE_AA)
+        columns.append(np.vstack([bar, panel]))
+    return np.hstack(columns)
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write as PNG or JPEG, by the suffix."""
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise DataError(f"cannot write {path} as a picture")
+    with atomic_path(path) as partial:
+        partial.write_bytes(data.tobytes())

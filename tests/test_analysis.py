@@ -1,0 +1,197 @@
+"""Summaries of a table of scores: worked by hand, or by a loop."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import reference
+
+from egoexo_tools.manifests import SCHEMAS, to_table
+from omama import analysis
+
+Row = dict[str, Any]
+
+
+def row(take: str, frame: int, iou: float | None, **more: Any) -> Row:
+    """A sample; visible unless iou is None."""
+    visible = iou is not None
+    return {
+        "pair_id": f"{take}/{frame}/{more.get('object_name', 'cup')}",
+        "take_uid": take,
+        "object_name": "cup",
+        "source_camera": "aria01",
+        "dest_camera": "cam01",
+        "frame_idx": frame,
+        "iou": iou,
+        "contour_accuracy": iou,
+        "location_error": None if iou is None else 1 - iou,
+        "visible": visible,
+        "predicted_visible": visible,
+        "confidence": float(visible),
+        "truth_area": 100 if visible else 0,
+        "scored_height": 100,
+        "scored_width": 100,
+        **more,
+    }
+
+
+def frame_of(*rows: Row) -> pd.DataFrame:
+    return to_table("scores", list(rows)).to_pandas()
+
+
+def test_means_are_over_visible_samples_and_accuracy_over_all() -> None:
+    frame = frame_of(
+        row("a", 0, 0.5),
+        row("a", 30, 1.0),
+        row("a", 60, None, predicted_visible=True),
+        row("b", 0, None),
+    )
+    assert analysis.mean_scores(frame) == {
+        "iou": 0.75,
+        "contour_accuracy": 0.75,
+        "location_error": 0.25,
+        "visibility_accuracy": 0.75,
+        "samples": 4,
+        "samples_visible": 2,
+    }
+
+
+def test_a_summary_without_visible_samples_has_no_scores() -> None:
+    table = to_table("scores", [row("a", 0, None), row("a", 30, None)])
+    summary = analysis.summarize(table, about={"split": "val"}, coverage={})
+    assert summary["iou"] is None
+    assert summary["visibility_accuracy"] == 1.0
+    assert summary["intervals"]["iou"] is None
+    assert summary["ceilings"] is None
+    assert summary["visibility"]["auc"] is None
+
+
+def test_the_bootstrap_draws_takes() -> None:
+    """Against a loop over draws; and takes, not samples, decide the width."""
+    rng = np.random.default_rng(5)
+    values = rng.random(200)
+    takes = np.repeat([f"take{i}" for i in range(10)], 20)
+    drawn = analysis.bootstrap_mean(pd.Series(values), pd.Series(takes))
+    plain = reference.plain_bootstrap(values, takes, draws=2000, seed=1)
+    assert drawn == pytest.approx(plain, abs=0.01)
+    alike = np.repeat(rng.random(10), 20)  # 20 equal samples a take
+    wide = analysis.bootstrap_mean(pd.Series(alike), pd.Series(takes))
+    assert wide is not None and drawn is not None
+    assert wide[1] - wide[0] > 3 * (drawn[1] - drawn[0])
+
+
+def test_no_interval_of_one_take() -> None:
+    assert analysis.bootstrap_mean(pd.Series([0.1, 0.9]), pd.Series(["a", "a"])) is None
+
+
+def test_breakdowns() -> None:
+    frame = frame_of(
+        row("a", 0, 0.2, scenario="Cooking", truth_area=5),
+        row("a", 30, 0.4, scenario="Cooking", truth_area=300),
+        row("b", 0, 0.9, scenario="Music", truth_area=300, dest_camera="cam02"),
+        row("b", 30, None, scenario="Music"),
+    )
+    found = analysis.breakdowns(frame)
+    scenarios = {part["value"]: part["iou"] for part in found["scenario"]}
+    assert scenarios == {"Cooking": pytest.approx(0.3), "Music": 0.9}
+    sizes = {part["value"]: part["samples"] for part in found["size"]}
+    assert sizes == {"tiny (< 0.1 %)": 1, "large (> 2 %)": 2}
+    assert [part["value"] for part in found["dest_camera"]] == ["cam01", "cam02"]
+    assert [part["samples"] for part in found["visible"]] == [1, 3]
+    assert "scenario" not in analysis.breakdowns(frame_of(row("a", 0, 0.2)))
+
+
+def test_ceilings_split_the_loss() -> None:
+    frame = frame_of(
+        row("a", 0, 0.2, oracle_iou=0.8, top5_iou=0.8),
+        row("a", 30, 0.6, oracle_iou=0.6, top5_iou=0.6),
+        row("b", 0, 0.0),  # no proposals in this frame
+        row("b", 30, None),
+    )
+    found = analysis.ceilings(frame)
+    assert found is not None
+    assert found["oracle_iou"] == pytest.approx(1.4 / 3)
+    assert found["recall_at_0.5"] == pytest.approx(2 / 3)
+    assert found["recall_at_0.75"] == pytest.approx(1 / 3)
+    assert found["proposer_share_of_loss"] == pytest.approx(1.6 / 2.2)
+    assert found["matcher_share_of_loss"] == pytest.approx(0.6 / 2.2)
+    assert found["top5_iou"] == pytest.approx(0.7)
+    assert found["samples_without_proposals"] == 1
+
+
+def test_steadiness_over_time() -> None:
+    """A prediction that blinks once while the object stays, and follows when it goes."""
+    steady = {"consistency": 0.5, "truth_consistency": 0.8}
+    frame = frame_of(
+        row("a", 60, 0.5, **steady),
+        row("a", 0, 0.5),
+        row("a", 30, 0.5, predicted_visible=False, **steady),
+        row("a", 90, None, consistency=0.1),
+        row("a", 0, 0.5, object_name="another"),
+    )
+    found = analysis.over_time(frame)
+    assert found == {
+        "neighbours": 3,
+        "median_gap_frames": 30.0,
+        "consistency": 0.5,
+        "truth_consistency": pytest.approx(0.8),
+        "consistency_ratio": pytest.approx(0.625),
+        "flicker": pytest.approx(2 / 3),  # off at 30, on again at 60
+        "truth_changes": pytest.approx(1 / 3),
+    }
+    assert analysis.over_time(frame_of(row("a", 0, 0.5), row("b", 30, 0.5))) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_roc_against_all_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    visible = rng.random(60) < 0.6
+    confidence = np.round(rng.normal(visible * 1.0, 1.0), 1)  # with ties
+    found = analysis.roc(confidence, visible)
+    assert found["auc"] == pytest.approx(reference.plain_auc(confidence, visible))
+    best = found["best"]
+    accuracies = {
+        t: ((confidence > t)[visible].mean() + (confidence <= t)[~visible].mean()) / 2
+        for t in np.arange(-4, 5, 0.05)
+    }
+    assert best["accuracy"] == pytest.approx(max(accuracies.values()))
+    above = confidence > best["threshold"]
+    assert (above[visible].mean() + (~above)[~visible].mean()) / 2 == pytest.approx(
+        best["accuracy"]
+    )
+    curve = found["roc"]
+    assert (curve["true_positive_rate"][0], curve["false_positive_rate"][0]) == (1.0, 1.0)
+    assert (curve["true_positive_rate"][-1], curve["false_positive_rate"][-1]) == (0.0, 0.0)
+
+
+def test_calibration() -> None:
+    confidence = np.array([0.05, 0.05, 0.95, 0.95, 1.0, 3.0])
+    visible = np.array([0, 1, 1, 1, 1, 0], bool)
+    found = analysis.calibration(confidence, visible)
+    assert [part["samples"] for part in found["bins"]] == [2, 4]
+    assert [part["visible"] for part in found["bins"]] == [0.5, 0.75]
+    assert found["expected_error"] == pytest.approx((2 * 0.45 + 4 * (0.975 - 0.75)) / 6)
+
+
+def test_a_given_threshold_is_reported_beside() -> None:
+    frame = frame_of(row("a", 0, 0.5, confidence=0.3), row("a", 30, None, confidence=0.1))
+    found = analysis.visibility(frame, threshold=0.2)
+    assert found["accuracy"] == 0.5
+    assert found["given"] == {"threshold": 0.2, "accuracy": 1.0}
+    assert found["best"]["accuracy"] == 1.0
+
+
+def test_printed_text_says_what_the_numbers_are_of() -> None:
+    table = to_table("scores", [row("a", 0, 0.5), row("b", 0, None)])
+    about = {"protocol": "official", "direction": "ego2exo", "split": "val"}
+    coverage = {"complete": False, "scored": 2, "expected": 9}
+    text = analysis.table_text(analysis.summarize(table, about=about, coverage=coverage))
+    first, second, third = text.splitlines()[:3]
+    assert first == "ego2exo, split val, official protocol: 2 samples (1 visible) in 2 takes"
+    assert second == "PARTIAL: 2 of 9 expected samples scored"
+    assert third.split()[:2] == ["iou", "0.5000"]
+
+
+def test_rows_here_are_of_the_schema() -> None:
+    assert set(row("a", 0, 1.0)) <= set(SCHEMAS["scores"].names)
