@@ -34,16 +34,16 @@ from egoexo_tools.byte_source import (
 )
 from egoexo_tools.errors import DataError
 from egoexo_tools.executors import available_cores
-from egoexo_tools.video_index import PacketIndex, Run
+from egoexo_tools.video_index import PacketIndex, Run, reference_test
 
 Rgb = NDArray[np.uint8]
 
 MOST_THREADS = 8
 """Each thread of a decoder holds pictures of its own (12 MB at 4K)."""
 
-# A damaged picture is an error, not a guess; nothing is probed, the index tells what there is.
-_DECODER_OPTIONS = {"err_detect": "explode"}
+# Nothing is probed or guessed from pictures: they are zeros while the packets are listed.
 _INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
+_DAMAGED = "its packets, or those that it builds on, are damaged"
 _UNFINISHED = "truncated or was never finished"
 
 
@@ -185,6 +185,50 @@ class _Broken(Exception):
         self.reason = reason
 
 
+class _Output:
+    """Checks that a decoder gives every picture that it owes, and picks the wanted ones.
+
+    Decoders conceal errors; a concealed picture, and what builds on it, must not get out. So a
+    wanted picture is held until all that were sent before it have come out whole: a few at most.
+    """
+
+    def __init__(self, index: PacketIndex, run: Run) -> None:
+        self.wanted = set(run.frame_idxs)
+        self.due: set[int] = set()
+        """Packets sent whose pictures have not come."""
+        self._index = index
+        self._held: list[tuple[int, av.VideoFrame]] = []
+        self._begun = False
+
+    def expect(self, packet: int) -> None:
+        self.due.add(packet)
+
+    def take(self, frames: list[av.VideoFrame]) -> Iterator[tuple[int, Rgb]]:
+        """Yield the wanted pictures that are sure; raises _Broken where one is bad or left out."""
+        pts = self._index.pts
+        for frame in frames:
+            packet = cast(int, frame.pts)
+            self.due.discard(packet)
+            if frame.is_corrupt:
+                raise _Broken(packet, _DAMAGED)
+            passed = {other for other in self.due if pts[other] < pts[packet]}
+            if passed and self._begun:
+                raise _Broken(min(passed), _DAMAGED)
+            # Before the first picture a decoder may leave out some that it cannot build yet.
+            self.due -= passed
+            self._begun = True
+            if int(self._index.frame_idx[packet]) in self.wanted:
+                self._held.append((packet, frame))
+            while self._held and all(other > self._held[0][0] for other in self.due):
+                sure, picture = self._held.pop(0)
+                yield int(self._index.frame_idx[sure]), _rgb(picture)
+
+    def finish(self) -> None:
+        """Raises _Broken where pictures are still due and some have come."""
+        if self.due and self._begun:
+            raise _Broken(min(self.due), _DAMAGED)
+
+
 class _Video:
     """An open video: its packet index and its decoders."""
 
@@ -201,6 +245,7 @@ class _Video:
         self._codec_hw = (stream.codec_context.height, stream.codec_context.width)
         self.duration_seconds = float((stream.duration or 0) * (stream.time_base or 0))
         self.index = self._build_index(stream)
+        self._is_reference = reference_test(self.codec, stream.codec_context.extradata or b"")
         self._decoders: dict[int, VideoCodecContext] = {}
         self.packets_read = 0
         if len(doubtful := self.index.packets_before_first_picture()):
@@ -231,55 +276,63 @@ class _Video:
         while runs:
             run = runs.pop(0)
             left = set(run.frame_idxs)
+            broken = None
             try:
                 for frame_idx, rgb in self._decode(run, threads):
                     left.remove(frame_idx)
                     yield frame_idx, rgb
-                broken = None
             except _Broken as caught:
                 broken = caught
             if not left:
                 continue
-            if threads > 1:
-                runs, threads = self.index.runs(left) + runs, 1
+            if broken is not None and threads > 1:
+                runs, threads = self.index.runs(left, start=run.start) + runs, 1
+            elif broken is not None:
+                gone = self._spoilt(left, broken.packet) or left
+                lost.update(dict.fromkeys(gone, broken.reason))
+                runs = self.index.runs(left - gone) + runs
+            elif (earlier := self.index.earlier_start(left, run.start)) is not None:
+                runs = self.index.runs(left, start=earlier) + runs
             else:
-                runs = self.index.runs(self._spared(left, broken, lost)) + runs
+                lost.update(dict.fromkeys(left, "nothing that can be decoded comes before it"))
 
-    def _spared(self, left: set[int], broken: "_Broken | None", lost: dict[int, str]) -> set[int]:
-        """Split the frames that a run did not give: lost ones, and those to try again."""
-        if broken is None:
-            gone, reason = left, "the decoder gives no picture for it"
-        else:
-            reason = broken.reason
-            gone = {int(self.index.frame_idx[broken.packet])} & left or {
-                idx
-                for idx in left
-                if self.index.start_of(self.index.decode_idx[idx]) <= broken.packet
-            }
-        lost.update(dict.fromkeys(gone, reason))
-        return left - gone
+    def _spoilt(self, frame_idxs: set[int], packet: int) -> set[int]:
+        """The frames that a broken packet takes with it.
+
+        Itself alone if it is wanted (for no other may refer to it, which the next attempt
+        shows), else those of its group and the next group's leading ones.
+        """
+        return {int(self.index.frame_idx[packet])} & frame_idxs or {
+            frame_idx
+            for frame_idx in frame_idxs
+            if self.index.start_of(self.index.decode_idx[frame_idx]) <= packet
+        }
 
     def _decode(self, run: Run, threads: int) -> Iterator[tuple[int, Rgb]]:
         """Decode a run, yield its wanted frames; raises _Broken at the first error."""
         decoder = self._decoder(threads)
         decoder.flush_buffers()
-        wanted = set(run.frame_idxs)
+        output = _Output(self.index, run)
+        is_leading = self.index.is_leading(run.start, run.stop)
         for packet, data in enumerate(self._packets(run), run.start):
             if len(data) < self.index.size[packet]:
-                yield from self._wanted(self._receive(decoder, None, packet), wanted)
+                yield from output.take(self._send(decoder, None, packet))
                 raise _Broken(packet, f"the file is {_UNFINISHED}")
-            # Frames that no other refers to need no decoding unless they are wanted themselves.
-            is_wanted = int(self.index.frame_idx[packet]) in wanted
-            decoder.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+            is_wanted = int(self.index.frame_idx[packet]) in output.wanted
+            if is_leading[packet - run.start] or not (is_wanted or self._is_reference(data)):
+                continue
+            output.expect(packet)
             try:
-                frames = self._receive(decoder, data, packet)
+                frames = self._send(decoder, data, packet)
             except _Broken:
-                yield from self._wanted(self._receive(decoder, None, packet), wanted)
+                output.due.discard(packet)
+                yield from output.take(self._send(decoder, None, packet))
                 raise
-            yield from self._wanted(frames, wanted)
-        yield from self._wanted(self._receive(decoder, None, run.stop - 1), wanted)
+            yield from output.take(frames)
+        yield from output.take(self._send(decoder, None, run.stop - 1))
+        output.finish()
 
-    def _receive(
+    def _send(
         self, decoder: VideoCodecContext, data: bytes | None, packet_idx: int
     ) -> list[av.VideoFrame]:
         """Send one packet (None: no more) and take the frames that are ready."""
@@ -291,23 +344,15 @@ class _Video:
         try:
             return decoder.decode(packet)
         except av.error.FFmpegError as error:
-            reason = f"its packets, or those that it builds on, are damaged ({error.strerror})"
-            raise _Broken(packet_idx, reason) from error
-
-    def _wanted(self, frames: list[av.VideoFrame], wanted: set[int]) -> Iterator[tuple[int, Rgb]]:
-        for frame in frames:
-            frame_idx = int(self.index.frame_idx[cast(int, frame.pts)])
-            if frame_idx in wanted and not frame.is_corrupt:
-                yield frame_idx, _rgb(frame)
+            raise _Broken(packet_idx, f"{_DAMAGED} ({error.strerror})") from error
 
     def _decoder(self, threads: int) -> VideoCodecContext:
-        """A decoder that stops at errors; made once for each number of threads."""
+        """A decoder, made once for each number of threads."""
         if threads not in self._decoders:
             container, stream = self._demuxer()
             decoder = stream.codec_context
             decoder.thread_count = threads
             decoder.thread_type = "FRAME"
-            decoder.options = _DECODER_OPTIONS
             # How far frames are shown out of file order; else the decoder learns it by losing some.
             decoder.reorder_depth = max(decoder.reorder_depth, self.index.reorder_depth())
             self._decoders[threads] = decoder

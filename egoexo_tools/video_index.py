@@ -5,9 +5,9 @@ only those that a player shows. A *group* starts at a keyframe. In an open group
 follow the keyframe in the file but are shown before it ("leading") need the group before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,19 +91,46 @@ class PacketIndex:
         group = int(np.searchsorted(self.keys, decode_idx, side="right"))
         return int(self.keys[group]) if group < len(self.keys) else len(self.pts)
 
-    def runs(self, frame_idxs: Iterable[int]) -> list[Run]:
-        """What to decode for these frames, each packet once, in decode order."""
+    def earlier_start(self, frame_idxs: Iterable[int], start: int) -> int | None:
+        """A keyframe to try next where decoding from `start` gave none of these frames.
+
+        Twice as far back each time; None where there is nothing before.
+        """
+        usual = self.start_of(int(self.decode_idx[min(frame_idxs)]))
+        group, usual_group = np.searchsorted(self.keys, [start, usual])
+        earlier = max(0, 2 * group - usual_group - 1)
+        return int(self.keys[earlier]) if earlier < group else None
+
+    def is_leading(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """(stop - start,) packets that decoding from `start` cannot use and does not need.
+
+        They build on the group before, and nothing after their group's keyframe in time builds
+        on them.
+        """
+        if not self.is_key[start]:
+            return np.zeros(stop - start, bool)
+        in_group = np.arange(start, stop) < self.group_end(start)
+        in_group &= self.pts[start:stop] < self.pts[start]
+        return in_group
+
+    def runs(self, frame_idxs: Iterable[int], *, start: int | None = None) -> list[Run]:
+        """What to decode for these frames, each packet once, in decode order.
+
+        With `start`, one run from there.
+        """
         wanted = np.sort(self.decode_idx[np.array(list(frame_idxs), np.int64)])
         spans: list[tuple[int, list[int]]] = []
         for packet in wanted.tolist():
-            start = self.start_of(packet)
-            if spans and start <= spans[-1][1][-1]:
-                spans[-1][1].append(packet)
-            else:
-                spans.append((start, [packet]))
+            first = self.start_of(packet) if start is None else int(start)
+            packets = [packet]
+            while spans and first <= spans[-1][1][-1]:
+                before, earlier = spans.pop()
+                earlier.extend(packets)
+                first, packets = min(first, before), earlier
+            spans.append((first, packets))
         return [
-            Run(start, packets[-1] + 1, tuple(sorted(self.frame_idx[packets].tolist())))
-            for start, packets in spans
+            Run(first, packets[-1] + 1, tuple(sorted(self.frame_idx[packets].tolist())))
+            for first, packets in spans
         ]
 
     def reorder_depth(self) -> int:
@@ -135,3 +162,46 @@ class PacketIndex:
         return PacketIndex.build(
             position=self.position, size=self.size, pts=self.pts, is_key=self.is_key, is_shown=shown
         )
+
+
+def reference_test(codec: str, extradata: bytes) -> Callable[[bytes], bool]:
+    """A function that says whether other frames may refer to a packet's frame.
+
+    Known for H.264 (`nal_ref_idc`, ITU-T H.264 7.4.1) and HEVC (sub-layer non-reference
+    pictures of the highest sub-layer, ITU-T H.265 7.4.2.2) as MP4 and Matroska hold them, with
+    NAL units behind their lengths; elsewhere the answer is always yes.
+    """
+    if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
+        return partial(_h264_is_reference, length_bytes=(extradata[4] & 3) + 1)
+    if codec == "hevc" and len(extradata) > 22 and extradata[0] == 1:
+        sub_layers = extradata[21] >> 3 & 7
+        length_bytes = (extradata[21] & 3) + 1
+        return partial(_hevc_is_reference, length_bytes=length_bytes, sub_layers=sub_layers)
+    return _always
+
+
+def _always(packet: bytes) -> bool:
+    return True
+
+
+def _h264_is_reference(packet: bytes, *, length_bytes: int) -> bool:
+    for start in _nal_starts(packet, length_bytes):
+        if packet[start] & 31 in (1, 2, 5):  # slices, and a slice's first partition
+            return packet[start] >> 5 & 3 != 0
+    return True
+
+
+def _hevc_is_reference(packet: bytes, *, length_bytes: int, sub_layers: int) -> bool:
+    for start in _nal_starts(packet, length_bytes):
+        kind = packet[start] >> 1 & 63
+        if kind < 32 and start + 1 < len(packet):
+            is_non_reference = kind <= 14 and kind % 2 == 0
+            return not (is_non_reference and (packet[start + 1] & 7) == sub_layers)
+    return True
+
+
+def _nal_starts(packet: bytes, length_bytes: int) -> Iterator[int]:
+    start = length_bytes
+    while start < len(packet):
+        yield start
+        start += int.from_bytes(packet[start - length_bytes : start]) + length_bytes
