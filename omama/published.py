@@ -20,7 +20,7 @@ class Published:
     version: str
     """Of the annotations: v1 or v2."""
     protocol: str
-    """Whose evaluator: official, or the method's own."""
+    """Whose evaluator; official where the source names no other."""
     ego2exo: float | None
     exo2ego: float | None
     samples: int | None = None
@@ -54,7 +54,8 @@ PUBLISHED: tuple[Published, ...] = (
         None,
         52.6,
         samples=1950,
-        note="Health pairs of the Bocconi study; contour 0.624, location 0.038, visibility 0.519",
+        note="Health pairs of another study, taken to be of val; contour 0.624, location 0.038, "
+        "visibility 0.519",
     ),
 )
 """By split and annotation version, in order of appearance."""

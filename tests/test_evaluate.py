@@ -140,18 +140,21 @@ def test_real_masks_agree_with_the_slow_twin(
     truth = json.loads((home_pairs / "ground_truth.json").read_text())
     predictions = json.loads((home_pairs / "predictions.json").read_text())
     take = predictions["exo-ego"]["results"]["take"]["masks"]
+    true = truth["annotations"]["take"]["masks"]
+    for name in sorted(take)[5:]:  # the slow twin is slow
+        del take[name], true[name]
     for number, (name, pairs) in enumerate(take.items()):
         for frame, entry in pairs["cam01_aria02_214-1"].items():
             mask = MaskRle.from_json(entry["pred_mask"])
             if protocol == "official":
-                size = truth["annotations"]["take"]["masks"][name]["aria02_214-1"][frame]["size"]
+                size = true[name]["aria02_214-1"][frame]["size"]
                 small = mask.decode_at(*official_size(tuple(size)))
                 entry["pred_mask"] = MaskRle.encode(small).to_json()
             if number == 3:
                 nothing = np.zeros(entry["pred_mask"]["size"], bool)
                 entry["pred_mask"] = MaskRle.encode(nothing).to_json()
     evaluation = evaluate(
-        home_pairs / "ground_truth.json", save(predictions, tmp_path / "p.json"), protocol=protocol
+        save(truth, tmp_path / "gt.json"), save(predictions, tmp_path / "p.json"), protocol=protocol
     )
     results = predictions["exo-ego"]["results"]
     assert_equals_plain(evaluation, reference.plain_evaluate(truth, results, protocol, False))
