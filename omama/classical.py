@@ -34,8 +34,9 @@ _RATIO_REACH = 1.0
 """The same of log(R / G) and log(B / G)."""
 _ANGLES = 8
 _LBP_CLASSES = 10
-_LBP_THRESHOLD = 2 / 255
-"""A neighbour must differ by more than compression noise."""
+_LBP_THRESHOLD = 2.5 / 255
+"""A neighbour must be brighter by more than compression noise; between two grey levels, so that
+rounding never decides."""
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 """Around the centre in order, as row and column offsets."""
 
@@ -53,9 +54,10 @@ class ClassicalDescriptors(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         rgb = _denormalise(images.float())
-        grey = torch.einsum("bchw,c->bhw", rgb, rgb.new_tensor(_GREY))[:, None]  # (B, 1, H, W)
+        grey = _grey(rgb)  # (B, 1, H, W)
         # Colour and the coarse scale need half the resolution, a quarter of the time.
-        small_rgb, small_grey = F.avg_pool2d(rgb, 2), F.avg_pool2d(grey, 2)
+        small_rgb = F.avg_pool2d(rgb, 2)
+        small_grey = _grey(small_rgb)
         patch, small_patch = self.patch_size, self.patch_size // 2
         lab, ratios = _lab(small_rgb), _log_ratios(small_rgb)  # (B, 3, ..), (B, 2, ..)
         return torch.cat(
@@ -68,7 +70,8 @@ class ClassicalDescriptors(nn.Module):
                 _gradient_histogram(small_grey, small_patch),  # 8 + 1
                 _local_patterns(grey, patch),  # 10
                 _local_patterns(small_grey, small_patch),  # 10
-                _band_energies(grey, patch, levels=3),  # 3
+                _band_energies(grey, patch, levels=1),  # 1
+                _band_energies(small_grey, small_patch, levels=2),  # 2
                 _band_energies(lab[:, 1:] / 50, small_patch, levels=2),  # 4
                 _surroundings(lab, small_patch),  # 4
             ],
@@ -79,6 +82,11 @@ class ClassicalDescriptors(nn.Module):
 def _denormalise(images: Tensor) -> Tensor:
     mean, std = images.new_tensor(_MEAN), images.new_tensor(_STD)
     return (images * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
+
+
+def _grey(rgb: Tensor) -> Tensor:
+    red, green, blue = _GREY
+    return red * rgb[:, :1] + green * rgb[:, 1:2] + blue * rgb[:, 2:]
 
 
 def _lab(rgb: Tensor) -> Tensor:
