@@ -185,6 +185,14 @@ class _Broken(Exception):
         self.reason = reason
 
 
+class _TooLate(Exception):
+    """Decoding began too late in the video for these frames."""
+
+    def __init__(self, frame_idxs: set[int]) -> None:
+        super().__init__(frame_idxs)
+        self.frame_idxs = frame_idxs
+
+
 class _Output:
     """Checks that a decoder gives every picture that it owes, and picks the wanted ones.
 
@@ -211,11 +219,8 @@ class _Output:
             self.due.discard(packet)
             if frame.is_corrupt:
                 raise _Broken(packet, _DAMAGED)
-            passed = {other for other in self.due if pts[other] < pts[packet]}
-            if passed and self._begun:
-                raise _Broken(min(passed), _DAMAGED)
-            # Before the first picture a decoder may leave out some that it cannot build yet.
-            self.due -= passed
+            if passed := {other for other in self.due if pts[other] < pts[packet]}:
+                self._leave_out(passed)
             self._begun = True
             if int(self._index.frame_idx[packet]) in self.wanted:
                 self._held.append((packet, frame))
@@ -224,9 +229,20 @@ class _Output:
                 yield int(self._index.frame_idx[sure]), _rgb(picture)
 
     def finish(self) -> None:
-        """Raises _Broken where pictures are still due and some have come."""
-        if self.due and self._begun:
-            raise _Broken(min(self.due), _DAMAGED)
+        """Raises where pictures are still due."""
+        if self.due:
+            self._leave_out(self.due)
+
+    def _leave_out(self, packets: set[int]) -> None:
+        """Before its first picture a decoder leaves out those that it cannot build yet.
+
+        After that it owes each; raises _TooLate or _Broken.
+        """
+        if self._begun:
+            raise _Broken(min(packets), _DAMAGED)
+        if late := {int(self._index.frame_idx[packet]) for packet in packets} & self.wanted:
+            raise _TooLate(late)
+        self.due -= packets
 
 
 class _Video:
@@ -276,25 +292,23 @@ class _Video:
         while runs:
             run = runs.pop(0)
             left = set(run.frame_idxs)
-            broken = None
             try:
                 for frame_idx, rgb in self._decode(run, threads):
                     left.remove(frame_idx)
                     yield frame_idx, rgb
-            except _Broken as caught:
-                broken = caught
-            if not left:
-                continue
-            if broken is not None and threads > 1:
-                runs, threads = self.index.runs(left, start=run.start) + runs, 1
-            elif broken is not None:
+            except _Broken as broken:
+                if threads > 1:
+                    runs, threads = self.index.runs(left, start=run.start) + runs, 1
+                    continue
                 gone = self._spoilt(left, broken.packet) or left
                 lost.update(dict.fromkeys(gone, broken.reason))
                 runs = self.index.runs(left - gone) + runs
-            elif (earlier := self.index.earlier_start(left, run.start)) is not None:
-                runs = self.index.runs(left, start=earlier) + runs
-            else:
-                lost.update(dict.fromkeys(left, "nothing that can be decoded comes before it"))
+            except _TooLate as late:
+                start = self.index.earlier_start(left, run.start)
+                if start is None:
+                    lost.update(dict.fromkeys(late.frame_idxs, "nothing before it can be decoded"))
+                    left -= late.frame_idxs
+                runs = self.index.runs(left, start=start) + runs
 
     def _spoilt(self, frame_idxs: set[int], packet: int) -> set[int]:
         """The frames that a broken packet takes with it.

@@ -84,3 +84,38 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def trim_with_edit_list(path: Path, *, ticks: int) -> Path:
+    """Make the (only) edit of an MP4 begin this much later: players show the rest alone."""
+    data = bytearray(path.read_bytes())
+    # type, version and flags, number of edits, duration, start in the media (each 4 bytes)
+    start = data.index(b"elst") + 16
+    earlier = int.from_bytes(data[start : start + 4])
+    data[start : start + 4] = (earlier + ticks).to_bytes(4)
+    path.write_bytes(data)
+    return path
+
+
+def truncate(path: Path, *, share: float) -> Path:
+    """Keep this share of a file's bytes."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def damage(path: Path, packet: int, *, keep: int = 40) -> Path:
+    """Overwrite a packet (in decode order) after its first `keep` bytes."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[packet].pos or 0, packets[packet].size
+    data = bytearray(path.read_bytes())
+    data[start + keep : start + size] = bytes([0xA5]) * (size - keep)
+    path.write_bytes(data)
+    return path
+
+
+def every_frame(path: Path) -> list[Rgb]:
+    """All frames that FFmpeg's decoder gives from beginning to end, in order."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
