@@ -37,6 +37,7 @@ Int: TypeAlias = NDArray[np.int64]
 Row: TypeAlias = dict[str, Any]
 BATCH_PAIRS = 64
 TOP = 5
+DEFAULT_BACKBONE = "dinov2"
 SIZES = ("official", "image")
 
 
@@ -48,7 +49,7 @@ def predict_split(
     run_name: str,
     checkpoint: Path | None = None,
     matcher: str | None = None,
-    backbone: str,
+    backbone: str | None = None,
     weights: Path | None = None,
     cached: bool = True,
     size: str = "official",
@@ -57,7 +58,8 @@ def predict_split(
 ) -> Path:
     """Predict a split by a checkpoint (ours or the authors') or by a baseline; returns the JSON.
 
-    `size`: masks at the official evaluator's size (long side 480) or at the kept image's. Raises
+    `size`: masks at the official evaluator's size (long side 480) or at the kept image's.
+    `backbone` is the checkpoint's own if not given. Raises
     DataError for a checkpoint of another direction or backbone, and for a stale cache.
     """
     if (checkpoint is None) == (matcher is None):
@@ -65,11 +67,11 @@ def predict_split(
     if size not in SIZES:
         raise SettingsError(f"size={size!r}; use {' or '.join(SIZES)}")
     dataset = load_dataset(root.require(), split=split, direction=direction)
+    chosen, backbone = load_matcher(checkpoint, matcher, direction=direction, backbone=backbone)
     if matcher is not None and matcher not in NEEDS_FEATURES:
         store: FeatureStore = MasksOnly(dataset.frames)
     else:
         store = open_store(dataset.frames, backbone=backbone, weights=weights, cached=cached)
-    chosen = load_matcher(checkpoint, matcher, direction=direction, backbone=backbone, store=store)
     rows = list(_rows(dataset, store, chosen, size, batch_pairs, run_name, quiet))
     folder = root.runs / component(run_name)
     absent = sum(row["proposal_idx"] is None for row in rows)
@@ -96,28 +98,26 @@ def load_matcher(
     matcher: str | None,
     *,
     direction: Direction | None,
-    backbone: str,
-    store: FeatureStore,
-) -> Matcher:
-    """A baseline by name, or the model of a checkpoint that fits the backbone's features."""
+    backbone: str | None,
+) -> tuple[Matcher, str]:
+    """A baseline by name or the model of a checkpoint, and the backbone whose features it takes.
+
+    DataError for a checkpoint of another direction or backbone.
+    """
     if checkpoint is None:
         if matcher is None or matcher not in BASELINES:
             raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
-        return BASELINES[matcher]
+        return BASELINES[matcher], backbone or DEFAULT_BACKBONE
     model = load_model(checkpoint, direction=direction)
     trained_on = model.config.backbone
-    if model.config.feature_width != store.width or trained_on != backbone:
+    if backbone is not None and trained_on != backbone:
         raise DataError(
             f"{checkpoint} was trained on {trained_on} features of {model.config.feature_width} "
-            f"channels, not on {backbone} ({store.width}); give --backbone {trained_on}"
+            f"channels, not on {backbone}; give --backbone {trained_on}"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return model_matcher(
-        model,
-        calibration=calibration_of(checkpoint),
-        device=device,
-        bf16=device.type == "cuda",
-    )
+    calibration, bf16 = calibration_of(checkpoint), device.type == "cuda"
+    return model_matcher(model, calibration=calibration, device=device, bf16=bf16), trained_on
 
 
 def calibration_of(checkpoint: Path) -> Calibration | None:
