@@ -42,14 +42,12 @@ def quarter_masks(masks: Tensor, h: int, w: int, patch_size: int) -> Tensor:
 def mask_weights(masks_quarter: Tensor, h: int, w: int) -> Tensor:
     """Masks on the quarter grid (N, q, r) → weights (N, h * w) of their mean; empty: zeros."""
     device = masks_quarter.device
-    up_rows, up_cols = (
-        _upsampling(masks_quarter.shape[1], h),
-        _upsampling(masks_quarter.shape[2], w),
-    )
+    up_rows = _upsampling(masks_quarter.shape[1], h, device)
+    up_cols = _upsampling(masks_quarter.shape[2], w, device)
     masks = masks_quarter.to(torch.float32)
     area = masks.sum(dim=(1, 2)).clamp(min=1.0)  # (N,)
-    narrow = masks @ up_cols.to(device)  # (N, q, w)
-    weights = up_rows.T.to(device) @ narrow  # (N, h, w)
+    narrow = masks @ up_cols  # (N, q, w)
+    weights = up_rows.T @ narrow  # (N, h, w)
     return (weights / area[:, None, None]).flatten(1)  # (N, h * w)
 
 
@@ -94,7 +92,9 @@ def descriptor_weights(
 
 def pool(weights: Tensor, tokens: Tensor) -> Tensor:
     """weights (..., N, h * w), tokens (..., C, h, w) → means (..., N, C), float32."""
-    return weights.float() @ tokens.float().flatten(-2).transpose(-1, -2)  # (..., N, C)
+    # A mean over thousands of tokens wants float32, whatever autocast is on.
+    with torch.autocast(tokens.device.type, enabled=False):
+        return weights.float() @ tokens.float().flatten(-2).transpose(-1, -2)  # (..., N, C)
 
 
 def pool_descriptors(weights: Tensor, tokens: Tensor) -> Tensor:
@@ -117,13 +117,13 @@ def _interval_weights(start: Tensor, stop: Tensor, n_cells: int, n_tokens: int) 
     cells = torch.arange(n_cells, device=start.device)
     inside = ((cells >= start[:, None]) & (cells < stop[:, None])).float()  # (N, n_cells)
     length = inside.sum(dim=1, keepdim=True).clamp(min=1.0)
-    return inside @ _upsampling(n_cells, n_tokens).to(start.device) / length  # (N, n_tokens)
+    return inside @ _upsampling(n_cells, n_tokens, start.device) / length  # (N, n_tokens)
 
 
 @cache
-def _upsampling(n_out: int, n_in: int) -> Tensor:
+def _upsampling(n_out: int, n_in: int, device: torch.device) -> Tensor:
     """The matrix (n_out, n_in) of bilinear interpolation along one axis, align_corners=False."""
-    basis = torch.eye(n_in)[:, None]  # (n_in, 1, n_in): each token alone
+    basis = torch.eye(n_in, device=device)[:, None]  # (n_in, 1, n_in): each token alone
     return (
         torch.nn.functional.interpolate(basis, size=n_out, mode="linear", align_corners=False)
         .squeeze(1)

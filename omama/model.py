@@ -107,7 +107,7 @@ class OMama(nn.Module):
         parts = self._project(descriptors.unflatten(-1, (2, -1)))  # (B, N, 2, W)
         context = self.CROSS_context_attn.attend(parts[:, :, 0], memory)  # (B, N, W)
         embedding = self.mlp(torch.cat([context, parts.flatten(2)], dim=-1))  # (B, N, W)
-        return F.normalize(embedding, dim=-1)
+        return F.normalize(embedding.float(), dim=-1)
 
     def visibility_logits(self, source: Tensor, dest: Tensor) -> Tensor:
         """Embeddings of sources and of their best candidates, (..., W) each → logits (..., 2).
@@ -146,8 +146,12 @@ class OMama(nn.Module):
 
 
 def cosine(source: Tensor, dest: Tensor, dest_valid: Tensor | None = None) -> Tensor:
-    """Unit embeddings (B, S, W), (B, N, W) → (B, S, N); -inf where `dest_valid` (B, N) is False."""
-    similarity = source @ dest.transpose(1, 2)  # (B, S, N)
+    """Unit embeddings (B, S, W), (B, N, W) → (B, S, N); -inf where `dest_valid` (B, N) is False.
+
+    In float32 even under autocast: bfloat16 tells cosines apart only by steps of 0.004.
+    """
+    with torch.autocast(source.device.type, enabled=False):
+        similarity = source.float() @ dest.float().transpose(1, 2)  # (B, S, N)
     if dest_valid is None:
         return similarity
     return similarity.masked_fill(~dest_valid[:, None], -torch.inf)

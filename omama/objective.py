@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from omama.config import TrainConfig
 from omama.losses import matching_loss
-from omama.model import OMama
+from omama.model import OMama, cosine
 from omama.samples import Bucket
 
 
@@ -36,8 +36,8 @@ def match(model: OMama, bucket: Bucket) -> Matches:
     """All objects of the bucket's source frames against all rows of its destination frames."""
     sources = model.embed_sources(bucket.sources.float(), bucket.dest_tokens.float())  # (G, S, W)
     dests = model.embed_candidates(bucket.dests.float(), bucket.source_tokens.float())  # (G, R, W)
-    table = sources @ dests.transpose(1, 2)  # (G, S, R)
-    similarity = table[bucket.group, bucket.source_row].float()  # (B, R)
+    table = cosine(sources, dests)  # (G, S, R)
+    similarity = table[bucket.group, bucket.source_row]  # (B, R)
     proposals = similarity.detach().masked_fill(~bucket.is_proposal[bucket.group], -torch.inf)
     best, best_row = proposals.max(dim=1)
     return Matches(

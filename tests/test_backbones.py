@@ -178,6 +178,17 @@ def test_bad_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
         build_backbone("rgb_grid", tmp_path / "short.pth")
 
 
+def test_a_hub_out_of_reach_asks_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(DataError, match=r"resnet50-dino could not be fetched \(.*give their file"):
+        build_backbone("resnet50-dino", layers=[1, 1, 1, 1])
+
+
 def test_images_that_are_no_multiple_of_the_patch_are_refused() -> None:
     with pytest.raises(DataError, match="multiples of 14, not 30x28"):
         build_backbone("rgb_grid")(torch.zeros(1, 3, 28, 30))

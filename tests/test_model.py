@@ -11,7 +11,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.vocab import Direction
 from omama.config import ModelConfig
 from omama.losses import matching_loss
-from omama.model import OMama, best_candidate
+from omama.model import OMama, best_candidate, cosine
 
 SMALL = ModelConfig(feature_width=12, width=12, heads=4, source_grid_hw=(2, 3), dest_grid_hw=(3, 3))
 
@@ -101,6 +101,16 @@ def test_padded_candidates_are_never_best_and_change_nothing() -> None:
         cut = model(source[:1], dest[:1, :3], *[t[:1] for t in tokens])
     assert padded[0, 3:].tolist() == [-np.inf, -np.inf]
     torch.testing.assert_close(padded[:1, :3], cut, atol=1e-6, rtol=0)
+
+
+def test_similarities_stay_float32_under_autocast() -> None:
+    model = small_model()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        embeddings = model.embed_sources(*small_inputs()[::3])
+        similarity = cosine(embeddings, embeddings)
+    assert embeddings.dtype == similarity.dtype == torch.float32
+    expected = embeddings.double() @ embeddings.double().transpose(1, 2)
+    torch.testing.assert_close(similarity.double(), expected, atol=1e-6, rtol=0)
 
 
 def test_other_grids_get_interpolated_positions() -> None:
