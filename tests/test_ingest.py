@@ -18,6 +18,7 @@ from small_release import (
     track,
     write_release,
 )
+from video_factory import write_video
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
@@ -223,6 +224,32 @@ def test_bad_masks_are_exclusions_of_their_take(tmp_path: Path, root: DatasetRoo
         ("a", EXO, 3000),
     ]
     assert "at 300" in rows[1]["reason"]  # from duration_sec: there is no video
+
+
+def test_the_video_says_where_it_ends_and_how_large_it_is(
+    tmp_path: Path, root: DatasetRoot
+) -> None:
+    relations = {"train": {"a": plain_take(), "b": plain_take(), "c": plain_take()}}
+    release = write_release(tmp_path / "release", relations)
+    video = release.video("name of a", EGO)
+    video.parent.mkdir(parents=True)
+    write_video(video, 31, height=160, width=160)
+    small = release.video("name of b", EXO, short_side=448)
+    small.parent.mkdir(parents=True)
+    write_video(small, 20, height=180, width=320)
+    unreadable = release.video("name of c", EGO)
+    unreadable.parent.mkdir(parents=True)
+    unreadable.write_bytes(b"not a video")
+    ingest(root, release)
+    rows = read_manifest(root, "exclusions").to_pylist()
+    assert [(row["take_uid"], row["camera"], row["frame_idx"]) for row in rows] == [
+        ("a", EGO, 60),
+        ("b", EXO, 30),
+    ]
+    assert [row["reason"] for row in rows] == [
+        "frame beyond the video's end, at 31",
+        "frame beyond the video's end, at 20",
+    ]
 
 
 def test_choosing_takes_and_scenarios(tmp_path: Path, root: DatasetRoot) -> None:
