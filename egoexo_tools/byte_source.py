@@ -10,6 +10,7 @@ import io
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -81,7 +82,9 @@ class HttpFile:
         self._etag: str | None = None
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=20, read=60),
-            retries=urllib3.Retry(4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503)),
+            retries=urllib3.Retry(
+                4, connect=1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503)
+            ),
         )
         self._head = self._get(0, _FIRST_READ)
 
@@ -193,11 +196,32 @@ class Box(NamedTuple):
     end: int
 
 
-def mp4_boxes(source: ByteSource) -> list[Box]:
-    """The file's top-level boxes in order; empty where the file is no MP4.
+@dataclass(frozen=True)
+class Mp4Index:
+    """An MP4 file without its pictures."""
 
-    The last box may end beyond a truncated file.
-    """
+    boxes: tuple[Box, ...]
+    """The top-level boxes in order; the last may end beyond a truncated file."""
+    parts: tuple[bytes, ...]
+    """For each box its bytes, or of pictures and padding the header alone."""
+
+    @property
+    def holds_packets(self) -> bool:
+        """Whether the list of packets, or the first part of it, is there."""
+        return any(box.kind == b"moov" for box in self.boxes)
+
+
+def read_mp4_index(source: ByteSource) -> Mp4Index | None:
+    """The index of an MP4 or MOV file; None where the file is none."""
+    boxes = _boxes(source)
+    if not boxes:
+        return None
+    ends = (box.content if box.kind in _PAYLOADS else box.end for box in boxes)
+    parts = (source.read(box.start, end - box.start) for box, end in zip(boxes, ends, strict=True))
+    return Mp4Index(tuple(boxes), tuple(parts))
+
+
+def _boxes(source: ByteSource) -> list[Box]:
     boxes: list[Box] = []
     start = 0
     while start + 8 <= source.size and len(boxes) < _MOST_BOXES:
@@ -222,14 +246,11 @@ class IndexView(io.RawIOBase):
     As long as the file says that it is: a truncated file's index still lists every packet.
     """
 
-    def __init__(self, source: ByteSource, boxes: Sequence[Box]) -> None:
-        self._length = max(box.end for box in boxes)
+    def __init__(self, index: Mp4Index) -> None:
+        self._length = index.boxes[-1].end
         self._position = 0
-        self._starts = [box.start for box in boxes]
-        self._parts = [
-            source.read(box.start, (box.content if box.kind in _PAYLOADS else box.end) - box.start)
-            for box in boxes
-        ]
+        self._starts = [box.start for box in index.boxes]
+        self._parts = index.parts
 
     def read(self, size: int = -1) -> bytes:
         room = self._length - self._position

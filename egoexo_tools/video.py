@@ -28,8 +28,8 @@ from egoexo_tools.byte_source import (
     ByteSource,
     IndexView,
     is_url,
-    mp4_boxes,
     open_source,
+    read_mp4_index,
     read_pieces,
 )
 from egoexo_tools.errors import DataError
@@ -251,8 +251,8 @@ class _Video:
     def __init__(self, source: ByteSource, threads: int) -> None:
         self.source = source
         self._threads = threads
-        self._boxes = mp4_boxes(source)
-        if self._boxes and not any(box.kind == b"moov" for box in self._boxes):
+        self._mp4 = read_mp4_index(source)
+        if self._mp4 is not None and not self._mp4.holds_packets:
             raise DataError(
                 f"{source.name} has no index (no moov box): it is {_UNFINISHED}; download it again"
             )
@@ -389,9 +389,8 @@ class _Video:
 
     def _demuxer(self) -> tuple[InputContainer, av.VideoStream]:
         """A new container and its video stream."""
-        if self._boxes:
-            view = IndexView(self.source, self._boxes)
-            container = av.open(view, "r", options=_INDEX_OPTIONS)
+        if self._mp4 is not None:
+            container = av.open(IndexView(self._mp4), "r", options=_INDEX_OPTIONS)
         elif is_url(self.source.name):
             raise DataError(
                 f"{self.source.name} is no MP4 file; only those are read by URL, download it first"
@@ -413,7 +412,7 @@ class _Video:
             raise DataError(f"{self.source.name} lists no frames with presentation times")
         position, size, pts, is_key, is_shown = zip(*packets, strict=True)
         return PacketIndex.build(
-            position=position if self._boxes else [-1] * len(packets),
+            position=position if self._mp4 else [-1] * len(packets),
             size=size,
             pts=cast(tuple[int, ...], pts),
             is_key=is_key,
@@ -423,7 +422,7 @@ class _Video:
     def _packets(self, run: Run) -> Iterator[bytes]:
         """The bytes of a run's packets, in decode order."""
         packets = slice(run.start, run.stop)
-        if self._boxes:
+        if self._mp4:
             positions = self.index.position[packets].tolist()
             yield from read_pieces(self.source, positions, self.index.size[packets].tolist())
             return

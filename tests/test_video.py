@@ -33,7 +33,7 @@ ONE = 65536
 """1 in a display matrix."""
 
 KINDS = {
-    "no B-frames": {},
+    "no B-frames": {"options": {"g": "20"}},
     "B-frames": {"options": MEDIUM},
     "open groups": {"options": {**MEDIUM, "x264-params": "open-gop=1:scenecut=0"}},
     "intra refresh": {"options": {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}},
@@ -97,7 +97,7 @@ def test_a_frame_alone_is_the_one_of_a_whole_decode(videos: Any, kind: str) -> N
 def test_info(videos: Any) -> None:
     info = probe(videos("portrait"))
     assert (info.frames, info.frames_present, info.height, info.width) == (70, 70, 240, 176)
-    assert (info.codec, info.fps) == ("h264", 30)
+    assert (info.codec, info.fps) == ("h264", pytest.approx(30, abs=0.01))
     assert probe(videos("29.97")).fps == pytest.approx(29.97, abs=0.01)
     assert probe(videos("HEVC")).codec == "hevc"
 
@@ -230,19 +230,34 @@ def test_a_truncated_video_without_its_index(tmp_path: Path) -> None:
         next(read_frames(path, [0]))
 
 
-@pytest.mark.parametrize("keep", [0, 6, 40])
+# Entropy coding without checksums lets some damage pass as another valid picture: no decoder can
+# tell. These are cases that one can.
+@pytest.mark.parametrize(
+    ("kind", "packet", "keep"),
+    [
+        ("no B-frames", 24, 0),
+        ("B-frames", 24, 0),  # a frame that others refer to
+        ("B-frames", 24, 6),
+        ("B-frames", 24, 40),
+        ("B-frames", 26, 0),  # one that none refers to
+        ("open groups", 20, 0),  # the keyframe
+        ("open groups", 24, 0),
+        ("open groups", 39, 0),
+        ("HEVC", 29, 0),
+        ("HEVC", 29, 6),
+        ("HEVC, open groups", 21, 0),
+    ],
+)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", ["no B-frames", "B-frames", "open groups", "HEVC"])
 def test_damage_spreads_to_no_frame_that_is_given(
-    tmp_path: Path, kind: str, threads: int, keep: int
+    tmp_path: Path, kind: str, packet: int, keep: int, threads: int
 ) -> None:
-    options = {**KINDS[kind], "height": 240, "width": 320}
-    path = write_video(tmp_path / "video.mp4", FRAMES, **options)
+    path = write_video(tmp_path / "video.mp4", FRAMES, **KINDS[kind])
     expected = every_frame(path)
-    damage(path, 24, keep=keep)
+    damage(path, packet, keep=keep)
     got, reasons = split(path, FRAMES, threads=threads)
     assert sorted([*got, *reasons]) == list(range(FRAMES))
-    assert reasons and len(reasons) <= 24  # at most a group and the next one's leading frames
+    assert 1 <= len(reasons) <= 24  # at most a group and the next one's leading frames
     assert all("damaged" in reason for reason in reasons.values())
     for frame_idx, rgb in got.items():
         np.testing.assert_array_equal(rgb, expected[frame_idx])
@@ -319,15 +334,15 @@ def served(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("movflags", ["faststart", "", "frag_keyframe+empty_moov"])
-def test_a_url_costs_the_groups_that_are_needed(tmp_path: Path, served: str, movflags: str) -> None:
+@pytest.mark.parametrize("kind", ["faststart", "B-frames", "fragments"])
+def test_a_url_costs_the_groups_that_are_needed(tmp_path: Path, served: str, kind: str) -> None:
     path = write_video(
         tmp_path / "video.mp4",
         120,
-        height=480,
-        width=640,
+        height=240,
+        width=320,
         options={**MEDIUM, "preset": "ultrafast", "crf": "8"},
-        container_options={"movflags": movflags},
+        container_options=KINDS[kind].get("container_options"),
     )
     report = ReadReport()
     url = f"{served}/video.mp4?signature=secret"

@@ -26,7 +26,7 @@ def picture(number: int, *, height: int, width: int) -> Rgb:
     rgb = np.empty((height, width, 3), np.uint8)
     rgb[..., 0] = 60 + (rows // 4 + number) % 64
     rgb[..., 1] = 60 + (columns // 4 + 2 * number) % 64
-    rgb[..., 2] = 90
+    rgb[..., 2] = np.random.default_rng(number).integers(60, 90, (height, width))
     for digit in range(DIGITS):
         rgb[:SQUARE, digit * SQUARE : (digit + 1) * SQUARE] = 255 * (number >> digit & 1)
     return rgb
@@ -75,7 +75,9 @@ def write_video(
                 picture(number, height=height, width=width), format="rgb24"
             )
             if colour is not None:
-                frame = frame.reformat(format="yuv420p", dst_colorspace=colour[0])
+                frame = frame.reformat(
+                    format="yuv420p", dst_colorspace=colour[0], dst_color_range=colour[1]
+                )
                 frame.colorspace, frame.color_range = colour
             if pts is None:
                 frame.pts, frame.time_base = number, 1 / rate
@@ -104,13 +106,14 @@ def truncate(path: Path, *, share: float) -> Path:
     return path
 
 
-def damage(path: Path, packet: int, *, keep: int = 40) -> Path:
-    """Overwrite a packet (in decode order) after its first `keep` bytes."""
+def damage(path: Path, packet: int, *, keep: int) -> Path:
+    """Overwrite the middle of a packet (in decode order), from byte `keep` on."""
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         start, size = packets[packet].pos or 0, packets[packet].size
     data = bytearray(path.read_bytes())
-    data[start + keep : start + size] = bytes([0xA5]) * (size - keep)
+    end = keep + (size - keep) // 2
+    data[start + keep : start + end] = np.random.default_rng(packet).bytes(end - keep)
     path.write_bytes(data)
     return path
 
