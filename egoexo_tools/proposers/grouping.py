@@ -130,6 +130,15 @@ def outlines(pixels: Superpixels, members: Bools) -> Outlines:
     return Outlines(measures[0], measures[1], measures[2])
 
 
+def box_areas(pixels: Superpixels, members: Bools) -> Floats:
+    """(R,) pixels in the bounding box of each region; a region has one super-pixel at least."""
+    far = np.iinfo(np.int32).max
+    first = [np.where(members, pixels.boxes[:, axis], far).min(axis=1) for axis in (0, 1)]
+    last = [np.where(members, pixels.boxes[:, axis], -1).max(axis=1) for axis in (2, 3)]
+    sides = np.stack(last) - np.stack(first) + 1
+    return np.asarray(sides.prod(axis=0), np.float32)
+
+
 def suppress(overlaps: Floats, *, threshold: float, limit: int) -> Ints:
     """Indices kept by non-maximum suppression of regions in falling order of score.
 
