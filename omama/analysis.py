@@ -13,12 +13,12 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from omama.metrics import CONFIDENCE_THRESHOLD, balanced_accuracy
+from omama.metrics import CONFIDENCE_THRESHOLD, METRICS, balanced_accuracy
 
 Float: TypeAlias = NDArray[np.float64]
 Json: TypeAlias = dict[str, Any]
 
-METRIC_NAMES = ("iou", "contour_accuracy", "location_error")
+METRIC_NAMES = tuple(METRICS)
 DRAWS = 2_000
 SEED = 0
 LEVEL = 0.95
@@ -84,20 +84,35 @@ def bootstrap_mean(values: "pd.Series[float]", takes: "pd.Series[str]") -> list[
 
 
 def _bootstrap_visibility(frame: pd.DataFrame) -> list[float] | None:
-    visible, said = frame["visible"].astype(bool), frame["predicted_visible"].astype(bool)
-    if visible.all() or not visible.any():
-        chosen = frame[visible] if visible.all() else frame
-        right = (chosen["predicted_visible"] == chosen["visible"]).astype(float)
-        return bootstrap_mean(right, chosen["take_uid"])
-    counts = pd.DataFrame(
-        {"tp": visible & said, "p": visible, "tn": ~visible & ~said, "n": ~visible}
-    ).groupby(frame["take_uid"].to_numpy())
-    sums = {name: _drawn(values.to_numpy(float)) for name, values in counts.sum().items()}
-    if sums["p"] is None:
+    drawn = visibility_draws(frame)
+    return None if drawn is None else _percentiles(drawn[np.isfinite(drawn)])
+
+
+def bootstrap_gain(frame_a: pd.DataFrame, frame_b: pd.DataFrame) -> list[float] | None:
+    """Interval of the visibility accuracy of B minus that of A, on the same samples."""
+    a, b = visibility_draws(frame_a), visibility_draws(frame_b)
+    if a is None or b is None:
         return None
-    with np.errstate(invalid="ignore"):
-        accuracy = (sums["tp"] / sums["p"] + sums["tn"] / sums["n"]) / 2
-    return _percentiles(accuracy[np.isfinite(accuracy)])
+    return _percentiles((b - a)[np.isfinite(b - a)])
+
+
+def visibility_draws(frame: pd.DataFrame) -> Float | None:
+    """Balanced accuracy of each draw of takes, (DRAWS,); None with fewer than two takes.
+
+    NaN for a draw without one of the classes that the samples have: it measures something else.
+    """
+    visible, said = frame["visible"].astype(bool), frame["predicted_visible"].astype(bool)
+    right = said == visible
+    recalls = []
+    for chosen in (visible, ~visible):
+        counts = pd.DataFrame({"right": right & chosen, "all": chosen})
+        sums = counts.groupby(frame["take_uid"].to_numpy()).sum()
+        hits, total = (_drawn(sums[name].to_numpy(np.float64)) for name in ("right", "all"))
+        if total is None:
+            return None
+        if chosen.any():
+            recalls.append(np.where(total > 0, hits / np.maximum(total, 1), np.nan))
+    return np.asarray(np.mean(recalls, axis=0), np.float64)
 
 
 def _drawn(per_take: NDArray[Any]) -> Any:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -17,7 +16,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_tables
 from egoexo_tools.masks import MaskRle
-from omama.analysis import METRIC_NAMES, bootstrap_mean, mean_scores, size_names
+from omama.analysis import METRIC_NAMES, bootstrap_gain, bootstrap_mean, mean_scores, size_names
 from omama.pictures import (
     PREDICTION,
     SOURCE,
@@ -192,28 +191,13 @@ def _difference(pairs: pd.DataFrame, name: str) -> Json:
 
 
 def _visibility(pairs: pd.DataFrame) -> Json:
-    """Balanced accuracy of each; the interval is of the plain difference in being right."""
-    runs = {}
+    """Balanced accuracy of each run, and the difference with its interval."""
+    frames = []
     for key in ("a", "b"):
         columns = {f"{name}_{key}": name for name in (*METRIC_NAMES, "predicted_visible")}
-        frame = pairs.rename(columns={**columns, "visible_a": "visible"})
-        runs[key] = mean_scores(frame)["visibility_accuracy"]
-    right = {key: pairs[f"predicted_visible_{key}"] == pairs["visible_a"] for key in ("a", "b")}
-    weights = _class_weights(pairs["visible_a"].to_numpy(bool))
-    gain = (right["b"].astype(float) - right["a"].astype(float)) * weights
-    return {
-        **runs,
-        "difference": runs["b"] - runs["a"],
-        "interval": bootstrap_mean(gain, pairs["take_uid"]),
-    }
-
-
-def _class_weights(visible: "np.ndarray[Any, np.dtype[np.bool_]]") -> Any:
-    """Weights that make a mean over samples the mean over the classes."""
-    share = visible.mean()
-    if share in (0.0, 1.0):
-        return np.ones(len(visible))
-    return np.where(visible, 0.5 / share, 0.5 / (1 - share))
+        frames.append(pairs.rename(columns={**columns, "visible_a": "visible"}))
+    a, b = (mean_scores(frame)["visibility_accuracy"] for frame in frames)
+    return {"a": a, "b": b, "difference": b - a, "interval": bootstrap_gain(*frames)}
 
 
 def _by_group(pairs: pd.DataFrame, group: str) -> list[Json]:

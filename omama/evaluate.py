@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from egoexo_tools.errors import DataError
+from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.executors import available_cores
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_table
@@ -94,6 +94,8 @@ def evaluate(
     Raises DataError with the list of what does not fit, unless `partial`: then what fits is
     scored and the summary's `coverage` tells how much.
     """
+    if protocol not in list(Protocol):
+        raise SettingsError(f"{protocol!r} is no protocol; use {', '.join(Protocol)}")
     truth = read_ground_truth(ground_truth)
     predicted = read_predictions(predictions, direction=direction or truth.direction)
     if truth.direction not in {None, predicted.direction}:

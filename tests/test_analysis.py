@@ -81,6 +81,21 @@ def test_the_bootstrap_draws_takes() -> None:
     assert wide[1] - wide[0] > 3 * (drawn[1] - drawn[0])
 
 
+def test_the_interval_of_visibility_accuracy() -> None:
+    rows = []
+    for take in range(12):
+        rows += [row(f"t{take}", i, 0.5, predicted_visible=i > take % 3) for i in range(6)]
+        rows += [row(f"t{take}", 9, None, predicted_visible=take % 2 == 0)]
+    frame = frame_of(*rows)
+    low, high = analysis.intervals(frame)["visibility_accuracy"]
+    accuracy = analysis.mean_scores(frame)["visibility_accuracy"]
+    assert 0.4 < low < accuracy < high < 0.9
+    assert analysis.bootstrap_gain(frame, frame) == [0.0, 0.0]
+    perfect = frame.assign(predicted_visible=frame["visible"])
+    gain = analysis.bootstrap_gain(frame, perfect)
+    assert gain == [pytest.approx(1 - high), pytest.approx(1 - low)]
+
+
 def test_no_interval_of_one_take() -> None:
     assert analysis.bootstrap_mean(pd.Series([0.1, 0.9]), pd.Series(["a", "a"])) is None
 

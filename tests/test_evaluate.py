@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import reference
@@ -16,9 +17,10 @@ from tiny_root import EGO, make_tiny_root
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_manifest, read_tables, write_table
+from egoexo_tools.manifests import SCHEMAS, read_manifest, read_tables, write_table
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
+from omama import metrics
 from omama.cli import main
 from omama.evaluate import Evaluation, evaluate, evaluate_run
 from omama.ground_truth import write_ground_truth
@@ -374,6 +376,26 @@ def test_a_run_is_scored_into_its_folder(root: DatasetRoot, truth: Path) -> None
     scores = read_tables([folder / "scores.parquet"], "scores")
     assert scores.num_rows == 6
     assert json.loads((folder / "summary_omama.json").read_text())["protocol"] == "omama"
+
+
+def test_a_new_metric_is_an_entry_and_a_column(
+    truth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dice(predicted: Any, true: Any) -> float:
+        return float(2 * (predicted & true).sum() / (predicted.sum() + true.sum()))
+
+    monkeypatch.setitem(dict_of(metrics.METRICS), "dice", dice)
+    schema = SCHEMAS["scores"].append(pa.field("dice", pa.float64()))
+    monkeypatch.setitem(dict_of(SCHEMAS), "scores", schema)
+    path = save(shifted_predictions(truth, shift=9), tmp_path / "p.json")
+    for row in evaluate(truth, path, protocol="official").scores.to_pylist():
+        expected = None if row["iou"] is None else 2 * row["iou"] / (1 + row["iou"])
+        assert row["dice"] == pytest.approx(expected, abs=1e-6)
+
+
+def dict_of(mapping: Any) -> dict[str, Any]:
+    assert isinstance(mapping, dict)
+    return mapping
 
 
 def test_portrait_images(tmp_path: Path) -> None:
