@@ -11,6 +11,7 @@ that does not fit is refused by name.
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -230,7 +231,8 @@ def _half(values: Tensor, frames: FrameTable, frame: int) -> NDArray[np.float16]
 
 def _open_array(path: Path, size: tuple[int, ...]) -> Any:
     if not all(size):  # nothing to map
-        np.save(path.open("wb"), np.zeros(size, np.float16))
+        with path.open("wb") as file:
+            np.save(file, np.zeros(size, np.float16))
         return np.zeros(size, np.float16)
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=size)
 
@@ -304,10 +306,10 @@ def _open_part(frames: FrameTable, key: FeatureKey, camera: Camera, hashes: "_Ha
     if not (folder / "index.npz").is_file():
         raise DataError(f"there are no cached features {key.name} of {name}; {again} first")
     try:
-        with np.load(folder / "index.npz") as file:
+        with (folder / "index.npz").open("rb") as opened, np.load(opened) as file:
             index = {entry: file[entry] for entry in file.files}
         arrays = [np.load(folder / f"{array}.npy", mmap_mode="r") for array in _ARRAYS]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"the cached features in {folder} are damaged; {again}") from error
     if str(index["inputs"]) != hashes.of(camera):
         raise DataError(

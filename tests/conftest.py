@@ -1,11 +1,12 @@
 """Fixtures that several test modules use."""
 
 import fcntl
+import shutil
 from pathlib import Path
 
 import pytest
 
-from egoexo_tools.layout import Release
+from egoexo_tools.layout import DatasetRoot, Release
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -49,3 +50,25 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Re
     with (shared / "tiny_release.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return synthesize(shared / "tiny_release", options, quiet=True, workers=1)
+
+
+@pytest.fixture(scope="session")
+def featured_root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
+    """The tiny root of squares with cached `rgb_grid` features; copy it before changing it."""
+    import torch
+    from tiny_root import make_tiny_root
+
+    from egoexo_tools.stage import RunOptions
+    from omama.feature_cache import run_features
+
+    torch.set_num_threads(1)  # the pictures are tiny: more threads only wait for each other
+    root = make_tiny_root(tmp_path_factory.mktemp("featured") / "root")
+    run_features(root, backbone="rgb_grid", run=RunOptions(executor="inline", quiet=True)).check()
+    return root
+
+
+@pytest.fixture
+def own_root(featured_root: DatasetRoot, tmp_path: Path) -> DatasetRoot:
+    """A copy of `featured_root` that a test may change."""
+    shutil.copytree(featured_root.path, tmp_path / "root")
+    return type(featured_root)(tmp_path / "root")

@@ -1,0 +1,95 @@
+"""Cached features: equal to those made on the fly, and refused by name when they are stale."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from tiny_root import EGO, TAKES
+
+from egoexo_tools.errors import DataError, StageFailed
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.stage import RunOptions
+from egoexo_tools.vocab import Direction, Split
+from omama.config import ModelConfig
+from omama.data import load_dataset
+from omama.feature_cache import run_features
+from omama.loading import load_batches, open_store
+from omama.matchers import by_descriptor
+from omama.model import OMama
+from omama.objective import match
+from omama.samples import Bucket
+from omama.schedule import frame_order
+
+FIRST = next(iter(TAKES))
+INLINE = RunOptions(executor="inline", quiet=True)
+
+
+def scores(
+    root: DatasetRoot, backbone: str, *, cached: bool, matcher: Callable[[Bucket], torch.Tensor]
+) -> torch.Tensor:
+    data = load_dataset(root, split=Split.TRAIN, direction=Direction.EXO2EGO)
+    store = open_store(data.frames, backbone=backbone, weights=None, cached=cached)
+    batches = frame_order(data.pairs, batch_size=100)
+    (buckets,) = list(load_batches(data.frames, data.pairs, batches, store))
+    (bucket,) = buckets
+    return matcher(bucket).masked_fill(~bucket.is_proposal[bucket.group], -1.0)
+
+
+def test_cached_and_live_features_agree(own_root: DatasetRoot) -> None:
+    run_features(own_root, backbone="classical", run=INLINE).check()
+    torch.manual_seed(0)
+    config = ModelConfig("exo2ego", "classical", 128, 32, source_grid_hw=(10, 16))
+    model = OMama(config).eval()
+    for matcher in (lambda b: match(model, b).similarity, lambda b: by_descriptor(b).similarity):
+        with torch.no_grad():
+            live = scores(own_root, "classical", cached=False, matcher=matcher)
+            cached = scores(own_root, "classical", cached=True, matcher=matcher)
+        assert (live - cached).abs().max() < 1e-3
+        assert torch.equal(live.argmax(dim=1), cached.argmax(dim=1))
+
+
+def test_a_second_run_has_nothing_to_do_and_backbones_lie_side_by_side(
+    own_root: DatasetRoot,
+) -> None:
+    again = run_features(own_root, backbone="rgb_grid", run=INLINE)
+    assert (again.done, again.skipped) == (0, 9)
+    other = run_features(own_root, backbone="classical", run=INLINE)
+    assert (other.done, other.counts["frames"]) == (9, 36)
+    assert len(list((own_root.path / "features").iterdir())) == 2
+
+
+def test_features_older_than_the_proposals_are_refused_by_name(own_root: DatasetRoot) -> None:
+    unit = f"{FIRST}.{EGO}"
+    rows = read_manifest(own_root, "proposals", units=[unit]).to_pylist()
+    write_manifest(own_root, "proposals", unit, rows[:-1])
+    with pytest.raises(DataError, match=rf"rgb_grid-\w+ of {unit} are older than its frames"):
+        scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.ious)
+    redone = run_features(own_root, backbone="rgb_grid", run=INLINE)
+    assert (redone.done, redone.skipped) == (1, 8)
+    scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.ious)
+
+
+def test_missing_and_damaged_features_are_refused_by_name(own_root: DatasetRoot) -> None:
+    with pytest.raises(DataError, match="no cached features classical.*--backbone classical"):
+        scores(own_root, "classical", cached=True, matcher=lambda b: b.ious)
+    (index,) = own_root.path.glob(f"features/*/{FIRST}.cam01/index.npz")
+    index.write_bytes(index.read_bytes()[:100])
+    with pytest.raises(DataError, match="cam01 are damaged"):
+        scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.ious)
+
+
+def test_a_missing_picture_fails_its_unit_alone(own_root: DatasetRoot) -> None:
+    own_root.frame(FIRST, EGO, 30).unlink()
+    summary = run_features(own_root, backbone="classical", run=INLINE)
+    assert summary.done == 8
+    with pytest.raises(StageFailed, match="30.jpg is missing or no picture"):
+        summary.check()
+    assert not list(own_root.path.glob(f"features/classical*/{FIRST}.{EGO}/*"))
+
+
+def test_tokens_are_the_mean_colours_in_float16(featured_root: DatasetRoot) -> None:
+    (tokens,) = featured_root.path.glob(f"features/*/{FIRST}.cam01/tokens.npy")
+    array = np.load(tokens, mmap_mode="r")
+    assert (array.dtype, array.shape) == (np.float16, (4, 3, 10, 16))

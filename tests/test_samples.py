@@ -1,0 +1,102 @@
+"""Candidates of a training sample, and batches that share work between pairs."""
+
+import numpy as np
+import pytest
+import torch
+
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.vocab import Direction, Split
+from omama.config import ModelConfig
+from omama.data import load_dataset
+from omama.frame_features import FrameFeatures
+from omama.frame_shape import FrameShape
+from omama.loading import open_store
+from omama.model import OMama
+from omama.objective import match
+from omama.samples import FAR, NEAR, NEVER, Draw, draw_candidates, frame_ranks, make_buckets
+from omama.schedule import frames_of
+
+N = NEVER
+
+
+def drawn(ranks: list[int], truth: int, count: int, first: int = 2) -> list[list[int]]:
+    """The candidates of 200 draws of one sample, padding left out."""
+    rng = np.random.default_rng(0)
+    table = np.repeat(np.array([ranks], np.int8), 200, axis=0)
+    rows, valid = draw_candidates(rng, table, np.full(200, truth), np.full(200, first), count)
+    return [row[keep].tolist() for row, keep in zip(rows, valid, strict=True)]
+
+
+def test_neighbours_come_before_the_others() -> None:
+    #        proposal 0    1     2    3    4
+    draws = drawn([FAR, NEAR, NEVER, NEAR, FAR], truth=1, count=4)
+    assert all(draw[0] == 1 and set(draw[1:3]) == {3, 5} for draw in draws)
+    assert {draw[3] for draw in draws} == {2, 6}
+
+
+def test_more_neighbours_than_wanted_are_drawn_at_random() -> None:
+    draws = drawn([NEAR, NEAR, NEAR, FAR], truth=0, count=3)
+    assert {tuple(sorted(draw[1:])) for draw in draws} == {(2, 3), (2, 4), (3, 4)}
+
+
+def test_an_absent_object_has_no_positive() -> None:
+    draws = drawn([FAR, FAR, FAR], truth=-1, count=2)
+    assert {tuple(sorted(draw)) for draw in draws} == {(2, 3), (2, 4), (3, 4)}
+
+
+def test_too_few_proposals_are_padded() -> None:
+    assert drawn([NEAR, NEVER], truth=1, count=5)[0] == [1, 2]
+    rows, valid = draw_candidates(
+        np.random.default_rng(0), np.zeros((1, 0), np.int8), np.array([0]), np.array([1]), 3
+    )
+    assert valid.tolist() == [[True, False, False]] and rows[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        (Draw(32, 0.5, False), [NEVER, NEAR, NEVER, FAR]),
+        (Draw(32, None, False), [NEVER, NEAR, NEAR, FAR]),
+        (Draw(32, 0.5, True), [NEAR, NEAR, NEAR, FAR]),
+    ],
+)
+def test_ranks_of_proposals(draw: Draw, expected: list[int]) -> None:
+    shape = FrameShape(
+        ious=np.array([[0.9, 0.1, 0.6, 0.0]], np.float32),
+        best=np.array([0]),
+        near=np.array([[False, True, True, False]]),
+    )
+    empty = torch.zeros(0)
+    ranks = frame_ranks(FrameFeatures(empty, empty, empty, shape), draw)
+    assert ranks.tolist() == [expected, [FAR] * 4]
+
+
+def test_a_batch_says_what_each_pair_alone_says(featured_root: DatasetRoot) -> None:
+    data = load_dataset(featured_root, split=Split.TRAIN, direction=Direction.EGO2EXO)
+    store = open_store(data.frames, backbone="rgb_grid", weights=None, cached=True)
+    torch.manual_seed(0)
+    config = ModelConfig(
+        "ego2exo", "rgb_grid", 3, 16, source_grid_hw=(10, 10), dest_grid_hw=(10, 16)
+    )
+    model = OMama(config).eval()
+    batch = np.arange(len(data.pairs))[::-1].copy()
+    frames = frames_of(data.pairs, batch)
+    features = dict(zip(frames.tolist(), store.finish(store.read(frames)), strict=True))
+    (bucket,) = make_buckets(data.frames, data.pairs, batch, features)
+    matches = match(model, bucket)
+    for i, pair in enumerate(bucket.pair.tolist()):
+        source = features[int(data.pairs.source_frame[pair])]
+        dest = features[int(data.pairs.dest_frame[pair])]
+        row = data.pairs.source_mask[pair] - data.frames.masks.start[data.pairs.source_frame[pair]]
+        alone = model(
+            source.masks[row][None, None].float(),
+            dest.proposals[None].float(),
+            source.tokens[None].float(),
+            dest.tokens[None].float(),
+        )[0]
+        first = len(dest.masks)
+        together = matches.similarity[i, first : first + alone.numel()]
+        assert torch.allclose(together, alone, atol=1e-5)
+        assert int(matches.best_row[i]) == first + int(alone.argmax())
+        if data.pairs.dest_mask[pair] >= 0:
+            assert float(bucket.ious[i].max()) == 1.0  # the tiny root proposes every object
