@@ -240,7 +240,7 @@ def _check_masks(rows: _Rows) -> pa.StringArray:
     ]
     data, offsets, unpacking = lzstring.decompress_many(texts)
     if data.size > _MAX_TAKE_BYTES:
-        raise DataError(f"its masks unpack to {data.size:,} bytes, which no real take needs")
+        raise DataError(f"its masks unpack to {data.size:,} characters, which no real take needs")
     areas, boxes, problems = masks.measure(
         data, offsets, rows.heights[rows.visible], rows.widths[rows.visible]
     )

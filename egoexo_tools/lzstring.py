@@ -23,13 +23,15 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Int: TypeAlias = NDArray[np.int64]
 
 MAX_CHARS = 1 << 26
-"""The longest answer: more than the run lengths of any mask, less than what fills a memory."""
+"""The longest answer to a single text."""
+MAX_CHARS_EACH, MAX_CHARS_IN_ALL = 1 << 22, 1 << 31
+"""Of many: 4 million are 200 times the run lengths of a large real mask."""
 
 OK, FULL, EMPTY, CUT_OFF, BAD_CHARACTER, BAD_CODE, BAD_LITERAL = range(7)
 """How a text ended; PROBLEMS has the words. FULL: the output buffer was too small."""
 PROBLEMS = (
     "",
-    f"it unpacks to more than {MAX_CHARS:,} characters",
+    "it unpacks to more characters than any mask has",
     "it is empty",
     "it is cut off",
     "it holds a character outside A-Z a-z 0-9 + - $",
@@ -74,7 +76,8 @@ def decompress_many(texts: Sequence[str]) -> tuple[Bytes, Int, Bytes]:
     """Unpack many texts whose content is ASCII (run lengths of masks) in one call.
 
     Returns the answers one after the other as bytes, their offsets (n + 1,) and a problem (n,)
-    each; the answer of a text with a problem is empty.
+    each; the answer of a text with a problem is empty. Raises DataError where all answers
+    together are longer than MAX_CHARS_IN_ALL.
     """
     data = _latin("".join(texts))
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -85,9 +88,11 @@ def decompress_many(texts: Sequence[str]) -> tuple[Bytes, Int, Bytes]:
     out = np.empty(2 * data.size + 64, np.uint8)
     done = 0
     while True:
-        done = _unpack_many(data, ends, done, out, offsets, problems, workspace, MAX_CHARS)
+        done = _unpack_many(data, ends, done, out, offsets, problems, workspace, MAX_CHARS_EACH)
         if done == lengths.size:
             return out[: offsets[-1]], offsets, problems
+        if out.size >= MAX_CHARS_IN_ALL:
+            raise DataError(f"{lengths.size:,} texts unpack to more than {out.size:,} characters")
         out = np.concatenate([out, np.empty(out.size, np.uint8)])
 
 

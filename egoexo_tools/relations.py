@@ -82,7 +82,7 @@ class TakeSlice:
     def decode(self, text: bytes | memoryview) -> TakeRelations:
         try:
             return msgspec.json.decode(text, type=TakeRelations)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(
                 f"{self.path.name} is damaged in take {self.take_uid}: {error}; download it again"
             ) from error
@@ -196,7 +196,7 @@ class _Scanner:
     def _text(self, start: int, end: int) -> str:
         try:
             return msgspec.json.decode(self.bytes[start:end].tobytes(), type=str)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise self._broken() from None
 
     def _broken(self) -> BrokenRelations:

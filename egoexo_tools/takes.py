@@ -27,7 +27,7 @@ class _Entry(msgspec.Struct):
     university_name: str | None = None
     parent_task_name: str | None = None
     duration_sec: float | None = None
-    is_dropped: bool = False
+    is_dropped: bool | None = False
     frame_aligned_videos: Any = None
 
 
@@ -58,7 +58,7 @@ def read_takes(path: Path) -> list[ShippedTake]:
         raws = msgspec.json.decode(path.read_bytes(), type=list[msgspec.Raw])
     except FileNotFoundError:
         raise DataError(f"{path} is missing; fetch it with `egoexo-tools download`") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no list of takes: {error}; download it again") from error
     return [_take(raw, f"{path}, entry {number}") for number, raw in enumerate(raws)]
 
@@ -91,7 +91,7 @@ def read_split_file(path: Path) -> dict[str, list[Split]]:
 def _take(raw: msgspec.Raw, where: str) -> ShippedTake:
     try:
         entry = msgspec.json.decode(raw, type=_Entry)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{where} is damaged: {error}; download the file again") from error
     return ShippedTake(
         take_uid=entry.take_uid,
@@ -99,7 +99,7 @@ def _take(raw: msgspec.Raw, where: str) -> ShippedTake:
         scenario=entry.parent_task_name,
         university=entry.university_id or entry.university_name,
         duration_seconds=entry.duration_sec,
-        is_dropped=entry.is_dropped,
+        is_dropped=bool(entry.is_dropped),
         cameras=frozenset(_cameras(entry.frame_aligned_videos)),
         text=bytes(raw),
     )

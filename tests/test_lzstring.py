@@ -91,8 +91,17 @@ def test_refusals_name_the_reason(text: str, words: str) -> None:
 def test_a_text_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lzstring, "MAX_CHARS", 5000)
     assert ours(packed("x" * 5000)) == "x" * 5000
-    with pytest.raises(DataError, match="unpacks to more than"):
+    with pytest.raises(DataError, match="unpacks to more"):
         decompress_from_encoded_uri_component(packed("x" * 5001))
+
+
+def test_many_texts_that_unpack_to_too_much_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lzstring, "MAX_CHARS_EACH", 5000)
+    data, _, problems = decompress_many([packed("x" * 5000), packed("x" * 5001)])
+    assert (data.size, problems.tolist()) == (5000, [lzstring.OK, lzstring.FULL])
+    monkeypatch.setattr(lzstring, "MAX_CHARS_IN_ALL", 6000)
+    with pytest.raises(DataError, match="3 texts unpack to more than"):
+        decompress_many([packed("x" * 5000)] * 3)
 
 
 def test_many_at_once_with_a_problem_for_each() -> None:

@@ -117,6 +117,8 @@ def test_what_is_no_relations_file_is_refused(tmp_path: Path, text: str, words: 
 def test_a_missing_file_and_a_damaged_take_are_data_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         list(index_takes(tmp_path / "none.json"))
-    path = write(tmp_path, '{"annotations": {"a": {"object_masks": {"cup": nonsense}}}}')
-    with pytest.raises(DataError, match="damaged in take a"):
-        list(read_relations(path))
+    deep = '{"deep": ' + "[" * 9999 + "]" * 9999 + "}"
+    for value in ['{"object_masks": {"cup": nonsense}}', '{"object_masks": [1]}', deep]:
+        path = write(tmp_path, f'{{"annotations": {{"a": {value}}}}}')
+        with pytest.raises(DataError, match="damaged in take a"):
+            list(read_relations(path))

@@ -36,15 +36,18 @@ def command(
 
     Example: egoexo-tools ingest data/root --release data/egoexo --scenario Health
     """
-    from egoexo_tools.ingest import run_ingest
+    from egoexo_tools.ingest import left_out_text, run_ingest
     from egoexo_tools.layout import DatasetRoot, Release
 
+    dataset = DatasetRoot(root)
     summary = run_ingest(
-        DatasetRoot(root),
+        dataset,
         Release(release),
         split_file=split_file,
         take_uids=takes or None,
         scenarios=scenarios or None,
         run=run,
     )
+    if left_out := left_out_text(dataset):
+        click.echo(left_out, err=True)
     click.echo(summary.check().text())
