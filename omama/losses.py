@@ -25,14 +25,13 @@ def matching_loss(
     return (losses * visible).mean()
 
 
-def visibility_loss(logits: Tensor, visible: Tensor) -> Tensor:
-    """Cross entropy of absent / visible, both classes weighing the same within the batch.
+def visibility_loss(logit: Tensor, visible: Tensor, *, visible_share: float) -> Tensor:
+    """Binary cross entropy in which visible and absent pairs weigh half each over all of training.
 
-    logits (P, 2), columns absent, visible (see `OMama.visibility_logits`); visible (P,) bool.
-    A batch of one class only is a plain mean.
+    logit (P,): log odds of visible; visible (P,) bool; `visible_share`, between 0 and 1, is that
+    of all training pairs: one batch of 24 often holds no absent pair at all.
     """
-    target = visible.long()
-    losses = F.cross_entropy(logits, target, reduction="none")  # (P,)
-    counts = torch.bincount(target, minlength=2)
-    weights = 1.0 / counts[target].to(losses.dtype)  # (P,)
-    return (losses * weights).sum() / (counts > 0).sum()
+    weights = torch.where(visible, 0.5 / visible_share, 0.5 / (1 - visible_share))  # (P,)
+    target = visible.to(logit.dtype)
+    losses = F.binary_cross_entropy_with_logits(logit, target, reduction="none")  # (P,)
+    return (losses * weights).mean()

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.vocab import Direction
 from omama.config import ModelConfig
 from omama.layers import (
     CrossAttention,
@@ -120,10 +119,6 @@ class OMama(nn.Module):
                 "sigmoid of the best similarity as confidence"
             )
         return self.mlp_visible(torch.cat([source, dest], dim=-1))  # type: ignore[no-any-return]
-
-    @property
-    def direction(self) -> Direction:
-        return Direction.parse(self.config.direction)
 
     def _memory(self, tokens: Tensor, positions: Tensor, grid_hw: tuple[int, int]) -> HeadedTokens:
         self._check_width(tokens.shape[1], self.config.feature_width, "tokens")

@@ -18,16 +18,6 @@ _LINE_TOLERANCE = 1e-6
 """Points are on a line if they leave it by less than this share of its length."""
 
 
-def centroids(masks: npt.NDArray[np.generic]) -> Floats:
-    """Masks (N, H, W) → mean x, y of their pixels (N, 2); NaN for an empty one."""
-    filled = np.asarray(masks) != 0
-    area = filled.sum(axis=(1, 2)).astype(np.float64)
-    area[area == 0] = np.nan
-    x = filled.sum(axis=1) @ np.arange(filled.shape[2])
-    y = filled.sum(axis=2) @ np.arange(filled.shape[1])
-    return np.stack([x / area, y / area], axis=1)  # (N, 2)
-
-
 def adjacency(points: Floats, *, order: int = 2) -> Bools:
     """Centroids (N, 2) → who is whose neighbour within `order` Delaunay steps, (N, N), no diagonal.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from omama.config import TrainConfig
-from omama.losses import matching_loss
+from omama.losses import matching_loss, visibility_loss
 from omama.model import OMama, cosine
 from omama.samples import Bucket
 
@@ -68,9 +68,7 @@ class Objective(nn.Module):
             and model.mlp_visible is not None
             and 0.0 < visible_share < 1.0
         )
-        # Each class counts half over the whole of the training pairs. Within one batch of 24
-        # there is often no absent pair at all.
-        self.class_weights = (0.5 / max(1 - visible_share, 1e-9), 0.5 / max(visible_share, 1e-9))
+        self.visible_share = visible_share
         if not self.trains_visibility and model.mlp_visible is not None:
             model.mlp_visible.requires_grad_(False)
 
@@ -92,16 +90,10 @@ class Objective(nn.Module):
         temperature = self.config.temperature
         loss = matching_loss(drawn, first, bucket.visible, temperature=temperature)
         if self.trains_visibility:
-            loss = loss + self.config.visibility_weight * self._visibility_loss(bucket, matches)
+            logit = visibility_logit(self.model, matches)
+            visibility = visibility_loss(logit, bucket.visible, visible_share=self.visible_share)
+            loss = loss + self.config.visibility_weight * visibility
         return loss
-
-    def _visibility_loss(self, bucket: Bucket, matches: Matches) -> Tensor:
-        logit = visibility_logit(self.model, matches)
-        target = bucket.visible.float()
-        absent_weight, visible_weight = self.class_weights
-        weight = torch.where(bucket.visible, visible_weight, absent_weight)
-        losses = nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
-        return (losses * weight).mean()
 
 
 def first_bad_pair(model: OMama, buckets: Sequence[Bucket]) -> int:

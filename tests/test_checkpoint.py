@@ -53,7 +53,7 @@ def test_official_checkpoints_go_in_and_out(
 def test_wrapped_state_dicts_are_unwrapped(tmp_path: Path, wrap) -> None:
     state = OMama(ModelConfig.official(Direction.EGO2EXO)).state_dict()
     torch.save(wrap(state), tmp_path / "wrapped.pt")
-    assert load_official(tmp_path / "wrapped.pt").direction == "ego2exo"
+    assert load_official(tmp_path / "wrapped.pt").config.direction == "ego2exo"
 
 
 def official(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:

@@ -35,17 +35,19 @@ def test_absent_objects_count_as_zero_but_count(row: list[float], visible: bool)
 
 
 def test_both_classes_weigh_the_same_however_rare_one_is() -> None:
-    wrong, right = [5.0, -5.0], [-5.0, 5.0]
     visible = torch.tensor([True] * 9 + [False])
-    only_absent_wrong = torch.tensor([right] * 10)
-    only_visible_wrong = torch.tensor([wrong] * 10)
+    # Always "visible" is wrong of one pair, always "absent" of nine: equally bad.
     losses = [
-        visibility_loss(logits, visible) for logits in (only_absent_wrong, only_visible_wrong)
+        visibility_loss(torch.full((10,), logit), visible, visible_share=0.9)
+        for logit in (10.0, -10.0)
     ]
     torch.testing.assert_close(losses[0], losses[1])
     assert losses[0].item() == pytest.approx(5.0, abs=1e-3)
 
 
-def test_a_batch_of_one_class_is_a_plain_mean() -> None:
-    loss = visibility_loss(torch.zeros(4, 2), torch.ones(4, dtype=torch.bool))
-    assert loss.item() == pytest.approx(math.log(2))
+@pytest.mark.parametrize(("visible", "share", "expected"), [(True, 0.9, 5 / 9), (False, 0.9, 5)])
+def test_a_batch_of_one_class_keeps_the_weights_of_all_of_training(
+    visible: bool, share: float, expected: float
+) -> None:
+    loss = visibility_loss(torch.zeros(4), torch.tensor([visible] * 4), visible_share=share)
+    assert loss.item() == pytest.approx(expected * math.log(2))
