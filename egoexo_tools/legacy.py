@@ -175,7 +175,10 @@ def read_proposals(folder: Path, frame_idx: int) -> tuple[list[MaskRle], NDArray
     """One frame's proposals and their boxes (N, 4) x1, y1, w, h; DataError for damaged files."""
     masks_path, boxes_path = mask_files(folder, frame_idx)
     try:
-        with np.load(masks_path, allow_pickle=False) as archive:
+        with (
+            masks_path.open("rb") as file,  # np.load leaves it open where the archive is damaged
+            np.load(file, allow_pickle=False) as archive,
+        ):
             masks = archive["arr_0"]
         boxes = np.load(boxes_path, allow_pickle=False)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
