@@ -49,11 +49,13 @@ def read_ground_truth(path: Path) -> GroundTruth:
             f"{path} is no ground-truth file: it has no annotations{hint}; "
             "write one with `omama ground-truth ROOT`"
         )
-    direction = parsed(value["direction"]) if "direction" in value else None
+    direction, split = (
+        None if key not in value else str(parsed(value[key])) for key in ("direction", "split")
+    )
     return GroundTruth(
         path=path,
         annotations=annotations,
-        split=parsed(value["split"]) if "split" in value else None,
+        split=split,
         direction=None if direction is None else Direction.parse(direction),
     )
 

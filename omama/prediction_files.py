@@ -184,19 +184,22 @@ def _official_take(masks: TakeMasks) -> dict[str, Any]:
     return {"masks": masks, "subsample_idx": sorted(frames)}
 
 
-def import_predictions(root: DatasetRoot, path: Path, run_name: str) -> int:
+def import_predictions(
+    root: DatasetRoot, path: Path, run_name: str, *, direction: Direction | None = None
+) -> int:
     """Other people's predictions → `<root>/runs/<run_name>/predictions.{parquet,json}`.
 
     Any format that `read_predictions` reads; returns the number of predictions. Object and camera
     names are kept as they came; `omama evaluate` checks them against the truth. Raises DataError
     for a mask, frame or confidence that cannot be used, and writes nothing then.
     """
-    predictions = read_predictions(path)
-    rows = [
-        row
-        for take_uid in predictions.take_uids
-        for row in _rows(take_uid, predictions.read_take(take_uid), predictions)
-    ]
+    predictions = read_predictions(path, direction=direction)
+    rows = []
+    for take_uid in predictions.take_uids:
+        try:
+            rows.extend(_rows(take_uid, predictions.read_take(take_uid), predictions))
+        except AttributeError as error:
+            raise DataError(f"{path}: take {take_uid} is damaged ({error!r})") from error
     if not rows:
         raise DataError(f"{path} holds no predictions")
     folder = root.runs / component(run_name)

@@ -1,8 +1,9 @@
 """Evaluation of files: published scores, protocols, other people's formats, bad input."""
 
+import contextlib
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -435,3 +436,37 @@ def test_files_that_are_no_predictions(
     path.write_text(text)
     with pytest.raises(DataError, match=sentence):
         evaluate(truth, path, protocol="official")
+
+
+def keys_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items if isinstance(value, dict | list) else ():
+        yield (*path, key)
+        yield from keys_of(inner, (*path, key))
+
+
+def test_any_damage_ends_in_a_sentence(root: DatasetRoot, truth: Path, tmp_path: Path) -> None:
+    """One value replaced by nonsense, anywhere in either file: a DataError or a score."""
+    junk = [None, 1, -1, "x", [], {}, float("nan"), [1, 2], {"size": [1, 1]}, True, 2**70]
+    rng = np.random.default_rng(0)
+    whole = {"gt.json": json.loads(truth.read_text()), "p.json": shifted_predictions(truth)}
+    refused = 0
+    for number in range(120):
+        files = copy.deepcopy(whole)
+        name = ("gt.json", "p.json")[number % 2]
+        paths = list(keys_of(files[name]))
+        *parents, last = paths[rng.integers(len(paths))]
+        place: Any = files[name]
+        for key in parents:
+            place = place[key]
+        place[last] = junk[rng.integers(len(junk))]
+        gt, predictions = (save(value, tmp_path / key) for key, value in files.items())
+        protocol = ("official", "omama", "lm-eec")[number % 3]
+        try:
+            evaluate(gt, predictions, protocol=protocol, root=root, quiet=True)
+        except DataError:
+            refused += 1
+        with contextlib.suppress(DataError):
+            import_predictions(root, predictions, "theirs")
+    assert refused > 30
