@@ -53,6 +53,11 @@ class ClassicalDescriptors(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, images: Tensor) -> Tensor:
+        # Counts and logarithms in bfloat16 would depend on the device.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._describe(images)
+
+    def _describe(self, images: Tensor) -> Tensor:
         rgb = _denormalise(images.float())
         grey = _grey(rgb)  # (B, 1, H, W)
         # Colour and the coarse scale need half the resolution, a quarter of the time.

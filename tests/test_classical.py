@@ -91,6 +91,12 @@ def test_a_patch_knows_only_its_surroundings() -> None:
     torch.testing.assert_close(moved[:, 2:4, 3:5], describe(rgb)[:, 2:4, 2:4], atol=1e-4, rtol=0)
 
 
+def test_autocast_changes_nothing() -> None:
+    plain = describe(noise())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(describe(noise()), plain)
+
+
 def test_different_textures_of_one_mean_colour_differ() -> None:
     fine, coarse = noise(seed=1), np.kron(noise(12, 12, seed=2), np.ones((7, 7, 1), np.uint8))
     means = [torch.nn.functional.normalize(describe(rgb).mean((1, 2)), dim=0) for rgb in
