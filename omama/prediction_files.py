@@ -194,7 +194,7 @@ def import_predictions(
     for a mask, frame or confidence that cannot be used, and writes nothing then.
     """
     predictions = read_predictions(path, direction=direction)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for take_uid in predictions.take_uids:
         try:
             rows.extend(_rows(take_uid, predictions.read_take(take_uid), predictions))

@@ -440,8 +440,9 @@ def test_files_that_are_no_predictions(
 
 def keys_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value inside a JSON value."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in items if isinstance(value, dict | list) else ():
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for key, inner in value.items() if isinstance(value, dict) else ():
         yield (*path, key)
         yield from keys_of(inner, (*path, key))
 
@@ -452,7 +453,7 @@ def test_any_damage_ends_in_a_sentence(root: DatasetRoot, truth: Path, tmp_path:
     rng = np.random.default_rng(0)
     whole = {"gt.json": json.loads(truth.read_text()), "p.json": shifted_predictions(truth)}
     refused = 0
-    for number in range(120):
+    for number in range(60):
         files = copy.deepcopy(whole)
         name = ("gt.json", "p.json")[number % 2]
         paths = list(keys_of(files[name]))
@@ -469,4 +470,4 @@ def test_any_damage_ends_in_a_sentence(root: DatasetRoot, truth: Path, tmp_path:
             refused += 1
         with contextlib.suppress(DataError):
             import_predictions(root, predictions, "theirs")
-    assert refused > 30
+    assert refused > 15
