@@ -56,7 +56,8 @@ def train(
     steps as a signal would. Raises DataError for input that cannot be used, SettingsError where a
     resumed run has other settings.
     """
-    accelerator = Accelerator()
+    # Without cpu=True, accelerate runs the ranks of a machine without a GPU as strangers.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     config = replace(config, precision=_precision(config.precision, accelerator.device))
     folder = root.runs / component(run_name or str(direction))
     data = training_data(root, direction, config)
@@ -78,6 +79,9 @@ def train(
         write_exclusions(root, "train", folder.name, [*data.left_out, *val.left_out])
     accelerator.wait_for_everyone()
     run.fit(quiet=quiet, stop_after=stop_after)
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
     return folder / BEST
 
 

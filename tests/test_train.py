@@ -188,13 +188,15 @@ def test_training_starts_from_a_checkpoint_of_its_direction(own_root: DatasetRoo
 @pytest.mark.slow
 def test_two_ranks_share_a_run(own_root: DatasetRoot) -> None:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29533",
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
         "--no-python", str(Path(sys.executable).with_name("omama")),
         "train", str(own_root.path), "--direction", "ego2exo",
         "--backbone", "rgb_grid", "--width", "16", "--batch-pairs", "4", "--epochs", "2", "--quiet",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best checkpoint") == 1
     assert len(losses(own_root, "ego2exo")) == 2 * 2  # 16 pairs, two ranks of four
     best = load_checkpoint(own_root.runs / "ego2exo" / "checkpoint_best.pt")
     assert best.val_iou is not None and best.val_iou > 0

@@ -1,5 +1,6 @@
 """`omama train`"""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +68,5 @@ def command(
         init=init,
         quiet=quiet,
     )
-    click.echo(f"best checkpoint: {best}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us per GPU
+        click.echo(f"best checkpoint: {best}")
