@@ -58,10 +58,10 @@ def _gamma_curve(gamma: float) -> NDArray[np.uint8]:
 
 
 EGO_RENDITION = Rendition(
-    saturation=0.8, hue_degrees=-14, balance=(1.0, 0.78, 0.5), gamma=1.15, vignetting=0.45
+    saturation=0.85, hue_degrees=-7, balance=(1.0, 0.84, 0.64), gamma=1.1, vignetting=0.4
 )
 EXO_RENDITION = Rendition(
-    saturation=0.95, hue_degrees=16, balance=(0.66, 0.86, 1.0), gamma=0.8, vignetting=0.15
+    saturation=0.95, hue_degrees=8, balance=(0.76, 0.9, 1.0), gamma=0.85, vignetting=0.15
 )
 
 
@@ -109,7 +109,7 @@ class ExoPlace:
             azimuth=np.pi / 2 + side + rng.uniform(-0.45, 0.45),
             elevation=rng.uniform(0.66, 0.86),
             distance=rng.uniform(1.2, 1.34),
-            focal_widths=0.86,
+            focal_widths=0.94,
         )
 
 
@@ -127,7 +127,7 @@ class HeadMotion:
         seconds = frame_idx / FPS
         origin = np.array(self.place) + _swing(self.sway, seconds)
         target = np.append(_swing(self.gaze, seconds) + [0.0, -0.03], 0.02)
-        return _look_at(origin, target, 0.68 * min(height, width), EGO_RENDITION)
+        return _look_at(origin, target, 0.78 * min(height, width), EGO_RENDITION)
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "HeadMotion":

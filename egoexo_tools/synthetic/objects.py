@@ -100,14 +100,14 @@ def _draw_one(rng: np.random.Generator, colour: Rgb) -> Appearance:
     wave = (0.0, 0.0, 0.0)
     size: tuple[float, float, float]
     if kind == BOX:
-        size = (rng.uniform(0.042, 0.082), rng.uniform(0.042, 0.082), rng.uniform(0.02, 0.075))
+        size = (rng.uniform(0.048, 0.086), rng.uniform(0.048, 0.086), rng.uniform(0.025, 0.075))
     elif kind == FRUSTUM:
-        radius = rng.uniform(0.042, 0.066)
+        radius = rng.uniform(0.05, 0.07)
         size = (radius * rng.uniform(0.75, 1.0), radius, rng.uniform(0.035, 0.08))
     elif kind == ELLIPSOID:
-        size = (rng.uniform(0.046, 0.07), rng.uniform(0.046, 0.07), rng.uniform(0.042, 0.06))
+        size = (rng.uniform(0.052, 0.075), rng.uniform(0.052, 0.075), rng.uniform(0.048, 0.065))
     else:
-        size = (rng.uniform(0.065, 0.095), rng.uniform(0.065, 0.095), 0.006)
+        size = (rng.uniform(0.07, 0.1), rng.uniform(0.07, 0.1), 0.006)
         wave = (rng.uniform(0, 0.16), float(rng.integers(2, 6)), rng.uniform(0, 6.3))
     return Appearance(
         name="",
@@ -181,12 +181,12 @@ def _apart(rng: np.random.Generator, others: list[Rgb]) -> Rgb:
 
 
 def _second_colour(rng: np.random.Generator, colour: Rgb) -> Rgb:
-    """45 to 85 grey levels away, towards where there is room."""
+    """35 to 70 grey levels away, towards where there is room."""
     base = np.asarray(colour)
     step = rng.normal(size=3)
     step = np.where(base + 60 * np.sign(step) > 250, -abs(step), step)
     step = np.where(base + 60 * np.sign(step) < 5, abs(step), step)
-    return _clip(base + step / np.linalg.norm(step) * rng.uniform(45, 85))
+    return _clip(base + step / np.linalg.norm(step) * rng.uniform(35, 70))
 
 
 def _clip(colour: NDArray[np.float64]) -> Rgb:

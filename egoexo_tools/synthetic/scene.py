@@ -112,11 +112,11 @@ class Scene:
 
 
 def shaded_table(table: NDArray[np.uint8], solids: NDArray[np.void]) -> NDArray[np.uint8]:
-    """The table's picture (H, W, 3) with the soft shadows of the solids."""
+    """The table's picture (H, W, 3) with the soft shadows of the objects."""
     rows, columns = _SHADOW_SHAPE
     light = np.full(_SHADOW_SHAPE, 255, np.uint8)
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    for solid in solids:
+    for solid in solids[solids["object_id"] > 0]:
         size = solid["size"]
         if solid["kind"] == BOX:
             outline = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * size[:2]

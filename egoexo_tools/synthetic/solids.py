@@ -28,7 +28,7 @@ SOLID = np.dtype(
 )
 TILE_METRES = 0.24
 _TILES = np.float32(1 / TILE_METRES)
-_AMBIENT, _DIFFUSE = 0.68, 0.34
+_AMBIENT, _DIFFUSE = 0.77, 0.24
 _LIGHT = (0.36, -0.28, 0.89)
 _ROOM_LOW, _ROOM_HIGH = (-3.0, -3.0, -0.75), (3.0, 3.0, 2.1)
 _ROOM_TILE = np.float32(1.5)
