@@ -1,0 +1,214 @@
+"""Predictions of a split and of one pair of pictures, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from tiny_root import EGO, TAKES
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.masks import MaskRle
+from egoexo_tools.vocab import Direction, Split
+from omama.checkpoint import save_official
+from omama.commands.predict import command
+from omama.config import ModelConfig, TrainConfig
+from omama.model import OMama
+from omama.predict import predict_split
+from omama.predict_pair import predict_pair, read_mask
+from omama.train import train
+
+TEST_TAKE = list(TAKES)[3]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(featured_root: DatasetRoot) -> Path:
+    return train(
+        featured_root,
+        direction=Direction.EGO2EXO,
+        run_name="trained",
+        config=TrainConfig(epochs=4, batch_pairs=4, width=16, learning_rate=3e-3),
+        backbone="rgb_grid",
+        quiet=True,
+    )
+
+
+def predict(root: DatasetRoot, direction: Direction = Direction.EGO2EXO, **options: Any) -> Path:
+    return predict_split(
+        root,
+        direction=direction,
+        split=Split.TEST,
+        run_name="run",
+        quiet=True,
+        **{"backbone": "rgb_grid", **options},
+    )
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.read_table(path.with_suffix(".parquet")).to_pylist()
+    return found
+
+
+def mean_iou(root: DatasetRoot, path: Path) -> float:
+    """Over visible test pairs, at the size of the predictions."""
+    masks = {
+        (row["camera"], row["frame_idx"], row["object_name"]): row
+        for row in read_manifest(root, "masks", units=[TEST_TAKE]).to_pylist()
+    }
+    ious = []
+    for row in rows(path):
+        _, cameras, frame_idx, name = row["pair_id"].split("/", 3)
+        truth = masks.get((cameras.split(">")[1], int(frame_idx), name))
+        if truth is None or not truth["visible"]:
+            continue
+        rle = MaskRle(truth["rle_height"], truth["rle_width"], truth["rle_counts"])
+        size = (row["rle_height"], row["rle_width"])
+        resized = MaskRle.encode(rle.decode_at(*size))
+        ious.append(resized.iou(MaskRle(*size, row["rle_counts"])))
+    return float(np.mean(ious))
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_the_oracle_is_perfect_where_every_object_is_proposed(
+    featured_root: DatasetRoot, direction: Direction
+) -> None:
+    path = predict(featured_root, direction, matcher="oracle", size="image")
+    assert mean_iou(featured_root, path) == 1.0
+    states = read_manifest(featured_root, "pairs", units=[f"test.{direction}"]).to_pylist()
+    visible = {row["pair_id"]: row["dest_state"] == "visible" for row in states}
+    assert {row["pair_id"]: row["confidence"] > 0.5 for row in rows(path)} == visible
+
+
+def test_colours_are_enough_for_training_and_for_nearest_neighbours(
+    featured_root: DatasetRoot, checkpoint: Path
+) -> None:
+    for options in ({"checkpoint": checkpoint}, {"matcher": "knn"}):
+        assert mean_iou(featured_root, predict(featured_root, **options)) > 0.9
+    assert mean_iou(featured_root, predict(featured_root, matcher="random")) < 0.5
+
+
+def test_live_and_cached_predictions_are_the_same(
+    featured_root: DatasetRoot, checkpoint: Path
+) -> None:
+    cached = rows(predict(featured_root, checkpoint=checkpoint))
+    live = rows(predict(featured_root, checkpoint=checkpoint, cached=False))
+    assert [row["rle_counts"] for row in live] == [row["rle_counts"] for row in cached]
+    for one, two in zip(live, cached, strict=True):
+        assert one["similarity"] == pytest.approx(two["similarity"], abs=1e-3)
+        assert one["confidence"] == pytest.approx(two["confidence"], abs=2e-3)
+
+
+@pytest.mark.parametrize(("size", "expected"), [("official", [300, 480]), ("image", [140, 224])])
+def test_the_official_file(featured_root: DatasetRoot, size: str, expected: list[int]) -> None:
+    path = predict(featured_root, matcher="knn", size=size)
+    value = json.loads(path.read_bytes())["ego-exo"]
+    assert (value["version"], value["challenge"]) == ("xx", "xx")
+    take = value["results"][TEST_TAKE]
+    assert take["subsample_idx"] == [0, 30, 60, 90]
+    assert set(take["masks"]) == {"red cup", "green box/lid"}
+    entry = take["masks"]["green box/lid"][f"{EGO}_cam01"]["30"]
+    assert entry["pred_mask"]["size"] == expected
+    assert 0.0 <= entry["confidence"] <= 1.0
+    metadata = pq.read_schema(path.with_suffix(".parquet")).metadata
+    assert metadata[b"size"] == size.encode() and metadata[b"matcher"] == b"knn"
+
+
+def test_a_frame_without_proposals_is_predicted_absent(
+    own_root: DatasetRoot, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unit = f"{TEST_TAKE}.cam01"
+    proposals = read_manifest(own_root, "proposals", units=[unit]).to_pylist()
+    write_manifest(own_root, "proposals", unit, [r for r in proposals if r["frame_idx"] != 30])
+    path = predict(own_root, checkpoint=checkpoint, cached=False)
+    absent = [row for row in rows(path) if "/30/" in row["pair_id"]]
+    assert len(absent) == 2 and len(rows(path)) == 7
+    for row in absent:
+        assert (row["proposal_idx"], row["similarity"], row["confidence"]) == (None, None, 0.0)
+        assert MaskRle(300, 480, row["rle_counts"]).area() == 0
+    assert "2 of 7 pairs have no proposals: predicted absent" in caplog.text
+    metadata = pq.read_schema(path.with_suffix(".parquet")).metadata
+    assert metadata[b"pairs_without_proposals"] == b"2"
+
+
+def test_the_authors_checkpoint_gives_their_confidence(
+    featured_root: DatasetRoot, tmp_path: Path
+) -> None:
+    save_official(OMama(ModelConfig.official(Direction.EGO2EXO)), tmp_path / "official.pt")
+    with pytest.raises(DataError, match="was trained on dinov2 .* not on rgb_grid; give --backb"):
+        predict(featured_root, checkpoint=tmp_path / "official.pt")
+
+
+def test_wrong_directions_and_choices_are_refused(
+    featured_root: DatasetRoot, checkpoint: Path
+) -> None:
+    with pytest.raises(DataError, match="was trained for ego2exo, not exo2ego"):
+        predict(featured_root, Direction.EXO2EGO, checkpoint=checkpoint)
+    with pytest.raises(SettingsError, match="either a checkpoint or a matcher"):
+        predict(featured_root)
+    with pytest.raises(SettingsError, match="'best' is no matcher; use knn, oracle, random"):
+        predict(featured_root, matcher="best")
+    with pytest.raises(SettingsError, match="size='448'; use official or image"):
+        predict(featured_root, matcher="knn", size="448")
+    with pytest.raises(DataError, match="there is no checkpoint"):
+        predict(featured_root, checkpoint=Path("nowhere.pt"))
+
+
+def read(root: DatasetRoot, camera: str) -> Any:
+    return cv2.imread(str(root.frame(TEST_TAKE, camera, 0)))[..., ::-1].copy()
+
+
+def test_one_pair_of_pictures(featured_root: DatasetRoot, checkpoint: Path) -> None:
+    source, dest = read(featured_root, EGO), read(featured_root, "cam01")
+    red = MaskRle.encode((source[..., 0] > 150) & (source[..., 1] < 90))
+    squares = [(20, 150, 26), (10, 48, 26), (50, 48, 26)]
+    proposals = []
+    for y, x, side in squares:
+        mask = np.zeros(dest.shape[:2], np.bool_)
+        mask[y : y + side, x : x + side] = True
+        proposals.append(MaskRle.encode(mask))
+    found = predict_pair(source, red, dest, proposals, checkpoint=checkpoint)
+    assert (found.proposal_idx, found.rle) == (1, proposals[1])
+    nothing = predict_pair(source, red, dest, [], checkpoint=checkpoint)
+    assert (nothing.rle, nothing.confidence) == (None, 0.0)
+    with pytest.raises(DataError, match="the mask is empty"):
+        predict_pair(
+            source,
+            MaskRle.encode(np.zeros((140, 140))),
+            dest,
+            proposals,
+            matcher="knn",
+            backbone="rgb_grid",
+        )
+    with pytest.raises(DataError, match="mask has 30x20 pixels, its picture 140x140"):
+        predict_pair(
+            source, MaskRle.encode(np.ones((20, 30))), dest, proposals, checkpoint=checkpoint
+        )
+
+
+def test_the_command_draws_an_overlay(
+    featured_root: DatasetRoot, checkpoint: Path, tmp_path: Path
+) -> None:
+    source = read(featured_root, EGO)
+    mask = ((source[..., 0] > 150) & (source[..., 1] < 90)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "cup.png"), mask * 255)
+    (tmp_path / "cup.json").write_text(json.dumps(MaskRle.encode(mask).to_json()))
+    assert read_mask(tmp_path / "cup.png") == read_mask(tmp_path / "cup.json")
+    arguments = [
+        "--source-image", str(featured_root.frame(TEST_TAKE, EGO, 0)),
+        "--source-mask", str(tmp_path / "cup.png"),
+        "--dest-image", str(featured_root.frame(TEST_TAKE, "cam01", 0)),
+        "--checkpoint", str(checkpoint),
+        "-o", str(tmp_path / "overlay.png"),
+    ]  # fmt: skip
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0 and "confidence" in result.output
+    picture = cv2.imread(str(tmp_path / "overlay.png"))
+    assert picture.shape[1] > picture.shape[0]
+    with pytest.raises(SettingsError, match="--dest-image, --output missing"):
+        CliRunner().invoke(command, arguments[:4], catch_exceptions=False)
