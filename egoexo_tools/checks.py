@@ -1,12 +1,11 @@
-"""What `validate` checks, table by table: keys, references, run lengths, states, sizes.
+"""What `validate` checks, table by table: keys, references, states, extracted frames.
 
 Every check adds to a Report: the table, what is wrong in words, how many rows, and the first of
-them. Nothing is repaired. Keys are compared as hashes, and run
-lengths are measured part by part, so that memory holds one part's masks at a time.
+them. Nothing is repaired. Keys are compared as hashes, a few bytes a row; what needs the run
+lengths is in `mask_checks.py`.
 """
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,18 +16,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.executors import available_cores
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_manifest, read_tables
-from egoexo_tools.masks import OK, PROBLEMS, measure
+from egoexo_tools.manifests import KEYS, SCHEMAS, read_manifest, read_tables, to_table
 from egoexo_tools.sampling import mix
 from egoexo_tools.vocab import Direction, Split, view_of
 
 Bools: TypeAlias = NDArray[np.bool_]
 Keys: TypeAlias = NDArray[np.uint64]
 
-FRAME = ("take_uid", "camera", "frame_idx")
-MASK = ("take_uid", "object_name", "camera", "frame_idx")
+FRAME = KEYS["frames"]
+MASK = KEYS["masks"]
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    **KEYS,
+    "takes": ("take_uid", "split"),
+    "frames": (*FRAME, "path", "height", "width"),
+    "masks": (*MASK, "visible"),
+    "pairs": tuple(SCHEMAS["pairs"].names),
+    "exclusions": ("stage",),
+}
+"""Columns without which a row means nothing."""
+UNREADABLE = "a part cannot be read"
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,9 @@ class Report:
     def add(self, table: str, problem: str, examples: Iterable[str]) -> None:
         """One finding for all of `examples`, if there are any."""
         found = list(examples)
-        if found:
-            self.findings.append(Finding(table, problem, len(found), found[0]))
+        finding = Finding(table, problem, len(found), found[0]) if found else None
+        if finding and finding not in self.findings:  # a damaged part is met more than once
+            self.findings.append(finding)
 
     def rows(self, table: str, problem: str, rows: pd.DataFrame, bad: Any) -> None:
         """One finding for the rows where `bad` holds; the example names its key."""
@@ -95,21 +103,55 @@ def readable_parts(root: DatasetRoot, table: str, report: Report) -> list[str]:
             read_tables([path], table, columns=[])
             units.append(path.stem)
         except DataError as error:
-            report.add(table, "a part cannot be read", [str(error)])
+            report.add(table, UNREADABLE, [str(error)])
     return units
 
 
-def read_keys(root: DatasetRoot, table: str, units: list[str], columns: list[str]) -> pd.DataFrame:
-    """Some columns of a table, text as categories: a few bytes a row."""
-    if not units:
-        return pd.DataFrame({name: [] for name in columns})
-    rows = read_manifest(root, table, units=units, columns=columns)
+def read_keys(
+    root: DatasetRoot, table: str, units: list[str], columns: list[str], report: Report
+) -> pd.DataFrame:
+    """Some columns of a table, text as categories: a few bytes a row.
+
+    Rows without a value that every row needs become a finding and are left out, like parts whose
+    pages are damaged.
+    """
+    try:
+        rows = _read(root, table, units, columns)
+    except (pa.ArrowException, OSError):
+        rows = _read(root, table, _undamaged(root, table, units, columns, report), columns)
+    rows = rows.combine_chunks()
     for position, column in enumerate(rows.schema):
         if pa.types.is_string(column.type):
             encoded = rows[column.name].combine_chunks().dictionary_encode()
             rows = rows.set_column(position, column.name, encoded)
     frame: pd.DataFrame = rows.to_pandas()
-    return frame
+    empty = frame[[name for name in NEEDED[table] if name in columns]].isna().any(axis=1)
+    report.rows(table, "a value that every row needs is empty", frame, empty)
+    if not empty.any():
+        return frame
+    # Integers with gaps were read as floats.
+    exact = {name: "int64" for name in ("frame_idx", "proposal_idx") if name in columns}
+    return frame[~empty].astype(exact).reset_index(drop=True)
+
+
+def _read(root: DatasetRoot, table: str, units: list[str], columns: list[str]) -> pa.Table:
+    if not units:
+        return to_table(table, []).select(columns)
+    return read_manifest(root, table, units=units, columns=columns)
+
+
+def _undamaged(
+    root: DatasetRoot, table: str, units: list[str], columns: list[str], report: Report
+) -> list[str]:
+    good, damaged = [], []
+    for unit in units:
+        try:
+            _read(root, table, [unit], columns)
+            good.append(unit)
+        except (pa.ArrowException, OSError) as error:
+            damaged.append(f"{root.part(table, unit)}: {error}")
+    report.add(table, UNREADABLE, damaged)
+    return good
 
 
 def check_takes(root: DatasetRoot, takes: pd.DataFrame, units: list[str], report: Report) -> None:
@@ -138,12 +180,9 @@ def check_splits(takes: pd.DataFrame, listed: dict[str, list[str]], report: Repo
     report.add("split.json", "a take has another split in the takes manifest", differs)
 
 
-def check_rows(
-    table: str, rows: pd.DataFrame, key: tuple[str, ...], takes: pd.DataFrame,
-    report: Report,
-) -> None:  # fmt: skip
+def check_rows(table: str, rows: pd.DataFrame, takes: pd.DataFrame, report: Report) -> None:
     """What masks, frames and proposals share: keys, takes, cameras, views."""
-    report.rows(table, "the key comes more than once", rows, has_twins(keys(rows, key)))
+    report.rows(table, "the key comes more than once", rows, has_twins(keys(rows, KEYS[table])))
     known = rows["take_uid"].isin(takes["take_uid"])
     report.rows(table, "the take is not in the takes manifest", rows, ~known)
     cameras = [
@@ -159,25 +198,6 @@ def check_rows(
         wrong = views.astype(str) != rows["view"].astype(str)
         report.rows(table, "the view does not fit the camera", rows, wrong)
     report.rows(table, "frame_idx is negative", rows, rows["frame_idx"] < 0)
-
-
-def check_rles(
-    root: DatasetRoot, table: str, units: list[str], report: Report
-) -> Iterator[tuple[str, pa.Table]]:
-    """Check run lengths, areas and boxes, part by part; yields each part's unit and rows."""
-    problems: dict[str, list[str]] = {}
-    with ThreadPoolExecutor(available_cores()) as pool:
-        # `measure` releases the GIL. A few parts ahead are enough, and bound the memory.
-        for start in range(0, len(units), 64):
-            batch = units[start : start + 64]
-            for unit, (rows, found) in zip(
-                batch, pool.map(lambda unit: _measured(root, table, unit), batch), strict=True
-            ):
-                for problem, examples in found.items():
-                    problems.setdefault(problem, []).extend(examples)
-                yield unit, rows
-    for problem, examples in problems.items():
-        report.add(table, problem, examples)
 
 
 def check_pairs(
@@ -243,35 +263,6 @@ def check_exclusions(
     report.rows("exclusions", "a take is excluded and in the takes manifest", whole, in_takes)
 
 
-def check_proposals(
-    unit: str, rows: pd.DataFrame, frames: dict[tuple[str, str], pd.DataFrame]
-) -> dict[str, str]:
-    """One part's problem → an example: its key, its frames, and the size of its masks."""
-    found: dict[str, str] = {}
-    if rows.empty:
-        return found
-
-    def note(problem: str, bad: Any) -> None:
-        where = np.flatnonzero(np.asarray(bad, bool))
-        if len(where):
-            found[problem] = name_row(rows.iloc[where[0]])
-
-    note("the key comes more than once", rows.duplicated(["frame_idx", "proposal_idx"]))
-    named = rows["take_uid"].astype(str) + "." + rows["camera"].astype(str)
-    note("the part's name is not its take and camera", named != unit)
-    of_camera = frames.get((rows["take_uid"].iloc[0], rows["camera"].iloc[0]))
-    if of_camera is None:
-        note("the frame is not in the frames manifest", np.ones(len(rows), bool))
-        return found
-    sizes = of_camera.reindex(rows["frame_idx"])
-    note("the frame is not in the frames manifest", sizes["height"].isna().to_numpy())
-    height, width = rows["rle_height"].to_numpy(), rows["rle_width"].to_numpy()
-    fits = (sizes["height"].to_numpy() == height) & (sizes["width"].to_numpy() == width)
-    fits |= (sizes["source_height"] == height) & (sizes["source_width"] == width)
-    note("the mask has neither the frame's size nor the video's", ~fits)
-    return found
-
-
 def has_twins(numbers: Keys) -> Bools:
     """Which keys an earlier row has already."""
     return np.asarray(pd.Series(numbers).duplicated().to_numpy(), bool)
@@ -293,49 +284,3 @@ def _wrong_ids(pairs: pd.DataFrame) -> Bools:
     )
     same = pc.equal(expected, text["pair_id"])
     return np.asarray(pc.invert(pc.fill_null(same, False)).to_numpy(zero_copy_only=False), bool)
-
-
-def _measured(root: DatasetRoot, table: str, unit: str) -> tuple[pa.Table, dict[str, list[str]]]:
-    """A part's rows without their run lengths, and problem → names of the rows that have it."""
-    rows = read_manifest(root, table, units=[unit]).combine_chunks()
-    found: dict[str, list[str]] = {}
-
-    def note(problem: str, source: pa.Table, bad: Any) -> None:
-        where = np.flatnonzero(bad)
-        if len(where):
-            names = source.drop_columns(["rle_counts"]).take(where).to_pandas()
-            found[problem] = [name_row(row) for _, row in names.iterrows()]
-
-    has_rle = pc.is_valid(rows["rle_counts"])
-    if "visible" in rows.column_names:
-        differs = pc.not_equal(has_rle, pc.fill_null(rows["visible"], False))
-        note("a mask is there exactly if visible says so: it is not", rows, np.asarray(differs))
-    masks = rows.filter(has_rle).combine_chunks()
-    areas, boxes, problems = measure_rows(masks)
-    for code in range(1, len(PROBLEMS)):
-        note(PROBLEMS[code], masks, problems == code)
-    fine = problems == OK
-    note("the area is not that of the mask", masks, fine & (areas != _numbers(masks["area"])))
-    stored = np.asarray(masks["bbox_xywh"].combine_chunks().flatten(), np.float32)
-    complete = len(stored) == 4 * masks.num_rows
-    wrong = (stored.reshape(-1, 4) != boxes).any(axis=1) if complete else np.ones(len(fine), bool)
-    note("the box is not that of the mask", masks, fine & wrong)
-    return rows.drop_columns(["rle_counts", "bbox_xywh"]), found
-
-
-def measure_rows(masks: pa.Table) -> tuple[Any, Any, Any]:
-    """Areas, boxes and problems of rows that all have an rle; see masks.measure."""
-    counts = masks["rle_counts"].combine_chunks()
-    if isinstance(counts, pa.ChunkedArray):
-        counts = pa.concat_arrays(counts.chunks) if counts.num_chunks else pa.array([], pa.string())
-    _, offsets, text = counts.buffers()
-    if not len(counts) or text is None:
-        return np.zeros(len(counts), int), np.zeros((len(counts), 4)), np.ones(len(counts), int)
-    starts = np.frombuffer(offsets, np.int32)[counts.offset : counts.offset + len(counts) + 1]
-    heights, widths = _numbers(masks["rle_height"]), _numbers(masks["rle_width"])
-    return measure(np.frombuffer(text, np.uint8), starts.astype(np.int64), heights, widths)
-
-
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A column as int64; null counts as -1, which no size or area is."""
-    return np.asarray(pc.fill_null(column, -1).to_numpy(), np.int64)

@@ -1,6 +1,7 @@
 """Checks a root: every manifest against every other, and against the files. Repairs nothing.
 
-`checks.py` holds the checks of the tables; here they are put together, with those of the files.
+`checks.py` and `mask_checks.py` hold the checks of the tables; here they are put together, with
+those of the files.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from egoexo_tools import checks, legacy
+from egoexo_tools import checks, legacy, mask_checks
 from egoexo_tools.checks import Finding, Report
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
@@ -29,14 +30,13 @@ def validate(root: DatasetRoot, *, files: bool = False) -> list[Finding]:
     report = Report()
     root.require()
     units = {table: checks.readable_parts(root, table, report) for table in _TABLES}
+    columns = {**{name: SCHEMAS[name].names for name in _TABLES}, "masks": _MASK_COLUMNS}
     tables = _Tables(
-        takes=checks.read_keys(root, "takes", units["takes"], SCHEMAS["takes"].names),
-        masks=checks.read_keys(root, "masks", units["masks"], _MASK_COLUMNS),
-        frames=checks.read_keys(root, "frames", units["frames"], SCHEMAS["frames"].names),
-        pairs=checks.read_keys(root, "pairs", units["pairs"], SCHEMAS["pairs"].names),
-        exclusions=checks.read_keys(
-            root, "exclusions", units["exclusions"], SCHEMAS["exclusions"].names
-        ),
+        **{
+            name: checks.read_keys(root, name, units[name], columns[name], report)
+            for name in _TABLES
+            if name != "proposals"  # too many for memory: checked part by part
+        }
     )
     _check_tables(root, tables, units, report)
     _check_masks_and_proposals(root, tables, units, report)
@@ -82,18 +82,14 @@ def _check_tables(
             checks.check_splits(takes, legacy.read_splits(root.split_json), report)
         except DataError as error:
             report.add("split.json", "it cannot be read", [str(error)])
-    checks.check_rows("masks", tables.masks, checks.MASK, takes, report)
-    checks.check_rows("frames", tables.frames, checks.FRAME, takes, report)
-    _check_part_names("masks", tables.masks["take_uid"].unique(), units["masks"], report)
+    checks.check_rows("masks", tables.masks, takes, report)
+    checks.check_rows("frames", tables.frames, takes, report)
+    unnamed = sorted(set(tables.masks["take_uid"].astype(object)) - set(units["masks"]))
+    report.add("masks", "rows lie in a part of another name", unnamed)
     checks.check_pairs(tables.pairs, tables.masks, takes, report)
     checks.check_exclusions(tables.exclusions, tables.masks, takes, report)
     if units["frames"]:
         checks.check_extracted(tables.pairs, tables.masks, tables.frames, tables.exclusions, report)
-
-
-def _check_part_names(table: str, take_uids: object, units: list[str], report: Report) -> None:
-    unnamed = sorted(set(map(str, take_uids)) - set(units))  # type: ignore[call-overload]
-    report.add(table, "rows lie in a part of another name", unnamed)
 
 
 def _check_masks_and_proposals(
@@ -107,11 +103,11 @@ def _check_masks_and_proposals(
         (str(take_uid), str(camera)): group.set_index("frame_idx")[sizes]
         for (take_uid, camera), group in by_camera
     }
-    for _ in checks.check_rles(root, "masks", units["masks"], report):
+    for _ in mask_checks.check_rles(root, "masks", units["masks"], report):
         pass
     problems: dict[str, list[str]] = {}
-    for unit, part in checks.check_rles(root, "proposals", units["proposals"], report):
-        for problem, example in checks.check_proposals(unit, part.to_pandas(), frames).items():
+    for unit, part in mask_checks.check_rles(root, "proposals", units["proposals"], report):
+        for problem, example in mask_checks.check_proposals(unit, part.to_pandas(), frames).items():
             problems.setdefault(problem, []).append(example)
     for problem, examples in problems.items():
         report.add("proposals", f"{problem} (parts counted)", examples)

@@ -192,6 +192,33 @@ def test_a_part_that_cannot_be_read_is_a_finding(root: DatasetRoot) -> None:
     assert findings["pairs", "the source has no visible mask"] == 13
 
 
+def test_damaged_pages_are_a_finding(root: DatasetRoot) -> None:
+    for table, unit in (("masks", TEST), ("pairs", "val.exo2ego"), ("proposals", f"{VAL}.cam01")):
+        path = root.part(table, unit)
+        data = bytearray(path.read_bytes())
+        data[8:200] = bytes(192)  # behind the magic number; the footer stays
+        path.write_bytes(data)
+    findings = found(root)
+    for table in ("masks", "pairs", "proposals"):
+        assert findings[table, "a part cannot be read"] >= 1, findings
+
+
+@pytest.mark.parametrize(
+    ("table", "unit", "column"),
+    [
+        ("masks", VAL, "frame_idx"),
+        ("masks", VAL, "camera"),
+        ("masks", VAL, "visible"),
+        ("frames", f"{VAL}.{EGO}", "path"),
+        ("pairs", PAIR, "dest_camera"),
+        ("takes", VAL, "split"),
+    ],
+)
+def test_empty_values_are_a_finding(root: DatasetRoot, table: str, unit: str, column: str) -> None:
+    edit(root, table, unit, cell(0, column, None))
+    assert found(root)[table, "a value that every row needs is empty"] == 1
+
+
 def test_runs_name_pairs_of_the_manifest(root: DatasetRoot) -> None:
     known = read_manifest(root, "pairs", units=["test.ego2exo"])["pair_id"].to_pylist()
     rows = [{"pair_id": pair_id} for pair_id in [*known, known[0], "unknown"]]
