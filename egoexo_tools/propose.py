@@ -34,17 +34,19 @@ def run_propose(
     trust_weights: bool = False,
     max_det: int | None = None,
     device: str | None = None,
+    image_size: int | None = None,
     directions: Sequence[Direction] = tuple(Direction),
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
     """Propose masks in the destination views of `directions`.
 
-    `weights`, `trust_weights` and `device` are for proposers with a network; `max_det` is the
-    most proposals a frame, None = the proposer's default. Raises SettingsError for options that
-    the proposer has no use for, DataError for weights that are missing or refused.
+    `weights`, `trust_weights`, `device` and `image_size` are for proposers with a network;
+    `max_det` is the most proposals a frame, None = the proposer's default. Raises SettingsError
+    for options that the proposer has no use for, DataError for weights that are missing; a unit
+    fails where they are refused.
     """
     chosen = entry(proposer)
-    options = ProposerOptions(weights, trust_weights, max_det, device)
+    options = ProposerOptions(weights, trust_weights, max_det, device, image_size)
     if max_det is not None and max_det < 1:
         raise SettingsError(f"max_det is {max_det}; a frame needs room for one proposal at least")
     settings = {"proposer": proposer, **chosen.settings(options)}

@@ -76,6 +76,8 @@ class ProposerOptions:
     """Most proposals a frame; None = the proposer's own default."""
     device: str | None = None
     """Such as `cuda:0` or `cpu`; None = a GPU if there is one."""
+    image_size: int | None = None
+    """Long side that a network sees, in pixels; None = 1024, as in every published result."""
 
 
 Proposer: TypeAlias = Callable[[Sequence[Frame]], list[Found]]
@@ -149,6 +151,8 @@ def _fastsam_settings(options: ProposerOptions) -> dict[str, Any]:
 def _refuse_weights(name: str, options: ProposerOptions) -> None:
     if options.weights is not None:
         raise SettingsError(f"the {name} proposer has no weights; leave out --weights")
+    if options.image_size is not None:
+        raise SettingsError(f"the {name} proposer has no network; leave out --image-size")
 
 
 PROPOSERS: Mapping[str, ProposerEntry] = {

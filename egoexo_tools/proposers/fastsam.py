@@ -12,6 +12,7 @@ refused, unless the user trusts it (`--trust-weights`).
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -150,7 +151,11 @@ def _xywh(corners: Any) -> Box:
 
 
 def _chosen(options: ProposerOptions) -> FastSamOptions:
-    return FastSamOptions(max_det=options.max_det or FastSamOptions.max_det)
+    default = FastSamOptions()
+    image_size = options.image_size or default.image_size
+    if image_size % 32:
+        raise SettingsError(f"the image size must be a multiple of 32, {image_size} came")
+    return FastSamOptions(image_size=image_size, max_det=options.max_det or default.max_det)
 
 
 def _checked(weights: Path | None) -> Path:
@@ -196,7 +201,7 @@ def _read_checkpoint(weights: Path, *, trust_weights: bool) -> Any:
         )
     try:
         checkpoint, _ = torch_safe_load(str(weights), safe_only=not trust_weights)
-    except (TypeError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
+    except (AttributeError, ImportError, RuntimeError, TypeError, pickle.PickleError) as error:
         raise DataError(_refusal(weights, error, trust_weights)) from error
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, SegmentationModel):
@@ -211,7 +216,7 @@ def _read_checkpoint(weights: Path, *, trust_weights: bool) -> Any:
 
 
 def _refusal(weights: Path, error: Exception, trusted: bool) -> str:
-    if not trusted and "outside the supported" in str(error):
+    if not trusted and "outside the supported" in str(error) and zipfile.is_zipfile(weights):
         return (
             f"{weights} holds more than layers of a known network, and reading it could run any "
             "code; use FastSAM-x.pt as published, or --trust-weights if you trust its source"
