@@ -45,7 +45,7 @@ class PipelineOptions:
     """Also score the k-NN matcher, the proposal oracle and a random candidate."""
     test_split: Split = Split.TEST
     export: bool = True
-    """Also write the layout that the O-MaMa code reads, under ROOT/export/omama."""
+    """Also write the mask folders that the O-MaMa code reads, into the root itself."""
     report: bool = True
 
 
@@ -127,8 +127,8 @@ def _data_steps(
     if options.export:
         steps.append(
             (
-                "export: the layout that the O-MaMa code reads",
-                lambda: run_export(root, "omama", root.path / "export" / "omama", run=run),
+                "export: mask folders in O-MaMa's layout",
+                lambda: run_export(root, "omama", root.path, run=run),
             )
         )
     return steps

@@ -28,7 +28,7 @@ class Features:
 
     @property
     def settings(self) -> dict[str, str | None]:
-        return {"backbone": self.backbone, "weights": self.weights and str(self.weights)}
+        return {"backbone": self.backbone, "weights": str(self.weights) if self.weights else None}
 
 
 def run_name(direction: Direction, method: str) -> str:
