@@ -201,5 +201,5 @@ DEMO_SCENE: Mapping[str, Any] = {
 }
 """Half size: rendering and encoding 4K would alone take longer than all the rest."""
 
-DEMO_TRAINING: Mapping[str, Any] = {"epochs": 20, "learning_rate": 1e-3}
+DEMO_TRAINING: Mapping[str, Any] = {"epochs": 20, "learning_rate": 1e-3, "width": 128}
 """A small model on small features learns faster than the reference's settings allow for."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--backbone", default="classical", show_default=True, help="dinov2, dinov3, ...")
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
 @click.option("--epochs", type=int, help="Training epochs.")
-@click.option("--batch-size", type=int, help="Training pairs a step.")
+@click.option("--batch-pairs", type=int, help="Training pairs a step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option("--export/--no-export", default=True, help="Also write the O-MaMa layout.")
 @stage_options()
@@ -66,14 +66,14 @@ def _options(
     fractions: Sequence[str],
     counts: Sequence[str],
     epochs: int | None,
-    batch_size: int | None,
+    batch_pairs: int | None,
     learning_rate: float | None,
     **others: Any,
 ) -> "PipelineOptions":
     from egoexo_tools.pipeline import PipelineOptions
     from egoexo_tools.vocab import directions
 
-    training = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    training = {"epochs": epochs, "batch_pairs": batch_pairs, "learning_rate": learning_rate}
     return PipelineOptions(
         directions=directions(direction),
         fractions=per_split(fractions, float),
