@@ -22,7 +22,7 @@ from video_factory import write_video
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.ingest import run_ingest
+from egoexo_tools.ingest import left_out_text, run_ingest
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.stage import RunOptions, StageSummary
@@ -77,6 +77,7 @@ def test_manifests_hold_the_release(tmp_path: Path, root: DatasetRoot) -> None:
     assert [take["split"] for take in takes] == ["train", "train", "test"]
     assert read_manifest(root, "masks").num_rows == 15
     assert read_manifest(root, "exclusions").num_rows == 0
+    assert left_out_text(root) == ""
 
 
 def test_annotation_json_reads_with_plain_json_and_pycocotools(
@@ -158,6 +159,8 @@ def test_takes_that_cannot_be_used_are_named_with_a_reason(
     for name, words in expected.items():
         assert words in found[name]
     assert not (tmp_path / "up").exists()
+    assert "1 left out: takes.json marks it as dropped\n" in left_out_text(root, reasons=99)
+    assert "and 8 more reasons" in left_out_text(root, reasons=1)
 
 
 def test_a_take_in_two_files_comes_from_the_file_of_its_split(
@@ -287,6 +290,7 @@ def test_twice_is_nothing_and_a_changed_input_is_done_anew(
     assert json.loads(root.split_json.read_text())["val"] == ["b"]
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes(tmp_path: Path, root: DatasetRoot) -> None:
     release = three_takes(tmp_path)
     ingest(root, release)
