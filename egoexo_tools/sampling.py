@@ -3,7 +3,7 @@
 Chance comes from hashes of the names and the seed, never from a generator's state: whether a
 pair is taken does not depend on the order of the rows, on the library's version or on what other
 takes there are, and a smaller sample of the same seed lies inside a larger one. Both directions
-of a track share their hashes, so that they keep the same frames where both views are annotated.
+of a track share their hashes, so that they share most of their frames.
 """
 
 import hashlib

@@ -4,6 +4,7 @@ One section a subject. They read like the definition that they come from and kno
 the code that they check.
 """
 
+import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -350,3 +351,38 @@ def plain_dinov3(state: Mapping[str, "Tensor"], image: "Tensor", *, heads: int) 
             y = linear(F.gelu(linear(y, f"{name}.mlp.fc1")), f"{name}.mlp.fc2")
         x = x + y * state[f"{name}.ls2.gamma"]
     return norm(x, "norm")[len(prefix) :]
+
+
+# --- samples of pairs (docs/pairs.md) ---------------------------------------------------------
+
+
+def _splitmix(value: int) -> int:
+    value = (value + 0x9E3779B97F4A7C15) % 2**64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+    return value ^ (value >> 31)
+
+
+def plain_sample(
+    pairs: list[tuple[str, str, str, int]], count: int, by: str, seed: int
+) -> set[tuple[str, str, str, int]]:
+    """`count` of (take_uid, exo_camera, object_name, frame_idx), one pair at a time."""
+
+    def name_hash(name: str) -> int:
+        digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
+
+    def chance(pair: tuple[str, str, str, int]) -> int:
+        return _splitmix(name_hash("/".join(pair[:3])) ^ _splitmix(pair[3]))
+
+    def order(pair: tuple[str, str, str, int]) -> tuple[float, ...]:
+        if by == "frame":
+            return (chance(pair),)
+        if by == "take":
+            return (name_hash(pair[0]), chance(pair))
+        track = sorted((other for other in pairs if other[:3] == pair[:3]), key=chance)
+        place = track.index(pair)
+        start = (_splitmix(name_hash("/".join(pair[:3]))) >> 11) / 2.0**53
+        return (place > 0, (place + start) / len(track), chance(pair))
+
+    return set(sorted(pairs, key=order)[:count])

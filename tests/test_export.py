@@ -179,7 +179,8 @@ def test_lm_eec_opens_every_frame_that_it_lists(root: DatasetRoot) -> None:
     first = json.loads((out / "train" / FIRST / "annotation.json").read_text())
     assert list(first["masks"]["red cup"]["cam02"]) == ["0", "30", "60"]
     assert first["annotated_frames"]["green box-lid"]["cam01"] == [0, 30, 60]
-    names = json.loads((out / "train" / "object_names.json").read_text())
+    names = json.loads((out / "object_names_train.json").read_text())
+    assert sorted(path.name for path in (out / "train").iterdir()) == [FIRST, SECOND]
     assert names[SECOND] == {"green box-lid": "green box/lid"}
     assert [(row["camera"], row["frame_idx"]) for row in left_out(out)] == [("cam02", "90")]
 

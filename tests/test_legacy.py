@@ -1,16 +1,19 @@
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_root import EGO, TAKES, make_tiny_root
 
 from egoexo_tools import legacy
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_manifest
+from egoexo_tools.manifests import read_manifest, to_table
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
 
@@ -88,6 +91,19 @@ def test_pair_files_come_back(root: DatasetRoot, tmp_path: Path, direction: Dire
         for row in table.to_pylist()
     ]
     assert len(pairs) > 10
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, unique=True))
+def test_any_object_name_comes_back_or_is_known_not_to_fit(names: list[str]) -> None:
+    columns = {"take_uid": FIRST, "source_camera": EGO, "dest_camera": "cam01", "frame_idx": 30}
+    table = to_table("pairs", [{**columns, "object_name": name} for name in names])
+    fits = legacy.names_fit(table["object_name"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.json"
+        legacy.write_pairs(path, table.filter(fits))
+        found = [pair["object_name"] for pair in legacy.read_pairs(path)]
+    assert found == [name for name, fit in zip(names, fits.to_pylist(), strict=True) if fit]
+    assert all("//" in f"/{name}/" for name in set(names) - set(found))
 
 
 def test_no_pairs_are_an_empty_list(root: DatasetRoot, tmp_path: Path) -> None:

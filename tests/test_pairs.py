@@ -16,6 +16,16 @@ from egoexo_tools.stage import RunOptions
 from egoexo_tools.vocab import Direction, Split
 
 FIRST, SECOND = list(TAKES)[:2]
+SAMPLE = {
+    f"{FIRST}/{EGO}>cam01/30/red cup",
+    f"{FIRST}/{EGO}>cam02/0/red cup",
+    f"{FIRST}/{EGO}>cam02/90/red cup",
+    f"{FIRST}/{EGO}>cam01/90/green box/lid",
+    f"{SECOND}/{EGO}>cam01/60/red cup",
+    f"{SECOND}/{EGO}>cam01/90/red cup",
+    f"{SECOND}/{EGO}>cam01/90/green box/lid",
+}
+"""The train pairs that seed 5 takes; never to change, on any machine."""
 RUN = RunOptions(executor="inline", quiet=True)
 AGAIN = RunOptions(executor="inline", quiet=True, overwrite=True)
 
@@ -133,6 +143,25 @@ def test_more_pairs_than_there_are_fails_that_unit_only(root: DatasetRoot) -> No
     assert [result.unit for result in summary.failed] == ["train.exo2ego"]
     assert "17 pairs are asked for and 16 are there" in summary.text()
     assert len(pairs_of(root, "train.ego2exo")) == 17
+
+
+def test_a_split_without_masks_has_no_pairs(root: DatasetRoot) -> None:
+    write_manifest(root, "masks", list(TAKES)[2], [])
+    run_pairs(root, fractions={"val": 0.5}, by="track", balance="scenario", run=RUN).check()
+    assert pairs_of(root, "val.ego2exo").empty
+    assert json.loads(root.pairs_json(Split.VAL, Direction.EGO2EXO).read_text()) == []
+
+
+def test_a_sample_is_the_same_after_takes_and_rows_moved(root: DatasetRoot) -> None:
+    run_pairs(root, counts={"train": 7}, by="track", seed=5, run=RUN).check()
+    before = set(pairs_of(root, "train.ego2exo")["pair_id"])
+    root.split_json.write_text(json.dumps({"train": [SECOND, FIRST]}))
+    masks = read_manifest(root, "masks", units=[FIRST]).to_pandas()
+    write_manifest(root, "masks", FIRST, masks.iloc[::-1])
+    run_pairs(root, counts={"train": 7}, by="track", seed=5, run=RUN).check()
+    after = list(pairs_of(root, "train.ego2exo")["pair_id"])
+    assert set(after) == before == SAMPLE
+    assert after[0].startswith(SECOND)
 
 
 def test_a_mask_row_that_comes_twice_is_refused(root: DatasetRoot) -> None:

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from reference import plain_sample
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.sampling import Sampling, choose, hashes, mix
@@ -36,6 +37,15 @@ def test_the_hashes_never_change() -> None:
     assert hashes(["take/cam01/cup"], 7).tolist() == [9406109074685725278]
     # The first output of the published SplitMix64 for state 0.
     assert mix(np.array([0], np.uint64)).tolist() == [0xE220A8397B1DCDAF]
+
+
+@pytest.mark.parametrize("by", ["frame", "track", "take"])
+@pytest.mark.parametrize("count", [1, 23, 200])
+def test_the_sample_is_the_plain_twin_s(by: str, count: int) -> None:
+    columns = ["take_uid", "exo_camera", "object_name", "frame_idx"]
+    rows = list(PAIRS[columns].itertuples(index=False, name=None))
+    kept = chosen(Sampling(count=count, by=by, seed=11))[columns]
+    assert names(kept) == plain_sample(rows, count, by, seed=11)
 
 
 @pytest.mark.parametrize("by", ["frame", "track", "take"])

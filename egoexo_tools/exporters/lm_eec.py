@@ -3,12 +3,13 @@
 ```
 <out>/<split>/<take_uid>/annotation.json
 <out>/<split>/<take_uid>/<camera>/<frame>.jpg
-<out>/<split>/object_names.json        {take_uid: {name here: name in the data set}}
+<out>/object_names_<split>.json        {take_uid: {name here: name in the data set}}
 ```
 
 That code uses object names as folder names and replaces "/" by "-" while it lists them, but then
 looks the replaced name up in annotation.json; so the names are replaced there too. It opens the
-picture of every annotated frame: masks of frames that were not extracted are left out.
+picture of every annotated frame: masks of frames that were not extracted are left out. It takes
+everything in a split's folder for a take, so nothing else lies there.
 """
 
 import json
@@ -72,7 +73,7 @@ def finish(root: DatasetRoot, out: Path) -> None:
         takes.update({take.take_uid: changed} if changed else {})
     for split, takes in replaced.items():
         text = json.dumps(takes, indent=1, sort_keys=True) + "\n"
-        write_atomic(out / split / "object_names.json", text)
+        write_atomic(out / f"object_names_{component(split)}.json", text)
 
 
 def folder_names(object_names: list[str]) -> dict[str, str]:
