@@ -363,7 +363,7 @@ def _splitmix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def plain_sample(
+def plain_pair_sample(
     pairs: list[tuple[str, str, str, int]], count: int, by: str, seed: int
 ) -> set[tuple[str, str, str, int]]:
     """`count` of (take_uid, exo_camera, object_name, frame_idx), one pair at a time."""

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from reference import plain_sample
+from reference import plain_pair_sample
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.sampling import Sampling, choose, hashes, mix
@@ -45,7 +45,7 @@ def test_the_sample_is_the_plain_twin_s(by: str, count: int) -> None:
     columns = ["take_uid", "exo_camera", "object_name", "frame_idx"]
     rows = list(PAIRS[columns].itertuples(index=False, name=None))
     kept = chosen(Sampling(count=count, by=by, seed=11))[columns]
-    assert names(kept) == plain_sample(rows, count, by, seed=11)
+    assert names(kept) == plain_pair_sample(rows, count, by, seed=11)
 
 
 @pytest.mark.parametrize("by", ["frame", "track", "take"])
