@@ -68,8 +68,7 @@ def check_take(
 
     `limits` says how long and how large the cameras' videos are, as far as that is known.
     """
-    left_out = _unknown_cameras(relations, cameras)
-    left_out |= _extra_ego_cameras(relations, left_out)
+    left_out = left_out_cameras(relations, cameras)
     rows = _collect(relations, left_out)
     counts = _check_masks(rows)
     for camera in dict.fromkeys(camera for _, camera in rows.tracks):
@@ -141,6 +140,15 @@ class _Rows:
                 }
             )
         return found
+
+
+def left_out_cameras(relations: TakeRelations, known: frozenset[str]) -> dict[str, str]:
+    """Camera → why none of its annotations can be used, whatever they hold.
+
+    `known` are the cameras that takes.json lists (empty: unknown).
+    """
+    left_out = _unknown_cameras(relations, known)
+    return left_out | _extra_ego_cameras(relations, left_out)
 
 
 def _unknown_cameras(relations: TakeRelations, known: frozenset[str]) -> dict[str, str]:
