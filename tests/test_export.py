@@ -309,6 +309,17 @@ def test_a_frame_that_is_gone_fails_its_take(root: DatasetRoot) -> None:
     assert "not on disk" in summary.text()
 
 
+@pytest.mark.parametrize("format_name", list(EXPORTERS))
+def test_a_frame_outside_the_root_is_not_exported(root: DatasetRoot, format_name: str) -> None:
+    (root.path.parent / "secret.jpg").write_bytes(b"secret")
+    frames = read_manifest(root, "frames", units=[f"{VAL}.{EGO}"]).to_pandas()
+    frames.loc[0, "path"] = "../secret.jpg"
+    write_manifest(root, "frames", f"{VAL}.{EGO}", frames)
+    summary = run_export(root, format_name, root.path.parent / "out", run=RUN)
+    assert "points outside" in summary.text()
+    assert not any(b"secret" in p.read_bytes() for p in (root.path.parent / "out").rglob("*.jpg"))
+
+
 def test_command(root: DatasetRoot) -> None:
     drop_frame(root, FIRST, "cam02", 90)
     out = root.path.parent / "out"

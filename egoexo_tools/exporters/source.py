@@ -80,6 +80,9 @@ def read_frames(root: DatasetRoot, take: Take) -> dict[tuple[str, int], Row]:
     units = [f"{take.take_uid}.{camera}" for camera in take.cameras]
     rows = read_manifest(root, "frames", units=units).to_pylist()
     rows.sort(key=lambda row: (row["camera"], row["frame_idx"]))
+    for row in rows:
+        if Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts:
+            raise DataError(f"{row['path']!r} in the frames manifest points outside {root.path}")
     return {(row["camera"], row["frame_idx"]): row for row in rows}
 
 
