@@ -24,7 +24,7 @@ from egoexo_tools.executors import available_cores
 from egoexo_tools.layout import DOWNSCALED_448, DatasetRoot, Release, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.stage import RunOptions, StageSummary, Unit, read_status, run_stage
-from egoexo_tools.video import MOST_THREADS, MissingFrames, probe, read_frames
+from egoexo_tools.video import MissingFrames, probe, read_frames
 from egoexo_tools.vocab import View, view_of
 
 STAGE = "frames"
@@ -216,4 +216,4 @@ def _threads(root: DatasetRoot, todo: list[Unit], run: RunOptions) -> int:
         for unit in todo
     )
     at_once = 1 if run.executor == "inline" else min(run.workers or cores, max(pending, 1))
-    return max(1, min(cores // at_once, MOST_THREADS))
+    return max(1, cores // at_once)

@@ -11,7 +11,7 @@ the stream's own range and colour matrix (BT.601 where it names none, as FFmpeg 
 Nothing is concealed: a frame whose packets are damaged or gone is named, never guessed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -38,8 +38,8 @@ from egoexo_tools.video_index import PacketIndex, Run, reference_test
 
 Rgb = NDArray[np.uint8]
 
-MOST_THREADS = 8
-"""Each thread of a decoder holds pictures of its own (12 MB at 4K)."""
+_THREAD_BYTES = 100_000_000
+"""Shared by a decoder's threads, each of which holds about two pictures: 4 threads at 4K."""
 
 # Nothing is probed or guessed from pictures: they are zeros while the packets are listed.
 _INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
@@ -135,15 +135,17 @@ def read_frames(
     """Yield (frame_idx, rgb uint8 (H, W, 3)) of the wanted frames, ascending, each once.
 
     `path` is a file or an http(s) URL (of a server that answers byte ranges, S3 presigned URLs
-    among them); `threads` defaults to all cores. Raises DataError where the video cannot be
-    read, and at the end MissingFrames, with numbers and reasons, where it does not hold a
-    wanted frame or holds it damaged.
+    among them). `threads` is the most that decode: all cores by default, fewer where pictures
+    are so large that memory would grow.
+
+    Raises DataError where the video cannot be read, and at the end MissingFrames, with numbers
+    and reasons, where it does not hold a wanted frame or holds it damaged.
     """
     wanted = sorted({int(frame_idx) for frame_idx in frame_idxs})
     if wanted and wanted[0] < 0:
         raise DataError(f"{wanted[0]} is no frame number; they start at 0")
     report = report if report is not None else ReadReport()
-    with _open(path, threads=threads or min(available_cores(), MOST_THREADS)) as video:
+    with _open(path, threads=threads or available_cores()) as video:
         total = video.index.frames
         lost = {
             frame_idx: f"beyond the video's end (it has {total} frames)"
@@ -200,11 +202,14 @@ class _Output:
     wanted picture is held until all that were sent before it have come out whole: a few at most.
     """
 
-    def __init__(self, index: PacketIndex, run: Run) -> None:
+    def __init__(
+        self, index: PacketIndex, run: Run, picture: Callable[[av.VideoFrame], Rgb]
+    ) -> None:
         self.wanted = set(run.frame_idxs)
         self.due: set[int] = set()
         """Packets sent whose pictures have not come."""
         self._index = index
+        self._picture = picture
         self._held: list[tuple[int, av.VideoFrame]] = []
         self._begun = False
 
@@ -225,8 +230,8 @@ class _Output:
             if int(self._index.frame_idx[packet]) in self.wanted:
                 self._held.append((packet, frame))
             while self._held and all(other > self._held[0][0] for other in self.due):
-                sure, picture = self._held.pop(0)
-                yield int(self._index.frame_idx[sure]), _rgb(picture)
+                sure, whole = self._held.pop(0)
+                yield int(self._index.frame_idx[sure]), self._picture(whole)
 
     def finish(self) -> None:
         """Raises where pictures are still due."""
@@ -250,7 +255,6 @@ class _Video:
 
     def __init__(self, source: ByteSource, threads: int) -> None:
         self.source = source
-        self._threads = threads
         self._mp4 = read_mp4_index(source)
         if self._mp4 is not None and not self._mp4.holds_packets:
             raise DataError(
@@ -259,10 +263,13 @@ class _Video:
         self._container, stream = self._demuxer()
         self.codec = stream.codec_context.name
         self._codec_hw = (stream.codec_context.height, stream.codec_context.width)
+        picture_bytes = stream.codec_context.height * stream.codec_context.width * 3 // 2
+        self._threads = max(1, min(threads, _THREAD_BYTES // max(2 * picture_bytes, 1)))
         self.duration_seconds = float((stream.duration or 0) * (stream.time_base or 0))
         self.index = self._build_index(stream)
         self._is_reference = reference_test(self.codec, stream.codec_context.extradata or b"")
         self._decoders: dict[int, VideoCodecContext] = {}
+        self._orientation: tuple[bool, bool, bool] | None = None
         self.packets_read = 0
         if len(doubtful := self.index.packets_before_first_picture()):
             self.index = self.index.without(self._undecodable(doubtful))
@@ -326,7 +333,7 @@ class _Video:
         """Decode a run, yield its wanted frames; raises _Broken at the first error."""
         decoder = self._decoder(threads)
         decoder.flush_buffers()
-        output = _Output(self.index, run)
+        output = _Output(self.index, run, self._rgb)
         is_leading = self.index.is_leading(run.start, run.stop)
         for packet, data in enumerate(self._packets(run), run.start):
             if len(data) < self.index.size[packet]:
@@ -359,6 +366,16 @@ class _Video:
             return decoder.decode(packet)
         except av.error.FFmpegError as error:
             raise _Broken(packet_idx, f"{_DAMAGED} ({error.strerror})") from error
+
+    def _rgb(self, frame: av.VideoFrame) -> Rgb:
+        """The picture as a player shows it: (H, W, 3) uint8."""
+        rgb = cast(Rgb, frame.to_ndarray(format="rgb24"))
+        if self._orientation is None:
+            # Once: a frame whose side data was looked at stays in memory until the collector comes.
+            self._orientation = _orientation(frame)
+        transpose, flip_rows, flip_columns = self._orientation
+        turned = rgb.transpose(1, 0, 2) if transpose else rgb
+        return np.ascontiguousarray(turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
     def _decoder(self, threads: int) -> VideoCodecContext:
         """A decoder, made once for each number of threads."""
@@ -434,14 +451,12 @@ class _Video:
                 yield bytes(packet)
 
 
-def _rgb(frame: av.VideoFrame) -> Rgb:
-    """The picture as a player shows it: (H, W, 3) uint8."""
-    rgb = cast(Rgb, frame.to_ndarray(format="rgb24"))
+def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """What the display matrix asks for: transpose, then flip rows, then flip columns."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return rgb
+        return False, False, False
     # 16.16 fixed point, rows (a, b, u), (c, d, v), (x, y, w): (x', y') = (a x + c y, b x + d y).
     a, b, _, c, d = np.frombuffer(bytes(cast(Any, matrix)), np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        rgb, a, d = rgb.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    transpose = abs(b) > abs(a)
+    return (True, b < 0, c < 0) if transpose else (False, d < 0, a < 0)

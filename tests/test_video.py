@@ -353,6 +353,36 @@ def test_a_url_costs_the_groups_that_are_needed(tmp_path: Path, served: str, kin
     assert probe(url) == probe(path)
 
 
+@pytest.mark.slow
+def test_a_presigned_url_of_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        path = write_video(
+            tmp_path / "video.mp4", 120, height=240, width=320, options={**MEDIUM, "crf": "8"}
+        )
+        s3.create_bucket(Bucket="release")
+        s3.upload_file(str(path), "release", "takes/video.mp4")
+        key = {"Bucket": "release", "Key": "takes/video.mp4"}
+        report = ReadReport()
+        url = s3.generate_presigned_url("get_object", Params=key)
+        assert numbers(url, [63], report=report) == {63: 63}
+        assert report.bytes_total == path.stat().st_size
+        assert report.share_saved > 0.3
+        gone = s3.generate_presigned_url("get_object", Params={**key, "Key": "none"})
+        with pytest.raises(DataError, match="answered 404"):
+            probe(gone)
+    finally:
+        server.stop()
+
+
 def test_what_a_server_can_answer(tmp_path: Path, served: str) -> None:
     write_video(tmp_path / "video.mp4", 5)
     with pytest.raises(DataError, match=r"answered 404; there is no such file") as caught:

@@ -1,0 +1,208 @@
+"""Time to get 20 frames out of 600 of a 4K H.264 video, against decord, PyAV and FFmpeg.
+
+    python scripts/bench_video.py                 # GOP 30 and GOP 250, a table
+    python scripts/bench_video.py --folder /tmp/v # keep the videos for the next time
+
+Each contender runs in a process of its own, in turns, and its best turn counts; peak memory is
+that process's. `rows()` gives the table to other scripts.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FRAMES, WANTED, HEIGHT, WIDTH = 600, 20, 2160, 3840
+GROUPS = (30, 250)
+TURNS = 3
+
+
+class Row(NamedTuple):
+    """One comparison; seconds, and how many times faster we are."""
+
+    name: str
+    ours: float
+    peer: float
+    ratio: float
+
+
+class Turn(NamedTuple):
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def rows(
+    *, folder: Path | None = None, frames: int = FRAMES, turns: int = TURNS
+) -> list[tuple[str, float, float, float]]:
+    """(name, our seconds, the peer's seconds, ratio) for each group size and peer.
+
+    Two more for each group size: seconds of all cores together, and peak memory in MB, both
+    against decord. On a busy machine the former is the steadier one.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return rows(folder=Path(temporary), frames=frames, turns=turns)
+    table: list[tuple[str, float, float, float]] = []
+    for group in GROUPS:
+        path = make_video(folder / f"{frames}_{group}.mp4", frames=frames, group=group)
+        best = measure(path, wanted_frames(frames), turns=turns)
+        ours = best["ours"]
+        for peer, turn in best.items():
+            if peer != "ours":
+                name = f"{WANTED} of {frames} 4K frames, GOP {group}, against {peer}"
+                table.append(Row(name, ours.seconds, turn.seconds, turn.seconds / ours.seconds))
+        decord = best["decord"]
+        name = f"seconds of all cores, GOP {group}, against decord"
+        seconds = ours.cpu_seconds, decord.cpu_seconds
+        table.append(Row(name, *seconds, seconds[1] / seconds[0]))
+        name = f"peak memory in MB, GOP {group}, against decord"
+        table.append(Row(name, ours.peak_mb, decord.peak_mb, decord.peak_mb / ours.peak_mb))
+    return table
+
+
+def wanted_frames(frames: int) -> list[int]:
+    """20 frames anywhere in the video, the same each time."""
+    return sorted(np.random.default_rng(1).choice(frames, WANTED, replace=False).tolist())
+
+
+def make_video(path: Path, *, frames: int, group: int) -> Path:
+    """A 4K H.264 video: a textured plane that drifts under a camera's noise."""
+    if path.exists():
+        return path
+    import av
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 255, (HEIGHT // 40, WIDTH // 40, 3), dtype=np.uint8)
+    plane = cv2.resize(coarse, (WIDTH + 600, HEIGHT + 200), interpolation=cv2.INTER_CUBIC)
+    noise = random.integers(0, 14, (HEIGHT + 97, WIDTH + 89, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"preset": "veryfast", "crf": "26", "g": str(group)}
+        for number in range(frames):
+            left, top = number % 600, number // 3 % 200
+            x, y = number * 37 % 89, number * 53 % 97
+            picture = cv2.add(
+                plane[top : top + HEIGHT, left : left + WIDTH],
+                noise[y : y + HEIGHT, x : x + WIDTH],
+            )
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def measure(path: Path, wanted: Sequence[int], *, turns: int) -> dict[str, Turn]:
+    """The best turn of each contender, taken in turns so that a busy moment hits all alike."""
+    names = [name for name in CONTENDERS if name != "ffmpeg -f null" or shutil.which("ffmpeg")]
+    best: dict[str, Turn] = {}
+    for _ in range(turns):
+        for name in names:
+            turn = _in_own_process(name, path, wanted)
+            best[name] = min(turn, best.get(name, turn))
+    return best
+
+
+def _in_own_process(name: str, path: Path, wanted: Sequence[int]) -> Turn:
+    arguments = [json.dumps({"name": name, "path": str(path), "wanted": list(wanted)})]
+    command = [sys.executable, __file__, "--one", *arguments]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Turn(*json.loads(answer))
+
+
+def _one(name: str, path: str, wanted: list[int]) -> Turn:
+    import resource
+
+    contender = CONTENDERS[name](path, wanted)  # imports happen before the clock starts
+    before = time.process_time() if not name.startswith("ffmpeg") else 0.0
+    started = time.perf_counter()
+    contender()
+    seconds = time.perf_counter() - started
+    who = resource.RUSAGE_CHILDREN if name.startswith("ffmpeg") else resource.RUSAGE_SELF
+    used = resource.getrusage(who)
+    cpu_seconds = used.ru_utime + used.ru_stime - before
+    return Turn(seconds, cpu_seconds, used.ru_maxrss / 1024)
+
+
+def _ours(path: str, wanted: list[int]) -> Callable[[], None]:
+    from egoexo_tools.video import read_frames
+
+    def run() -> None:
+        assert [idx for idx, _ in read_frames(path, wanted)] == wanted
+
+    return run
+
+
+def _decord(path: str, wanted: list[int]) -> Callable[[], None]:
+    import decord
+
+    def run() -> None:
+        reader = decord.VideoReader(path)
+        for frame_idx in wanted:
+            reader[frame_idx].asnumpy()
+
+    return run
+
+
+def _pyav(path: str, wanted: list[int]) -> Callable[[], None]:
+    import av
+
+    def run() -> None:
+        left = set(wanted)
+        with av.open(path) as container:
+            container.streams.video[0].thread_type = "AUTO"
+            for idx, frame in enumerate(container.decode(video=0)):
+                if idx in left:
+                    left.remove(idx)
+                    frame.to_ndarray(format="rgb24")
+                if not left:
+                    return
+
+    return run
+
+
+def _ffmpeg(path: str, wanted: list[int]) -> Callable[[], None]:
+    def run() -> None:
+        quiet = ["ffmpeg", "-loglevel", "error", "-nostdin"]
+        subprocess.run([*quiet, "-i", path, "-f", "null", "-"], check=True)
+
+    return run
+
+
+CONTENDERS: dict[str, Callable[[str, list[int]], Callable[[], None]]] = {
+    "ours": _ours,
+    "decord": _decord,
+    "PyAV from the beginning": _pyav,
+    "ffmpeg -f null": _ffmpeg,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--folder", type=Path, help="where the videos are kept")
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(_one(**json.loads(arguments.one))))
+        return
+    table = rows(folder=arguments.folder, frames=arguments.frames, turns=arguments.turns)
+    for name, ours, peer, ratio in table:
+        print(f"{name:60s} {ours:8.2f} {peer:8.2f} {ratio:6.2f}x")
+
+
+if __name__ == "__main__":
+    main()
