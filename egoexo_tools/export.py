@@ -1,7 +1,8 @@
 """Writes a root in another tool's format, resumable, with a list of what was left out.
 
 `<out>/.egoexo-tools/` holds the status of each unit and marks the folder as ours; a folder with
-other content is refused. `<out>/left_out.csv` lists what the format could not take, and why.
+other content is refused (an export into the root itself keeps its status with the root's).
+`<out>/left_out.csv` lists what the format could not take, and why.
 A new format is a module in `exporters/` and an entry in EXPORTERS.
 """
 
@@ -11,6 +12,8 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+
+import pyarrow.compute as pc
 
 from egoexo_tools import legacy
 from egoexo_tools.errors import DataError, SettingsError
@@ -28,6 +31,7 @@ EXPORTERS: Mapping[str, Exporter] = {
     "hf": Exporter(hf.units, hf.work, hf.finish),
 }
 
+STAGE = "export"
 STATE_FOLDER = ".egoexo-tools"
 LEFT_OUT = "left_out.csv"
 
@@ -43,14 +47,16 @@ def run_export(
         raise SettingsError(f"{format_name!r} is no export format; use {', '.join(EXPORTERS)}")
     exporter = EXPORTERS[format_name]
     units = exporter.units(root.require(), out)
-    settings = {"format": format_name, "root": str(root.path.resolve())}
-    _claim(out, settings, in_place=format_name == "omama" and out.resolve() == root.path.resolve())
-    state = DatasetRoot(out / STATE_FOLDER)
+    in_place = format_name == "omama" and out.resolve() == root.path.resolve()
+    if not in_place:
+        _claim(out, {"format": format_name, "root": str(root.path.resolve())})
+    # In place the export is a stage of the root like the others, and `status` shows it.
+    state = root if in_place else DatasetRoot(out / STATE_FOLDER)
     summary = run_stage(
         state,
-        "export",
+        STAGE,
         units,
-        partial(_work, root=root, format_name=format_name, out=out),
+        partial(_work, root=root, state=state, format_name=format_name, out=out),
         settings={"format": format_name},
         options=run,
     )
@@ -66,30 +72,33 @@ def left_out_count(out: Path) -> int:
         return sum(1 for _ in csv.reader(file)) - 1
 
 
-def _claim(out: Path, settings: Mapping[str, str], *, in_place: bool) -> None:
+def _claim(out: Path, settings: Mapping[str, str]) -> None:
     """Mark `out` as the export of one root in one format; refuse what is something else."""
     marker = out / STATE_FOLDER / "export.json"
     if marker.exists():
         before = legacy.read_json(marker)
-        if before["format"] != settings["format"] or (before != settings and not in_place):
+        if before != settings:
             raise SettingsError(
                 f"{out} is an export of {before['root']} with format={before['format']}; "
                 "give another folder"
             )
-    elif not in_place and out.exists() and any(out.iterdir()):
+    elif out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and not an export; give an empty or a new folder")
     write_atomic(marker, json.dumps(settings) + "\n")
 
 
-def _work(unit: Unit, *, root: DatasetRoot, format_name: str, out: Path) -> dict[str, int]:
+def _work(
+    unit: Unit, *, root: DatasetRoot, state: DatasetRoot, format_name: str, out: Path
+) -> dict[str, int]:
     counts, left_out = EXPORTERS[format_name].work(unit, root, out)
-    write_exclusions(DatasetRoot(out / STATE_FOLDER), "export", unit.name, left_out)
+    write_exclusions(state, STAGE, unit.name, left_out)
     return {**counts, "left_out": len(left_out)} if left_out else counts
 
 
 def _write_left_out(state: DatasetRoot, out: Path) -> None:
     columns = [name for name in SCHEMAS["exclusions"].names if name != "stage"]
-    rows = read_manifest(state, "exclusions", columns=columns).to_pylist()
+    of_stage = pc.field("stage") == STAGE
+    rows = read_manifest(state, "exclusions", columns=columns, filters=of_stage).to_pylist()
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
