@@ -4,7 +4,7 @@ Differences are B - A on the samples that both runs scored. Runs are compared on
 direction and split are the same: otherwise a difference means nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from omama.pictures import (
     SOURCE,
     TRUTH,
     overlay,
+    predicted_masks,
     read_frame,
     strip,
     true_mask,
@@ -101,7 +102,9 @@ def write_pictures(
     written = []
     for kind, samples in zip(("win", "loss"), wins_and_losses(comparison, count), strict=True):
         masks = {
-            key: _predicted(run, [sample["pair_id"] for sample in samples])
+            key: predicted_masks(
+                run if run.is_dir() else run.parent, [sample["pair_id"] for sample in samples]
+            )
             for key, run in runs.items()
         }
         for number, sample in enumerate(samples):
@@ -216,18 +219,6 @@ def _by_group(pairs: pd.DataFrame, group: str) -> list[Json]:
 
 def _rows(frame: pd.DataFrame) -> list[Json]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _predicted(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
-    folder = run if run.is_dir() else run.parent
-    wanted = set(pair_ids)
-    columns = ("pair_id", "rle_height", "rle_width", "rle_counts")
-    table = read_tables([folder / "predictions.parquet"], "predictions", columns=columns)
-    return {
-        row["pair_id"]: MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"])
-        for row in table.to_pylist()
-        if row["pair_id"] in wanted and row["rle_counts"] is not None
-    }
 
 
 def _picture(

@@ -3,7 +3,7 @@
 Pictures are (H, W, 3) uint8, RGB. Masks of any size are drawn at the picture's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
-from egoexo_tools.manifests import read_manifest
+from egoexo_tools.manifests import read_manifest, read_tables
 from egoexo_tools.masks import MaskRle
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-SOURCE: Colour = (66, 135, 245)
-TRUTH: Colour = (60, 200, 90)
-PREDICTION: Colour = (245, 130, 48)
+# Blue and orange are told apart by the colour-blind too.
+SOURCE: Colour = (40, 120, 255)
+TRUTH: Colour = SOURCE
+PREDICTION: Colour = (255, 140, 0)
 OPACITY = 0.45
+DASH = 7
+"""Pixels of a dashed outline's strokes."""
 PANEL_HEIGHT = 360
 CAPTION_HEIGHT = 22
 
@@ -40,30 +43,66 @@ def true_mask(
     root: DatasetRoot, take_uid: str, object_name: str, camera: str, frame_idx: int
 ) -> MaskRle | None:
     """The annotated mask; None where the object is absent or was never annotated."""
-    row = (
-        (pc.field("object_name") == object_name)
-        & (pc.field("camera") == camera)
-        & (pc.field("frame_idx") == frame_idx)
+    key = (object_name, camera, frame_idx)
+    return true_masks(root, take_uid, [key]).get(key)
+
+
+def true_masks(
+    root: DatasetRoot, take_uid: str, keys: Iterable[tuple[str, str, int]]
+) -> dict[tuple[str, str, int], MaskRle]:
+    """The annotated masks of (object_name, camera, frame_idx) in one take, those that exist."""
+    names, cameras, frame_idxs = (list(set(column)) for column in zip(*keys, strict=True))
+    wanted = (
+        pc.field("object_name").isin(names)
+        & pc.field("camera").isin(cameras)
+        & pc.field("frame_idx").isin(frame_idxs)
         & pc.field("visible")
     )
-    rows = read_manifest(root, "masks", units=[take_uid], filters=row).to_pylist()
-    if not rows:
-        return None
-    return MaskRle(rows[0]["rle_height"], rows[0]["rle_width"], rows[0]["rle_counts"])
+    rows = read_manifest(root, "masks", units=[take_uid], filters=wanted).to_pylist()
+    return {
+        (row["object_name"], row["camera"], row["frame_idx"]): MaskRle(
+            row["rle_height"], row["rle_width"], row["rle_counts"]
+        )
+        for row in rows
+    }
+
+
+def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
+    """The masks that a run's predictions.parquet has for these pairs."""
+    columns = ("pair_id", "rle_height", "rle_width", "rle_counts")
+    table = read_tables(
+        [run / "predictions.parquet"],
+        "predictions",
+        columns=columns,
+        filters=pc.field("pair_id").isin(list(pair_ids)),
+    )
+    return {
+        row["pair_id"]: MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"])
+        for row in table.to_pylist()
+        if row["rle_counts"] is not None
+    }
 
 
 def overlay(picture: Picture, mask: MaskRle | None, colour: Colour) -> Picture:
     """`picture` with the mask tinted and outlined; unchanged for None."""
-    if mask is None:
-        return picture
-    inside = mask.decode_at(*picture.shape[:2])
+    return picture if mask is None else tint(picture, mask.decode_at(*picture.shape[:2]), colour)
+
+
+def tint(
+    picture: Picture, inside: NDArray[np.bool_], colour: Colour, *, dashed: bool = False
+) -> Picture:
+    """A copy of `picture` (H, W, 3) with the pixels `inside` (H, W) tinted and outlined."""
     drawn = picture.copy()
     tinted = (1 - OPACITY) * drawn[inside] + OPACITY * np.array(colour)
     drawn[inside] = tinted.astype(np.uint8)
     outlines, _ = cv2.findContours(
         inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
-    cv2.drawContours(drawn, outlines, -1, colour, thickness=2)
+    if dashed:
+        strokes = [o[i : i + DASH] for o in outlines for i in range(0, len(o), 2 * DASH)]
+        cv2.polylines(drawn, strokes, False, colour, thickness=2)
+    else:
+        cv2.drawContours(drawn, outlines, -1, colour, thickness=2)
     return drawn
 
 

@@ -61,6 +61,12 @@ PUBLISHED: tuple[Published, ...] = (
 """By split and annotation version, in order of appearance."""
 
 
+SPLIT_TAKES: Mapping[Split, int] = {Split.TRAIN: 755, Split.VAL: 201, Split.TEST: 295}
+"""Takes of the official split that can be downloaded."""
+WHOLE_SPLIT = 0.9
+"""Share of them from which on a run counts as scored on the split: some takes have no pairs."""
+
+
 def comparable(published: Published, summary: Mapping[str, Any]) -> str | None:
     """None if a summary of `omama evaluate` may stand beside the number; else why it may not.
 
@@ -76,4 +82,7 @@ def comparable(published: Published, summary: Mapping[str, Any]) -> str | None:
         return "only a part of the samples was scored"
     if published.iou(Direction(summary["direction"])) is None:
         return f"no number for {summary['direction']}"
+    whole = SPLIT_TAKES[published.split]
+    if published.samples is None and summary["takes"] < WHOLE_SPLIT * whole:
+        return f"{whole} takes, not {summary['takes']:,}: a subset, or other data"
     return None

@@ -102,9 +102,9 @@ def test_pictures_of_wins_and_losses(tmp_path: Path) -> None:
     picture = cv2.imread(str(folder / "win_00.png"))
     # Ego panel 360 wide, three exo panels of 224 / 140 * 360 = 576; 22 rows of captions.
     assert picture.shape == (382, 360 + 3 * 576, 3)
-    green = (picture[..., 1] > picture[..., 2] * 1.5) & (picture[..., 1] > 120)
-    assert green[:, -576:].sum() > 1000  # the truth's tint
-    assert green[:, 360:-576].sum() < green[:, -576:].sum()
+    blue = (picture[..., 0] > picture[..., 2] * 1.5) & (picture[..., 0] > 120)
+    assert blue[:, -576:].sum() > 1000  # the truth's outline
+    assert blue[:, 360:-576].sum() < blue[:, -576:].sum()
 
 
 def _squares_run(root: DatasetRoot, name: str, shift: int) -> Path:

@@ -12,6 +12,7 @@ OURS = {
     "split": "test",
     "direction": "exo2ego",
     "samples": 1000,
+    "takes": 290,
     "coverage": {"complete": True},
 }
 
@@ -22,6 +23,7 @@ OURS = {
         ({}, None),
         ({"protocol": "omama"}, "official protocol, not omama"),
         ({"split": "val"}, "split test, not val"),
+        ({"takes": 6}, "295 takes, not 6: a subset, or other data"),
         ({"coverage": {"complete": False}}, "only a part of the samples was scored"),
     ],
 )
