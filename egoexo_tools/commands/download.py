@@ -1,0 +1,91 @@
+"""`egoexo-tools download`"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.errors import SettingsError
+
+if TYPE_CHECKING:
+    from egoexo_tools.download_plan import Selection
+
+
+@click.command()
+@click.argument("release", type=FOLDER)
+@click.option("--split-file", type=FILE, help="split.json of `select`.  [default: official]")
+@click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]))
+@click.option("--take", "take_uids", multiple=True, metavar="UID", help="Only this take.")
+@click.option("--scenario", "scenarios", multiple=True, help="Only takes of this scenario.")
+@click.option(
+    "--resolution",
+    type=click.Choice(["full", "448"]),
+    default="full",
+    show_default=True,
+    help="The full-size videos, or the small copies.",
+)
+@click.option("--dry-run", is_flag=True, help="Stop after the plan (annotation files do come).")
+@click.option("--root", type=FOLDER, help="Dataset root that what was left out is recorded in.")
+@click.option("--profile", help="AWS profile.  [default: boto3's own search]")
+@click.option("--source", metavar="S3_URL", help="Another bucket and prefix.")
+@click.option("--connections", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option("--max-rate", metavar="BYTES", help="Bytes a second at most, such as 50MB.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def command(release: Path, dry_run: bool, quiet: bool, **choices: Any) -> None:
+    """Download the annotations and the annotated cameras' videos, verified and resumable.
+
+    Example: egoexo-tools download data/release --scenario Cooking --dry-run
+    """
+    from egoexo_tools.download import DownloadOptions, download_files, exclusions_path, prepare
+    from egoexo_tools.layout import DatasetRoot, Release
+    from egoexo_tools.s3 import DEFAULT_SOURCE, S3
+
+    s3 = S3(choices["source"] or DEFAULT_SOURCE, profile=choices["profile"])
+    record = DatasetRoot(choices["root"]) if choices["root"] else None
+    options = DownloadOptions(choices["connections"], _bytes(choices["max_rate"]), quiet)
+    plan = prepare(
+        s3,
+        Release(release),
+        selection=_selection(choices),
+        resolution=choices["resolution"],
+        record=record,
+        options=options,
+    )
+    click.echo(plan.text())
+    if plan.exclusions:
+        click.echo(f"  all of it: {exclusions_path(Release(release), record)}")
+    if not dry_run:
+        click.echo(download_files(s3, plan.files, options=options).check().text())
+
+
+def _selection(choices: dict[str, Any]) -> "Selection":
+    from egoexo_tools.download_plan import Selection
+    from egoexo_tools.vocab import Split
+
+    splits: Sequence[str] = choices["splits"]
+    return Selection(
+        split_file=choices["split_file"],
+        splits=tuple(Split(split) for split in splits),
+        take_uids=tuple(choices["take_uids"]),
+        scenarios=tuple(choices["scenarios"]),
+    )
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _bytes(text: str | None) -> int | None:
+    """`200GB` → bytes, in units of 1000; SettingsError for other text."""
+    if text is None:
+        return None
+    number = text.strip().upper().rstrip("KMGTB")
+    unit = text.strip().upper()[len(number) :]
+    try:
+        size = int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise SettingsError(f"{text!r} is no number of bytes; write it as 200GB or 500MB")
+    return size

@@ -1,0 +1,126 @@
+"""A real S3 server process on loopback (moto's) that holds a synthetic release."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from egoexo_tools.layout import Release
+from egoexo_tools.synthetic.manifests import write_manifests
+
+_AWS_NAMES = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "AWS_REGION")
+_PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+class S3Server:
+    """A running server; buckets are made as tests need them."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """What a process needs to use it, and nothing of the machine's own AWS settings."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": str(home / "aws_config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(home / "aws_credentials"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, service: str = "s3", key: str = "testing", secret: str = "testing") -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+        )
+
+    def requests(self, text: str) -> list[str]:
+        """The log's lines about requests that hold a text."""
+        return [line for line in self.log.read_text().splitlines() if text in line]
+
+    def call(self, path: str, data: bytes) -> None:
+        """POST to the server's own control address."""
+        request = urllib.request.Request(
+            self.url + path, data=data, headers={"Content-Type": "application/octet-stream"}
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[S3Server]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    server = S3Server(port, folder / "moto.log")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with server.log.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{server.url}/moto-api/data.json", timeout=5).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(server.log.read_text()) from None
+                time.sleep(0.1)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def isolate(monkeypatch: Any, environment: dict[str, str]) -> None:
+    """Give this process, and those it starts, this AWS environment and no proxy."""
+    for name in (*_AWS_NAMES, *_PROXY_NAMES, *map(str.lower, _PROXY_NAMES)):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def upload_release(server: S3Server, release: Release, bucket: str, folder: Path) -> str:
+    """Put a release and its manifests into a new bucket; returns the source's address."""
+    client = server.client()
+    client.create_bucket(Bucket=bucket)
+    source = f"s3://{bucket}/egoexo-public/v2"
+    manifests = write_manifests(release, source, folder / f"manifests of {bucket}")
+    for part, path in manifests.items():
+        client.upload_file(str(path), bucket, f"egoexo-public/v2/{part}/manifest.json")
+    for path in sorted(release.path.rglob("*")):
+        if path.suffix in {".json", ".mp4"} and ".parts" not in path.parts:
+            key = f"egoexo-public/v2/{path.relative_to(release.path).as_posix()}"
+            client.upload_file(str(path), bucket, key)
+    return source
+
+
+def key_of(release: Release, path: Path) -> str:
+    return f"egoexo-public/v2/{path.relative_to(release.path).as_posix()}"
+
+
+def padded_copy(release: Release, folder: Path, *, padding: int) -> Release:
+    """The release with `padding` bytes of an empty box behind every full-size video.
+
+    The videos play as before, and take long enough to fetch that a test can interrupt it.
+    """
+    shutil.copytree(release.path, folder)
+    box = padding.to_bytes(4, "big") + b"free" + os.urandom(padding - 8)
+    for path in folder.glob("takes/*/frame_aligned_videos/*.mp4"):
+        with path.open("ab") as video:
+            video.write(box)
+    return Release(folder)
