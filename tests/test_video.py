@@ -1,5 +1,6 @@
 """Frames out of videos: the right ones, whole ones, and nothing else read."""
 
+import gc
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -287,6 +288,19 @@ def test_only_what_is_needed_is_decoded(videos: Any) -> None:
     assert (report.packets, report.packets_read) == (70, 1)
     numbers(videos("B-frames"), [45], report=report)
     assert report.packets_read < 6  # at most five past the keyframe at 40, less those in between
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", 60, height=720, width=1280, options={"g": "10"})
+    sizes = []
+    gc.disable()  # nothing may wait for the collector: a picture is megabytes, but one object
+    try:
+        for _, _ in read_frames(path, range(60), threads=2):
+            sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    finally:
+        gc.enable()
+    picture_bytes = 1280 * 720 * 3 // 2
+    assert sizes[-1] - sizes[20] < 10 * picture_bytes
 
 
 class Ranges(BaseHTTPRequestHandler):
