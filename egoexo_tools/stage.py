@@ -170,6 +170,30 @@ def run_stage(
     )
 
 
+def pending_units(
+    root: DatasetRoot,
+    stage: str,
+    units: Sequence[Unit],
+    *,
+    settings: Settings,
+    options: RunOptions = RunOptions(),
+) -> list[Unit]:
+    """Those of the units that `run_stage` would do now; raises as it does."""
+    settings = json.loads(json.dumps(settings))
+    return [
+        unit
+        for unit in units
+        if _is_pending(
+            read_status(root, stage, unit.name),
+            unit,
+            settings,
+            unit.fingerprint + _hash_files(unit.inputs),
+            stage,
+            options,
+        )
+    ]
+
+
 def read_status(root: DatasetRoot, stage: str, unit: str) -> UnitResult | None:
     """A unit's status, or None where it never ended."""
     try:
