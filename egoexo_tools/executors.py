@@ -6,17 +6,22 @@ dask.distributed. Only `process` can end a unit that outlasts its time limit; on
 scheduler's own limits apply.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Protocol
 
 from egoexo_tools.errors import SettingsError
 
 EXECUTORS = ("inline", "process", "dask")
+CONNECT_SECONDS = 30
+logger = logging.getLogger(__name__)
 
 
 class Submit(Protocol):
@@ -69,10 +74,13 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submi
 
     # spawn: forking a process that already runs OpenCV, Arrow or torch threads can hang it.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=workers, context=context, initializer=_ignore_interrupt)
+    pool = ProcessPool(max_workers=workers, context=context, initializer=_end_with_parent)
 
     def submit(function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
-        future: Future[Any] = pool.schedule(function, args=(argument,), timeout=time_limit_seconds)
+        with _interrupts_held():
+            future: Future[Any] = pool.schedule(
+                _in_worker, args=(function, argument), timeout=time_limit_seconds
+            )
         return future
 
     try:
@@ -86,9 +94,49 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submi
         pool.join()
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group; the parent alone decides what it means.
+
+    The pool's threads, and through them its workers, begin with the signals that are held when
+    the first unit is scheduled: a worker cannot be interrupted while it still imports.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed ends too, in the middle of its unit."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _Stopped(BaseException):
+    """The pool wants this worker to end: its run was interrupted, or its time is up."""
+
+
+def _in_worker(function: Callable[[Any], Any], argument: Any) -> Any:
+    """function(argument); when the worker is told to end, half-written files are removed first."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        return function(argument)
+    except _Stopped:
+        os._exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -103,8 +151,17 @@ def _dask(
         ) from error
     cluster = None
     if scheduler is None:
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-    client = Client(scheduler or cluster, timeout="30s")
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, resources=resources
+        )
+    try:
+        client = Client(scheduler or cluster, timeout=f"{CONNECT_SECONDS}s")
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"no Dask scheduler answers at {scheduler} ({error}); give the address that "
+            "`dask scheduler` prints, such as tcp://node7:8786"
+        ) from error
+    _warn_without(client, resources)
     # Units write files: each runs once, where it was sent, and is not run again on a guess.
     executor = client.get_executor(pure=False, retries=0, resources=resources)
 
@@ -118,3 +175,16 @@ def _dask(
         client.close()
         if cluster is not None:
             cluster.close()
+
+
+def _warn_without(client: Any, resources: dict[str, float] | None) -> None:
+    """Units wait for a worker that has what they need; a queue may start it later."""
+    offers = [
+        worker.get("resources") or {}
+        for worker in client.sync(client.scheduler.identity)["workers"].values()
+    ]
+    needed = resources or {}
+    if not any(all(offer.get(n, 0) >= v for n, v in needed.items()) for offer in offers):
+        wanted = " ".join(f"{name}={value:g}" for name, value in needed.items())
+        how = f" --resources {wanted}" if wanted else ""
+        logger.warning("no worker can take these units yet; waiting for a `dask worker%s`", how)

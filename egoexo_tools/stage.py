@@ -3,11 +3,10 @@
 A unit is done when its outputs lie in place and its status file, written last, says so. Run
 again: done with the same settings and inputs = skipped, inputs changed or an output gone = done
 anew, failed = retried, other settings = refused by name unless `overwrite`. Outputs are written
-through `layout.atomic_path`, so a kill at any moment leaves nothing that a second run cannot
-finish; one lock per stage keeps two runs apart.
+through `layout.atomic_path`, and a unit that is redone loses its status first, so a kill at any
+moment leaves nothing that a second run cannot finish; `run_lock` keeps two runs apart.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,7 +15,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,9 +23,10 @@ from typing import Any
 from tqdm import tqdm
 
 from egoexo_tools import __version__
-from egoexo_tools.errors import DataError, SettingsError, StageFailed
+from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
 from egoexo_tools.executors import available_cores, open_executor
 from egoexo_tools.layout import DatasetRoot, write_atomic
+from egoexo_tools.run_lock import only_run, working
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +135,7 @@ def run_stage(
     """
     settings = json.loads(json.dumps(settings))
     started = time.monotonic()
-    with _only_run(root, stage):
+    with only_run(root.status_dir(stage), stage) as run_id:
         hashes = {unit.name: unit.fingerprint + _hash_files(unit.inputs) for unit in units}
         before = {unit.name: read_status(root, stage, unit.name) for unit in units}
         pending = [
@@ -150,11 +149,11 @@ def run_stage(
             if status is not None and name not in {unit.name for unit in pending}
         }
         skipped = len(results)
-        task = partial(_run_unit, root, stage, work, settings)
+        task = partial(_run_unit, root, stage, run_id, work, settings)
         jobs = [(unit, hashes[unit.name]) for unit in pending]
         for result in _results(task, jobs, stage, options):
             if result.status == "failed":
-                write_status(root, stage, result)
+                _record_failure(root, stage, result)
             results[result.unit] = result
     failed = tuple(result for result in results.values() if result.status == "failed")
     counts: Counter[str] = Counter()
@@ -251,6 +250,7 @@ def _hash_files(paths: Sequence[Path]) -> str:
 def _run_unit(
     root: DatasetRoot,
     stage: str,
+    run_id: str,
     work: Callable[[Unit], Mapping[str, int]],
     settings: Settings,
     job: "Job",
@@ -258,27 +258,35 @@ def _run_unit(
     """Runs in the worker. Never raises: a failure is a result like another."""
     started = time.monotonic()
     unit, inputs_hash = job
-    counts: Mapping[str, int] = {}
-    error = None
+
+    def result(status: str, counts: Mapping[str, int], error: str | None = None) -> UnitResult:
+        seconds = round(time.monotonic() - started, 3)
+        return UnitResult(unit.name, status, error, seconds, counts, settings, inputs_hash)
+
     try:
-        counts = dict(work(unit))
-    except (DataError, OSError) as caught:
+        with working(root.status_dir(stage), run_id):
+            # From here until the end the unit is not done, whatever an earlier run has left.
+            root.status(stage, unit.name).unlink(missing_ok=True)
+            done = result("done", dict(work(unit)))
+            write_status(root, stage, done)
+            return done
+    except DataError as caught:
         error = str(caught)
+    except OSError as caught:
+        error = no_space(caught) or str(caught)
     except Exception as caught:  # one bad take must not end the others
         error = f"{type(caught).__name__}: {caught}"
         logger.error("%s %s: %s", stage, unit.name, traceback.format_exc())
-    result = UnitResult(
-        unit=unit.name,
-        status="failed" if error is not None else "done",
-        error=error,
-        seconds=round(time.monotonic() - started, 3),
-        counts=counts,
-        settings=settings,
-        inputs=inputs_hash,
-    )
-    if error is None:
+    return result("failed", {}, error)
+
+
+def _record_failure(root: DatasetRoot, stage: str, result: UnitResult) -> None:
+    """A unit without a status is tried again as a failed one is, so a full disk does no harm."""
+    try:
         write_status(root, stage, result)
-    return result
+    except OSError as error:
+        reason = no_space(error) or error
+        logger.warning("%s %s: its failure is not recorded: %s", stage, result.unit, reason)
 
 
 def _results(
@@ -335,17 +343,3 @@ def _by_reason(results: Sequence[UnitResult]) -> dict[str, list[UnitResult]]:
     for result in results:
         groups.setdefault(result.error or "unknown", []).append(result)
     return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
-
-
-@contextmanager
-def _only_run(root: DatasetRoot, stage: str) -> Iterator[None]:
-    folder = root.status_dir(stage)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"another {stage} is running on {root.path}; wait for it to end"
-            ) from None
-        yield

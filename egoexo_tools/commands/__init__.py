@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from egoexo_tools import __version__
-from egoexo_tools.errors import DataError, SettingsError, StageFailed
+from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
 
 if TYPE_CHECKING:
     from egoexo_tools.stage import RunOptions
@@ -69,6 +69,10 @@ class LazyGroup(click.Group):
             raise click.UsageError(str(error)) from error
         except (DataError, StageFailed) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if (sentence := no_space(error)) is None:
+                raise
+            raise click.ClickException(sentence) from error
         except KeyboardInterrupt:
             click.echo("Stopped. What was finished is kept; the same command goes on.", err=True)
             sys.exit(INTERRUPTED)
@@ -113,6 +117,13 @@ def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
             "--workers", type=click.IntRange(min=1), help="Units at a time.  [default: all cores]"
         )
         @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use.")
+        @click.option(
+            "--resource",
+            "resources",
+            metavar="NAME=NUMBER",
+            multiple=True,
+            help="Run only on Dask workers that offer it, such as GPU=1.",
+        )
         @click.option("--overwrite", is_flag=True, help="Redo what is done.")
         @click.option("--quiet", is_flag=True, help="No progress bar.")
         @functools.wraps(function)
@@ -121,13 +132,14 @@ def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
             executor: str,
             workers: int | None,
             scheduler: str | None,
+            resources: Sequence[str],
             overwrite: bool,
             quiet: bool,
             **kwargs: Any,
         ) -> Any:
             return function(
                 *args,
-                run=_run_options(executor, workers, scheduler, overwrite, quiet),
+                run=_run_options(executor, workers, scheduler, resources, overwrite, quiet),
                 **kwargs,
             )
 
@@ -156,14 +168,30 @@ def per_split(texts: Sequence[str], kind: Callable[[str], Number]) -> dict[str, 
 
 
 def _run_options(
-    executor: str, workers: int | None, scheduler: str | None, overwrite: bool, quiet: bool
+    executor: str,
+    workers: int | None,
+    scheduler: str | None,
+    resources: Sequence[str],
+    overwrite: bool,
+    quiet: bool,
 ) -> "RunOptions":
     from egoexo_tools.stage import RunOptions
 
+    if executor != "dask" and (scheduler is not None or resources):
+        raise SettingsError("--scheduler and --resource are Dask's; add --executor dask")
     return RunOptions(
         executor=executor,
         workers=workers,
         scheduler=scheduler,
         overwrite=overwrite,
         quiet=quiet,
+        resources=dict(map(_resource, resources)) or None,
     )
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise SettingsError(f"{text!r} is not NAME=NUMBER; write it as GPU=1") from None
