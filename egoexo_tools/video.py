@@ -11,7 +11,7 @@ the stream's own range and colour matrix (BT.601 where it names none, as FFmpeg 
 Nothing is concealed: a frame whose packets are damaged or gone is named, never guessed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -35,15 +35,17 @@ from egoexo_tools.byte_source import (
 from egoexo_tools.errors import DataError
 from egoexo_tools.executors import available_cores
 from egoexo_tools.video_index import PacketIndex, Run, reference_test
+from egoexo_tools.video_output import DAMAGED, Broken, Output, TooLate
 
 Rgb = NDArray[np.uint8]
 
+# Named, not guessed from content: FFmpeg also knows playlists, which open files and URLs.
+_OTHER_FORMATS = {b"\x1aE\xdf\xa3": "matroska", b"G": "mpegts"}
 _THREAD_BYTES = 100_000_000
 """Shared by a decoder's threads, each of which holds about two pictures: 4 threads at 4K."""
 
 # Nothing is probed or guessed from pictures: they are zeros while the packets are listed.
 _INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
-_DAMAGED = "its packets, or those that it builds on, are damaged"
 _UNFINISHED = "truncated or was never finished"
 
 
@@ -178,78 +180,6 @@ def _open(path: str | Path, *, threads: int) -> Iterator["_Video"]:
         source.close()
 
 
-class _Broken(Exception):
-    """The decoder stopped at this packet, or gave no picture for it."""
-
-    def __init__(self, packet: int, reason: str) -> None:
-        super().__init__(reason)
-        self.packet = packet
-        self.reason = reason
-
-
-class _TooLate(Exception):
-    """Decoding began too late in the video for these frames."""
-
-    def __init__(self, frame_idxs: set[int]) -> None:
-        super().__init__(frame_idxs)
-        self.frame_idxs = frame_idxs
-
-
-class _Output:
-    """Checks that a decoder gives every picture that it owes, and picks the wanted ones.
-
-    Decoders conceal errors; a concealed picture, and what builds on it, must not get out. So a
-    wanted picture is held until all that were sent before it have come out whole: a few at most.
-    """
-
-    def __init__(
-        self, index: PacketIndex, run: Run, picture: Callable[[av.VideoFrame], Rgb]
-    ) -> None:
-        self.wanted = set(run.frame_idxs)
-        self.due: set[int] = set()
-        """Packets sent whose pictures have not come."""
-        self._index = index
-        self._picture = picture
-        self._held: list[tuple[int, av.VideoFrame]] = []
-        self._begun = False
-
-    def expect(self, packet: int) -> None:
-        self.due.add(packet)
-
-    def take(self, frames: list[av.VideoFrame]) -> Iterator[tuple[int, Rgb]]:
-        """Yield the wanted pictures that are sure; raises _Broken where one is bad or left out."""
-        pts = self._index.pts
-        for frame in frames:
-            packet = cast(int, frame.pts)
-            self.due.discard(packet)
-            if frame.is_corrupt:
-                raise _Broken(packet, _DAMAGED)
-            if passed := {other for other in self.due if pts[other] < pts[packet]}:
-                self._leave_out(passed)
-            self._begun = True
-            if int(self._index.frame_idx[packet]) in self.wanted:
-                self._held.append((packet, frame))
-            while self._held and all(other > self._held[0][0] for other in self.due):
-                sure, whole = self._held.pop(0)
-                yield int(self._index.frame_idx[sure]), self._picture(whole)
-
-    def finish(self) -> None:
-        """Raises where pictures are still due."""
-        if self.due:
-            self._leave_out(self.due)
-
-    def _leave_out(self, packets: set[int]) -> None:
-        """Before its first picture a decoder leaves out those that it cannot build yet.
-
-        After that it owes each; raises _TooLate or _Broken.
-        """
-        if self._begun:
-            raise _Broken(min(packets), _DAMAGED)
-        if late := {int(self._index.frame_idx[packet]) for packet in packets} & self.wanted:
-            raise _TooLate(late)
-        self.due -= packets
-
-
 class _Video:
     """An open video: its packet index and its decoders."""
 
@@ -303,14 +233,14 @@ class _Video:
                 for frame_idx, rgb in self._decode(run, threads):
                     left.remove(frame_idx)
                     yield frame_idx, rgb
-            except _Broken as broken:
+            except Broken as broken:
                 if threads > 1:
                     runs, threads = self.index.runs(left, start=run.start) + runs, 1
                     continue
                 gone = self._spoilt(left, broken.packet) or left
                 lost.update(dict.fromkeys(gone, broken.reason))
                 runs = self.index.runs(left - gone) + runs
-            except _TooLate as late:
+            except TooLate as late:
                 start = self.index.earlier_start(left, run.start)
                 if start is None:
                     lost.update(dict.fromkeys(late.frame_idxs, "nothing before it can be decoded"))
@@ -330,22 +260,22 @@ class _Video:
         }
 
     def _decode(self, run: Run, threads: int) -> Iterator[tuple[int, Rgb]]:
-        """Decode a run, yield its wanted frames; raises _Broken at the first error."""
+        """Decode a run, yield its wanted frames; raises Broken at the first error."""
         decoder = self._decoder(threads)
         decoder.flush_buffers()
-        output = _Output(self.index, run, self._rgb)
+        output = Output(self.index, run, self._rgb)
         is_leading = self.index.is_leading(run.start, run.stop)
         for packet, data in enumerate(self._packets(run), run.start):
             if len(data) < self.index.size[packet]:
                 yield from output.take(self._send(decoder, None, packet))
-                raise _Broken(packet, f"the file is {_UNFINISHED}")
+                raise Broken(packet, f"the file is {_UNFINISHED}")
             is_wanted = int(self.index.frame_idx[packet]) in output.wanted
             if is_leading[packet - run.start] or not (is_wanted or self._is_reference(data)):
                 continue
             output.expect(packet)
             try:
                 frames = self._send(decoder, data, packet)
-            except _Broken:
+            except Broken:
                 output.due.discard(packet)
                 yield from output.take(self._send(decoder, None, packet))
                 raise
@@ -365,7 +295,7 @@ class _Video:
         try:
             return decoder.decode(packet)
         except av.error.FFmpegError as error:
-            raise _Broken(packet_idx, f"{_DAMAGED} ({error.strerror})") from error
+            raise Broken(packet_idx, f"{DAMAGED} ({error.strerror})") from error
 
     def _rgb(self, frame: av.VideoFrame) -> Rgb:
         """The picture as a player shows it: (H, W, 3) uint8."""
@@ -413,7 +343,11 @@ class _Video:
                 f"{self.source.name} is no MP4 file; only those are read by URL, download it first"
             )
         else:
-            container = av.open(self.source.name, "r")
+            head = self.source.read(0, 4)
+            names = [name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)]
+            if not names:
+                raise DataError(f"{self.source.name} is no video (MP4, MOV, Matroska or MPEG-TS)")
+            container = av.open(self.source.name, "r", format=names[0])
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream):
             raise DataError(f"{self.source.name} holds no video")
