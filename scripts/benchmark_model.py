@@ -172,7 +172,7 @@ class Plain:
         patch = self.backbone.patch_size
         quarter = tuple(int(side * patch / 4) for side in tokens.shape[-2:])
         dense = F.interpolate(tokens, size=quarter, mode="bilinear")[0]
-        height, width = prepared_size(*rgb.shape[:2], self.config)
+        height, width = prepared_size(rgb.shape[0], rgb.shape[1], self.config)
         described = []
         for rle in [*(masks or []), *rles]:
             mask = cv2.resize(rle.decode().astype(np.uint8), (width, height), interpolation=0)
@@ -210,7 +210,8 @@ def pooling_rates(data: Dataset, backbone: Backbone, device: torch.device) -> tu
             total += float(dense[:, y1 : y + bh + 25, x1 : x + bw + 25].mean())
 
     count = len(quarters)
-    product(), loop()
+    product()
+    loop()
     return count / min(timed(product) for _ in range(5)), count / timed(loop)
 
 
@@ -231,9 +232,10 @@ def share_of_the_card(backbone: Backbone) -> None:
 
 
 def training_rate(root: DatasetRoot, run: str) -> float:
+    """Pairs a second, the median over steps after the first three."""
     lines = [json.loads(line) for line in (root.runs / run / "log.jsonl").open()]
     rates = [line["pairs_per_second"] for line in lines if "pairs_per_second" in line]
-    return statistics.median(rates[min(3, len(rates) - 1) :])
+    return float(statistics.median(rates[min(3, len(rates) - 1) :]))
 
 
 def warm_up(extractor: object, data: Dataset) -> None:
