@@ -5,8 +5,7 @@ Joins takes.json (which takes exist), the relations files (which are annotated) 
 bytes; nothing of a take is decoded here.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import Release, component
 from egoexo_tools.relations import BrokenRelations, TakeSlice, index_takes
+from egoexo_tools.scenarios import nearest, resolve_scenarios
 from egoexo_tools.takes import ShippedTake, read_split_file, read_takes
 from egoexo_tools.vocab import Split
 
@@ -68,14 +68,8 @@ class Plan:
             chosen = {take_uid: chosen[take_uid] for take_uid in chosen if take_uid in take_uids}
         if scenarios is not None:
             of_take = {take_uid: take.scenario or "" for take_uid, take in self.takes.items()}
-            known = {name.casefold(): name for name in of_take.values() if name}
-            for name in scenarios:
-                if name.casefold() not in known:
-                    raise SettingsError(f"scenario {_nearest(name, known.values())}")
-            wanted = {name.casefold() for name in scenarios}
-            chosen = {
-                uid: take for uid, take in chosen.items() if of_take[uid].casefold() in wanted
-            }
+            wanted = resolve_scenarios(scenarios, (name for name in of_take.values() if name))
+            chosen = {uid: take for uid, take in chosen.items() if of_take[uid] in wanted}
         return list(chosen.values())
 
     def _require_take(self, take_uid: str) -> None:
@@ -84,7 +78,7 @@ class Plan:
         for row in self.exclusions:
             if row["take_uid"] == take_uid:
                 raise SettingsError(f"take {take_uid} cannot be ingested: {row['reason']}")
-        raise SettingsError(f"take {_nearest(take_uid, self.takes)}")
+        raise SettingsError(f"take {nearest(take_uid, self.takes)}")
 
 
 def plan_ingest(release: Release, *, split_file: Path | None = None) -> Plan:
@@ -183,14 +177,3 @@ def _planned(entry: ShippedTake, split: Split, source: TakeSlice, digest: str) -
         source=source,
         fingerprint=sha256(key.encode()).hexdigest()[:16],
     )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """The rest of a refusal: the name, and those that it may have meant."""
-    names = sorted(set(known))
-    folded = {other.casefold(): other for other in names}
-    close = [folded[other] for other in difflib.get_close_matches(name.casefold(), folded)]
-    if close:
-        return f"{name!r} is not in this release; did you mean {' or '.join(map(repr, close))}?"
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{name!r} is not in this release; it has {shown or 'none'}"

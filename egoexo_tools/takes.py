@@ -29,6 +29,10 @@ class _Entry(msgspec.Struct):
     duration_sec: float | None = None
     is_dropped: bool | None = False
     frame_aligned_videos: Any = None
+    task_name: Any = None
+    capture_uid: Any = None
+    capture: Any = None
+    participant_uid: Any = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class ShippedTake:
     """As relations name them, `aria01_214-1` and `cam01`; empty where the entry does not say."""
     text: bytes = field(repr=False, compare=False)
     """The entry as shipped."""
+    task: str | None = None
+    """What is done, within the scenario."""
+    capture_uid: str | None = None
+    """The recording session, where the entry names it."""
+    participant_uid: str | None = None
+    """Who wears the camera, where the entry says so."""
 
     @property
     def frames(self) -> int | None:
@@ -102,7 +112,17 @@ def _take(raw: msgspec.Raw, where: str) -> ShippedTake:
         is_dropped=bool(entry.is_dropped),
         cameras=frozenset(_cameras(entry.frame_aligned_videos)),
         text=bytes(raw),
+        task=entry.task_name if isinstance(entry.task_name, str) else None,
+        capture_uid=_uid(entry.capture_uid, entry.capture),
+        participant_uid=_uid(entry.participant_uid),
     )
+
+
+def _uid(value: Any, parent: Any = None) -> str | None:
+    """An id as text, itself or `capture_uid` of the object around it; None where there is none."""
+    if value is None and isinstance(parent, Mapping):
+        value = parent.get("capture_uid")
+    return str(value) if isinstance(value, str | int) and str(value) else None
 
 
 def _cameras(videos: Any) -> Iterable[str]:

@@ -129,6 +129,7 @@ def test_takes_and_splits_are_as_shipped(tiny_release: Release) -> None:
     assert set(takes[0]) == {
         *("root_dir", "take_uid", "take_name", "university_id", "university_name"),
         *("parent_task_name", "duration_sec", "is_dropped", "frame_aligned_videos"),
+        *("capture_uid", "participant_uid"),
     }
     assert takes[0]["frame_aligned_videos"]["aria01"]["rgb"]["cam_id"] == "aria01_214-1"
     splits = load(tiny_release.splits_json)

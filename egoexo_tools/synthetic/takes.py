@@ -31,6 +31,7 @@ _UNIVERSITIES = {
     "upenn": "University of Pennsylvania",
     "uniandes": "Universidad de los Andes",
 }
+_CAPTURES = uuid.UUID("7b0e4a52-3a5c-4d8b-9f56-2f4f0f1e5a11")
 _EGO_CAMERAS = ("aria01_214-1", "aria01_214-1", "aria02_214-1", "aria03_214-1")
 _ABSENT_BELOW = 2e-4
 """Less than this share of the frame's pixels counts as not visible..."""
@@ -81,6 +82,8 @@ class TakePlan:
             "root_dir": f"takes/{self.take_name}",
             "take_uid": self.take_uid,
             "take_name": self.take_name,
+            "capture_uid": str(uuid.uuid5(_CAPTURES, self.take_name.rpartition("_")[0])),
+            "participant_uid": 100 + (self.number + 1) // 2,
             "university_id": self.university_id,
             "university_name": _UNIVERSITIES[self.university_id],
             "parent_task_name": self.scenario,
