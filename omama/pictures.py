@@ -33,7 +33,7 @@ CAPTION_HEIGHT = 22
 def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Picture:
     """A kept frame; DataError where it was not cut out or cannot be read."""
     path = root.frame(take_uid, camera, frame_idx)
-    picture = cv2.imread(str(path))
+    picture = cv2.imread(str(path)) if path.is_file() else None
     if picture is None:
         raise DataError(f"{path} is missing or no picture; run `egoexo-tools frames`")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
@@ -89,11 +89,16 @@ def overlay(picture: Picture, mask: MaskRle | None, colour: Colour) -> Picture:
 
 
 def tint(
-    picture: Picture, inside: NDArray[np.bool_], colour: Colour, *, dashed: bool = False
+    picture: Picture,
+    inside: NDArray[np.bool_],
+    colour: Colour,
+    *,
+    dashed: bool = False,
+    opacity: float = OPACITY,
 ) -> Picture:
     """A copy of `picture` (H, W, 3) with the pixels `inside` (H, W) tinted and outlined."""
     drawn = picture.copy()
-    tinted = (1 - OPACITY) * drawn[inside] + OPACITY * np.array(colour)
+    tinted = (1 - opacity) * drawn[inside] + opacity * np.array(colour)
     drawn[inside] = tinted.astype(np.uint8)
     outlines, _ = cv2.findContours(
         inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE

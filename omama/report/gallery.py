@@ -38,6 +38,8 @@ MARGIN = 1.8
 SMALLEST_WINDOW = 120
 """Of the frame's pixels, high: no zoom beyond twice the frame's sharpness."""
 MAP_WIDTH = 72
+OPACITY = 0.25
+"""Of one mask: two may lie on each other, and the object should still be seen."""
 
 Window: TypeAlias = tuple[int, int, int, int]
 """y, x, height, width in pixels of the frame."""
@@ -171,7 +173,7 @@ def draw(frame: Picture, drawings: Sequence[Drawing]) -> Picture:
     for inside, colour, dashed in masks:
         shape = inside[y : y + height, x : x + width].astype(np.float32)
         smooth = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_LINEAR)) >= 0.5
-        picture = tint(picture, smooth, colour, dashed=dashed)
+        picture = tint(picture, smooth, colour, dashed=dashed, opacity=OPACITY)
         covered |= smooth
     if height * width < 0.5 * frame.shape[0] * frame.shape[1]:
         _put_map(picture, frame, window, covered)

@@ -33,6 +33,8 @@ BREAKDOWN_TITLES: Mapping[str, str] = {
     "dest_camera": "destination camera",
     "take_uid": "take",
 }
+STRIP_WIDTH = 120
+"""Pixels of a breakdown's row of dots."""
 MOST_ROWS = 40
 """Rows shown of a breakdown; of more, those with the lowest IoU."""
 
@@ -58,10 +60,12 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
     """
     if importlib.util.find_spec("jinja2") is None:
         raise DataError("the report needs jinja2: pip install 'egoexo-tools[report]'")
+    from jinja2 import TemplateError
+
     found = read_runs(runs)
     try:
         html = _render(found)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, TemplateError) as error:
         names = ", ".join(run.name for run in found)
         raise DataError(
             f"a summary or scores file of {names} is damaged ({error!r}); evaluate again"
@@ -142,6 +146,7 @@ def _context(side: Side) -> Json:
             (run, figures) for run in side.runs if (figures := charts.training_charts(run))
         ],
         "published": _published(side),
+        "loss_colours": charts.LOSS_COLOURS,
     }
 
 
@@ -227,7 +232,7 @@ def _breakdowns(side: Side) -> list[Json]:
                 if (value := others[run.name].get(group["value"])) is not None
             ]
             name = side.main.take_names.get(group["value"], group["value"])
-            rows.append({"name": name, "group": group, "figure": strip(marks)})
+            rows.append({"name": name, "group": group, "figure": strip(marks, width=STRIP_WIDTH)})
         found.append({"title": title, "rows": rows, "groups": len(groups)})
     return found
 
@@ -252,6 +257,7 @@ def _published(side: Side) -> Json:
             continue
         same = [s for s in side.main.summaries if s["protocol"] == number.protocol]
         reason = comparable(number, (same or side.main.summaries)[0])
+        # Against the summary of its own protocol, where the run has one.
         rows.append({"number": number, "iou": iou / 100, "reason": reason})
     return {"rows": rows, "any": any(row["reason"] is None for row in rows)}
 

@@ -27,7 +27,7 @@ Json: TypeAlias = dict[str, Any]
 METHODS: Mapping[str, str] = {
     "oracle": "best proposal (oracle)",
     "model": "O-MaMa, trained",
-    "knn": "k-NN on mask features, no training",
+    "knn": "k-NN, no training",
     "random": "random proposal",
 }
 """Matcher of a run → how the page calls it, in the order of legends."""
@@ -136,7 +136,7 @@ def main_run(runs: Sequence[Run]) -> Run:
 def _summary(path: Path) -> Json:
     """A summary.json whose headline values can be trusted to be what they should."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes(), parse_constant=_refuse)
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); run `omama evaluate` again") from error
     problem = _problem(found)
@@ -144,6 +144,10 @@ def _summary(path: Path) -> Json:
         raise DataError(f"{path} is no summary of `omama evaluate`: {problem}; evaluate again")
     checked: Json = found
     return checked
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")
 
 
 def _problem(summary: Any) -> str | None:
