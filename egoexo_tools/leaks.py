@@ -78,13 +78,14 @@ def find_leaks(
         "object name": {take.take_uid: {_kind_of(name) for name in take.objects} for take in takes},
     }
     found = []
+    names = {take.take_uid: take.take_name for take in takes}
     present = [split for split in Split if split in set(split_of.values())]
     for kind, values in kinds.items():
         for first, second in combinations(present, 2):
             found.append(_shared(kind, values, split_of, first, second))
     if thumbnails is not None:
         for first, second in combinations(present, 2):
-            found.append(_near_identical(thumbnails, split_of, first, second))
+            found.append(_near_identical(thumbnails, split_of, names, first, second))
     return found
 
 
@@ -188,7 +189,11 @@ def _union(sets: Iterable[set[Hashable]]) -> set[Hashable]:
 
 
 def _near_identical(
-    thumbnails: Thumbnails, split_of: Mapping[str, Split], first: Split, second: Split
+    thumbnails: Thumbnails,
+    split_of: Mapping[str, Split],
+    take_names: Mapping[str, str],
+    first: Split,
+    second: Split,
 ) -> Leak:
     """Frames of `second` that some frame of `first` looks like, chunk by chunk."""
     split = np.array([split_of.get(name[0], "") for name in thumbnails.names])
@@ -203,14 +208,8 @@ def _near_identical(
         better = value > best
         best[better], match[better] = value[better], rows[place[better]]
     found = np.flatnonzero(best >= NEAR_IDENTICAL)
+    shown = [f"{take_names[uid]}/{camera}/{idx}" for uid, camera, idx in thumbnails.names]
     order = found[np.argsort(-best[found], kind="stable")][:_EXAMPLES]
-    examples = tuple(
-        f"{_name(thumbnails.names[theirs[idx]])} like {_name(thumbnails.names[match[idx]])}"
-        for idx in order.tolist()
-    )
+    examples = tuple(f"{shown[theirs[idx]]} like {shown[match[idx]]}" for idx in order.tolist())
     touched = len({thumbnails.names[theirs[idx]][0] for idx in found.tolist()})
     return Leak("near-identical frame", (first, second), len(found), len(theirs), touched, examples)
-
-
-def _name(name: tuple[str, str, int]) -> str:
-    return "/".join(str(part) for part in name)

@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.ingest_plan import Plan, PlannedTake
-from egoexo_tools.layout import DOWNSCALED_448, Release
+from egoexo_tools.layout import DOWNSCALED_448, Release, component
 from egoexo_tools.relations import mapped
 from egoexo_tools.takes import ShippedTake
 from egoexo_tools.vocab import Split, View, view_of
@@ -70,6 +70,10 @@ class _Outline(msgspec.Struct, gc=False):
     object_masks: dict[str, dict[str, _Track]] = {}
 
 
+_Objects: TypeAlias = Mapping[str, Mapping[str, _Track]]
+"""object_name → camera → track."""
+
+
 def survey(
     release: Release, plan: Plan, *, video: str = "full", manifests: Path | None = None
 ) -> list[TakeFacts]:
@@ -119,10 +123,11 @@ def _read_facts(plan: Plan) -> dict[str, TakeFacts]:
 
 def _facts(planned: PlannedTake, outline: _Outline) -> TakeFacts:
     take = planned.take
-    ego = _ego_camera(outline)
+    annotated = _known_cameras(outline, take.cameras)
+    ego = _ego_camera(annotated)
     objects = {
         name: {camera: track for camera, track in tracks.items() if _counts(camera, ego)}
-        for name, tracks in outline.object_masks.items()
+        for name, tracks in annotated.items()
         if ego in tracks and any(view_of(camera) is View.EXO for camera in tracks)
     }
     tracks = [track for cameras in objects.values() for track in cameras.values()]
@@ -152,10 +157,29 @@ def _counts(camera: str, ego: str | None) -> bool:
     return camera == ego or view_of(camera) is View.EXO
 
 
-def _ego_camera(outline: _Outline) -> str | None:
+def _known_cameras(outline: _Outline, known: frozenset[str]) -> _Objects:
+    """The tracks without those of cameras that ingest does not know either."""
+    found = {}
+    for name, tracks in outline.object_masks.items():
+        found[name] = {
+            camera: track
+            for camera, track in tracks.items()
+            if _is_file_name(camera) and (not known or camera in known)
+        }
+    return found
+
+
+def _is_file_name(camera: str) -> bool:
+    try:
+        return bool(component(camera))
+    except DataError:
+        return False
+
+
+def _ego_camera(objects: _Objects) -> str | None:
     """The ego camera with most masks, as ingest chooses it."""
     masks: dict[str, int] = {}
-    for tracks in outline.object_masks.values():
+    for tracks in objects.values():
         for camera, track in tracks.items():
             if view_of(camera) is View.EGO:
                 masks[camera] = masks.get(camera, 0) + len(track.annotation)
@@ -181,10 +205,7 @@ def _video_bytes(
 ) -> int | None:
     total = 0
     for camera in facts.cameras:
-        try:
-            path = release.video(facts.take_name, camera, short_side=short_side)
-        except DataError:  # a camera's name that ingest will leave out
-            continue
+        path = release.video(facts.take_name, camera, short_side=short_side)
         size = sizes.get(path.relative_to(release.path).as_posix())
         if path.is_file():
             size = path.stat().st_size

@@ -1,16 +1,17 @@
-"""Tables as text for a terminal: the first column to the left, numbers to the right."""
+"""Tables as text for a terminal: words to the left, numbers to the right."""
 
 from collections.abc import Sequence
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, two spaces between them."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    columns = list(zip(header, *rows, strict=True))
+    aligned = [_aligned(column) for column in columns]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))
+
+
+def _aligned(column: Sequence[str]) -> list[str]:
+    """The cells of a column at its width; the first is its title."""
+    width = max(len(cell) for cell in column)
+    numbers = all(cell == "" or cell[0] in "0123456789-+?." for cell in column[1:])
+    return [cell.rjust(width) if numbers else cell.ljust(width) for cell in column]

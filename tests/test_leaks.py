@@ -54,10 +54,11 @@ def test_near_identical_frames_are_found_and_others_are_not() -> None:
     vectors = [thumbnail(one) for one in pictures]
     assert all(vector is not None for vector in vectors)
     thumbnails = Thumbnails(names, np.stack([v for v in vectors if v is not None]))
-    leaks = find_leaks([take(0), take(1)], {"t0": TRAIN, "t1": VAL}, thumbnails)
+    takes = [take(0, take_name="cmu_a_0"), take(1)]
+    leaks = find_leaks(takes, {"t0": TRAIN, "t1": VAL}, thumbnails)
     leak = next(leak for leak in leaks if leak.kind == "near-identical frame")
     assert (leak.shared, leak.of, leak.takes) == (1, 2, 1)
-    assert leak.examples == ("t1/gp01/0 like t0/cam01/0",)
+    assert leak.examples == ("cmu_a_1/gp01/0 like cmu_a_0/cam01/0",)
 
 
 def test_a_black_frame_is_like_no_other() -> None:
