@@ -78,14 +78,22 @@ def prepare(
     selection: Selection = Selection(),
     resolution: str = "full",
     record: DatasetRoot | None = None,
+    budget_bytes: int | None = None,
     options: DownloadOptions = DownloadOptions(),
 ) -> DownloadPlan:
     """Fetch the annotations and plan the rest; the exclusions go to `record`.
 
     Without `record` they go to `RELEASE/manifests/exclusions/`. Raises StageFailed where an
-    annotation file cannot be had, and DataError and S3Error as the plan and the bucket do.
+    annotation file cannot be had, and DataError and S3Error as the plan and the bucket do, or
+    where the annotation files alone are above `budget_bytes`.
     """
     files = annotation_files(s3, release)
+    size = sum(file.size for file in files)
+    if budget_bytes is not None and size > budget_bytes:
+        raise DataError(
+            f"the annotation files take {gigabytes(size)}, the disk budget is "
+            f"{gigabytes(budget_bytes)}; give it more"
+        )
     download_files(s3, files, options=options).check()
     plan = plan_download(s3, release, files, selection=selection, resolution=resolution)
     write_exclusions(record or DatasetRoot(release.path), STAGE, PLAN_UNIT, plan.exclusions)

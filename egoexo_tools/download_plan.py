@@ -45,6 +45,8 @@ class DownloadPlan:
     videos: dict[str, list[RemoteFile]] = field(default_factory=dict)
     """take_uid → its annotated cameras' videos, for every take of which something comes."""
     exclusions: list[dict[str, Any]] = field(default_factory=list)
+    annotation_bytes: int = 0
+    """Of the selected takes, in the relations files."""
 
     @property
     def files(self) -> list[RemoteFile]:
@@ -122,6 +124,7 @@ def plan_download(
             plan.exclusions.append({"camera": None, **row})
     wanted: dict[str, tuple[PlannedTake, str, Path]] = {}
     for take in takes:
+        plan.annotation_bytes += take.source.end - take.source.start
         for camera in _cameras(take, plan.exclusions):
             path = release.video(take.take.take_name, camera, short_side=short_side)
             wanted[path.relative_to(release.path).as_posix()] = (take, camera, path)

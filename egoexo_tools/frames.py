@@ -10,10 +10,11 @@ that it holds; each of the others is a row in exclusions with its reason. A vide
 missing or gives nothing fails its unit.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -24,10 +25,12 @@ from egoexo_tools.executors import available_cores
 from egoexo_tools.layout import DOWNSCALED_448, DatasetRoot, Release, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.stage import RunOptions, StageSummary, Unit, read_status, run_stage
-from egoexo_tools.video import MissingFrames, probe, read_frames
+from egoexo_tools.video import MissingFrames, ReadReport, probe, read_frames
 from egoexo_tools.vocab import View, view_of
 
 STAGE = "frames"
+Camera: TypeAlias = tuple[str, str]
+"""(take_uid, camera)."""
 SAMPLINGS = ("annotated", "1fps")
 SAMPLE_EVERY = 30
 """Frames between two samples of 1fps; frame-aligned videos have 30 a second."""
@@ -83,31 +86,45 @@ def run_frames(
     short_side: int | None = None,
     scale: float | None = None,
     jpeg_quality: int = 95,
+    only: Collection[Camera] | None = None,
+    urls: Mapping[Camera, str] | None = None,
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
     """Write the frames of every take of the root; see the module for what and how.
 
     `short_side=448` reads the small copies of the videos, at scale 1 if no other is given.
+    `only` names the cameras to do. A camera in `urls` is read from there by byte ranges, and
+    the counts then say how many of the videos' bytes were read.
     Without a time limit in `run`, a unit has TIME_LIMIT_SECONDS.
     """
     settings = FrameSettings.choose(
         sampling=sampling, short_side=short_side, scale=scale, jpeg_quality=jpeg_quality
     )
-    todo = units(root.require(), sampling=sampling)
+    todo = units(root.require(), sampling=sampling, only=only)
     if run.time_limit_seconds is None:
         run = replace(run, time_limit_seconds=TIME_LIMIT_SECONDS)
     task = partial(
-        work, root=root, release=release, settings=settings, threads=_threads(root, todo, run)
+        work,
+        root=root,
+        release=release,
+        settings=settings,
+        threads=_threads(root, todo, run),
+        urls=urls or {},
     )
     return run_stage(root, STAGE, todo, task, settings=asdict(settings), options=run)
 
 
-def units(root: DatasetRoot, *, sampling: str = "annotated") -> list[Unit]:
-    """One unit for each camera of each take that has frames to give."""
+def units(
+    root: DatasetRoot, *, sampling: str = "annotated", only: Collection[Camera] | None = None
+) -> list[Unit]:
+    """One unit for each camera (of `only`) of each take that has frames to give."""
     takes = read_manifest(root, "takes", columns=["take_uid", "ego_camera", "exo_cameras"])
+    wanted = None if only is None else {take_uid for take_uid, _ in only}
     result = []
     for take in takes.to_pylist():
         take_uid = take["take_uid"]
+        if wanted is not None and take_uid not in wanted:
+            continue
         if sampling == "annotated":
             inputs: tuple[Path, ...] = (root.part("masks", take_uid),)
             masks = read_manifest(root, "masks", columns=["camera"], units=[take_uid])
@@ -116,17 +133,27 @@ def units(root: DatasetRoot, *, sampling: str = "annotated") -> list[Unit]:
             inputs = ()
             cameras = [take["ego_camera"], *(take["exo_cameras"] or ())]
         for camera in sorted(filter(None, cameras)):
+            if only is not None and (take_uid, camera) not in only:
+                continue
             unit = Unit((take_uid, camera), inputs=inputs)
             result.append(replace(unit, outputs=(root.part("frames", unit.name),)))
     return result
 
 
 def work(
-    unit: Unit, *, root: DatasetRoot, release: Release, settings: FrameSettings, threads: int
+    unit: Unit,
+    *,
+    root: DatasetRoot,
+    release: Release,
+    settings: FrameSettings,
+    threads: int,
+    urls: Mapping[Camera, str] | None = None,
 ) -> Mapping[str, int]:
     """Write one camera's frames, its exclusions and its part of the frames manifest."""
     take_uid, camera = unit.key
-    video = _video(root, release, take_uid, camera, settings)
+    url = (urls or {}).get((take_uid, camera))
+    video = url or _video(root, release, take_uid, camera, settings)
+    report = ReadReport()
     if settings.sampling == "annotated":
         wanted = annotated_frames(root, take_uid, camera)
     else:
@@ -135,7 +162,7 @@ def work(
     rows = []
     missing: dict[int, str] = {}
     try:
-        for frame_idx, rgb in read_frames(video, wanted, threads=threads):
+        for frame_idx, rgb in read_frames(video, wanted, threads=threads, report=report):
             path = root.frame(take_uid, camera, frame_idx)
             height, width = _write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
             key = {"take_uid": take_uid, "camera": camera, "frame_idx": frame_idx}
@@ -161,7 +188,10 @@ def work(
     ]
     write_exclusions(root, STAGE, unit.name, excluded)
     write_manifest(root, "frames", unit.name, rows)
-    return {"frames": len(rows), "frames_excluded": len(excluded)}
+    counts = {"frames": len(rows), "frames_excluded": len(excluded)}
+    if url is not None:
+        counts |= {"bytes_read": report.bytes_read, "bytes_of_videos": report.bytes_total}
+    return counts
 
 
 def annotated_frames(root: DatasetRoot, take_uid: str, camera: str) -> list[int]:

@@ -61,6 +61,7 @@ class S3:
         self.profile = profile
         self._downloader: Any = None
         self._lock = threading.Lock()
+        self._signers: dict[str, Any] = {}
 
     def open(self, url: str, *, start: int = 0, etag: str | None = None) -> Opened:
         """Begin to read an object from byte `start`; with `etag`, only if it is still that one."""
@@ -106,15 +107,25 @@ class S3:
             raise
 
     def presigned_url(self, url: str, *, seconds: int = PRESIGNED_SECONDS) -> str:
-        """An http(s) URL of the object that needs no key and holds for some time; no request."""
+        """An http(s) URL of the object that needs no key and holds for some time."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
         with explained(url, profile=self.profile):
-            found = self._object(url)
-            signed: str = found.meta.client.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": found.bucket_name, "Key": found.key},
-                ExpiresIn=seconds,
+            signed: str = self._signer(bucket).generate_presigned_url(
+                "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=seconds
             )
         return signed
+
+    def _signer(self, bucket: str) -> Any:
+        """A client of the bucket's own region: elsewhere its signatures are not accepted."""
+        from botocore.client import Config
+        from ego4d.internal.s3 import get_session
+
+        if bucket not in self._signers:
+            region = _region(self._object(f"s3://{bucket}/any").meta.client, bucket)
+            self._signers[bucket] = get_session(self.profile).client(
+                "s3", region_name=region, config=Config(signature_version="s3v4")
+            )
+        return self._signers[bucket]
 
     def _object(self, url: str) -> Any:
         if not url.startswith("s3://"):
@@ -138,6 +149,18 @@ def _downloader(profile: str | None) -> Any:
         max_attempts=_ATTEMPTS,
     )
     return downloader
+
+
+def _region(client: Any, bucket: str) -> str | None:
+    """Where a bucket lies; S3 says so even to those who may not list it."""
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        answer = error.response
+    headers: dict[str, str] = answer["ResponseMetadata"].get("HTTPHeaders", {})
+    return headers.get("x-amz-bucket-region")
 
 
 def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Listed]:

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.commands import FILE, FOLDER, stage_options
 from egoexo_tools.errors import SettingsError
 
 if TYPE_CHECKING:
-    from egoexo_tools.download_plan import Selection
+    from egoexo_tools.download import DownloadOptions
+    from egoexo_tools.download_plan import DownloadPlan, Selection
+    from egoexo_tools.layout import DatasetRoot, Release
+    from egoexo_tools.s3 import S3
+    from egoexo_tools.stage import RunOptions
 
 
 @click.command()
@@ -27,37 +31,70 @@ if TYPE_CHECKING:
     help="The full-size videos, or the small copies.",
 )
 @click.option("--dry-run", is_flag=True, help="Stop after the plan (annotation files do come).")
-@click.option("--root", type=FOLDER, help="Dataset root that what was left out is recorded in.")
 @click.option("--profile", help="AWS profile.  [default: boto3's own search]")
 @click.option("--source", metavar="S3_URL", help="Another bucket and prefix.")
 @click.option("--connections", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--max-rate", metavar="BYTES", help="Bytes a second at most, such as 50MB.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-def command(release: Path, dry_run: bool, quiet: bool, **choices: Any) -> None:
+@click.option("--root", type=FOLDER, help="Dataset root: keeps the exclusions, and the frames.")
+@click.option(
+    "--disk-budget",
+    metavar="BYTES",
+    help="Take by take into ROOT: download, cut frames, DELETE the videos; RELEASE and ROOT "
+    "together never above this, such as 200GB.",
+)
+@click.option("--from-s3", is_flag=True, help="Cut ROOT's frames out of the bucket; keep no video.")
+@stage_options()
+def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> None:
     """Download the annotations and the annotated cameras' videos, verified and resumable.
 
     Example: egoexo-tools download data/release --scenario Cooking --dry-run
+
+    Example: egoexo-tools download data/release --root data/root --disk-budget 200GB
     """
     from egoexo_tools.download import DownloadOptions, download_files, exclusions_path, prepare
     from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.s3 import DEFAULT_SOURCE, S3
 
+    root, budget = choices["root"] and DatasetRoot(choices["root"]), _bytes(choices["disk_budget"])
+    if (budget or choices["from_s3"]) and (root is None or (budget and choices["from_s3"])):
+        raise SettingsError("--disk-budget and --from-s3 need --root, and not each other")
     s3 = S3(choices["source"] or DEFAULT_SOURCE, profile=choices["profile"])
-    record = DatasetRoot(choices["root"]) if choices["root"] else None
-    options = DownloadOptions(choices["connections"], _bytes(choices["max_rate"]), quiet)
+    options = DownloadOptions(choices["connections"], _bytes(choices["max_rate"]), run.quiet)
+    common = {"selection": _selection(choices), "resolution": choices["resolution"]}
     plan = prepare(
-        s3,
-        Release(release),
-        selection=_selection(choices),
-        resolution=choices["resolution"],
-        record=record,
-        options=options,
+        s3, Release(release), record=root, budget_bytes=budget, options=options, **common
     )
     click.echo(plan.text())
     if plan.exclusions:
-        click.echo(f"  all of it: {exclusions_path(Release(release), record)}")
-    if not dry_run:
+        click.echo(f"  all of it: {exclusions_path(Release(release), root)}")
+    if dry_run:
+        return
+    if budget or choices["from_s3"]:
+        click.echo(_frames(s3, root, Release(release), plan, budget, options, run, common))
+    else:
         click.echo(download_files(s3, plan.files, options=options).check().text())
+
+
+def _frames(
+    s3: "S3",
+    root: "DatasetRoot",
+    release: "Release",
+    plan: "DownloadPlan",
+    budget: int | None,
+    options: "DownloadOptions",
+    run: "RunOptions",
+    common: dict[str, Any],
+) -> str:
+    """Frames without keeping videos; the text that says what was done."""
+    from egoexo_tools.disk_budget import frames_from_s3, frames_within_budget, share_text
+
+    if budget is None:
+        summary = frames_from_s3(s3, root, release, plan, run=run, **common)
+    else:
+        summary = frames_within_budget(
+            s3, root, release, plan, budget_bytes=budget, options=options, run=run, **common
+        )
+    return "\n".join(filter(None, [summary.check().text(), share_text(summary)]))
 
 
 def _selection(choices: dict[str, Any]) -> "Selection":
