@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.s3_errors import S3Error, Trouble, explained
+from egoexo_tools.s3_errors import S3Error, Trouble, explain, explained
 
 DEFAULT_SOURCE = "s3://ego4d-consortium-sharing/egoexo-public/v2"
 PRESIGNED_SECONDS = 7 * 24 * 3600
@@ -106,6 +106,37 @@ class S3:
                 ) from error
             raise
 
+    def access_key(self) -> tuple[str, str]:
+        """The access key's id and where boto3 found it; S3Error where there is none."""
+        from botocore.exceptions import NoCredentialsError
+        from ego4d.internal.s3 import get_session
+
+        with explained("the credentials", profile=self.profile):
+            found = get_session(self.profile).get_credentials()
+            if found is None:
+                raise NoCredentialsError
+            return str(found.get_frozen_credentials().access_key), str(found.method)
+
+    def reach(self) -> None:
+        """Ask S3 for the source's bucket without a key; S3Error where no S3 answers at all."""
+        from botocore import UNSIGNED
+        from botocore.client import Config
+        from botocore.exceptions import ClientError
+        from ego4d.internal.s3 import get_session
+
+        retries = {"mode": "standard", "total_max_attempts": 2}
+        config = Config(
+            signature_version=UNSIGNED, connect_timeout=_CONNECT_SECONDS, retries=retries
+        )
+        with explained(self.source, profile=self.profile):
+            client = get_session(self.profile).client("s3", config=config)
+            try:
+                client.head_bucket(Bucket=self.source.split("/")[2])
+            except ClientError as error:
+                answer = explain(error, self.source)
+                if answer.trouble is Trouble.PROXY:
+                    raise answer from error
+
     def presigned_url(self, url: str, *, seconds: int = PRESIGNED_SECONDS) -> str:
         """An http(s) URL of the object that needs no key and holds for some time."""
         bucket, _, key = url.removeprefix("s3://").partition("/")
@@ -168,6 +199,12 @@ def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Listed]
     from ego4d.internal.download.manifest import manifest_loads
     from marshmallow import ValidationError
 
+    if text.lstrip().startswith(b"<"):
+        raise S3Error(
+            Trouble.PROXY,
+            f"{Trouble.PROXY}: a web page came instead of {url}; log in to the network, or "
+            "bypass the proxy with NO_PROXY=.amazonaws.com",
+        )
     try:
         entries = json.loads(text)
         kept = [

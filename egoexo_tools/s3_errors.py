@@ -101,7 +101,7 @@ _OBJECT_CODES: dict[str, tuple[Trouble, str]] = {
     "416": (Trouble.CHANGED, _PRECONDITION),
 }
 
-_BUSY = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503"}
+_BUSY = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500"}
 
 
 class S3Error(DataError):
@@ -146,7 +146,9 @@ def _of_answer(error: Any, what: str) -> tuple[Trouble, str]:
     status = metadata.get("HTTPStatusCode")
     if code in _CODES:
         return _CODES[code]
-    if status == 407 or (code.isdigit() and not _is_s3(metadata.get("HTTPHeaders", {}))):
+    # Who stands before S3 answers 403 or 502 with a page; a server's own fault is 500.
+    has_code = (bool(code) and not code.isdigit()) or status == 500
+    if status == 407 or not (has_code or _is_s3(metadata.get("HTTPHeaders", {}))):
         return Trouble.PROXY, (
             f"something between here and S3 answered with {status or code}{_proxies()}; allow "
             "*.amazonaws.com there, or unset the proxy for it (NO_PROXY=.amazonaws.com)"

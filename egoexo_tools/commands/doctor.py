@@ -1,0 +1,42 @@
+"""`egoexo-tools doctor`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE, FOLDER
+
+
+@click.command()
+@click.argument("release", type=FOLDER, required=False)
+@click.option("--weights", type=FILE, multiple=True, help="A checkpoint to look at; repeatable.")
+@click.option("--profile", help="AWS profile.  [default: boto3's own search]")
+@click.option("--source", metavar="S3_URL", help="Another bucket and prefix.")
+@click.option("--offline", is_flag=True, help="Leave out what only downloads need.")
+def command(
+    release: Path | None,
+    weights: tuple[Path, ...],
+    profile: str | None,
+    source: str | None,
+    offline: bool,
+) -> None:
+    """Check credentials, network, disk, versions, GPU and weights; exit 1 if one is broken.
+
+    Example: egoexo-tools doctor data/release --weights FastSAM-x.pt
+    """
+    from egoexo_tools.doctor import State, examine
+    from egoexo_tools.errors import StageFailed
+    from egoexo_tools.s3 import DEFAULT_SOURCE
+
+    broken = 0
+    for check in examine(
+        release,
+        source=source or DEFAULT_SOURCE,
+        profile=profile,
+        weights=weights,
+        offline=offline,
+    ):
+        click.echo(check.text())
+        broken += check.state is State.BROKEN
+    if broken:
+        raise StageFailed(f"{broken} broken; each line above says what to do")
