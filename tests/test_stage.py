@@ -89,6 +89,22 @@ def test_other_settings_are_refused_by_name(root: DatasetRoot, tmp_path: Path) -
     assert status is not None and status.settings == {"n": 3, "m": 2}
 
 
+def test_a_unit_that_was_cut_off_while_redone_is_not_done(
+    root: DatasetRoot, tmp_path: Path
+) -> None:
+    def cut_off(unit: Unit) -> dict[str, int]:
+        write_number(unit, folder=tmp_path, number=2)
+        raise KeyboardInterrupt
+
+    work = partial(write_number, folder=tmp_path)
+    run_stage(root, "s", units(tmp_path, "cup"), work, settings={"n": 1}, options=INLINE)
+    redo = RunOptions(executor="inline", quiet=True, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(root, "s", units(tmp_path, "cup"), cut_off, settings={"n": 2}, options=redo)
+    run_stage(root, "s", units(tmp_path, "cup"), work, settings={"n": 1}, options=INLINE)
+    assert (tmp_path / "cup.out").read_text() == "1"
+
+
 def test_a_failure_is_recorded_grouped_and_retried(root: DatasetRoot, tmp_path: Path) -> None:
     work = partial(write_number, folder=tmp_path)
     (tmp_path / "bread.bad").touch()
