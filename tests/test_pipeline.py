@@ -1,0 +1,119 @@
+"""From synthetic videos to scores, through every stage, on a release of three tiny takes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from egoexo_tools.cli import main
+from egoexo_tools.errors import SettingsError
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.pipeline import PipelineOptions, run_pipeline
+from egoexo_tools.stage import RunOptions, read_statuses
+from egoexo_tools.vocab import Direction
+
+pytestmark = pytest.mark.slow
+
+RUN = RunOptions(executor="inline", quiet=True)
+TINY = {"epochs": 1, "batch_pairs": 8, "width": 32}
+STAGES = ["ingest", "frames", "pairs", "propose", "export", "features", "train", "predict"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
+    root = DatasetRoot(tmp_path_factory.mktemp("pipeline") / "root")
+    options = PipelineOptions(backbone="rgb_grid", training={**TINY, "width": 32})
+    table = run_pipeline(root, tiny_release, options, run=RUN)
+    assert "O-MaMa, trained" in table
+    return root
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_what_a_run_leaves(trained: DatasetRoot, direction: Direction) -> None:
+    folder = trained.runs / direction
+    for name, protocol in (("summary.json", "official"), ("summary_omama.json", "omama")):
+        summary = json.loads((folder / name).read_bytes())
+        assert (summary["protocol"], summary["direction"], summary["split"]) == (
+            protocol,
+            direction.value,
+            "test",
+        )
+        assert 0 <= summary["iou"] <= 1 and summary["samples"] >= summary["samples_visible"] > 0
+    predictions = json.loads((folder / "predictions.json").read_bytes())
+    assert list(predictions) == [direction.dashed]
+    assert (folder / "ground_truth.json").is_file() and (folder / "scores.parquet").is_file()
+    assert (trained.runs / "report.html").read_text().lower().startswith("<!doctype html>")
+
+
+def test_every_stage_ended_and_status_shows_it(trained: DatasetRoot) -> None:
+    for stage in [*STAGES, "evaluate", "report"]:
+        statuses = read_statuses(trained, stage)
+        assert statuses and all(status.status == "done" for status in statuses), stage
+    result = CliRunner().invoke(main, ["status", str(trained.path)])
+    assert result.exit_code == 0
+    assert all(stage in result.output for stage in STAGES)
+    assert "proposal oracle (best candidate)" in result.output
+
+
+def test_a_second_run_does_nothing(tiny_release: Release, trained: DatasetRoot) -> None:
+    before = {
+        path: path.stat().st_mtime_ns for path in trained.path.rglob("*.p*") if path.is_file()
+    }
+    options = PipelineOptions(backbone="rgb_grid", training={**TINY, "width": 32})
+    said: list[str] = []
+    run_pipeline(trained, tiny_release, options, run=RUN, say=said.append)
+    assert all(": 0 done" in line for line in said if not line.startswith("["))
+    assert {
+        path: path.stat().st_mtime_ns for path in trained.path.rglob("*.p*") if path.is_file()
+    } == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sampling": "1fps"}, "frames was done with sampling='annotated', now '1fps'"),
+        ({"seed": 7}, "pairs was done with seed=0, now 7"),
+        ({"backbone": "classical"}, "train was done with backbone='rgb_grid', now 'classical'"),
+    ],
+)
+def test_a_changed_setting_is_refused_by_name(
+    tiny_release: Release, trained: DatasetRoot, change: dict[str, object], named: str
+) -> None:
+    options = {"backbone": "rgb_grid", "training": {**TINY, "width": 32}, **change}
+    with pytest.raises(SettingsError, match=named):
+        run_pipeline(trained, tiny_release, PipelineOptions(**options), run=RUN)  # type: ignore[arg-type]
+
+
+def test_with_oracle_proposals_the_best_candidate_is_exact(
+    tiny_release: Release, tmp_path: Path
+) -> None:
+    root = DatasetRoot(tmp_path / "root")
+    options = PipelineOptions(
+        backbone="rgb_grid", proposer="oracle", training=TINY, export=False, report=False
+    )
+    run_pipeline(root, tiny_release, options, run=RUN)
+    for direction in Direction:
+        summary = json.loads((root.runs / f"{direction}-oracle" / "summary.json").read_bytes())
+        assert summary["iou"] == 1.0
+        assert summary["contour_accuracy"] == 1.0
+        assert summary["location_error"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--scenario", "Coking"], 2, "scenario"),
+        (["--proposer", "fastsam"], 1, "weights"),
+        (["--backbone", "dinov2", "--backbone-weights", "nowhere.pth"], 1, "nowhere.pth"),
+        (["--fraction", "train"], 2, "is not SPLIT=NUMBER"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    tiny_release: Release, tmp_path: Path, words: list[str], code: int, sentence: str
+) -> None:
+    result = CliRunner().invoke(
+        main, ["run", str(tmp_path), "--release", str(tiny_release.path), "--quiet", *words]
+    )
+    assert (result.exit_code, "Traceback" in result.output) == (code, False)
+    assert sentence in result.output
