@@ -4,10 +4,12 @@ boto3 raises some thirty kinds of exceptions for what a user meets as a dozen tr
 stock downloader answers all of them with one message; here each has its own sentence.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from egoexo_tools.errors import DataError
 
@@ -167,9 +169,10 @@ def _of_client(error: Exception, profile: str | None) -> tuple[Trouble, str]:
     from botocore import exceptions as known
 
     if isinstance(error, known.ProfileNotFound):
+        name = profile or os.environ.get("AWS_PROFILE", "default")
         return Trouble.NO_PROFILE, (
-            f"{str(error).rstrip('.')}; make it with `aws configure --profile "
-            f"{profile or 'default'}`, or name another with --profile"
+            f"there is no AWS profile {name!r}; make it with `aws configure --profile {name}`, "
+            "or name another with --profile"
         )
     if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
         return Trouble.NO_CREDENTIALS, (
@@ -207,8 +210,6 @@ def _is_s3(headers: dict[str, str]) -> bool:
 
 def _proxies() -> str:
     """` (proxy: ...)` where the environment sets one; without a password."""
-    import os
-    from urllib.parse import urlsplit
 
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         if value := os.environ.get(name):
@@ -219,8 +220,6 @@ def _proxies() -> str:
 
 
 def _host(url: str) -> str:
-    from urllib.parse import urlsplit
-
     return urlsplit(url).netloc or url
 
 

@@ -92,9 +92,15 @@ class Meter:
             raise Stopped
 
     def known(self, amount: int) -> None:
-        """Bytes that are here already; negative where they turned out to be wrong."""
+        """Bytes that are here already; negative where they turned out to be wrong.
+
+        They move the bar, and not the rate or the time left that it shows.
+        """
         with self._lock:
-            self.bar.update(amount)
+            if not self.bar.disable:
+                self.bar.initial += amount
+                self.bar.last_print_n += amount
+            self.bar.n += amount
 
     @property
     def seconds(self) -> float:

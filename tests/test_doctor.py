@@ -126,6 +126,16 @@ def test_keys_are_told_apart(guarded: dict[str, str], monkeypatch: pytest.Monkey
     assert error.trouble is Trouble.NO_PERMISSION and "covers Ego-Exo4D" in str(error)
 
 
+def test_download_ends_at_a_wrong_key_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAUNKNOWN")
+    result = CliRunner().invoke(main, ["download", str(tmp_path / "release"), "--source", SOURCE])
+    assert result.exit_code == 1 and not (tmp_path / "release").exists()
+    assert result.output.startswith("Error: invalid key: AWS does not know the access key")
+    assert len(result.output.splitlines()) == 1
+
+
 def test_no_key_and_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     error = trouble(profile="nobody")
     assert error.trouble is Trouble.NO_PROFILE and "aws configure --profile nobody" in str(error)

@@ -6,8 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from s3_server import S3Server, isolate, key_of, padded_copy, running_server, up
 from egoexo_tools.cli import main
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.s3 import S3
+from egoexo_tools.transfer import RemoteFile, fetch, metering
 from egoexo_tools.vocab import Split
 
 
@@ -242,6 +247,52 @@ def wait_for_partial(release: Release, process: Any, *, at_least: int) -> Path:
                 return path
         time.sleep(0.02)
     raise AssertionError(f"no partial file: {process.communicate()}")
+
+
+def test_a_connection_that_breaks_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(range(256)) * 4096  # 1 MiB
+    with breaking_server(body, breaks=2, after=300_000) as (url, starts):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        file = RemoteFile("s3://bucket/file.json", tmp_path / "file.json", len(body))
+        with metering([file], quiet=True) as meter:
+            assert fetch(S3("s3://bucket/v2"), file, meter)
+    assert file.path.read_bytes() == body
+    assert starts[0] == 0 and len(starts) == 3 and 0 < starts[1] < starts[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+
+
+@contextmanager
+def breaking_server(body: bytes, *, breaks: int, after: int) -> Iterator[tuple[str, list[int]]]:
+    """Serves ranges of `body`, and hangs up in the middle of the first answers."""
+    starts: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range", "bytes=0-")
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            starts.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("ETag", '"same"')
+            self.send_header("Content-Length", str(len(body) - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.end_headers()
+            end = start + after if len(starts) <= breaks else len(body)
+            self.wfile.write(body[start:end])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", starts
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_file_that_changed_in_the_bucket_starts_anew(
