@@ -1,0 +1,31 @@
+"""`egoexo-tools stats`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE, FOLDER, root_argument
+
+
+@click.command()
+@root_argument
+@click.option("--parquet", type=FOLDER, help="Also write every table into this folder.")
+@click.option("--html", type=FILE, help="Also write one page with plots.")
+def command(root: Path, parquet: Path | None, html: Path | None) -> None:
+    """Count and measure takes, objects, tracks, masks, pairs and what was left out.
+
+    Example: egoexo-tools stats demo/root --html stats.html
+    """
+    from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.stats import collect, stats_text, write_parquet
+
+    tables = collect(DatasetRoot(root))
+    click.echo(stats_text(tables))
+    if parquet is not None:
+        write_parquet(tables, parquet)
+        click.echo(f"\nWritten: {len(tables)} tables to {parquet}")
+    if html is not None:
+        from egoexo_tools.stats_page import write_page
+
+        write_page(tables, html, title=f"Statistics of {root.resolve().name}")
+        click.echo(f"\nWritten: {html}")
