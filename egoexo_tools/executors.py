@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any, Protocol
 
@@ -74,6 +75,8 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submi
 
     # spawn: forking a process that already runs OpenCV, Arrow or torch threads can hang it.
     context = multiprocessing.get_context("spawn")
+    # Otherwise the first worker starts it, and that lets go of interrupts that were held.
+    resource_tracker.ensure_running()
     pool = ProcessPool(max_workers=workers, context=context, initializer=_end_with_parent)
 
     def submit(function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":

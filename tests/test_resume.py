@@ -194,6 +194,7 @@ def test_ctrl_c_ends_with_one_line_and_130(
     process = start(command("frames", root, tiny_release))
     if moment == "workers start":
         until(lambda: len(psutil.Process(process.pid).children()) >= 2, process=process)
+        time.sleep(0.15)  # they import now, and Python would answer Ctrl-C with a traceback
     else:
         until(lambda: written_since(root, began), process=process)
     os.killpg(process.pid, signal.SIGINT)
