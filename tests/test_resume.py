@@ -205,10 +205,10 @@ def test_ctrl_c_ends_with_one_line_and_130(
     assert tree(root) == tree(framed)
 
 
-def beat(unit: Unit, *, folder: Path) -> dict[str, int]:
+def beat(unit: Unit, *, folder: Path, seconds: float = 60) -> dict[str, int]:
     """Writes on and on, as a long decoding does."""
     with atomic_path(folder / unit.name) as path, path.open("ab", buffering=0) as file:
-        for _ in range(round(60 / BEAT_SECONDS)):
+        for _ in range(round(seconds / BEAT_SECONDS)):
             file.write(b"x")
             time.sleep(BEAT_SECONDS)
     return {}

@@ -1,0 +1,178 @@
+"""Stages on a Dask cluster of real processes: a scheduler and two workers, one with a GPU."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from test_resume import beat, command, file_size, finish, partials, start, tree, until
+
+from egoexo_tools.errors import SettingsError
+from egoexo_tools.executors import open_executor
+from egoexo_tools.layout import DatasetRoot, Release, write_atomic
+from egoexo_tools.stage import RunOptions, Unit, run_stage
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a scheduler with a worker `cpu` and a worker `gpu` that offers GPU=1."""
+    logs = tmp_path_factory.mktemp("dask")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    worker = ["worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", logs]
+    commands = {
+        "scheduler": ["scheduler", "--host", address, "--no-dashboard", "--no-jupyter"],
+        "cpu": [*worker, "--name", "cpu"],
+        "gpu": [*worker, "--name", "gpu", "--resources", "GPU=1"],
+    }
+    # Workers import the functions of this module by name.
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    processes = []
+    try:
+        for name, arguments in commands.items():
+            with (logs / f"{name}.log").open("w") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "dask", *map(str, arguments)],
+                        stdout=log,
+                        stderr=log,
+                        env={**os.environ, "PYTHONPATH": path},
+                    )
+                )
+        wait_for_workers(address, 2)
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in reversed(processes):
+            process.wait(timeout=30)
+
+
+def wait_for_workers(address: str, count: int) -> None:
+    from distributed import Client
+
+    with Client(address, timeout="60s") as client:
+        client.wait_for_workers(count, timeout=60)
+
+
+def on_dask(address: str, *, resources: dict[str, float] | None = None) -> RunOptions:
+    return RunOptions(executor="dask", scheduler=address, quiet=True, resources=resources)
+
+
+def sign(unit: Unit, *, folder: Path) -> dict[str, int]:
+    """Writes the name of the worker that it runs on."""
+    from distributed import get_worker
+
+    time.sleep(0.05)  # long enough that an idle worker would get its share
+    write_atomic(folder / unit.name, str(get_worker().name))
+    return {"files": 1}
+
+
+def die_on(unit: Unit, *, folder: Path) -> dict[str, int]:
+    """`once` kills its worker the first time, `always` each time."""
+    again = (folder / unit.name).exists()
+    with (folder / unit.name).open("a") as file:
+        file.write("x")
+    if unit.name == "always" or (unit.name == "once" and not again):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"files": 1}
+
+
+def test_a_stage_on_dask_equals_the_inline_run(
+    scheduler: str, tiny_release: Release, tmp_path: Path
+) -> None:
+    roots = {name: tmp_path / name for name in ("inline", "dask")}
+    for root in roots.values():
+        finish(command("ingest", root, tiny_release, executor="inline"))
+    finish(command("frames", roots["inline"], tiny_release, executor="inline"))
+    told = finish(
+        command("frames", roots["dask"], tiny_release, "--scheduler", scheduler, executor="dask")
+    )
+    assert "9 done, 27 frames" in told
+    assert tree(roots["dask"]) == tree(roots["inline"])
+
+
+def test_a_stage_that_needs_a_gpu_runs_on_its_worker_only(scheduler: str, tmp_path: Path) -> None:
+    units = [Unit((f"unit{number}",)) for number in range(8)]
+    ran_on = {}
+    for resources in (None, {"GPU": 1.0}):
+        folder = tmp_path / str(resources)
+        summary = run_stage(
+            DatasetRoot(folder),
+            "sign",
+            units,
+            partial(sign, folder=folder),
+            settings={},
+            options=on_dask(scheduler, resources=resources),
+        )
+        assert (summary.done, summary.failed) == (8, ())
+        ran_on[str(resources)] = {(folder / unit.name).read_text() for unit in units}
+    assert ran_on == {"None": {"cpu", "gpu"}, "{'GPU': 1.0}": {"gpu"}}
+
+
+def test_a_worker_killed_in_a_unit_costs_that_unit_at_most(scheduler: str, tmp_path: Path) -> None:
+    names = ("fine", "once", "always", "also fine")
+    summary = run_stage(
+        DatasetRoot(tmp_path),
+        "die",
+        [Unit((name,)) for name in names],
+        partial(die_on, folder=tmp_path),
+        settings={},
+        options=on_dask(scheduler),
+    )
+    errors = {result.unit: result.error or "" for result in summary.failed}
+    assert {"fine", "also fine"}.isdisjoint(errors)
+    assert errors["always"].startswith("its worker died")
+    wait_for_workers(scheduler, 2)  # their nannies start them anew
+
+
+def beat_on_dask(folder: Path, address: str) -> None:
+    """A unit that writes for some seconds, on a Dask worker."""
+    work = partial(beat, folder=folder, seconds=4)
+    unit = Unit(("long",))
+    run_stage(DatasetRoot(folder), "beat", [unit], work, settings={}, options=on_dask(address))
+
+
+def test_a_unit_that_outlives_its_killed_run_keeps_the_next_one_waiting(
+    scheduler: str, tmp_path: Path
+) -> None:
+    code = (
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import test_dask; "
+        "test_dask.beat_on_dask(pathlib.Path(sys.argv[2]), sys.argv[3])"
+    )
+    tests = str(Path(__file__).parent)
+    process = start([sys.executable, "-c", code, tests, str(tmp_path), scheduler])
+    until(lambda: partials(tmp_path) and file_size(tmp_path / "long.partial"), process=process)
+    process.kill()
+    process.communicate()
+    assert partials(tmp_path) == ["long.partial"]
+
+    def look(unit: Unit) -> dict[str, int]:
+        assert (tmp_path / "long").exists()
+        assert partials(tmp_path) == []
+        return {}
+
+    inline = RunOptions(executor="inline", quiet=True)
+    summary = run_stage(
+        DatasetRoot(tmp_path), "beat", [Unit(("next",))], look, settings={}, options=inline
+    )
+    assert (summary.done, summary.failed) == (1, ())
+
+
+def test_no_scheduler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egoexo_tools.executors.CONNECT_SECONDS", 1)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with (
+            pytest.raises(SettingsError, match=f"no Dask scheduler answers at {address}"),
+            open_executor("dask", scheduler=address),
+        ):
+            pass
