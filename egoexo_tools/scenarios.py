@@ -58,15 +58,15 @@ def require_names(kind: str, asked: Iterable[str], known: Iterable[str]) -> None
             raise SettingsError(f"{kind} {nearest(name, names)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The rest of a refusal: the name, and those that it may have meant."""
+def nearest(name: str, known: Iterable[str], *, where: str = "this release") -> str:
+    """The rest of a refusal: the name, and those of `where` that it may have meant."""
     names = sorted(set(known))
     folded = {other.casefold(): other for other in names}
     close = [folded[other] for other in difflib.get_close_matches(name.casefold(), folded)]
     if close:
-        return f"{name!r} is not in this release; did you mean {' or '.join(map(repr, close))}?"
+        return f"{name!r} is not in {where}; did you mean {' or '.join(map(repr, close))}?"
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{name!r} is not in this release; it has {shown or 'none'}"
+    return f"{name!r} is not in {where}; it has {shown or 'none'}"
 
 
 def _matches(text: str, names: Sequence[str]) -> set[str]:
