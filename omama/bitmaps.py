@@ -63,17 +63,25 @@ def draw(
 ) -> int:
     """Counts of a height x width mask → `bitmap` (zeroed here) and `box` at another size.
 
+    Edges as in `draw_runs`. `runs` is scratch, at least as long as the text. Returns a problem
+    code of egoexo_tools.masks; OK is 0, and with any other the bitmap is empty.
+    """
+    problem, count, _ = parse_counts(text, height * width, runs)
+    draw_runs(runs[: count if problem == OK else 0], height, rows, cols, bitmap, box)
+    return problem
+
+
+@compiled
+def draw_runs(runs: Int, height: int, rows: Int, cols: Int, bitmap: Words, box: Int) -> None:
+    """Run lengths of a mask of some height → `bitmap` (zeroed here) and `box` at another size.
+
     `rows[y]` is the number of wanted rows that lie above source row y (length height + 1), `cols`
-    the same for columns: see `metrics.edges`. `runs` is scratch, at least as long as the text.
-    Returns a problem code of egoexo_tools.masks; OK is 0.
+    the same for columns: see `metrics.edges`.
     """
     bitmap[:] = 0
     box[0], box[1], box[2], box[3] = NO_BOX, -1, NO_BOX, -1
-    problem, count, _ = parse_counts(text, height * width, runs)
-    if problem != OK:
-        return problem
     column, row = 0, 0  # where the next run starts in the source
-    for run in range(count):
+    for run in range(runs.size):
         end_row = row + runs[run]
         end_column = column
         if end_row >= height:
@@ -82,7 +90,6 @@ def draw(
         if run & 1 and runs[run] > 0:
             _draw_run(column, row, end_column, end_row, rows, cols, bitmap, box)
         column, row = end_column, end_row
-    return OK
 
 
 @compiled

@@ -8,6 +8,7 @@ the readers of its cache build the table by the same function, so that rows agre
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
+from omama.frame_masks import RleBatch
 
 Int: TypeAlias = NDArray[np.int64]
 Camera: TypeAlias = tuple[str, str]
@@ -53,6 +55,23 @@ class RleRows:
 
     def of_frame(self, frame: int) -> list[MaskRle]:
         return [self.rle(row) for row in range(self.start[frame], self.start[frame + 1])]
+
+    def batch(self, frame: int) -> RleBatch:
+        """The masks of a frame for the compiled loops, without copying a text."""
+        text, offsets = self._texts
+        first, stop = self.start[frame : frame + 2].tolist()
+        return RleBatch(
+            text, offsets[first : stop + 1], self.heights[first:stop], self.widths[first:stop]
+        )
+
+    @cached_property
+    def _texts(self) -> tuple[NDArray[np.uint8], Int]:
+        """All counts one after the other, and where each begins and ends (n + 1)."""
+        _, offsets, text = self.counts.buffers()
+        return (
+            np.frombuffer(text or b"", np.uint8),
+            np.frombuffer(offsets, np.int64)[self.counts.offset :][: len(self.counts) + 1],
+        )
 
     def count(self, frame: int) -> int:
         return int(self.start[frame + 1] - self.start[frame])

@@ -19,23 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks import MaskRle
 from omama.backbones import Backbone
-from omama.config import HW, PreparationConfig
+from omama.config import PreparationConfig
 from omama.data import FrameTable
 from omama.descriptors import describe
+from omama.frame_masks import RleBatch, read_masks
 from omama.frame_shape import FrameShape, frame_shape
-from omama.images import (
-    candidate_quarter_idx,
-    cut_image,
-    normalise,
-    prepared_size,
-    scale_boxes,
-    truth_box,
-    truth_quarter_idx,
-)
+from omama.images import cut_image, normalise, prepared_size, scale_boxes
 
-Bools: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float32]
 
 
@@ -76,12 +67,14 @@ def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> Raw
             f"{frames.path(frame)} has {rgb.shape[1]}x{rgb.shape[0]} pixels, its manifest says "
             f"{row['width']}x{row['height']}; run `egoexo-tools frames --overwrite`"
         )
-    boxes = frames.proposals.boxes[
-        frames.proposals.start[frame] : frames.proposals.start[frame + 1]
-    ]
-    return raw_frame(
-        rgb, frames.masks.of_frame(frame), frames.proposals.of_frame(frame), boxes, config
-    )
+    start, stop = frames.proposals.start[frame : frame + 2]
+    boxes = frames.proposals.boxes[start:stop]
+    try:
+        return raw_frame(
+            rgb, frames.masks.batch(frame), frames.proposals.batch(frame), boxes, config
+        )
+    except DataError as error:
+        raise DataError(f"{frames.name(frame)}: {error}") from error
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -94,28 +87,24 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 def raw_frame(
     rgb: NDArray[np.uint8],
-    masks: Sequence[MaskRle],
-    proposals: Sequence[MaskRle],
+    truths: RleBatch,
+    proposals: RleBatch,
     proposal_boxes: Floats,
     config: PreparationConfig,
 ) -> RawFrame:
     """A picture (H, W, 3), its ground-truth masks (any size), its proposals and their boxes."""
     prepared = prepared_size(rgb.shape[0], rgb.shape[1], config)
-    truth_boxes = [truth_box(rle.decode_at(*prepared)) for rle in masks]
-    truths = np.stack(truth_boxes) if truth_boxes else np.zeros((0, 4), np.float32)
+    masks = read_masks(truths, proposals, prepared_hw=prepared, patch_size=config.patch_size)
     candidates = np.zeros((0, 4), np.float32)
-    if proposals:
-        size = (proposals[0].height, proposals[0].width)
+    if len(proposals):
+        size = (int(proposals.heights[0]), int(proposals.widths[0]))
         candidates = scale_boxes(proposal_boxes, size, prepared)
-    quarters = [_truth_quarter(rle, prepared, config) for rle in masks]
-    quarters += [_candidate_quarter(rle, prepared, config) for rle in proposals]
-    grid = tuple(side // config.patch_size * config.patch_size // 4 for side in prepared)
     return RawFrame(
         image=torch.from_numpy(cut_image(rgb, config)),
-        quarters=torch.from_numpy(np.stack(quarters) if quarters else np.zeros((0, *grid), bool)),
-        boxes=torch.from_numpy(np.concatenate([truths, candidates])),
-        masks=len(masks),
-        shape=frame_shape(masks, truths, proposals, candidates, prepared),
+        quarters=torch.from_numpy(masks.quarters),
+        boxes=torch.from_numpy(np.concatenate([masks.truth_boxes, candidates])),
+        masks=len(truths),
+        shape=frame_shape(masks.truth_boxes, candidates, masks.centroids, masks.ious),
     )
 
 
@@ -170,13 +159,3 @@ class Extractor:
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
-
-def _truth_quarter(rle: MaskRle, prepared: HW, config: PreparationConfig) -> Bools:
-    idx = truth_quarter_idx((rle.height, rle.width), prepared, config.patch_size)
-    return rle.sample(*idx)
-
-
-def _candidate_quarter(rle: MaskRle, prepared: HW, config: PreparationConfig) -> Bools:
-    idx = candidate_quarter_idx((rle.height, rle.width), prepared, config.patch_size)
-    return rle.sample(*idx)

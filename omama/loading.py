@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from omama.data import FrameTable, Pairs
 from omama.feature_cache import CachedFeatures, FeatureKey, make_extractor
 from omama.frame_features import Extractor, FrameFeatures, RawFrame
-from omama.frame_shape import FrameShape, mask_ious
+from omama.frame_masks import mask_ious
+from omama.frame_shape import FrameShape
 from omama.samples import Bucket, Draw, make_buckets
 from omama.schedule import frames_of, frames_to_load
 
@@ -86,9 +87,7 @@ class MasksOnly:
         return list(raw)
 
     def _read(self, frame: int) -> FrameFeatures:
-        masks, proposals = (
-            rows.of_frame(frame) for rows in (self._frames.masks, self._frames.proposals)
-        )
+        masks, proposals = self._frames.masks.batch(frame), self._frames.proposals.batch(frame)
         ious = mask_ious(masks, proposals)
         near = np.zeros(ious.shape, np.bool_)
         return FrameFeatures(

@@ -31,7 +31,7 @@ def adjacency(points: Floats, *, order: int = 2) -> Bools:
         return result
     rounded = points[present].round(_PLACE_DECIMALS)
     places, place_of = np.unique(rounded, axis=0, return_inverse=True)
-    steps = _place_steps(places).astype(np.int64) + np.eye(len(places), dtype=np.int64)
+    steps = (_place_steps(places) | np.eye(len(places), dtype=bool)).astype(np.float32)
     reach = np.linalg.matrix_power(steps, order) > 0
     place_of = place_of.reshape(-1)
     result[np.ix_(present, present)] = reach[np.ix_(place_of, place_of)]
@@ -39,15 +39,15 @@ def adjacency(points: Floats, *, order: int = 2) -> Bools:
     return result
 
 
-def box_overlap(boxes_xywh: npt.ArrayLike, box_xywh: npt.ArrayLike) -> Floats:
-    """IoU of each of (N, 4) boxes with one (4,) box; 0 where the union is empty."""
+def box_overlap(boxes_xywh: npt.ArrayLike, others_xywh: npt.ArrayLike) -> Floats:
+    """IoU of boxes (N, 4) with others (..., 4), as (..., N); 0 where the union is empty."""
     boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-    box = np.asarray(box_xywh, dtype=np.float64)
-    low = np.maximum(boxes[:, :2], box[:2])
-    high = np.minimum(boxes[:, :2] + boxes[:, 2:], box[:2] + box[2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    union = boxes[:, 2:].prod(axis=1) + box[2:].prod() - shared
-    overlap: Floats = np.divide(shared, union, out=np.zeros(len(boxes)), where=union > 0)
+    others = np.asarray(others_xywh, dtype=np.float64)[..., None, :]  # (..., 1, 4)
+    low = np.maximum(boxes[:, :2], others[..., :2])
+    high = np.minimum(boxes[:, :2] + boxes[:, 2:], others[..., :2] + others[..., 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    union = boxes[:, 2:].prod(axis=1) + others[..., 2:].prod(axis=-1) - shared
+    overlap: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return overlap
 
 

@@ -19,6 +19,7 @@ from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction
 from omama.feature_cache import make_extractor
 from omama.frame_features import FrameFeatures, raw_frame
+from omama.frame_masks import RleBatch
 from omama.matchers import NEEDS_FEATURES
 from omama.pictures import PREDICTION, SOURCE, overlay, strip
 from omama.predict import load_matcher
@@ -83,11 +84,12 @@ def predict_pair(
     if not proposals:
         return PairPrediction(None, None, None, 0.0)
     boxes = np.array([rle.box_xywh() for rle in proposals], np.float32)
-    none = np.zeros((0, 4), np.float32)
+    none, empty = np.zeros((0, 4), np.float32), RleBatch.of([])
+    config = extractor.config
     source, dest = extractor(
         [
-            raw_frame(_reduced(source_rgb), [source_mask], [], none, extractor.config),
-            raw_frame(_reduced(dest_rgb), [], proposals, boxes, extractor.config),
+            raw_frame(_reduced(source_rgb), RleBatch.of([source_mask]), empty, none, config),
+            raw_frame(_reduced(dest_rgb), empty, RleBatch.of(proposals), boxes, config),
         ]
     )
     scored = chosen(_bucket(source, dest))

@@ -86,12 +86,13 @@ def make_buckets(
     With `draw` (and `rng`) each pair gets its candidates.
     """
     ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)
-    shapes: dict[tuple[torch.Size, torch.Size], list[int]] = {}
-    for i, (source, dest) in enumerate(ends.tolist()):
-        shape = (features[source].tokens.shape, features[dest].tokens.shape)
-        shapes.setdefault(shape, []).append(i)
+    known, position = np.unique(ends, return_inverse=True)
+    grids = np.array([features[frame].tokens.shape[-2:] for frame in known.tolist()])  # (F, 2)
+    both = grids[position.reshape(ends.shape)].reshape(batch.size, 4)
+    _, first, bucket = np.unique(both, axis=0, return_index=True, return_inverse=True)
     return [
-        _bucket(frames, pairs, batch[members], features, draw, rng) for members in shapes.values()
+        _bucket(frames, pairs, batch[bucket.reshape(-1) == number], features, draw, rng)
+        for number in np.argsort(first)  # in the order in which the batch has them
     ]
 
 

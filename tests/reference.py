@@ -71,6 +71,51 @@ def plain_context_box(box_xywh: Sequence[float], height: int, width: int) -> lis
     return [x1, y1, min(x2, width // 4), min(y2, height // 4)]
 
 
+# --- masks of a frame ------------------------------------------------------------------------
+
+
+def plain_frame_masks(
+    truths: NDArray[np.bool_],
+    proposals: NDArray[np.bool_],
+    prepared_hw: tuple[int, int],
+    patch_size: int,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """(M, H, W) and (N, h, w) masks, one by one through the resizes of the published code.
+
+    → on the quarter grid (M + N, q, r), ground-truth boxes at the prepared size (M, 4), centroids
+    of the proposals in prepared pixels (N, 2), IoUs at the proposals' size (M, N).
+    """
+    import cv2
+    import torch
+    import torch.nn.functional as F
+
+    grid = [side // patch_size * patch_size // 4 for side in prepared_hw]
+
+    def to_quarter(mask: NDArray[Any]) -> NDArray[Any]:
+        tensor = torch.from_numpy(mask.astype(np.float32))[None, None]
+        return np.asarray(F.interpolate(tensor, size=grid, mode="nearest")[0, 0]) > 0
+
+    def resized(mask: NDArray[Any], hw: tuple[int, int]) -> NDArray[Any]:
+        return np.asarray(cv2.resize(mask.astype(np.uint8), hw[::-1], interpolation=0)) > 0
+
+    prepared = [resized(mask, prepared_hw) for mask in truths]
+    quarters = [to_quarter(mask) for mask in prepared]
+    centroids = []
+    for mask in proposals:
+        tensor = torch.from_numpy(mask.astype(np.float32))[None, None]
+        quarters.append(to_quarter(F.interpolate(tensor, size=prepared_hw)[0, 0].numpy()))
+        rows, columns = np.nonzero(mask)
+        scale = (prepared_hw[1] / mask.shape[1], prepared_hw[0] / mask.shape[0])
+        point = (columns.mean(), rows.mean()) if len(rows) else (math.nan, math.nan)
+        centroids.append([value * factor for value, factor in zip(point, scale, strict=True)])
+    ious = [
+        [mask_iou(mask, other) if mask.any() or other.any() else 0.0 for other in proposals]
+        for mask in (resized(mask, proposals.shape[1:]) for mask in truths)
+    ]
+    boxes = [mask_box_xywh(mask) for mask in prepared]
+    return np.array(quarters), np.array(boxes), np.array(centroids), np.array(ious)
+
+
 # --- adjacency -------------------------------------------------------------------------------
 
 

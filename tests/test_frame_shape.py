@@ -1,59 +1,126 @@
-"""Centroids, overlaps and neighbours from run lengths, against masks in full."""
+"""The masks of a frame, read together from run lengths, against masks in full."""
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from reference import mask_iou, plain_adjacency
+from reference import mask_box_xywh, plain_adjacency, plain_frame_masks
 
+from egoexo_tools.errors import DataError
 from egoexo_tools.masks import MaskRle
-from omama.frame_shape import centroids, frame_shape, mask_ious
+from omama.frame_masks import FrameMasks, RleBatch, mask_ious, read_masks
+from omama.frame_shape import FrameShape, frame_shape
 
 
 def blobs(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.bool_]:
+    """Noisy boxes, some over an edge; the fifth is empty, the sixth full."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((count, height, width), np.bool_)
     for mask in masks:
         y, x = rng.integers(0, height - 4), rng.integers(0, width - 4)
-        mask[y : y + rng.integers(2, 20), x : x + rng.integers(2, 20)] = True
-        mask &= rng.random(mask.shape) > 0.2
+        mask[y : y + rng.integers(2, height // 2), x : x + rng.integers(2, width // 2)] = True
+        mask &= rng.random(mask.shape) > 0.1
+    if count > 5:
+        masks[4], masks[5] = False, True
     return masks
 
 
-def test_centroids_are_the_mean_pixel() -> None:
-    masks = blobs(9, 40, 60)
-    masks[4] = False
-    points = centroids([MaskRle.encode(mask) for mask in masks], (20, 120))
-    for mask, point in zip(masks, points, strict=True):
-        if not mask.any():
-            assert np.isnan(point).all()
-            continue
-        rows, columns = np.nonzero(mask)
-        assert point == pytest.approx([columns.mean() * 2, rows.mean() / 2])
+def batch(masks: NDArray[np.bool_]) -> RleBatch:
+    return RleBatch.of([MaskRle.encode(mask) for mask in masks])
 
 
-def test_ious_are_those_of_the_masks_at_the_proposals_size() -> None:
-    proposals, truths = blobs(6, 40, 60), blobs(3, 80, 120, seed=1)
-    ious = mask_ious([MaskRle.encode(m) for m in truths], [MaskRle.encode(m) for m in proposals])
-    plain = [[mask_iou(p, t[::2, ::2]) for p in proposals] for t in truths]
-    assert ious == pytest.approx(np.array(plain))
+def read(
+    truths: NDArray[np.bool_], proposals: NDArray[np.bool_], prepared_hw: tuple[int, int]
+) -> FrameMasks:
+    return read_masks(batch(truths), batch(proposals), prepared_hw=prepared_hw, patch_size=14)
+
+
+@pytest.mark.parametrize(
+    ("truth_hw", "frame_hw", "prepared_hw"),
+    [
+        ((540, 960), (135, 240), (126, 238)),  # annotated at the source video's size
+        ((135, 240), (135, 240), (126, 238)),
+        ((448, 448), (448, 448), (448, 448)),
+        ((240, 135), (240, 135), (126, 238)),  # portrait, squashed as the reference trains
+        ((57, 91), (130, 70), (126, 70)),
+        ((15, 15), (15, 15), (14, 14)),
+    ],
+)
+def test_a_frame_is_its_masks_in_full(
+    truth_hw: tuple[int, int], frame_hw: tuple[int, int], prepared_hw: tuple[int, int]
+) -> None:
+    truths, proposals = blobs(7, *truth_hw, seed=1), blobs(9, *frame_hw, seed=2)
+    got = read(truths, proposals, prepared_hw)
+    quarters, boxes, centroids, ious = plain_frame_masks(truths, proposals, prepared_hw, 14)
+    np.testing.assert_array_equal(got.quarters, quarters)
+    np.testing.assert_array_equal(got.truth_boxes, boxes)
+    np.testing.assert_allclose(got.centroids, centroids, rtol=1e-12)
+    np.testing.assert_array_equal(got.ious, ious.astype(np.float32))
+    np.testing.assert_array_equal(mask_ious(batch(truths), batch(proposals)), got.ious)
+
+
+def test_ground_truth_may_have_several_sizes() -> None:
+    small, large = blobs(2, 60, 90, seed=3), blobs(2, 120, 180, seed=4)
+    proposals = blobs(5, 60, 90)
+    rles = [MaskRle.encode(mask) for mask in (small[0], large[0], small[1], large[1])]
+    got = read_masks(RleBatch.of(rles), batch(proposals), prepared_hw=(56, 84), patch_size=14)
+    for row, mask in enumerate([small[0], large[0], small[1], large[1]]):
+        alone = read(mask[None], proposals, (56, 84))
+        np.testing.assert_array_equal(got.ious[row], alone.ious[0])
+        np.testing.assert_array_equal(got.quarters[row], alone.quarters[0])
+        np.testing.assert_array_equal(got.truth_boxes[row], alone.truth_boxes[0])
+
+
+def test_the_box_of_a_ground_truth_is_that_of_the_resized_mask() -> None:
+    truth = np.zeros((540, 960), np.uint8)
+    truth[100:201, 300:422] = 1
+    got = read(truth[None] > 0, blobs(1, 540, 960), (532, 952))
+    resized = cv2.resize(truth, (952, 532), interpolation=cv2.INTER_NEAREST)
+    assert tuple(got.truth_boxes[0]) == mask_box_xywh(resized)
+
+
+def shape_of(truths: NDArray[np.bool_], proposals: NDArray[np.bool_]) -> FrameShape:
+    hw = (140, 140)
+    boxes = np.array([mask_box_xywh(mask) for mask in proposals], np.float32).reshape(-1, 4)
+    masks = read(truths, proposals, hw)
+    return frame_shape(masks.truth_boxes, boxes, masks.centroids, masks.ious)
 
 
 def test_near_are_second_order_neighbours_of_the_best_box() -> None:
-    proposals = blobs(12, 140, 140)
-    boxes = np.array([MaskRle.encode(mask).box_xywh() for mask in proposals], np.float32)
-    rles = [MaskRle.encode(mask) for mask in proposals]
-    shape = frame_shape(rles[3:5], boxes[3:5], rles, boxes, (140, 140))
-    assert shape.best.tolist() == [3, 4]
-    points = [tuple(point) for point in centroids(rles, (140, 140))]
+    proposals = blobs(5, 140, 140)[:4].repeat(1, axis=0)
+    proposals = np.concatenate([proposals, blobs(5, 140, 140, seed=7)[:4]])
+    shape = shape_of(proposals[2:4], proposals)
+    assert shape.best.tolist() == [2, 3]
+    points = [tuple(point) for point in read(proposals[:0], proposals, (140, 140)).centroids]
     plain = plain_adjacency(points, 2)
     np.fill_diagonal(plain, False)
-    assert np.array_equal(shape.near, plain[[3, 4]])
+    assert np.array_equal(shape.near, plain[[2, 3]])
 
 
 @pytest.mark.parametrize(("masks", "proposals"), [(0, 5), (2, 0), (0, 0)])
 def test_a_frame_may_lack_masks_or_proposals(masks: int, proposals: int) -> None:
-    both = [MaskRle.encode(mask) for mask in blobs(7, 28, 28)]
-    boxes = np.array([rle.box_xywh() for rle in both], np.float32)
-    shape = frame_shape(both[:masks], boxes[:masks], both[:proposals], boxes[:proposals], (28, 28))
+    both = blobs(7, 140, 140)
+    shape = shape_of(both[:masks], both[:proposals])
     assert shape.near.shape == shape.ious.shape == (masks, proposals)
     assert shape.best.shape == (masks,)
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        (MaskRle(28, 28, "!"), "proposal 1 of a frame: the counts are not COCO"),
+        (MaskRle(28, 28, "11"), "proposal 1 of a frame: the runs do not add up"),
+        (MaskRle(28, 27, "T1"), "the proposals of a frame have masks of different sizes"),
+    ],
+)
+def test_damaged_run_lengths_are_refused(rle: MaskRle, message: str) -> None:
+    good = MaskRle.encode(blobs(1, 28, 28)[0])
+    empty = RleBatch.of([])
+    with pytest.raises(DataError, match=message):
+        read_masks(empty, RleBatch.of([good, rle]), prepared_hw=(28, 28), patch_size=14)
+
+
+def test_damaged_ground_truth_is_refused() -> None:
+    truths = RleBatch.of([MaskRle(28, 28, "11")])
+    with pytest.raises(DataError, match="ground-truth mask 0 of a frame: the runs do not add up"):
+        read_masks(truths, batch(blobs(1, 28, 28)), prepared_hw=(28, 28), patch_size=14)

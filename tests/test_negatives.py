@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egoexo_tools.masks import MaskRle
-from omama.frame_shape import centroids
+from omama.frame_masks import RleBatch, read_masks
 from omama.negatives import adjacency, box_overlap
 
 NAN = (np.nan, np.nan)
@@ -24,8 +24,9 @@ def neighbours(points: list[tuple[float, float]], order: int = 1) -> list[tuple[
 def test_adjacency_is_the_golden_one(goldens: Path, order: int) -> None:
     golden = np.load(goldens / "adjacency.npz")
     masks = np.unpackbits(golden["masks"], axis=-1, count=golden["masks_shape"][2])
-    points = centroids([MaskRle.encode(mask) for mask in masks], masks.shape[1:])
-    got = adjacency(points, order=order)
+    rles = RleBatch.of([MaskRle.encode(mask) for mask in masks])
+    frame = read_masks(RleBatch.of([]), rles, prepared_hw=masks.shape[1:], patch_size=14)
+    got = adjacency(frame.centroids, order=order)
     off_diagonal = ~np.eye(len(masks), dtype=bool)
     np.testing.assert_array_equal(got[off_diagonal], golden[f"order{order}"][off_diagonal] > 0)
 
@@ -83,11 +84,5 @@ def test_box_overlap_is_iou() -> None:
     assert box_overlap(boxes, (0, 0, 10, 10)).tolist() == [1.0, 50 / 150, 0.0, 0.0]
     assert box_overlap(boxes[3:], (0, 0, 0, 0)).tolist() == [0.0]
     assert box_overlap([], (0, 0, 1, 1)).shape == (0,)
-
-
-def test_centroids_from_run_lengths_are_means_of_pixels() -> None:
-    masks = np.zeros((2, 4, 6), bool)
-    masks[0, 1:3, 2:6] = True
-    rles = [MaskRle.encode(mask) for mask in masks]
-    np.testing.assert_allclose(centroids(rles, (4, 6)), [(3.5, 1.5), NAN])
-    np.testing.assert_allclose(centroids(rles, (8, 6)), [(3.5, 3.0), NAN])
+    both = box_overlap(boxes, boxes[:2])
+    assert [row.tolist() for row in both] == [box_overlap(boxes, box).tolist() for box in boxes[:2]]
