@@ -163,7 +163,7 @@ def _sums(title: str, groups: Iterable[tuple[str, Sequence[TakeFacts]]]) -> str:
             f"{sum(len(take.objects) for take in takes):,}",
             f"{sum(take.masks for take in takes):,}",
             f"{sum(take.pairs for take in takes):,}",
-            f"{sum(take.seconds for take in takes) / 3600:.1f}",
+            _short(sum(take.seconds for take in takes) / 3600),
             _gb(takes),
         ]
         for name, takes in groups
@@ -176,9 +176,11 @@ def _gb(takes: Sequence[TakeFacts]) -> str:
     known = [take.video_bytes for take in takes if take.video_bytes is not None]
     if takes and not known:
         return "?"
-    size = sum(known) / GB
-    text = f"{size:.1f}" if size >= 1 or not size else f"{size:.3f}"
-    return text + ("+" if len(known) < len(takes) else "")
+    return _short(sum(known) / GB) + ("+" if len(known) < len(takes) else "")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if value >= 1 or not value else f"{value:.3f}"
 
 
 def _filter(

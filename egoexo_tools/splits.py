@@ -75,16 +75,21 @@ def group_key(take: TakeFacts, group_by: str) -> str:
 
 def _groups(takes: Sequence[TakeFacts], group_by: str, notes: list[str]) -> dict[str, str]:
     """take_uid → its group; says where the groups had to be guessed."""
-    nameless = sum(take.participant is None for take in takes)
-    guessed = sum(not take.capture_named for take in takes)
-    if group_by == "participant" and nameless:
-        notes.append(f"{nameless} takes have no participant_uid; each stays with its capture")
-    if group_by == "capture" and guessed:
-        notes.append(f"{guessed} takes have no capture_uid; take_name without its number is used")
-    if group_by == "capture" and guessed < len(takes):
+    by_capture = [
+        take
+        for take in takes
+        if group_by == "capture" or (group_by == "participant" and take.participant is None)
+    ]
+    if by_capture and group_by == "participant":
         notes.append(
-            f"the capture of {len(takes) - guessed} takes is the capture_uid of takes.json"
+            f"{len(by_capture)} takes have no participant_uid; each stays with its capture"
         )
+    guessed = sum(not take.capture_named for take in by_capture)
+    if guessed:
+        notes.append(f"{guessed} takes have no capture_uid; take_name without its number is used")
+    if by_capture and guessed < len(by_capture):
+        named = len(by_capture) - guessed
+        notes.append(f"the capture of {named} takes is the capture_uid of takes.json")
     return {take.take_uid: group_key(take, group_by) for take in takes}
 
 

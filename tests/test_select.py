@@ -16,8 +16,9 @@ from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.select import Selection, Wanted, evenly, select, selection_text, write_selection
 from egoexo_tools.stage import RunOptions
-from egoexo_tools.survey import TakeFacts, survey
+from egoexo_tools.survey import TakeFacts, capture_of, survey
 from egoexo_tools.synthetic.manifests import write_manifests
+from egoexo_tools.takes import read_takes
 from egoexo_tools.vocab import Split
 
 PLACES = {
@@ -86,6 +87,30 @@ def test_a_take_is_counted_as_ingest_counts_it(release: Release) -> None:
         seconds=10.0,
         video_bytes=None,
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "capture", "participant"),
+    [
+        ({"capture_uid": "u1", "participant_uid": 388}, ("u1", True), "388"),
+        ({"capture": {"capture_uid": "u2"}, "participant_uid": "p"}, ("u2", True), "p"),
+        ({"capture": None, "participant_uid": None}, ("cmu_bike01", False), None),
+        ({"capture": ["?"], "participant_uid": {}, "task_name": 3}, ("cmu_bike01", False), None),
+    ],
+)
+def test_captures_and_participants_of_takes_json(
+    tmp_path: Path, fields: dict[str, Any], capture: tuple[str, bool], participant: str | None
+) -> None:
+    path = tmp_path / "takes.json"
+    path.write_text(json.dumps([takes_entry("a", take_name="cmu_bike01_2", **fields)]))
+    take = read_takes(path)[0]
+    assert (capture_of(take), take.participant_uid) == (capture, participant)
+
+
+def test_a_name_without_a_number_is_its_own_capture(tmp_path: Path) -> None:
+    path = tmp_path / "takes.json"
+    path.write_text(json.dumps([takes_entry("a", take_name="kitchen")]))
+    assert capture_of(read_takes(path)[0]) == ("kitchen", False)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +258,8 @@ def test_ingest_takes_the_written_split(release: Release, tmp_path: Path) -> Non
 def test_the_text_says_what_remains_and_what_does_not(release: Release) -> None:
     lines = selection_text(select(release, Wanted(scenarios=("cooking",)))).splitlines()
     table = [line.split() for line in lines]
-    assert ["train", "2", "3", "12", "12", "0.0", "?"] in table
-    assert ["all", "2", "3", "12", "12", "0.0", "?"] in table
+    assert ["train", "2", "3", "12", "12", "0.006", "?"] in table
+    assert ["all", "2", "3", "12", "12", "0.006", "?"] in table
     assert "  2 left out: another scenario than Cooking" in lines
     assert "4 takes are left out:" in lines
 

@@ -122,7 +122,10 @@ def test_guessed_groups_are_told() -> None:
         "the capture of 2 takes is the capture_uid of takes.json",
     ]
     by_participant = divide(takes, "0.5,0.5,0", group_by="participant").notes
-    assert by_participant == ["1 takes have no participant_uid; each stays with its capture"]
+    assert by_participant == [
+        "1 takes have no participant_uid; each stays with its capture",
+        "the capture of 1 takes is the capture_uid of takes.json",
+    ]
 
 
 def test_a_scenario_is_left_out_for_the_test() -> None:
