@@ -63,7 +63,7 @@ def coded(table: pa.Table) -> pa.Table:
 
 
 def tracks(masks: pd.DataFrame) -> pd.DataFrame:
-    """A row a track: frames, visible_frames, seconds, gaps, longest_gap_seconds, density."""
+    """A row a track: frames, visible_frames, seconds, gaps, longest_step_seconds, density."""
     if masks.empty:
         return pd.DataFrame(columns=[*_TRACK, "view", "scenario", "split", *_TRACK_MEASURES])
     frame_idx, track = masks["frame_idx"].to_numpy(), masks["track"].to_numpy()
@@ -80,7 +80,7 @@ def tracks(masks: pd.DataFrame) -> pd.DataFrame:
     gap = inside & (distance > _GAP_STEPS * step)
     found["gaps"] = np.bincount(track[gap], minlength=len(found))
     longest = pd.Series(np.where(inside, distance, 0)).groupby(track).max()
-    found["longest_gap_seconds"] = longest / FPS
+    found["longest_step_seconds"] = longest / FPS
     found["density"] = found["frames"] / (length / step + 1)
     return found.reset_index(drop=True)
 
@@ -161,7 +161,7 @@ def drift(masks: pd.DataFrame) -> pd.DataFrame:
 
 
 _TRACK_MEASURES = (
-    *("frames", "visible_frames", "seconds", "gaps", "longest_gap_seconds", "density"),
+    *("frames", "visible_frames", "seconds", "gaps", "longest_step_seconds", "density"),
 )
 
 

@@ -199,7 +199,7 @@ def _coverage(objects: pd.DataFrame) -> StatsTable:
 
 def _tracks(tracks: pd.DataFrame) -> StatsTable:
     """A row a track; shown are percentiles by view."""
-    measures = ["frames", "visible_frames", "density", "longest_gap_seconds", "seconds"]
+    measures = ["frames", "visible_frames", "density", "longest_step_seconds", "seconds"]
     parts = []
     for view, group in tracks.groupby("view", observed=True):
         part = mask_stats.percentiles(group[measures]).rename_axis("of a track").reset_index()

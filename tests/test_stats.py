@@ -159,7 +159,7 @@ def changes_by_loop(root: DatasetRoot) -> tuple[list[Any], list[Any], dict[Any, 
             "frames": len(rows),
             "visible_frames": len(visible),
             "gaps": int((distances > 1.5 * 15).sum()),
-            "longest_gap_seconds": max(distances) / 30,
+            "longest_step_seconds": max(distances) / 30,
             "density": len(rows) / ((idxs[-1] - idxs[0]) / 15 + 1),
         }
     return steps, drifts, tracks
@@ -172,7 +172,7 @@ def test_columns_agree_with_loops(tmp_path: Path) -> None:
     found = mask_stats.steps(masks)[["displacement", "size_change"]].to_numpy()
     np.testing.assert_allclose(np.sort(found, axis=0), np.sort(steps, axis=0), rtol=1e-4)
     rows = mask_stats.tracks(masks)
-    names = ["frames", "visible_frames", "gaps", "longest_gap_seconds", "density"]
+    names = ["frames", "visible_frames", "gaps", "longest_step_seconds", "density"]
     for row in rows.to_dict("records"):
         expected = tracks[row["take_uid"], row["object_name"], row["camera"]]
         assert {name: row[name] for name in names} == pytest.approx(expected)
