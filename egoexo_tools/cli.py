@@ -32,3 +32,6 @@ main = LazyGroup(
     help="Ego-Exo4D correspondence data: from download to Parquet manifests.\n\n"
     "Start with `egoexo-tools demo`.",
 )
+
+if __name__ == "__main__":  # python -m, torchrun -m
+    main()

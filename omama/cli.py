@@ -19,3 +19,6 @@ main = LazyGroup(
     summaries=COMMANDS,
     help="Object correspondence on a dataset root: train, predict, evaluate, report.",
 )
+
+if __name__ == "__main__":  # python -m, torchrun -m
+    main()

@@ -176,3 +176,78 @@ def test_no_scheduler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
             open_executor("dask", scheduler=address),
         ):
             pass
+
+
+SBATCH = """#!/bin/sh
+cp "$1" "$0.job"  # the caller deletes it as soon as this ends
+setsid bash "$0.job" > /dev/null 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+echo "$@" >> "$(dirname "$0")/cancelled"
+for job in "$@"; do kill -- -"$job" 2> /dev/null; done
+"""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for Slurm's two commands: a job runs at once, here, in a session of its own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+SLURM = str(Path(__file__).parents[1] / "scripts" / "slurm.py")
+
+
+def test_slurm_runs_a_stage_on_its_jobs(queue: Path, tiny_release: Release, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    finish(command("ingest", root, tiny_release, executor="inline"))
+    stage = command("frames", root, tiny_release, executor="dask")
+    cluster = ["--gpu", "--interface", "lo", "--memory", "2GB", "--"]
+    told = finish([sys.executable, SLURM, *cluster, *stage])
+    assert "9 done, 27 frames" in told
+    assert len((queue / "cancelled").read_text().split()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (
+            [
+                "--workers",
+                "16",
+                "--memory",
+                "64GB",
+                "--queue",
+                "long",
+                "--prologue",
+                "module load x",
+            ],
+            ["#SBATCH -p long", "#SBATCH --cpus-per-task=16", "#SBATCH --mem=60G"]
+            + ["#SBATCH -t 08:00:00", "module load x"],
+        ),
+        (
+            ["--gpu", "--cpus", "8", "--walltime", "02:00:00", "--directive=--exclusive"],
+            ["#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "#SBATCH -t 02:00:00"]
+            + ["#SBATCH --exclusive"],
+        ),
+    ],
+)
+def test_slurm_job_scripts(options: list[str], lines: list[str]) -> None:
+    script = finish([sys.executable, SLURM, "--dry-run", *options]).splitlines()
+    assert set(lines) <= set(script)
+    worker = next(line for line in script if "distributed.cli.dask_worker" in line)
+    assert "--nthreads 1 " in worker
+    assert ("--nworkers 16" in worker) == ("--workers" in options)
+    assert worker.endswith("--resources GPU=1") == ("--gpu" in options)
+
+
+def test_slurm_gives_a_gpu_job_one_worker() -> None:
+    process = start([sys.executable, SLURM, "--gpu", "--workers", "2"])
+    assert "a GPU job holds one worker" in process.communicate()[1]
+    assert process.returncode == 2

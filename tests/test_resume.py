@@ -74,7 +74,10 @@ def start(
 def finish(arguments: list[str]) -> str:
     """Runs to its end, which must be a good one; what it printed."""
     process = start(arguments)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        kill_group(process)
     assert process.returncode == 0, err
     return out
 
