@@ -3,10 +3,10 @@
 `<root>/features/<key>/<take_uid>.<camera>/` holds `tokens.npy` (F, C, h, w), `masks.npy` (M, 2C)
 and `proposals.npy` (N, 2C), float16 and memory-mapped, and `index.npz`, written last: which frame
 owns which rows, how its masks lie to each other, and a hash of the manifests that it was made
-from. The key names the backbone and a hash of its weights, of the preparation and of the
-format, so that features of two backbones lie side by side and none passes for another's. Tokens
-that were made at another image size than training uses cost the known study 0.12 IoU: here a cache
-that does not fit is refused by name.
+from. The key (see `omama.feature_key`) names the backbone and a hash of its weights, precision,
+preparation and format, so that features of two backbones lie side by side and none passes for
+another's. Tokens that were made at another image size than training uses cost the known study 0.12
+IoU: here a cache that does not fit is refused by name.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,49 +28,16 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.stage import RunOptions, StageSummary, Unit, run_stage
-from omama.backbones import build_backbone
 from omama.data import Camera, FrameTable, load_frames
+from omama.feature_key import FeatureKey, make_extractor
 from omama.frame_features import Extractor, FrameFeatures, RawFrame
 from omama.frame_shape import FrameShape
 
 Int: TypeAlias = NDArray[np.int64]
 STAGE = "features"
-FORMAT = 1
 IMAGES_AT_ONCE = 8
 READERS = 4
 _ARRAYS = ("tokens", "masks", "proposals")
-
-
-@dataclass(frozen=True)
-class FeatureKey:
-    """What features depend on besides the root's manifests."""
-
-    backbone: str
-    weights_hash: str
-    patch_size: int
-    width: int
-
-    @classmethod
-    def of(cls, extractor: Extractor) -> "FeatureKey":
-        backbone = extractor.backbone
-        return cls(backbone.name, backbone.weights_hash, backbone.patch_size, backbone.dim)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "backbone": self.backbone,
-            "weights_hash": self.weights_hash,
-            "patch_size": self.patch_size,
-            "width": self.width,
-            "preparation": "cut to multiples of the patch, nearest",
-            "format": FORMAT,
-        }
-
-    @property
-    def name(self) -> str:
-        """The cache's folder: backbone and a hash of everything."""
-        text = json.dumps(self.settings, sort_keys=True)
-        return f"{self.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def run_features(
@@ -78,23 +45,35 @@ def run_features(
     *,
     backbone: str,
     weights: Path | None = None,
+    precision: str = "fp32",
+    squash_portrait: bool = False,
     images_at_once: int = IMAGES_AT_ONCE,
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
-    """Cache the features of every frame of a root, a (take, camera) a unit."""
-    extractor = make_extractor(backbone, weights)
-    key = FeatureKey.of(extractor)
-    folder = root.features(key.name)
-    write_atomic(folder / "settings.json", json.dumps(key.settings, indent=1) + "\n")
+    """Cache the features of every frame of a root, a (take, camera) a unit.
+
+    `squash_portrait` also caches portrait cameras at the landscape size, which training with the
+    reference's behaviour reads.
+    """
+    key = FeatureKey.of(make_extractor(backbone, weights, precision=precision))
+    keys = {key.name: key}
+    todo = units(root, key)
+    if squash_portrait:
+        squashed = replace(key, squash_portrait=True)
+        keys[squashed.name] = squashed
+        todo += [unit for unit in units(root, squashed) if _is_portrait(root, unit)]
+    for each in keys.values():
+        path = root.features(each.name) / "settings.json"
+        write_atomic(path, json.dumps(each.settings, indent=1) + "\n")
     work = partial(
         _work,
         root=root,
-        key=key,
+        keys=keys,
         weights=weights,
         images_at_once=images_at_once,
         threads=None if run.executor == "inline" else 1,
     )
-    return run_stage(root, STAGE, units(root, key), work, settings=key.settings, options=run)
+    return run_stage(root, STAGE, todo, work, settings=key.settings, options=run)
 
 
 def units(root: DatasetRoot, key: FeatureKey) -> list[Unit]:
@@ -110,30 +89,25 @@ def units(root: DatasetRoot, key: FeatureKey) -> list[Unit]:
     return found
 
 
-@lru_cache(maxsize=1)
-def make_extractor(backbone: str, weights: Path | None) -> Extractor:
-    """The backbone on the accelerator if there is one; kept, since weights take time to load."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    built = build_backbone(backbone, weights)
-    return Extractor(built, device=device, bf16=device.type == "cuda")
-
-
 def _work(
     unit: Unit,
     *,
     root: DatasetRoot,
-    key: FeatureKey,
+    keys: Mapping[str, FeatureKey],
     weights: Path | None,
     images_at_once: int,
     threads: int | None,
 ) -> Mapping[str, int]:
     if threads is not None:
         torch.set_num_threads(threads)  # one process a core: more threads only get in the way
-    take_uid, camera, _ = unit.key
+    take_uid, camera, name = unit.key
+    key = keys[name]
     frames = load_frames(root, [(take_uid, camera)])
     folder = unit.outputs[0].parent
     unit.outputs[0].unlink(missing_ok=True)  # arrays without an index are nothing
-    extractor = make_extractor(key.backbone, weights)
+    extractor = make_extractor(
+        key.backbone, weights, precision=key.precision, squash_portrait=key.squash_portrait
+    )
     shapes = _write_arrays(folder, frames, extractor, images_at_once)
     with atomic_path(unit.outputs[0]) as partial_path, partial_path.open("wb") as file:
         np.savez(
@@ -148,6 +122,13 @@ def _work(
         )
     counts = {"masks": frames.masks.start[-1], "proposals": frames.proposals.start[-1]}
     return {"frames": len(frames), **{name: int(count) for name, count in counts.items()}}
+
+
+def _is_portrait(root: DatasetRoot, unit: Unit) -> bool:
+    sizes = read_manifest(
+        root, "frames", columns=["height", "width"], units=[".".join(unit.key[:2])]
+    ).to_pylist()
+    return any(row["height"] > row["width"] for row in sizes)
 
 
 def _write_arrays(
@@ -191,17 +172,7 @@ def extract_all(
             raws: list[RawFrame] = [future.result() for future in waiting]
             following = chunks[number + 1] if number + 1 < len(chunks) else ()
             waiting = [pool.submit(read, frame) for frame in following]
-            yield from _extract(extractor, raws)
-
-
-def _extract(extractor: Extractor, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
-    try:
-        return extractor(raws)
-    except torch.cuda.OutOfMemoryError as error:
-        raise DataError(
-            f"the GPU ran out of memory with {len(raws)} images at once; try --images-at-once "
-            f"{max(1, len(raws) // 2)}"
-        ) from error
+            yield from extractor(raws)
 
 
 def _put(arrays: Sequence[Any], frames: FrameTable, frame: int, features: FrameFeatures) -> None:
@@ -244,18 +215,20 @@ class CachedFeatures:
 
     def __init__(self, frames: FrameTable, key: FeatureKey) -> None:
         """Opens the parts of every camera in the table; DataError names one that does not fit."""
-        self.width = key.width
-        self.patch_size = key.patch_size
-        self.weights_hash = key.weights_hash
+        self.key = key
         rows = frames.rows
         cameras = rows.groupby(["take_uid", "camera"], sort=False).ngroup().to_numpy()
         first = np.unique(cameras, return_index=True)[1]
         self._camera: Int = cameras.astype(np.int64)
         self._position: Int = np.arange(len(rows)) - first[cameras]
         hashes = _Hashes(frames.root)
+        # Only portrait cameras have squashed features of their own.
+        plain = replace(key, squash_portrait=False)
+        portrait = (rows["height"] > rows["width"]).to_numpy()[first].tolist()
+        names = rows.iloc[first][["take_uid", "camera"]].itertuples(index=False)
         self._parts = [
-            _open_part(frames, key, (str(take_uid), str(camera)), hashes)
-            for take_uid, camera in rows.iloc[first][["take_uid", "camera"]].itertuples(index=False)
+            _open_part(frames, key if tall else plain, (str(take_uid), str(camera)), hashes)
+            for tall, (take_uid, camera) in zip(portrait, names, strict=True)
         ]
 
     def read(self, frames: Int) -> list[FrameFeatures]:
@@ -302,7 +275,7 @@ def _tensor(values: NDArray[np.float16]) -> Tensor:
 def _open_part(frames: FrameTable, key: FeatureKey, camera: Camera, hashes: "_Hashes") -> _Part:
     name = ".".join(camera)
     folder = frames.root.features(key.name) / component(name)
-    again = f"run `omama features {frames.root.path} --backbone {key.backbone}`"
+    again = f"run `omama features {frames.root.path} {key.command}`"
     if not (folder / "index.npz").is_file():
         raise DataError(f"there are no cached features {key.name} of {name}; {again} first")
     try:

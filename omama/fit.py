@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -105,8 +105,11 @@ class Run:
 
     def fit(self, *, quiet: bool, stop_after: int | None) -> None:
         """To the end, an early stop, or a signal; the last checkpoint says where."""
-        if self.progress.step >= self.total_steps:
-            return
+        if self.progress.step < self.total_steps:
+            with memory_advice(self.config.batch_pairs):
+                self._fit(quiet, stop_after)
+
+    def _fit(self, quiet: bool, stop_after: int | None) -> None:
         wrapped = self.accelerator.prepare(self.objective)
         first, saved = self.progress.step, time.monotonic()
         with self._open_log(quiet) as log, _stop_on_signals() as stopping:
@@ -115,11 +118,13 @@ class Run:
                 self._log_step(log, loss, pairs)
                 validated = self._is_validation_step(self.progress.step)
                 done = validated and self._validate(log)
-                stop = stopping.is_set() or self.progress.step - first == stop_after
+                interrupted = self._anyone_stops(stopping)
+                stop = interrupted or self.progress.step - first == stop_after
                 if validated or stop or time.monotonic() - saved > SAVE_SECONDS:
                     self._save(LAST, optimizer=self.optimizer.state_dict(), stopped=done)
                     saved = time.monotonic()
-                if stopping.is_set():
+                if interrupted:
+                    self.accelerator.wait_for_everyone()  # the checkpoint is in place
                     raise KeyboardInterrupt
                 if done or stop:
                     return
@@ -133,10 +138,12 @@ class Run:
         if saved.extra.get("fingerprint") != self.fingerprint:
             logger.warning("%s was trained on other pairs or features; training starts anew", path)
             return
-        if differences := _differences(dict(saved.train_config), self.config.to_dict()):
+        ranks = self.accelerator.num_processes
+        old = {**saved.train_config, "ranks": saved.extra.get("ranks", ranks)}
+        if differences := _differences(old, {**self.config.to_dict(), "ranks": ranks}):
             raise SettingsError(
-                f"{path} was trained with {differences}; resume with the same settings, or train "
-                "without --resume"
+                f"{path} was trained with {differences}; resume with the same settings, or start "
+                "anew (`omama train` without --resume, `egoexo-tools run` with --overwrite)"
             )
         self.model.load_state_dict(dict(saved.model))
         self.optimizer.load_state_dict(dict(saved.optimizer or {}))
@@ -163,6 +170,13 @@ class Run:
             f"epoch, {source}"
         )
         return log
+
+    def _anyone_stops(self, stopping: threading.Event) -> bool:
+        """Whether any rank got a signal: all leave at one step, or some would wait for ever."""
+        if self.accelerator.num_processes == 1:
+            return stopping.is_set()
+        mine = torch.tensor([float(stopping.is_set())], device=self.accelerator.device)
+        return float(self.accelerator.reduce(mine, "sum")) > 0
 
     def _log_step(self, log: RunLog, loss: float, pairs: int) -> None:
         step = self.progress.step
@@ -203,19 +217,16 @@ class Run:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self._lr(self.progress.step)
         total = 0.0
-        try:
-            for number, cpu_buckets in enumerate(group):
-                buckets = [bucket.to(self.accelerator.device) for bucket in cpu_buckets]
-                last = number == len(group) - 1
-                with nullcontext() if last else self.accelerator.no_sync(wrapped):
-                    loss = wrapped(buckets)
-                    value = float(loss.detach())
-                    if not math.isfinite(value):
-                        raise self._not_finite(value, buckets)
-                    self.accelerator.backward(loss / len(group))
-                total += value / len(group)
-        except torch.cuda.OutOfMemoryError as error:
-            raise out_of_memory(self.config.batch_pairs) from error
+        for number, cpu_buckets in enumerate(group):
+            buckets = [bucket.to(self.accelerator.device) for bucket in cpu_buckets]
+            last = number == len(group) - 1
+            with nullcontext() if last else self.accelerator.no_sync(wrapped):
+                loss = wrapped(buckets)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise self._not_finite(value, buckets)
+                self.accelerator.backward(loss / len(group))
+            total += value / len(group)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
@@ -267,7 +278,7 @@ class Run:
             model_config=self.model.config,
             model=self.model.state_dict(),
             train_config=self.config.to_dict(),
-            backbone={"name": self.model.config.backbone, "width": self.store.width},
+            backbone=asdict(self.store.key),
             optimizer=optimizer,
             epoch=self._epoch(self.progress.step),
             step=self.progress.step,
@@ -279,6 +290,7 @@ class Run:
                 "best_iou": self.progress.best_iou,
                 "stale": self.progress.stale,
                 "stopped": stopped,
+                "ranks": self.accelerator.num_processes,
                 "calibration": calibration.to_dict() if calibration else None,
             },
         )
@@ -327,9 +339,14 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{name}={old.get(name)}, now {new.get(name)}" for name in names)
 
 
-def out_of_memory(batch_pairs: int) -> DataError:
-    smaller = max(1, batch_pairs // 2)
-    return DataError(
-        f"the GPU ran out of memory with {batch_pairs} pairs a batch; try --batch-pairs {smaller}"
-        " (and twice the --accumulate, for the same step)"
-    )
+@contextmanager
+def memory_advice(batch_pairs: int) -> Iterator[None]:
+    """A GPU out of memory becomes a DataError that says which batch size to try."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        smaller = max(1, batch_pairs // 2)
+        raise DataError(
+            f"the GPU ran out of memory with {batch_pairs} pairs a batch; try --batch-pairs "
+            f"{smaller} (in training also twice the --accumulate, for the same step)"
+        ) from error

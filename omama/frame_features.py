@@ -141,12 +141,22 @@ class Extractor:
             by_size.setdefault(raw.image.shape, []).append(i)
         features: dict[int, FrameFeatures] = {}
         for members in by_size.values():
-            images = torch.stack([raws[i].image for i in members]).to(self.device)
+            own = self._features([raws[i] for i in members])
+            features.update(zip(members, own, strict=True))
+        return [features[i] for i in range(len(raws))]
+
+    def _features(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
+        try:
+            images = torch.stack([raw.image for raw in raws]).to(self.device)
             with self._autocast():
                 tokens = self.backbone(normalise(images)).float()  # (B, C, h, w)
-            for i, own in zip(members, tokens, strict=True):
-                features[i] = self._pool(raws[i], own)
-        return [features[i] for i in range(len(raws))]
+            return [self._pool(raw, own) for raw, own in zip(raws, tokens, strict=True)]
+        except torch.OutOfMemoryError as error:
+            raise DataError(
+                f"the GPU ran out of memory with {len(raws)} images at once; try --images-at-once "
+                f"{max(1, len(raws) // 2)} of `omama features`, whose cache training and "
+                "prediction read"
+            ) from error
 
     def _pool(self, raw: RawFrame, tokens: Tensor) -> FrameFeatures:
         described = describe(

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from omama.data import FrameTable, Pairs
-from omama.feature_cache import CachedFeatures, FeatureKey, make_extractor
+from omama.feature_cache import IMAGES_AT_ONCE, CachedFeatures
+from omama.feature_key import FeatureKey, make_extractor
 from omama.frame_features import Extractor, FrameFeatures, RawFrame
 from omama.frame_masks import mask_ious
 from omama.frame_shape import FrameShape
@@ -32,11 +33,8 @@ BATCHES_AHEAD = 4
 class FeatureStore(Protocol):
     """Where the features of a FrameTable's frames come from."""
 
-    width: int
-    """Channels of the tokens."""
-    patch_size: int
-    """Pixels of the prepared image to a token."""
-    weights_hash: str
+    key: FeatureKey
+    """What the features are of."""
     is_cache: bool
 
     def read(self, frames: Int) -> list[Any]:
@@ -54,9 +52,7 @@ class LiveFeatures:
     is_cache = False
 
     def __init__(self, frames: FrameTable, extractor: Extractor) -> None:
-        self.width = extractor.width
-        self.patch_size = extractor.config.patch_size
-        self.weights_hash = extractor.backbone.weights_hash
+        self.key = FeatureKey.of(extractor)
         self.passes = 0
         self._frames = frames
         self._extractor = extractor
@@ -66,15 +62,14 @@ class LiveFeatures:
 
     def finish(self, raw: Sequence[RawFrame]) -> list[FrameFeatures]:
         self.passes += len(raw)
-        return self._extractor(raw)
+        chunks = [raw[at : at + IMAGES_AT_ONCE] for at in range(0, len(raw), IMAGES_AT_ONCE)]
+        return [features for chunk in chunks for features in self._extractor(chunk)]
 
 
 class MasksOnly:
     """A FeatureStore for matchers that look at masks alone: no picture is read."""
 
-    width = 1
-    patch_size = 1
-    weights_hash = ""
+    key = FeatureKey(backbone="none", weights_hash="", patch_size=1, width=1)
     is_cache = False
 
     def __init__(self, frames: FrameTable) -> None:
@@ -99,10 +94,18 @@ class MasksOnly:
 
 
 def open_store(
-    frames: FrameTable, *, backbone: str, weights: Path | None, cached: bool
+    frames: FrameTable,
+    *,
+    backbone: str,
+    weights: Path | None,
+    cached: bool,
+    precision: str = "fp32",
+    squash_portrait: bool = False,
 ) -> FeatureStore:
     """The cache of a backbone, or the backbone itself. DataError where the cache does not fit."""
-    extractor = make_extractor(backbone, weights)
+    extractor = make_extractor(
+        backbone, weights, precision=precision, squash_portrait=squash_portrait
+    )
     if cached:
         return CachedFeatures(frames, FeatureKey.of(extractor))
     return LiveFeatures(frames, extractor)

@@ -6,8 +6,9 @@ object is visible. `model` is the trained one; `knn` compares descriptors and le
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -16,12 +17,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.vocab import Direction
+from omama.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_model
+from omama.feature_key import PRECISIONS, FeatureKey
 from omama.model import OMama
 from omama.objective import match, visibility_logit
 from omama.samples import Bucket
 from omama.visibility import Calibration
 
 Floats: TypeAlias = NDArray[np.float64]
+DEFAULT_BACKBONE = "dinov2"
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,26 @@ class Scored:
 
 
 Matcher: TypeAlias = Callable[[Bucket], Scored]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A matcher and the features that it takes."""
+
+    matcher: Matcher
+    backbone: str
+    feature_precision: str
+    checkpoint: Path | None = None
+    weights_hash: str | None = None
+    """Of the backbone it was trained on, where the checkpoint knows."""
+
+    def check(self, key: FeatureKey) -> None:
+        """DataError for features of other weights than those of training."""
+        if self.weights_hash is not None and key.weights_hash != self.weights_hash:
+            raise DataError(
+                f"{self.checkpoint} was trained on other weights of {self.backbone} "
+                f"({self.weights_hash}, not {key.weights_hash}); give the same file as --weights"
+            )
 
 
 def model_matcher(
@@ -98,6 +124,62 @@ def by_chance(bucket: Bucket, *, seed: int = 0) -> Scored:
 def _with_best(bucket: Bucket, similarity: Tensor) -> Scored:
     allowed = bucket.is_proposal[bucket.group]
     return Scored(similarity, similarity.masked_fill(~allowed, -torch.inf).amax(dim=1).sigmoid())
+
+
+def load_matcher(
+    checkpoint: Path | None,
+    matcher: str | None,
+    *,
+    direction: Direction | None,
+    backbone: str | None = None,
+    precision: str = "fp32",
+    feature_precision: str | None = None,
+    reference_behaviour: bool = False,
+) -> Chosen:
+    """A baseline by name or the model of a checkpoint, and the features that it takes.
+
+    `precision` is the model's; see `omama.predict.predict_split` for the others. DataError for a
+    checkpoint of another direction or backbone.
+    """
+    if checkpoint is None:
+        if matcher is None or matcher not in BASELINES:
+            raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
+        baseline = BASELINES[matcher]
+        return Chosen(baseline, backbone or DEFAULT_BACKBONE, feature_precision or "fp32")
+    if precision not in PRECISIONS:
+        raise SettingsError(f"precision {precision!r}; use {' or '.join(PRECISIONS)}")
+    model = load_model(checkpoint, direction=direction)
+    trained_on = model.config.backbone
+    if backbone is not None and trained_on != backbone:
+        raise DataError(
+            f"{checkpoint} was trained on {trained_on} features of {model.config.feature_width} "
+            f"channels, not on {backbone}; give --backbone {trained_on}"
+        )
+    if reference_behaviour:
+        model.config = replace(model.config, reference_behaviour=True)
+    ours = _own(checkpoint)
+    features = ours.backbone if ours else {}
+    calibration = ours.extra.get("calibration") if ours else None
+    return Chosen(
+        matcher=model_matcher(
+            model,
+            calibration=Calibration(**calibration) if calibration else None,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            bf16=precision == "bf16",
+        ),
+        backbone=trained_on,
+        feature_precision=feature_precision or features.get("precision", "fp32"),
+        checkpoint=checkpoint,
+        weights_hash=features.get("weights_hash"),
+    )
+
+
+def _own(path: Path) -> Checkpoint | None:
+    """A checkpoint in our format; None for the authors', which knows only the model."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return None
+    return load_checkpoint(path)
 
 
 BASELINES: Mapping[str, Matcher] = {"knn": by_descriptor, "oracle": by_truth, "random": by_chance}

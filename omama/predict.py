@@ -15,21 +15,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import to_table, write_exclusions, write_table
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.checkpoint import FORMAT, load_checkpoint, load_model
 from omama.data import Dataset, FrameTable, load_dataset
-from omama.fit import out_of_memory
+from omama.fit import memory_advice
 from omama.loading import FeatureStore, MasksOnly, load_batches, open_store
-from omama.matchers import BASELINES, NEEDS_FEATURES, Matcher, model_matcher
+from omama.matchers import NEEDS_FEATURES, Matcher, load_matcher
 from omama.metrics import official_size
 from omama.prediction_files import write_predictions
 from omama.samples import Bucket
 from omama.schedule import frame_order
-from omama.visibility import Calibration
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,6 @@ Int: TypeAlias = NDArray[np.int64]
 Row: TypeAlias = dict[str, Any]
 BATCH_PAIRS = 64
 TOP = 5
-DEFAULT_BACKBONE = "dinov2"
 SIZES = ("official", "image")
 
 
@@ -51,6 +48,9 @@ def predict_split(
     matcher: str | None = None,
     backbone: str | None = None,
     weights: Path | None = None,
+    precision: str = "fp32",
+    feature_precision: str | None = None,
+    reference_behaviour: bool = False,
     cached: bool = True,
     size: str = "official",
     batch_pairs: int = BATCH_PAIRS,
@@ -59,20 +59,37 @@ def predict_split(
     """Predict a split by a checkpoint (ours or the authors') or by a baseline; returns the JSON.
 
     `size`: masks at the official evaluator's size (long side 480) or at the kept image's.
-    `backbone` is the checkpoint's own if not given. Raises
-    DataError for a checkpoint of another direction or backbone, and for a stale cache.
+    `backbone` and `feature_precision` are the checkpoint's own if not given; `precision` is the
+    model's. `reference_behaviour` adds position embeddings to portrait frames as the authors'
+    code does. Raises DataError for a checkpoint of another direction or backbone, and for a stale
+    cache.
     """
     if (checkpoint is None) == (matcher is None):
         raise SettingsError("give either a checkpoint or a matcher (knn, oracle, random)")
     if size not in SIZES:
         raise SettingsError(f"size={size!r}; use {' or '.join(SIZES)}")
     dataset = load_dataset(root.require(), split=split, direction=direction)
-    chosen, backbone = load_matcher(checkpoint, matcher, direction=direction, backbone=backbone)
+    chosen = load_matcher(
+        checkpoint,
+        matcher,
+        direction=direction,
+        backbone=backbone,
+        precision=precision,
+        feature_precision=feature_precision,
+        reference_behaviour=reference_behaviour,
+    )
     if matcher is not None and matcher not in NEEDS_FEATURES:
         store: FeatureStore = MasksOnly(dataset.frames)
     else:
-        store = open_store(dataset.frames, backbone=backbone, weights=weights, cached=cached)
-    rows = list(_rows(dataset, store, chosen, size, batch_pairs, run_name, quiet))
+        store = open_store(
+            dataset.frames,
+            backbone=chosen.backbone,
+            weights=weights,
+            cached=cached,
+            precision=chosen.feature_precision,
+        )
+        chosen.check(store.key)
+    rows = list(_rows(dataset, store, chosen.matcher, size, batch_pairs, run_name, quiet))
     folder = root.runs / component(run_name)
     absent = sum(row["proposal_idx"] is None for row in rows)
     if absent:
@@ -86,47 +103,13 @@ def predict_split(
         "split": str(split),
         "direction": str(direction),
         "size": size,
+        "precision": precision,
+        "features": store.key.name,
         "pairs_without_proposals": str(absent),
     }
     write_table(folder / "predictions.parquet", "predictions", table, metadata=metadata)
     write_predictions(folder / "predictions.json", table, direction=direction)
     return folder / "predictions.json"
-
-
-def load_matcher(
-    checkpoint: Path | None,
-    matcher: str | None,
-    *,
-    direction: Direction | None,
-    backbone: str | None,
-) -> tuple[Matcher, str]:
-    """A baseline by name or the model of a checkpoint, and the backbone whose features it takes.
-
-    DataError for a checkpoint of another direction or backbone.
-    """
-    if checkpoint is None:
-        if matcher is None or matcher not in BASELINES:
-            raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
-        return BASELINES[matcher], backbone or DEFAULT_BACKBONE
-    model = load_model(checkpoint, direction=direction)
-    trained_on = model.config.backbone
-    if backbone is not None and trained_on != backbone:
-        raise DataError(
-            f"{checkpoint} was trained on {trained_on} features of {model.config.feature_width} "
-            f"channels, not on {backbone}; give --backbone {trained_on}"
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    calibration, bf16 = calibration_of(checkpoint), device.type == "cuda"
-    return model_matcher(model, calibration=calibration, device=device, bf16=bf16), trained_on
-
-
-def calibration_of(checkpoint: Path) -> Calibration | None:
-    """What the checkpoint knows of visibility; None for the authors' and for untrained heads."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        return None
-    saved = load_checkpoint(checkpoint).extra.get("calibration")
-    return Calibration(**saved) if saved else None
 
 
 def _rows(
@@ -147,10 +130,8 @@ def _rows(
     with bar:
         for buckets in loaded:
             for bucket in buckets:
-                try:
+                with memory_advice(batch_pairs):
                     rows = predict_bucket(dataset, bucket, matcher, size)
-                except torch.cuda.OutOfMemoryError as error:
-                    raise out_of_memory(batch_pairs) from error
                 bar.update(len(rows))
                 yield from rows
 

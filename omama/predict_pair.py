@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction
-from omama.feature_cache import make_extractor
+from omama.feature_key import FeatureKey, make_extractor
 from omama.frame_features import FrameFeatures, raw_frame
 from omama.frame_masks import RleBatch
-from omama.matchers import NEEDS_FEATURES
+from omama.matchers import NEEDS_FEATURES, load_matcher
 from omama.pictures import PREDICTION, SOURCE, overlay, strip
-from omama.predict import load_matcher
 from omama.samples import Bucket
 
 LONG_SIDE = 960
@@ -70,17 +69,29 @@ def predict_pair(
     direction: Direction | None = None,
     backbone: str | None = None,
     weights: Path | None = None,
+    precision: str = "fp32",
+    feature_precision: str | None = None,
+    reference_behaviour: bool = False,
 ) -> PairPrediction:
     """The proposal of the destination picture that is the source mask's object.
 
-    Pictures are (H, W, 3) uint8. Raises DataError for an empty mask, one of another shape than
-    its picture, and a checkpoint that does not fit.
+    Pictures are (H, W, 3) uint8; settings as of `predict_split`. Raises DataError for an empty
+    mask, one of another shape than its picture, and a checkpoint that does not fit.
     """
     if (checkpoint is None) == (matcher not in NEEDS_FEATURES):
         raise SettingsError("for two pictures give either a checkpoint or the matcher knn")
     _check_mask(source_mask, source_rgb)
-    chosen, backbone = load_matcher(checkpoint, matcher, direction=direction, backbone=backbone)
-    extractor = make_extractor(backbone, weights)
+    chosen = load_matcher(
+        checkpoint,
+        matcher,
+        direction=direction,
+        backbone=backbone,
+        precision=precision,
+        feature_precision=feature_precision,
+        reference_behaviour=reference_behaviour,
+    )
+    extractor = make_extractor(chosen.backbone, weights, precision=chosen.feature_precision)
+    chosen.check(FeatureKey.of(extractor))
     if not proposals:
         return PairPrediction(None, None, None, 0.0)
     boxes = np.array([rle.box_xywh() for rle in proposals], np.float32)
@@ -92,7 +103,7 @@ def predict_pair(
             raw_frame(_reduced(dest_rgb), empty, RleBatch.of(proposals), boxes, config),
         ]
     )
-    scored = chosen(_bucket(source, dest))
+    scored = chosen.matcher(_bucket(source, dest))
     idx = int(scored.similarity[0].argmax())
     similarity, confidence = float(scored.similarity[0, idx]), float(scored.confidence[0])
     return PairPrediction(proposals[idx], idx, similarity, confidence)

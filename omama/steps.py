@@ -25,10 +25,15 @@ class Features:
 
     backbone: str
     weights: Path | None = None
+    precision: str = "fp32"
 
     @property
     def settings(self) -> dict[str, str | None]:
-        return {"backbone": self.backbone, "weights": str(self.weights) if self.weights else None}
+        return {
+            "backbone": self.backbone,
+            "weights": str(self.weights) if self.weights else None,
+            "feature_precision": self.precision,
+        }
 
 
 def run_name(direction: Direction, method: str) -> str:
@@ -148,6 +153,7 @@ def _train(
         config=config,
         backbone=features.backbone,
         weights=features.weights,
+        feature_precision=features.precision,
         resume=not run.overwrite,
         quiet=run.quiet,
     )
@@ -169,6 +175,7 @@ def _predict(
         matcher=method or None,
         backbone=features.backbone,
         weights=features.weights,
+        feature_precision=features.precision,
         quiet=run.quiet,
     )
     return {"runs": 1}

@@ -43,6 +43,7 @@ def train(
     config: TrainConfig = TrainConfig(),
     backbone: str,
     weights: Path | None = None,
+    feature_precision: str = "fp32",
     cached: bool = True,
     resume: bool = False,
     init: Path | None = None,
@@ -51,10 +52,11 @@ def train(
 ) -> Path:
     """Train one direction; returns the best checkpoint.
 
-    `init` starts from the weights of a checkpoint, ours or the authors'. `resume` goes on from the
-    run's last checkpoint, if there is one of the same data. `stop_after` ends after that many
-    steps as a signal would. Raises DataError for input that cannot be used, SettingsError where a
-    resumed run has other settings.
+    `feature_precision` is the backbone's, config.precision the model's. `init` starts from the
+    weights of a checkpoint, ours or the authors'. `resume` goes on from the run's last checkpoint,
+    if there is one of the same data. `stop_after` ends after that many steps as a signal would.
+    Raises DataError for input that cannot be used, SettingsError where a resumed run has other
+    settings.
     """
     # Without cpu=True, accelerate runs the ranks of a machine without a GPU as strangers.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
@@ -63,14 +65,21 @@ def train(
     data = training_data(root, direction, config)
     val = load_dataset(root.require(), split=Split.VAL, direction=direction)
     stores = [
-        open_store(part.frames, backbone=backbone, weights=weights, cached=cached)
-        for part in (data, val)
+        open_store(
+            part.frames,
+            backbone=backbone,
+            weights=weights,
+            cached=cached,
+            precision=feature_precision,
+            squash_portrait=squash,
+        )
+        for part, squash in ((data, config.reference_behaviour), (val, False))
     ]
     torch.manual_seed(config.seed)
     model = _make_model(data, direction, config, backbone, stores[0], init)
     visible_share = float((data.pairs.state == VISIBLE).mean())
     objective = Objective(model, config, visible_share=visible_share).to(accelerator.device)
-    fingerprint = _fingerprint((data, val), backbone, stores[0])
+    fingerprint = _fingerprint((data, val), stores[0])
     run = Run(accelerator, objective, config, folder, data, val, stores, fingerprint)
     if resume:
         run.resume()
@@ -112,18 +121,20 @@ def _make_model(
 ) -> OMama:
     if init is not None:
         model = load_model(init, direction=direction)
-        if model.config.feature_width != store.width:
+        if model.config.feature_width != store.key.width:
             raise DataError(
                 f"{init} takes features of {model.config.feature_width} channels, {backbone} has "
-                f"{store.width}; give the backbone that it was trained on"
+                f"{store.key.width}; give the backbone that it was trained on"
             )
         return model
-    preparation = PreparationConfig(patch_size=store.patch_size)
+    preparation = PreparationConfig(
+        patch_size=store.key.patch_size, squash_portrait=store.key.squash_portrait
+    )
     return OMama(
         ModelConfig(
             direction=str(direction),
             backbone=backbone,
-            feature_width=store.width,
+            feature_width=store.key.width,
             width=config.width,
             source_grid_hw=_usual_grid(data, data.pairs.source_frame, preparation),
             dest_grid_hw=_usual_grid(data, data.pairs.dest_frame, preparation),
@@ -140,9 +151,9 @@ def _usual_grid(data: Dataset, frames: Int, preparation: PreparationConfig) -> H
     return token_grid(height, width, preparation)
 
 
-def _fingerprint(parts: Sequence[Dataset], backbone: str, store: FeatureStore) -> str:
+def _fingerprint(parts: Sequence[Dataset], store: FeatureStore) -> str:
     """Changes with what a run learns from: pairs, the masks of their frames, the backbone."""
-    digest = hashlib.sha256(f"{backbone} {store.weights_hash}".encode())
+    digest = hashlib.sha256(store.key.name.encode())
     for part in parts:
         digest.update("\n".join(part.pairs.ids).encode())
         digest.update(part.pairs.state.tobytes())
@@ -157,6 +168,7 @@ def _write_config(run: Run, backbone: str, weights: Path | None, cached: bool) -
         "direction": run.model.config.direction,
         "backbone": backbone,
         "weights": str(weights) if weights else None,
+        "feature_precision": run.store.key.precision,
         "cached": cached,
         "train_pairs": len(run.data.pairs),
         "val_pairs": len(run.val.pairs),

@@ -151,7 +151,7 @@ def test_what_is_left_out_is_listed(own_root: DatasetRoot) -> None:
     rows = read_manifest(own_root, "proposals", units=[unit]).to_pylist()
     write_manifest(own_root, "proposals", unit, [r for r in rows if r["frame_idx"] != 90])
     run(own_root, "a", cached=False)
-    left_out = read_manifest(own_root, "exclusions").to_pylist()
+    left_out = read_manifest(own_root, "exclusions", units=["train.a"]).to_pylist()
     reasons = sorted(row["reason"].split(": ")[1] for row in left_out)
     assert reasons == [
         "the destination frame has no proposals",

@@ -18,6 +18,18 @@ from egoexo_tools.stage import RunOptions
 )
 @click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
 @click.option(
+    "--feature-precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the backbone; bf16 is faster on a GPU.",
+)
+@click.option(
+    "--reference-behaviour",
+    is_flag=True,
+    help="Also portrait frames squashed to landscape, as the reference trains.",
+)
+@click.option(
     "--images-at-once",
     type=click.IntRange(min=1),
     default=8,
@@ -26,7 +38,13 @@ from egoexo_tools.stage import RunOptions
 )
 @stage_options("inline")
 def command(
-    root: Path, backbone: str, weights: Path | None, images_at_once: int, run: RunOptions
+    root: Path,
+    backbone: str,
+    weights: Path | None,
+    feature_precision: str,
+    reference_behaviour: bool,
+    images_at_once: int,
+    run: RunOptions,
 ) -> None:
     """Cache a frozen backbone's features for every frame of a root.
 
@@ -39,6 +57,8 @@ def command(
         DatasetRoot(root),
         backbone=backbone,
         weights=weights,
+        precision=feature_precision,
+        squash_portrait=reference_behaviour,
         images_at_once=images_at_once,
         run=run,
     )

@@ -8,6 +8,8 @@ import click
 from egoexo_tools.commands import FILE, FOLDER
 from egoexo_tools.errors import SettingsError
 
+PRECISION = click.Choice(["fp32", "bf16"])
+
 
 @click.command()
 @click.argument("root", type=FOLDER, required=False)
@@ -35,6 +37,15 @@ from egoexo_tools.errors import SettingsError
 @click.option("--dest-image", type=FILE, help="Where to look for it.")
 @click.option("--proposer", type=click.Choice(["regions", "fastsam"]), default="regions")
 @click.option("--proposer-weights", type=FILE, help="FastSAM checkpoint.")
+@click.option(
+    "--precision", type=PRECISION, default="fp32", show_default=True, help="Of the model."
+)
+@click.option(
+    "--feature-precision",
+    type=PRECISION,
+    help="Of the backbone.  [default: the checkpoint's, fp32]",
+)
+@click.option("--reference-behaviour", is_flag=True, help="Portrait frames as the authors' code.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def command(root: Path | None, source_image: Path | None, **options: Any) -> None:
     """Predict destination masks for a split, or for one pair of pictures.
@@ -76,6 +87,9 @@ def _predict_root(root: Path, options: dict[str, Any]) -> str:
                 "cached",
                 "size",
                 "batch_pairs",
+                "precision",
+                "feature_precision",
+                "reference_behaviour",
                 "quiet",
             )
         },
@@ -103,7 +117,18 @@ def _predict_pair(source_image: Path, options: dict[str, Any]) -> str:
         dest,
         [proposal.rle for proposal in found.proposals],
         direction=Direction(options["direction"]) if options["direction"] else None,
-        **{name: options[name] for name in ("checkpoint", "matcher", "backbone", "weights")},
+        **{
+            name: options[name]
+            for name in (
+                "checkpoint",
+                "matcher",
+                "backbone",
+                "weights",
+                "precision",
+                "feature_precision",
+                "reference_behaviour",
+            )
+        },
     )
     write_picture(options["output"], pair_picture(source, mask, dest, prediction))
     seen = "visible" if prediction.confidence > 0.5 else "absent"

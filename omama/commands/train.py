@@ -17,6 +17,13 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--backbone", default="dinov2", show_default=True, help="As of `omama features`.")
 @click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
 @click.option(
+    "--feature-precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the backbone.",
+)
+@click.option(
     "--cached/--on-the-fly", default=True, show_default=True, help="Features from the cache or not."
 )
 @click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction]")
@@ -31,7 +38,11 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--val-every-steps", type=POSITIVE, help="[default: once an epoch]")
 @click.option("--patience", type=POSITIVE, help="Validations without a better one before the end.")
 @click.option("--visibility-weight", type=float, help="0: head untrained.  [default: 1]")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="[default: auto]")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="Of the model.  [default: auto]",
+)
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--reference-behaviour", is_flag=True, default=None, help="Keep its quirks too.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -40,6 +51,7 @@ def command(
     direction: str,
     backbone: str,
     weights: Path | None,
+    feature_precision: str,
     cached: bool,
     run_name: str | None,
     init: Path | None,
@@ -63,6 +75,7 @@ def command(
         config=TrainConfig(**{k: v for k, v in settings.items() if v is not None}),
         backbone=backbone,
         weights=weights,
+        feature_precision=feature_precision,
         cached=cached,
         resume=resume,
         init=init,
