@@ -133,7 +133,16 @@ def _one(name: str, path: str, wanted: list[int]) -> Turn:
     who = resource.RUSAGE_CHILDREN if name.startswith("ffmpeg") else resource.RUSAGE_SELF
     used = resource.getrusage(who)
     cpu_seconds = used.ru_utime + used.ru_stime - before
-    return Turn(seconds, cpu_seconds, used.ru_maxrss / 1024)
+    return Turn(
+        seconds, cpu_seconds, used.ru_maxrss / 1024 if name.startswith("ffmpeg") else _peak_mb()
+    )
+
+
+def _peak_mb() -> float:
+    """Of this program alone: ru_maxrss begins with the memory of the process that started it."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _ours(path: str, wanted: list[int]) -> Callable[[], None]:
