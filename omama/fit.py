@@ -27,7 +27,7 @@ from omama.config import TrainConfig
 from omama.data import Dataset
 from omama.loading import FeatureStore, load_batches
 from omama.model import OMama
-from omama.objective import Objective, first_bad_pair
+from omama.objective import Objective, first_bad_pair, memory_advice
 from omama.run_log import RunLog
 from omama.samples import Bucket, Draw
 from omama.schedule import backbone_passes, epoch_batches
@@ -337,16 +337,3 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name}={old.get(name)}, now {new.get(name)}" for name in names)
-
-
-@contextmanager
-def memory_advice(batch_pairs: int) -> Iterator[None]:
-    """A GPU out of memory becomes a DataError that says which batch size to try."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        smaller = max(1, batch_pairs // 2)
-        raise DataError(
-            f"the GPU ran out of memory with {batch_pairs} pairs a batch; try --batch-pairs "
-            f"{smaller} (in training also twice the --accumulate, for the same step)"
-        ) from error

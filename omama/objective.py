@@ -4,12 +4,14 @@ Legend: G frame pairs, S source masks, R destination rows, B pairs, K candidates
 the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from egoexo_tools.errors import DataError
 from omama.config import TrainConfig
 from omama.losses import matching_loss, visibility_loss
 from omama.model import OMama, cosine
@@ -105,3 +107,16 @@ def first_bad_pair(model: OMama, buckets: Sequence[Bucket]) -> int:
             if not bool(finite.all()):
                 return int(bucket.pair[int((~finite).nonzero()[0])])
     return int(buckets[0].pair[0])
+
+
+@contextmanager
+def memory_advice(batch_pairs: int) -> Iterator[None]:
+    """A GPU out of memory becomes a DataError that says which batch size to try."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        smaller = max(1, batch_pairs // 2)
+        raise DataError(
+            f"the GPU ran out of memory with {batch_pairs} pairs a batch; try --batch-pairs "
+            f"{smaller} (in training also twice the --accumulate, for the same step)"
+        ) from error

@@ -21,10 +21,10 @@ from egoexo_tools.manifests import to_table, write_exclusions, write_table
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
 from omama.data import Dataset, FrameTable, load_dataset
-from omama.fit import memory_advice
 from omama.loading import FeatureStore, MasksOnly, load_batches, open_store
 from omama.matchers import NEEDS_FEATURES, Matcher, load_matcher
 from omama.metrics import official_size
+from omama.objective import memory_advice
 from omama.prediction_files import write_predictions
 from omama.samples import Bucket
 from omama.schedule import frame_order

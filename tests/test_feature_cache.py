@@ -1,5 +1,6 @@
 """Cached features: equal to those made on the fly, and refused by name when they are stale."""
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -7,14 +8,17 @@ import pytest
 import torch
 from tiny_root import EGO, TAKES
 
-from egoexo_tools.errors import DataError, StageFailed
+from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.stage import RunOptions
 from egoexo_tools.vocab import Direction, Split
+from omama.backbones import Backbone
 from omama.config import ModelConfig
-from omama.data import load_dataset
+from omama.data import load_dataset, load_frames
 from omama.feature_cache import run_features
+from omama.feature_key import make_extractor
+from omama.frame_features import Extractor
 from omama.loading import load_batches, open_store
 from omama.matchers import by_descriptor
 from omama.model import OMama
@@ -27,10 +31,17 @@ INLINE = RunOptions(executor="inline", quiet=True)
 
 
 def scores(
-    root: DatasetRoot, backbone: str, *, cached: bool, matcher: Callable[[Bucket], torch.Tensor]
+    root: DatasetRoot,
+    backbone: str,
+    *,
+    cached: bool,
+    matcher: Callable[[Bucket], torch.Tensor],
+    precision: str = "fp32",
 ) -> torch.Tensor:
     data = load_dataset(root, split=Split.TRAIN, direction=Direction.EXO2EGO)
-    store = open_store(data.frames, backbone=backbone, weights=None, cached=cached)
+    store = open_store(
+        data.frames, backbone=backbone, weights=None, cached=cached, precision=precision
+    )
     batches = frame_order(data.pairs, batch_size=100)
     (buckets,) = list(load_batches(data.frames, data.pairs, batches, store))
     (bucket,) = buckets
@@ -87,6 +98,36 @@ def test_a_missing_picture_fails_its_unit_alone(own_root: DatasetRoot) -> None:
     with pytest.raises(StageFailed, match="30.jpg is missing or no picture"):
         summary.check()
     assert not list(own_root.path.glob(f"features/classical*/{FIRST}.{EGO}/*"))
+
+
+def test_precisions_have_caches_of_their_own(own_root: DatasetRoot) -> None:
+    ious = {"cached": True, "matcher": lambda b: b.ious}
+    with pytest.raises(DataError, match="--backbone rgb_grid --feature-precision bf16` first"):
+        scores(own_root, "rgb_grid", precision="bf16", **ious)
+    run_features(own_root, backbone="rgb_grid", precision="bf16", run=INLINE).check()
+    scores(own_root, "rgb_grid", precision="bf16", **ious)
+    settings = [
+        json.loads(path.read_bytes())["precision"]
+        for path in own_root.path.glob("features/*/settings.json")
+    ]
+    assert sorted(settings) == ["bf16", "fp32"]
+    with pytest.raises(SettingsError, match="feature precision 'fp8'; use fp32 or bf16"):
+        make_extractor("rgb_grid", None, precision="fp8")
+
+
+class Greedy(torch.nn.Module):
+    """Wants more memory than any device has."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_backbone_without_memory_says_how_many_images_to_try(own_root: DatasetRoot) -> None:
+    backbone = Backbone(Greedy(), name="greedy", patch_size=14, dim=3)
+    extractor = Extractor(backbone, device=torch.device("cpu"))
+    frames = load_frames(own_root, [(FIRST, EGO)])
+    with pytest.raises(DataError, match="with 4 images at once; try --images-at-once 2 of `omama"):
+        extractor([extractor.read(frames, frame) for frame in range(4)])
 
 
 def test_tokens_are_the_mean_colours_in_float16(featured_root: DatasetRoot) -> None:

@@ -1,6 +1,8 @@
 """Predictions of a split and of one pair of pictures, and what is refused."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,9 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import reference
+import timm
+import torch
 from click.testing import CliRunner
 from tiny_root import EGO, TAKES
 
@@ -16,9 +21,14 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.checkpoint import save_official
+from omama.backbones import BACKBONES, Backbone, build_backbone
+from omama.checkpoint import load_checkpoint, save_checkpoint, save_official
 from omama.commands.predict import command
-from omama.config import ModelConfig, TrainConfig
+from omama.config import ModelConfig, PreparationConfig, TrainConfig
+from omama.data import Dataset, load_dataset
+from omama.frame_features import read_picture
+from omama.images import prepare_image
+from omama.matchers import load_matcher
 from omama.model import OMama
 from omama.predict import predict_split
 from omama.predict_pair import predict_pair, read_mask
@@ -136,12 +146,116 @@ def test_a_frame_without_proposals_is_predicted_absent(
     assert metadata[b"pairs_without_proposals"] == b"2"
 
 
-def test_the_authors_checkpoint_gives_their_confidence(
+def test_the_authors_checkpoint_predicts_as_their_code_does(
+    own_root: DatasetRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both files in the authors' formats, all the way; one block of DINOv2 instead of twelve."""
+    shallow = {"depth": 1, "img_size": 518}
+    monkeypatch.setitem(BACKBONES, "dinov2", partial(BACKBONES["dinov2"], **shallow))
+    network = timm.create_model("vit_base_patch14_reg4_dinov2", num_classes=0, **shallow)
+    torch.save(network.state_dict(), tmp_path / "dinov2.pth")
+    torch.manual_seed(0)
+    official = OMama(ModelConfig.official(Direction.EGO2EXO, visibility_head=False))
+    save_official(official, tmp_path / "official.pt")
+    checkpoint, weights = tmp_path / "official.pt", tmp_path / "dinov2.pth"
+    with pytest.raises(DataError, match="was trained on dinov2 .* not on rgb_grid; give --backb"):
+        predict(own_root, checkpoint=checkpoint)
+    arguments = [
+        str(own_root.path), "--direction", "ego2exo", "--split", "test", "--on-the-fly",
+        "--checkpoint", str(checkpoint), "--weights", str(weights), "--quiet",
+    ]  # fmt: skip
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0 and "predictions.json" in result.output
+    backbone = build_backbone("dinov2", weights)
+    data = load_dataset(own_root, split=Split.TEST, direction=Direction.EGO2EXO)
+    found = {row["pair_id"]: row for row in rows(own_root.runs / "ego2exo" / "predictions.json")}
+    for pair, pair_id in enumerate(data.pairs.ids[:3]):
+        expected = plain_prediction(official, backbone, data, pair)
+        row = found[pair_id]
+        assert row["proposal_idx"] == expected.argmax()
+        assert row["similarity"] == pytest.approx(expected.max(), abs=1e-4)
+        assert row["confidence"] == pytest.approx(1 / (1 + np.exp(-expected.max())), abs=1e-4)
+
+
+def plain_prediction(model: OMama, backbone: Backbone, data: Dataset, pair: int) -> Any:
+    """Similarities (N,) of one pair, one mask at a time, as the published code computes them."""
+    pairs, frames = data.pairs, data.frames
+
+    def described(frame: int, rles: list[MaskRle]) -> tuple[Any, Any]:
+        image = prepare_image(read_picture(frames.path(frame)), PreparationConfig())
+        tokens = backbone(image[None])[0]
+        masks = np.stack([rle.decode_at(*image.shape[1:]) for rle in rles])
+        boxes = [reference.mask_box_xywh(mask) for mask in masks]
+        grown = [reference.plain_context_box(box, *image.shape[1:]) for box in boxes]
+        found = reference.plain_descriptors(tokens, torch.from_numpy(masks), np.array(grown))
+        return found.numpy(), tokens.numpy()
+
+    source, dest = int(pairs.source_frame[pair]), int(pairs.dest_frame[pair])
+    asked, source_tokens = described(source, [frames.masks.rle(int(pairs.source_mask[pair]))])
+    candidates, dest_tokens = described(dest, frames.proposals.of_frame(dest))
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    for key, view in (("pos_embed_T", dest_tokens), ("pos_embed_Q", source_tokens)):
+        grid = (38, 68) if key == "pos_embed_T" else (50, 50)
+        known = torch.from_numpy(state[key]).unflatten(1, grid).permute(0, 3, 1, 2)
+        resized = torch.nn.functional.interpolate(known, size=view.shape[1:], mode="bilinear")
+        state[key] = resized.flatten(2).transpose(1, 2).numpy()
+    return reference.plain_similarity(state, asked[0], candidates, source_tokens, dest_tokens)
+
+
+def test_reference_behaviour_reaches_the_authors_model(
     featured_root: DatasetRoot, tmp_path: Path
 ) -> None:
-    save_official(OMama(ModelConfig.official(Direction.EGO2EXO)), tmp_path / "official.pt")
-    with pytest.raises(DataError, match="was trained on dinov2 .* not on rgb_grid; give --backb"):
-        predict(featured_root, checkpoint=tmp_path / "official.pt")
+    """A portrait frame's positions in flat order: another similarity than with turned ones."""
+    torch.manual_seed(0)
+    model = OMama(ModelConfig.official(Direction.EGO2EXO))
+    model.pos_embed_T.data *= 50  # as strong as the tokens
+    save_official(model, tmp_path / "official.pt")
+    tokens, asked = torch.randn(1, 768, 68, 38), torch.randn(1, 1, 1536)
+    both = []
+    for reference_behaviour in (False, True):
+        chosen = load_matcher(
+            tmp_path / "official.pt",
+            None,
+            direction=None,
+            reference_behaviour=reference_behaviour,
+        )
+        both.append(chosen.matcher.keywords["model"].embed_sources(asked, tokens))  # type: ignore[attr-defined]
+    assert (both[0] - both[1]).abs().max() > 1e-3
+    flat = model.embed_sources(asked, tokens.flatten(2).unflatten(2, (38, 68)))
+    assert torch.allclose(both[1], flat, atol=1e-5)
+
+
+def test_a_gpu_without_memory_says_which_batch_to_try(
+    featured_root: DatasetRoot, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*inputs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(OMama, "embed", full)
+    with pytest.raises(DataError, match="with 64 pairs a batch; try --batch-pairs 32"):
+        predict(featured_root, checkpoint=checkpoint)
+    config = TrainConfig(width=16, batch_pairs=10)
+    with pytest.raises(DataError, match="with 10 pairs a batch; try --batch-pairs 5"):
+        train(
+            featured_root,
+            direction=Direction.EGO2EXO,
+            run_name="full",
+            config=config,
+            backbone="rgb_grid",
+            quiet=True,
+        )
+
+
+def test_other_weights_of_the_backbone_are_refused(
+    featured_root: DatasetRoot, checkpoint: Path, tmp_path: Path
+) -> None:
+    saved = load_checkpoint(checkpoint)
+    other = {**saved.backbone, "weights_hash": "0123456789abcdef"}
+    save_checkpoint(replace(saved, backbone=other), tmp_path / "other.pt")
+    with pytest.raises(DataError, match=r"trained on other weights of rgb_grid \(0123456789abcdef"):
+        predict(featured_root, checkpoint=tmp_path / "other.pt")
+    with pytest.raises(SettingsError, match="precision 'fp8'; use fp32 or bf16"):
+        predict(featured_root, checkpoint=checkpoint, precision="fp8")
 
 
 def test_wrong_directions_and_choices_are_refused(

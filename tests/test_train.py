@@ -5,25 +5,33 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import psutil
 import pytest
 import torch
 from tiny_root import TAKES
 
-from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.masks import MaskRle
+from egoexo_tools.stage import RunOptions, StageSummary
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import load_checkpoint
 from omama.config import TrainConfig
+from omama.feature_cache import run_features
+from omama.steps import Features, run_train
 from omama.train import train
 
 CONFIG = TrainConfig(epochs=3, batch_pairs=4, width=16, learning_rate=3e-3)
 FIRST = next(iter(TAKES))
+INLINE = RunOptions(executor="inline", quiet=True)
 
 
 def run(root: DatasetRoot, name: str, config: TrainConfig = CONFIG, **options: Any) -> Path:
@@ -112,25 +120,24 @@ def test_a_nan_loss_stops_with_the_pair(own_root: DatasetRoot) -> None:
         run(own_root, "a", replace(CONFIG, learning_rate=1e38))
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals go to the main one"
+)
 def test_a_signal_saves_and_a_resumed_run_goes_on(own_root: DatasetRoot) -> None:
     config = replace(CONFIG, epochs=400)
-    code = (
-        "import os, signal, threading, pathlib, torch; from omama.train import train; "
-        "from omama.config import TrainConfig; from egoexo_tools.layout import DatasetRoot; "
-        "from egoexo_tools.vocab import Direction; torch.set_num_threads(1); "
-        f"train(DatasetRoot(pathlib.Path({str(own_root.path)!r})), direction=Direction.EGO2EXO, "
-        f"run_name='a', config=TrainConfig(**{config.to_dict()!r}), backbone='rgb_grid', "
-        "quiet=True)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     path = own_root.runs / "a" / "log.jsonl"
-    while child.poll() is None and not (path.exists() and path.read_text().count("\n") > 6):
-        time.sleep(0.05)
-    os.kill(child.pid, signal.SIGTERM)
-    _, errors = child.communicate(timeout=60)
-    assert "KeyboardInterrupt" in errors
-    done = load_checkpoint(own_root.runs / "a" / "checkpoint_last.pt").step
+
+    def stop_soon() -> None:
+        while not (path.exists() and path.read_text().count("\n") > 6):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watcher = threading.Thread(target=stop_soon, daemon=True)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(own_root, "a", config)
+    watcher.join()
+    done = load_checkpoint(path.with_name("checkpoint_last.pt")).step
     assert len(losses(own_root, "a")) == done
     run(own_root, "a", config, resume=True, stop_after=3)
     run(own_root, "b", config, stop_after=done + 3)
@@ -185,14 +192,125 @@ def test_training_starts_from_a_checkpoint_of_its_direction(own_root: DatasetRoo
         )
 
 
+def make_portrait(root: DatasetRoot, camera: str) -> None:
+    """Turn a camera's frames, proposals and masks by a transposition, in every take."""
+    for take_uid in TAKES:
+        unit = f"{take_uid}.{camera}"
+        for table, part in (("frames", unit), ("proposals", unit), ("masks", take_uid)):
+            if root.part(table, part).exists():
+                rows = read_manifest(root, table, units=[part]).to_pylist()
+                turned = [turn(row) if row["camera"] == camera else row for row in rows]
+                write_manifest(root, table, part, turned)
+    for path in root.processed.glob(f"*/{camera}/*.jpg"):
+        cv2.imwrite(str(path), cv2.transpose(cv2.imread(str(path))))
+
+
+def turn(row: dict[str, Any]) -> dict[str, Any]:
+    if row.get("rle_counts"):
+        mask = MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"]).decode().T
+        row = {**row, "rle_counts": MaskRle.encode(mask).counts}
+        x, y, w, h = row["bbox_xywh"]
+        row["bbox_xywh"] = [y, x, h, w]
+    for one, two in (("height", "width"), ("rle_height", "rle_width")):
+        if one in row:
+            row = {**row, one: row[two], two: row[one]}
+    if "source_height" in row:
+        row |= {"source_height": row["source_width"], "source_width": row["source_height"]}
+    return row
+
+
+def test_portrait_frames_are_squashed_where_the_reference_does(own_root: DatasetRoot) -> None:
+    make_portrait(own_root, "cam01")
+    run_features(own_root, backbone="rgb_grid", run=INLINE).check()
+    run(own_root, "ours")
+    assert model_config(own_root, "ours")["dest_grid_hw"] == [16, 10]
+    theirs = replace(CONFIG, reference_behaviour=True)
+    with pytest.raises(DataError, match=r"cam01; run `omama features .* --reference-behaviour"):
+        run(own_root, "cached", theirs)
+    redone = run_features(own_root, backbone="rgb_grid", squash_portrait=True, run=INLINE).check()
+    assert (redone.done, redone.skipped) == (4, 9)  # cam01 of four takes
+    run(own_root, "cached", theirs)
+    run(own_root, "live", theirs, cached=False)
+    assert model_config(own_root, "live")["dest_grid_hw"] == [10, 16]
+    assert losses(own_root, "live") == pytest.approx(losses(own_root, "cached"), abs=2e-3)
+    assert losses(own_root, "live") != pytest.approx(losses(own_root, "ours"), abs=2e-2)
+
+
+def model_config(root: DatasetRoot, name: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((root.runs / name / "config.json").read_text())
+    return dict(config["model"])
+
+
 @pytest.mark.slow
-def test_two_ranks_share_a_run(own_root: DatasetRoot) -> None:
-    command = [
+def test_the_stage_resumes_a_killed_run_and_refuses_other_settings(own_root: DatasetRoot) -> None:
+    """`egoexo-tools run`, killed without warning while it trains, and run again."""
+    config = replace(CONFIG, epochs=25)
+    code = (
+        "import pathlib, torch; from omama.steps import Features, run_train; "
+        "from omama.config import TrainConfig; from egoexo_tools.layout import DatasetRoot; "
+        "from egoexo_tools.stage import RunOptions; from egoexo_tools.vocab import Direction; "
+        f"torch.set_num_threads(1); run_train(DatasetRoot(pathlib.Path({str(own_root.path)!r})), "
+        f"[Direction.EGO2EXO], TrainConfig(**{config.to_dict()!r}), Features('rgb_grid'), "
+        "run=RunOptions(executor='inline', quiet=True))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    path = own_root.runs / "ego2exo" / "log.jsonl"
+    while child.poll() is None and not (path.exists() and path.read_text().count("\n") > 12):
+        time.sleep(0.01)
+    child.kill()
+    child.communicate(timeout=60)
+    done = load_checkpoint(path.with_name("checkpoint_last.pt")).step
+    assert 0 < done < 100
+    features = Features("rgb_grid")
+
+    def again(config: TrainConfig) -> StageSummary:
+        return run_train(own_root, [Direction.EGO2EXO], config, features, run=INLINE)
+
+    with pytest.raises(StageFailed, match="trained with learning_rate=0.003, now 0.1; resume with"):
+        again(replace(config, learning_rate=0.1)).check()
+    assert again(config).check().done == 1
+    assert load_checkpoint(path.with_name("checkpoint_last.pt")).step == 100
+    run(own_root, "whole", config)
+    assert losses(own_root, "ego2exo") == losses(own_root, "whole")
+    assert again(config).check().done == 0
+    with pytest.raises(SettingsError, match="train was done with learning_rate=0.003, now 0.1"):
+        again(replace(config, learning_rate=0.1))
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all(own_root: DatasetRoot) -> None:
+    command = [*torchrun(own_root), "--epochs", "4000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    path = own_root.runs / "ego2exo" / "log.jsonl"
+    while child.poll() is None and not (path.exists() and path.read_text().count("\n") > 6):
+        time.sleep(0.05)
+    ranks = {
+        process.environ().get("RANK"): process
+        for process in psutil.Process(child.pid).children(recursive=True)
+    }
+    ranks["1"].send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode != 0
+    done = load_checkpoint(path.with_name("checkpoint_last.pt")).step
+    assert len(losses(own_root, "ego2exo")) == done > 0
+    config = TrainConfig(width=16, batch_pairs=4, epochs=4000)
+    with pytest.raises(SettingsError, match="was trained with ranks=2, now 1; resume with the"):
+        run(own_root, "ego2exo", config, resume=True)
+
+
+def torchrun(root: DatasetRoot) -> list[str]:
+    return [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
         "--no-python", str(Path(sys.executable).with_name("omama")),
-        "train", str(own_root.path), "--direction", "ego2exo",
-        "--backbone", "rgb_grid", "--width", "16", "--batch-pairs", "4", "--epochs", "2", "--quiet",
+        "train", str(root.path), "--direction", "ego2exo",
+        "--backbone", "rgb_grid", "--width", "16", "--batch-pairs", "4", "--quiet",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_ranks_share_a_run(own_root: DatasetRoot) -> None:
+    command = [*torchrun(own_root), "--epochs", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
