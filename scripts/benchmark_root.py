@@ -1,0 +1,87 @@
+"""The dataset root of benchmark_model.py: frames of noise with discs, at published sizes."""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import write_manifest
+from egoexo_tools.masks import MaskRle
+from egoexo_tools.vocab import Direction, Split
+
+EGO, EXO = "aria01_214-1", "cam01"
+SIZES = {EGO: (704, 704), EXO: (540, 960)}
+DIRECTION = Direction.EGO2EXO
+
+
+def make_root(path: Path, options: argparse.Namespace) -> DatasetRoot:
+    """Frames of noise with discs, at the sizes that a processed dataset has."""
+    root, rng = DatasetRoot(path), np.random.default_rng(0)
+    for split in Split:
+        pairs = []
+        for number in range(options.takes):
+            take_uid = f"{split}-{number}"
+            takes = {"take_uid": take_uid, "split": str(split), "ego_camera": EGO}
+            write_manifest(root, "takes", take_uid, [takes])
+            masks = []
+            for camera in SIZES:
+                masks += write_camera(root, take_uid, camera, rng, options)
+            write_manifest(root, "masks", take_uid, masks)
+            pairs += [
+                {
+                    "pair_id": f"{take_uid}/{EGO}>{EXO}/{frame_idx}/{name}",
+                    "split": str(split),
+                    "direction": str(DIRECTION),
+                    "take_uid": take_uid,
+                    "object_name": f"object {name}",
+                    "frame_idx": frame_idx,
+                    "source_camera": EGO,
+                    "dest_camera": EXO,
+                    "dest_state": "visible",
+                }
+                for frame_idx in range(0, 30 * options.frames, 30)
+                for name in range(options.objects)
+            ]
+        write_manifest(root, "pairs", f"{split}.{DIRECTION}", pairs)
+    return root
+
+
+def write_camera(
+    root: DatasetRoot,
+    take_uid: str,
+    camera: str,
+    rng: np.random.Generator,
+    options: argparse.Namespace,
+) -> list[dict[str, object]]:
+    """One camera's pictures, frames and proposals; returns its rows of the masks manifest."""
+    height, width = SIZES[camera]
+    frames, proposals, masks = [], [], []
+    for frame_idx in range(0, 30 * options.frames, 30):
+        key = {"take_uid": take_uid, "camera": camera, "frame_idx": frame_idx}
+        path = root.frame(take_uid, camera, frame_idx)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+        cv2.imwrite(str(path), cv2.resize(small, (width, height)))
+        size = {"height": height, "width": width}
+        source = {"source_height": 2 * height, "source_width": 2 * width}
+        frames.append({**key, **size, **source, "view": "", "path": root.relative(path)})
+        discs = [disc_rle(rng, height, width) for _ in range(options.proposals)]
+        proposals += [{**key, "proposal_idx": i, **rle} for i, rle in enumerate(discs)]
+        masks += [
+            {**key, "object_name": f"object {i}", "visible": True, **discs[i]}
+            for i in range(options.objects)
+        ]
+    write_manifest(root, "frames", f"{take_uid}.{camera}", frames)
+    write_manifest(root, "proposals", f"{take_uid}.{camera}", proposals)
+    return masks
+
+
+def disc_rle(rng: np.random.Generator, height: int, width: int) -> dict[str, object]:
+    mask = np.zeros((height, width), np.uint8)
+    centre = (int(rng.integers(40, width - 40)), int(rng.integers(40, height - 40)))
+    cv2.circle(mask, centre, int(rng.integers(8, 60)), 1, -1)
+    rle = MaskRle.encode(mask)
+    counts = {"rle_height": height, "rle_width": width, "rle_counts": rle.counts}
+    return {**counts, "area": rle.area(), "bbox_xywh": list(map(float, rle.box_xywh()))}
