@@ -74,8 +74,12 @@ def wanted_frames(frames: int) -> list[int]:
     return sorted(np.random.default_rng(1).choice(frames, WANTED, replace=False).tolist())
 
 
-def make_video(path: Path, *, frames: int, group: int) -> Path:
-    """A 4K H.264 video: a textured plane that drifts under a camera's noise."""
+def make_video(path: Path, *, frames: int, group: int, megabits: float | None = None) -> Path:
+    """A 4K H.264 video: a textured plane that drifts.
+
+    With `megabits` it also has a sensor's noise and that rate a second, as a camera's file does;
+    without, a constant quality, which for such a plane is some 3 Mbit/s.
+    """
     if path.exists():
         return path
     import av
@@ -83,20 +87,20 @@ def make_video(path: Path, *, frames: int, group: int) -> Path:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    coarse = random.integers(0, 255, (HEIGHT // 40, WIDTH // 40, 3), dtype=np.uint8)
+    coarse = random.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     plane = cv2.resize(coarse, (WIDTH + 600, HEIGHT + 200), interpolation=cv2.INTER_CUBIC)
-    noise = random.integers(0, 14, (HEIGHT + 97, WIDTH + 89, 3), dtype=np.uint8)
+    noise = random.integers(0, 24, (HEIGHT + 64, WIDTH + 64, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "26", "g": str(group)}
+        quality = {"crf": "26"} if megabits is None else {"b": f"{megabits}M"}
+        stream.options = {"preset": "veryfast", "g": str(group), **quality}
         for number in range(frames):
             left, top = number % 600, number // 3 % 200
-            x, y = number * 37 % 89, number * 53 % 97
-            picture = cv2.add(
-                plane[top : top + HEIGHT, left : left + WIDTH],
-                noise[y : y + HEIGHT, x : x + WIDTH],
-            )
+            picture = np.ascontiguousarray(plane[top : top + HEIGHT, left : left + WIDTH])
+            if megabits is not None:
+                right, down = random.integers(0, 64, 2)
+                picture = cv2.add(picture, noise[down : down + HEIGHT, right : right + WIDTH])
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))

@@ -79,7 +79,10 @@ def main() -> None:
         folder = Path(scratch)
         found, masks_per_second = ingest_table(options, folder)
         found += video_table(options, folder)
-        rates = [frames_rate(folder, options.frames, group) for group in bench_video.GROUPS]
+        rates = [
+            frames_rate(folder, options.frames, group, megabits=options.video_megabits)
+            for group in bench_video.GROUPS
+        ]
     found += [rate_row(rate) for rate in rates]
     lines += table(("what", "ours", "peer", "ratio"), found)
     planned = plan(Takes(), rates, masks_per_second, cores=options.cores, megabits=options.megabits)
@@ -98,6 +101,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, help="Of each contender.  [3; quick: 1]")
     parser.add_argument("--cores", type=int, nargs="+", default=[2, 16, 320], help="To plan for.")
     parser.add_argument("--megabits", type=float, default=1000, help="Network, a second.  [1000]")
+    parser.add_argument(
+        "--video-megabits", type=float, default=20, help="Of the frames stage's videos.  [20]"
+    )
     parser.add_argument("--folder", type=Path, help="Disk to work on; a few GB.  [temporary]")
     parser.add_argument("--write", type=Path, help="Page that gets the run between its marks.")
     options = parser.parse_args()
@@ -194,9 +200,11 @@ def _number(value: float, name: str) -> str:
     return f"{value:.0f} MB" if "memory" in name else f"{value:.2f} s"
 
 
-def frames_rate(folder: Path, frames: int, group: int) -> FramesRate:
+def frames_rate(folder: Path, frames: int, group: int, *, megabits: float) -> FramesRate:
     """Runs the frames stage on copies of one 4K video, one for each core, one frame a second."""
-    video = bench_video.make_video(folder / f"{frames}_{group}.mp4", frames=frames, group=group)
+    video = bench_video.make_video(
+        folder / f"{frames}_{group}_{megabits}.mp4", frames=frames, group=group, megabits=megabits
+    )
     release, root = Release(folder / f"release{group}"), DatasetRoot(folder / f"root{group}")
     for number in range(available_cores()):
         link = release.video(f"take{number}", "cam01")
