@@ -155,7 +155,8 @@ def training_rows(
 
 def training_rate(root: DatasetRoot, run: str) -> float:
     """Pairs a second, the median over steps after the first three."""
-    lines = [json.loads(line) for line in (root.runs / run / "log.jsonl").open()]
+    text = (root.runs / run / "log.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
     rates = [line["pairs_per_second"] for line in lines if "pairs_per_second" in line]
     return float(statistics.median(rates[min(3, len(rates) - 1) :]))
 
@@ -195,9 +196,9 @@ def fastsam_row(
     from egoexo_tools.proposers import fastsam
 
     weights = random_fastsam(folder / f"FastSAM-{options.fastsam}.pt", options.fastsam)
-    # An untrained network is never sure: any detection counts, so that all masks are made.
+    # An untrained network is never sure; this lets its coarsest grid of boxes through.
     chosen = fastsam.FastSamOptions(
-        image_size=options.fastsam_size, confidence=1e-7, max_det=options.proposals
+        image_size=options.fastsam_size, confidence=5e-3, max_det=options.proposals
     )
     name = "cuda:0" if device.type == "cuda" else "cpu"
     network = fastsam.load_network(weights, options=chosen, device=name)

@@ -70,6 +70,7 @@ class Plain:
 
     def image_rate(self, images: int = 3) -> float:
         """Images a second of what a cache holds: tokens and all proposals' descriptors."""
+        images = min(images, len(self.data.frames))
         self.frame(0, range(4))
         return images / timed(
             lambda: [self.frame(frame, None) for frame in range(images)], self.device
