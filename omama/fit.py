@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ from omama.objective import Objective, first_bad_pair, memory_advice
 from omama.run_log import RunLog
 from omama.samples import Bucket, Draw
 from omama.schedule import backbone_passes, epoch_batches
-from omama.validation import Validation, validate
+from omama.validation import HowToValidate, Validation, calibrate_on_train, validate
 
 logger = logging.getLogger(__name__)
 
@@ -240,19 +240,20 @@ class Run:
 
     def _validate(self, log: RunLog) -> bool:
         """Validate, keep the best model; True where patience is at an end."""
-        found = validate(
-            self.model,
-            self.val,
-            self.val_store,
+        how = HowToValidate(
             batch_pairs=self.config.batch_pairs,
             accelerator=self.accelerator,
             trained_head=self.objective.trains_visibility,
             bf16=self.config.precision == "bf16",
         )
+        found = validate(self.model, self.val, self.val_store, how)
         step = self.progress.step
         if found.iou > self.progress.best_iou:
             self.progress.best_iou, self.progress.stale = found.iou, 0
-            self._save(BEST, found)
+            calibration = found.calibration
+            if calibration is None:
+                calibration = calibrate_on_train(self.model, self.data, self.store, how)
+            self._save(BEST, replace(found, calibration=calibration))
         else:
             self.progress.stale += 1
         calibration = found.calibration
