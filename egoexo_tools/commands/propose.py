@@ -21,7 +21,7 @@ from egoexo_tools.commands import FILE, direction_option, root_argument, stage_o
 @click.option(
     "--max-det",
     type=click.IntRange(min=1),
-    help="Most proposals a frame.  [default: fastsam 300, regions 100]",
+    help="Most proposals a frame.  [default: fastsam 300, regions 60]",
 )
 @click.option("--device", help="Such as cuda:0 or cpu.  [default: a GPU if there is one]")
 @click.option("--image-size", type=click.IntRange(min=32), help="FastSAM's.  [default: 1024]")

@@ -29,7 +29,7 @@ class RegionOptions:
 
     working_size: int = 480
     """Long side that segmentation works at, in pixels; smaller frames stay as they are."""
-    max_proposals: int = 100
+    max_proposals: int = 60
     nms_iou: float = 0.6
     """A candidate that overlaps a better one more than this is dropped."""
     min_area: float = 2e-4
