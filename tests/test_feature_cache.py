@@ -126,8 +126,11 @@ def test_a_backbone_without_memory_says_how_many_images_to_try(own_root: Dataset
     backbone = Backbone(Greedy(), name="greedy", patch_size=14, dim=3)
     extractor = Extractor(backbone, device=torch.device("cpu"))
     frames = load_frames(own_root, [(FIRST, EGO)])
+    raws = [extractor.read(frames, frame) for frame in range(4)]
+    with pytest.raises(DataError, match="with 1 images at once; use --feature-precision bf16, or"):
+        extractor(raws)  # a CPU takes them one by one
     with pytest.raises(DataError, match="with 4 images at once; try --images-at-once 2 of `omama"):
-        extractor([extractor.read(frames, frame) for frame in range(4)])
+        extractor._features(raws)
 
 
 def test_tokens_are_the_mean_colours_in_float16(featured_root: DatasetRoot) -> None:
