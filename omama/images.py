@@ -102,13 +102,3 @@ def scale_boxes(boxes_xywh: ArrayLike, from_hw: HW, to_hw: HW) -> NDArray[np.flo
     down, across = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
     factors = np.array([across, down, across, down], dtype=np.float32)
     return np.asarray(boxes_xywh, dtype=np.float32).reshape(-1, 4) * factors
-
-
-def truth_box(mask_prepared: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The box x, y, w, h (no +1; zeros if empty) of a ground-truth mask at the prepared size."""
-    rows = np.flatnonzero(mask_prepared.any(axis=1))
-    cols = np.flatnonzero(mask_prepared.any(axis=0))
-    if rows.size == 0:
-        return np.zeros(4, dtype=np.float32)
-    box = (cols[0], rows[0], cols[-1] - cols[0], rows[-1] - rows[0])
-    return np.array(box, dtype=np.float32)

@@ -126,6 +126,10 @@ def _make_model(
                 f"{init} takes features of {model.config.feature_width} channels, {backbone} has "
                 f"{store.key.width}; give the backbone that it was trained on"
             )
+        # What it now becomes a model of, whatever it was trained on before.
+        model.config = replace(
+            model.config, backbone=backbone, reference_behaviour=config.reference_behaviour
+        )
         return model
     preparation = PreparationConfig(
         patch_size=store.key.patch_size, squash_portrait=store.key.squash_portrait

@@ -27,7 +27,7 @@ def test_every_row_says_how_many_times_the_plain_one_it_is(
 ) -> None:
     torch.set_num_threads(1)
     words = "--backbone rgb_grid --feature-precision bf16 --frames 1 --objects 2 --proposals 4"
-    words += " --epochs 1 --takes 1 --plain-pairs 2 --fastsam none"
+    words += " --steps 1 --takes 1 --plain-pairs 2 --fastsam none"
     benchmark.main([*words.split(), "--card-images", "1", "--card-matrix", "64"])
     shown = capsys.readouterr().out
     for row in (

@@ -1,6 +1,7 @@
 """Settings: checked when made, plain in a checkpoint, refused when they are another version's."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,9 @@ def test_the_official_grids_follow_the_direction() -> None:
 def test_bad_settings_are_refused(make, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make()
+
+
+def test_every_training_setting_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    missing = [name for name in TrainConfig().to_dict() if f"`{name}`" not in page]
+    assert missing == [], "add them to the table in docs/training.md"

@@ -19,7 +19,7 @@ from omama.descriptors import (
     quarter_grid,
     quarter_masks,
 )
-from omama.images import candidate_quarter_idx, truth_box, truth_quarter_idx
+from omama.images import candidate_quarter_idx, truth_quarter_idx
 
 RNG = np.random.default_rng(3)
 
@@ -58,7 +58,7 @@ def test_descriptors_are_the_golden_ones(goldens: Path, view: str) -> None:
 def test_pooling_is_the_plain_loop_for_every_patch(patch_size: int, h: int, w: int) -> None:
     height, width = h * patch_size, w * patch_size
     masks = np.concatenate([blobs(8, height, width, RNG), np.zeros((1, height, width), bool)])
-    boxes = np.stack([truth_box(mask) for mask in masks])
+    boxes = np.array([reference.mask_box_xywh(mask) for mask in masks], np.float32)
     tokens = torch.from_numpy(RNG.standard_normal((6, h, w), dtype=np.float32))
     quarter = quarter_masks(torch.from_numpy(masks), h, w, patch_size)
     plain_boxes = [reference.plain_context_box(box, height, width) for box in boxes.tolist()]
@@ -129,7 +129,7 @@ def test_pooling_is_25_times_the_plain_loop() -> None:
     h, w, count = 38, 68, 100
     rng = np.random.default_rng(0)
     masks = torch.from_numpy(blobs(count, h * 14, w * 14, rng))
-    boxes = torch.from_numpy(np.stack([truth_box(mask) for mask in masks.numpy()]))
+    boxes = torch.tensor([reference.mask_box_xywh(mask) for mask in masks.numpy()])
     tokens = torch.from_numpy(rng.standard_normal((768, h, w), dtype=np.float32))
     quarter = quarter_masks(masks, h, w, 14)
     grown = context_boxes(boxes, (h * 14, w * 14)).numpy()

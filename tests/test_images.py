@@ -16,7 +16,6 @@ from omama.images import (
     prepared_size,
     scale_boxes,
     token_grid,
-    truth_box,
 )
 
 RNG = np.random.default_rng(5)
@@ -73,10 +72,3 @@ def test_boxes_are_scaled_by_the_images_factors() -> None:
     scaled = scale_boxes([(96, 54, 960, 540)], (540, 960), (532, 952))
     np.testing.assert_allclose(scaled, [(95.2, 53.2, 952, 532)], rtol=1e-6)
     assert scale_boxes([], (540, 960), (532, 952)).shape == (0, 4)
-
-
-def test_the_box_of_a_mask_has_no_plus_one() -> None:
-    mask = np.zeros((10, 12), bool)
-    assert truth_box(mask).tolist() == [0, 0, 0, 0]
-    mask[2:5, 3:9] = True
-    assert truth_box(mask).tolist() == [3, 2, 5, 2]
