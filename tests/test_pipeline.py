@@ -29,6 +29,10 @@ def trained(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> 
     return root
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("direction", list(Direction))
 def test_what_a_run_leaves(trained: DatasetRoot, direction: Direction) -> None:
     folder = trained.runs / direction
@@ -64,9 +68,7 @@ def test_a_second_run_does_nothing(tiny_release: Release, trained: DatasetRoot) 
     said: list[str] = []
     run_pipeline(trained, tiny_release, options, run=RUN, say=said.append)
     assert all(": 0 done" in line for line in said if not line.startswith("["))
-    assert {
-        path: path.stat().st_mtime_ns for path in trained.path.rglob("*.p*") if path.is_file()
-    } == before
+    assert contents(trained.path) == before
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,8 @@ def test_with_oracle_proposals_the_best_candidate_is_exact(
     run_pipeline(root, tiny_release, options, run=RUN)
     for direction in Direction:
         summary = json.loads((root.runs / f"{direction}-oracle" / "summary.json").read_bytes())
-        assert summary["iou"] == 1.0
+        # The formula's 1e-7 beside the union keeps it a hair below.
+        assert summary["iou"] == pytest.approx(1.0, abs=1e-8)
         assert summary["contour_accuracy"] == 1.0
         assert summary["location_error"] == 0.0
 
@@ -104,7 +107,7 @@ def test_with_oracle_proposals_the_best_candidate_is_exact(
     ("words", "code", "sentence"),
     [
         (["--scenario", "Coking"], 2, "scenario"),
-        (["--proposer", "fastsam"], 1, "weights"),
+        (["--proposer", "fastsam"], 2, "weights"),
         (["--backbone", "dinov2", "--backbone-weights", "nowhere.pth"], 1, "nowhere.pth"),
         (["--fraction", "train"], 2, "is not SPLIT=NUMBER"),
     ],

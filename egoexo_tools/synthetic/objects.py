@@ -129,7 +129,7 @@ def _resized(item: Appearance, factors: tuple[float, float, float]) -> Appearanc
 def _look_alike(rng: np.random.Generator, original: Appearance) -> Appearance:
     """The same shape and pattern; size and colours a little off."""
     shift = rng.normal(size=3)
-    shift *= 52 / np.linalg.norm(shift)
+    shift *= 48 / np.linalg.norm(shift)
     factor = rng.uniform(0.88, 1.12)
     return replace(
         _resized(original, (factor, factor, factor)),

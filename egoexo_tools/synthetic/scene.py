@@ -31,7 +31,11 @@ _SHADOW_LIGHT = 153
 SHADOW_REACH = 0.09
 """How far a shadow's soft border reaches beyond the object's outline, in metres."""
 _MOVE_SECONDS = 1.5
-_SHOULDER = np.array([0.3, -0.95, 0.3])
+_RIGHT_SHOULDER = np.array([0.3, -0.95, 0.3])
+_LEFT_SHOULDER = np.array([-0.3, -0.95, 0.3])
+_LOOK_AT = (0.0, -0.36, 0.40)
+"""Where the left hand holds an object to look at: before the face, above what exo cameras see."""
+_RAISE_SECONDS, _HOLD_SECONDS = 1.0, 2.0
 _ARM_PIECES = 5
 _SKIN = (206, 158, 132)
 
@@ -55,12 +59,29 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Look:
+    """The left hand raises one object to the face, holds it and puts it back."""
+
+    item: int
+    start_seconds: float
+
+    def raised(self, seconds: float) -> float:
+        """How far it is raised at this time, 0 to 1."""
+        since = seconds - self.start_seconds
+        down = since - _RAISE_SECONDS - _HOLD_SECONDS
+        part = np.clip(since / _RAISE_SECONDS, 0, 1) - np.clip(down / _RAISE_SECONDS, 0, 1)
+        return float(part * part * (3 - 2 * part))
+
+
+@dataclass(frozen=True)
 class Scene:
     """A take's world; `draw` makes one."""
 
     objects: tuple[Appearance, ...]
     placements: tuple[Placement, ...]
     moves: tuple[Move, ...]
+    look: Look | None
+    """None in takes too short for it."""
     textures: Textures
 
     @classmethod
@@ -70,7 +91,7 @@ class Scene:
         """A random scene; `away` (2,) is the direction in which the first exo camera looks.
 
         The hand's first move takes the small object behind the tallest one, out of that
-        camera's sight.
+        camera's sight; the other hand raises an object to the face, out of most cameras' view.
         """
         table = table_colour(rng)
         objects = draw_objects(rng, count, table)
@@ -78,6 +99,7 @@ class Scene:
         for item in objects:
             placements.append(_free_place(rng, item, objects, placements))
         moves = _draw_moves(rng, objects, placements, seconds, away)
+        look = _draw_look(rng, objects, moves, seconds)
         pictures = [item.texture() for item in objects]
         pictures.append(np.full((TEXTURE_SIDE, TEXTURE_SIDE, 3), _SKIN, np.uint8))
         textures = Textures(
@@ -85,10 +107,10 @@ class Scene:
             table=table_texture(rng, table),
             room=room_texture(rng)[None],
         )
-        return cls(tuple(objects), tuple(placements), tuple(moves), textures)
+        return cls(tuple(objects), tuple(placements), tuple(moves), look, textures)
 
     def solids(self, frame_idx: int) -> NDArray[np.void]:
-        """(n,) of render.SOLID: the objects in order, then fist and forearm while there is one."""
+        """(n,) of render.SOLID: the objects in order, then the hands that are at work."""
         seconds = frame_idx / FPS
         rows = [
             _solid(item, placement, 0.0, number)
@@ -107,7 +129,19 @@ class Scene:
                 top = self.objects[move.item].size[2] * (
                     1 if self.objects[move.item].kind == SHEET else 2
                 )
-                hand = _hand(placement, top + lift, progress, len(self.objects))
+                hand = _hand(placement, top + lift, progress, len(self.objects), _RIGHT_SHOULDER)
+        if self.look is not None and (part := self.look.raised(seconds)) > 0:
+            item, start = self.objects[self.look.item], self.placements[self.look.item]
+            placement = Placement(
+                x=start.x + part * (_LOOK_AT[0] - start.x),
+                y=start.y + part * (_LOOK_AT[1] - start.y),
+                yaw=start.yaw,
+            )
+            lift = part * _LOOK_AT[2]
+            rows[self.look.item] = _solid(item, placement, lift, self.look.item)
+            # The fist holds it from the side, so that the face sees it.
+            beside = Placement(placement.x - item.radius - 0.02, placement.y, 0.0)
+            hand += _hand(beside, lift, 0.5, len(self.objects), _LEFT_SHOULDER)
         return np.array([*rows, *hand], SOLID)
 
 
@@ -193,6 +227,19 @@ def _draw_moves(
     return moves
 
 
+def _draw_look(
+    rng: np.random.Generator, objects: list[Appearance], moves: list[Move], seconds: float
+) -> Look | None:
+    """An object that no move carries and that is neither the tallest nor flat."""
+    start = rng.uniform(0.1, 0.5)
+    tallest = max(range(len(objects)), key=lambda item: objects[item].height)
+    busy = {move.item for move in moves} | {tallest}
+    free = [n for n, item in enumerate(objects) if n not in busy and item.kind != SHEET]
+    if seconds < start + _RAISE_SECONDS or not free:
+        return None
+    return Look(item=int(rng.choice(free)), start_seconds=start)
+
+
 def _on_the_way(start: Placement, goal: Placement, progress: float) -> tuple[Placement, float]:
     """The placement at this part (0..) of a move, and how high the object is lifted."""
     part = min(max(progress, 0.0), 1.0)
@@ -221,11 +268,13 @@ def _solid(item: Appearance, place: Placement, lift: float, number: int) -> NDAr
     )
 
 
-def _hand(place: Placement, height: float, progress: float, texture: int) -> list[NDArray[np.void]]:
+def _hand(
+    place: Placement, height: float, progress: float, texture: int, shoulder: NDArray[np.float64]
+) -> list[NDArray[np.void]]:
     """Fist and forearm over an object; at a move's ends the hand comes from above and goes."""
     away = max(0.0, 1 - 8 * min(progress, 1 - progress))
     fist = np.array([place.x, place.y - 0.02, height + 0.02 + 0.25 * away])
-    arm = fist - _SHOULDER
+    arm = fist - shoulder
     length = float(np.linalg.norm(arm))
     axis = arm / length
     across = np.cross(axis, [0.0, 0.0, 1.0])
@@ -241,7 +290,7 @@ def _hand(place: Placement, height: float, progress: float, texture: int) -> lis
             _row(
                 kind=FRUSTUM,
                 size=(*radii, length * (end - start) / 2),
-                centre=_SHOULDER + arm * (start + end) / 2,
+                centre=shoulder + arm * (start + end) / 2,
                 **common,
             )
         )
