@@ -58,10 +58,10 @@ def _gamma_curve(gamma: float) -> NDArray[np.uint8]:
 
 
 EGO_RENDITION = Rendition(
-    saturation=0.9, hue_degrees=-5, balance=(1.0, 0.88, 0.72), gamma=1.1, vignetting=0.4
+    saturation=0.9, hue_degrees=-4, balance=(1.0, 0.91, 0.79), gamma=1.1, vignetting=0.4
 )
 EXO_RENDITION = Rendition(
-    saturation=0.95, hue_degrees=6, balance=(0.82, 0.93, 1.0), gamma=0.9, vignetting=0.15
+    saturation=0.95, hue_degrees=4, balance=(0.87, 0.95, 1.0), gamma=0.9, vignetting=0.15
 )
 
 
