@@ -135,10 +135,9 @@ def _data_steps(
 
 
 def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> list[Step]:
-    from omama.feature_cache import run_features
-
     from omama import steps as omama_steps
     from omama.config import TrainConfig
+    from omama.feature_cache import run_features
 
     features = omama_steps.Features(options.backbone, options.backbone_weights)
     config = TrainConfig(**options.training)
