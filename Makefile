@@ -12,7 +12,7 @@ demo: $(VENV)/.demo-installed
 	$(BIN)/egoexo-tools demo $(DEMO_DIR)
 
 test: lint
-	$(BIN)/pytest -n $(JOBS) --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal -q
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
