@@ -160,7 +160,7 @@ def jpeg_size(path: str | Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as picture:
             return picture.height, picture.width
-    except OSError:
+    except (OSError, ImportError):  # Pillow plugins that are not installed say so by ImportError
         return None
 
 

@@ -72,10 +72,12 @@ def running_server(folder: Path) -> Iterator[S3Server]:
     with server.log.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 60
+        deadline = (
+            time.monotonic() + 180
+        )  # its first answer loads much, which takes on a busy machine
         while True:
             try:
-                urllib.request.urlopen(f"{server.url}/moto-api/data.json", timeout=5).close()
+                urllib.request.urlopen(f"{server.url}/moto-api/data.json", timeout=60).close()
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:

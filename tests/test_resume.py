@@ -60,14 +60,20 @@ def command(
 def start(
     arguments: list[str], *, preexec: Callable[[], None] | None = None
 ) -> "subprocess.Popen[str]":
-    """In a process group of its own, as a shell starts it."""
+    """In a process group of its own, as a shell starts it: with Ctrl-C at work."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job of a shell ignores it
+        if preexec is not None:
+            preexec()
+
     return subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=preexec,
+        preexec_fn=prepare,
     )
 
 
