@@ -59,7 +59,12 @@ class S3Server:
         request = urllib.request.Request(
             self.url + path, data=data, headers={"Content-Type": "application/octet-stream"}
         )
-        urllib.request.urlopen(request, timeout=10).close()
+        _direct().open(request, timeout=10).close()
+
+
+def _direct() -> urllib.request.OpenerDirector:
+    """An opener of our own: urlopen keeps the proxies that it saw first, those of other tests."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextmanager
@@ -72,16 +77,15 @@ def running_server(folder: Path) -> Iterator[S3Server]:
     with server.log.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = (
-            time.monotonic() + 180
-        )  # its first answer loads much, which takes on a busy machine
+        # Its first answer loads much, which takes on a busy machine.
+        deadline = time.monotonic() + 180
         while True:
             try:
-                urllib.request.urlopen(f"{server.url}/moto-api/data.json", timeout=60).close()
+                _direct().open(f"{server.url}/moto-api/data.json", timeout=60).close()
                 break
-            except OSError:
+            except OSError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(server.log.read_text()) from None
+                    raise RuntimeError(f"{error!r}: {server.log.read_text()}") from error
                 time.sleep(0.1)
         yield server
     finally:

@@ -1,5 +1,6 @@
 """Backbones from original checkpoint files, and the two that need none."""
 
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,8 @@ def test_a_hub_out_of_reach_asks_for_the_file(
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
+    # urllib keeps the proxies of its first use: these must not stay for other tests.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     with pytest.raises(DataError, match=r"resnet50-dino could not be fetched \(.*give their file"):
         build_backbone("resnet50-dino", layers=[1, 1, 1, 1])
 
