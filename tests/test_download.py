@@ -216,7 +216,14 @@ def test_a_stopped_download_goes_on_inside_the_file(
     words = ["download", str(release.path), "--source", source, "--split", "train", "--quiet"]
     command = [sys.executable, "-c", "from egoexo_tools.cli import main; main()", *words]
     slow = [*command, "--connections", "1", "--max-rate", "1MB"]
-    process = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        slow,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ctrl-C at work, as in a shell's foreground: a background job ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
     partial = wait_for_partial(release, process, at_least=300_000)
     process.send_signal(how)
     _, errors = process.communicate(timeout=30)
