@@ -228,14 +228,15 @@ def _is_pending(
         return True
     if status.status == "done" and status.settings != settings:
         raise SettingsError(
-            f"{stage} was done with {_differences(status.settings, settings)} "
+            f"{stage} was done with {differences(status.settings, settings)} "
             f"(unit {unit.name}); use the same settings, or --overwrite to redo it"
         )
     moved = status.inputs != inputs or not all(path.exists() for path in unit.outputs)
     return status.status == "failed" or moved
 
 
-def _differences(old: Settings, new: Settings) -> str:
+def differences(old: Settings, new: Settings) -> str:
+    """`name=old, now new` for every setting that differs, in name order."""
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in names)
 

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.stage import differences
 from omama.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from omama.config import TrainConfig
 from omama.data import Dataset
@@ -140,9 +141,9 @@ class Run:
             return
         ranks = self.accelerator.num_processes
         old = {**saved.train_config, "ranks": saved.extra.get("ranks", ranks)}
-        if differences := _differences(old, {**self.config.to_dict(), "ranks": ranks}):
+        if changed := differences(old, {**self.config.to_dict(), "ranks": ranks}):
             raise SettingsError(
-                f"{path} was trained with {differences}; resume with the same settings, or start "
+                f"{path} was trained with {changed}; resume with the same settings, or start "
                 "anew (`omama train` without --resume, `egoexo-tools run` with --overwrite)"
             )
         self.model.load_state_dict(dict(saved.model))
@@ -333,8 +334,3 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    return ", ".join(f"{name}={old.get(name)}, now {new.get(name)}" for name in names)
