@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ from egoexo_tools.errors import DataError
 
 _FIRST_READ = 1 << 16
 """Bytes of the first request of a URL: the first boxes' headers, and a small file's index."""
+_CONNECTIONS = 16
+"""Kept open to one server, for threads that read side by side."""
 _PAYLOADS = {b"mdat", b"free", b"skip", b"wide"}
 _MOST_BOXES = 1_000_000
 _ZEROS = bytes(1 << 20)
@@ -33,6 +36,8 @@ class ByteSource(Protocol):
     bytes_read: int
     gap_bytes: int
     """Unneeded bytes that cost less to read than another read costs."""
+    chunk_bytes: int
+    """Beyond that, one large read is no faster than several."""
 
     def read(self, start: int, length: int) -> bytes:
         """`length` bytes from `start`; fewer only at the end of the file."""
@@ -41,46 +46,60 @@ class ByteSource(Protocol):
     def close(self) -> None: ...
 
 
-class LocalFile:
+class _Counted:
+    """Adds up what is read, by several threads too."""
+
+    def __init__(self) -> None:
+        self.bytes_read = 0
+        self._lock = Lock()
+
+    def _count(self, data: bytes) -> bytes:
+        with self._lock:
+            self.bytes_read += len(data)
+        return data
+
+
+class LocalFile(_Counted):
     """A file on disk."""
 
     gap_bytes = 0
+    chunk_bytes = 1 << 20
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.name = str(path)
-        self.bytes_read = 0
         # The plain open of a pipe waits for a writer; a decoder that hangs is tested with one.
         self._file = path.open("rb", buffering=0)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def read(self, start: int, length: int) -> bytes:
-        data = os.pread(self._file.fileno(), length, start)
-        self.bytes_read += len(data)
-        return data
+        return self._count(os.pread(self._file.fileno(), length, start))
 
     def close(self) -> None:
         self._file.close()
 
 
-class HttpFile:
+class HttpFile(_Counted):
     """A file behind a URL (a presigned one too: GET requests only) that answers ranges.
 
-    One connection is kept open; a request that fails for a passing reason is sent again.
+    Connections are kept open; a request that fails for a passing reason is sent again.
     Raises DataError where the server refuses, ignores ranges, or the file changes meanwhile.
     """
 
     gap_bytes = 1 << 17
+    chunk_bytes = 1 << 22
 
     def __init__(self, url: str) -> None:
         import urllib3
 
+        super().__init__()
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.hostname}{parts.path}"
-        self.bytes_read = 0
         self.size = 0
         self._url = url
         self._etag: str | None = None
         self._pool = urllib3.PoolManager(
+            maxsize=_CONNECTIONS,
             timeout=urllib3.Timeout(connect=20, read=60),
             retries=urllib3.Retry(
                 4, connect=1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503)
@@ -119,7 +138,7 @@ class HttpFile:
             )
         answer.release_conn()
         self._check_same(answer.headers.get("ETag"), answer.headers.get("Content-Range", ""))
-        self.bytes_read += len(data)
+        self._count(data)
         if len(data) < min(length, self.size - start):
             raise DataError(f"{self.name} sent fewer bytes than asked for; try again")
         return data
@@ -162,10 +181,8 @@ def is_url(path: str | Path) -> bool:
     return isinstance(path, str) and path.startswith(("http://", "https://"))
 
 
-def read_pieces(
-    source: ByteSource, starts: Sequence[int], sizes: Sequence[int], *, chunk_bytes: int = 1 << 22
-) -> Iterator[bytes]:
-    """The pieces in order, neighbours in one read of at most about `chunk_bytes`.
+def read_pieces(source: ByteSource, starts: Sequence[int], sizes: Sequence[int]) -> Iterator[bytes]:
+    """The pieces in order, neighbours in one read of at most about `source.chunk_bytes`.
 
     A piece that lies (partly) beyond the end of the file comes out short.
     """
@@ -177,7 +194,7 @@ def read_pieces(
         while (
             last < len(starts)
             and end <= starts[last] <= end + source.gap_bytes
-            and starts[last] + sizes[last] - start <= chunk_bytes
+            and starts[last] + sizes[last] - start <= source.chunk_bytes
         ):
             end = starts[last] + sizes[last]
             last += 1

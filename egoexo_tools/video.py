@@ -12,10 +12,12 @@ Nothing is concealed: a frame whose packets are damaged or gone is named, never 
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import av
@@ -34,6 +36,7 @@ from egoexo_tools.byte_source import (
 )
 from egoexo_tools.errors import DataError
 from egoexo_tools.executors import available_cores
+from egoexo_tools.read_ahead import in_order
 from egoexo_tools.video_index import PacketIndex, Run, reference_test
 from egoexo_tools.video_output import DAMAGED, Broken, Output, TooLate
 
@@ -41,8 +44,8 @@ Rgb = NDArray[np.uint8]
 
 # Named, not guessed from content: FFmpeg also knows playlists, which open files and URLs.
 _OTHER_FORMATS = {b"\x1aE\xdf\xa3": "matroska", b"G": "mpegts"}
-_THREAD_BYTES = 100_000_000
-"""Shared by a decoder's threads, each of which holds about two pictures: 4 threads at 4K."""
+_FRAMES_OF_SHORT_RUN = 2
+"""Wanted frames of a run, in the mean."""
 
 # Nothing is probed or guessed from pictures: they are zeros while the packets are listed.
 _INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
@@ -155,8 +158,7 @@ def read_frames(
             if frame_idx >= total
         }
         try:
-            for run in video.index.runs(idx for idx in wanted if idx < total):
-                yield from video.pictures(run, lost)
+            yield from video.pictures([idx for idx in wanted if idx < total], lost)
         finally:
             report.packets = len(video.index.pts)
             report.packets_read = video.packets_read
@@ -193,12 +195,13 @@ class _Video:
         self._container, stream = self._demuxer()
         self.codec = stream.codec_context.name
         self._codec_hw = (stream.codec_context.height, stream.codec_context.width)
-        picture_bytes = stream.codec_context.height * stream.codec_context.width * 3 // 2
-        self._threads = max(1, min(threads, _THREAD_BYTES // max(2 * picture_bytes, 1)))
+        self._threads = max(1, threads)
         self.duration_seconds = float((stream.duration or 0) * (stream.time_base or 0))
         self.index = self._build_index(stream)
         self._is_reference = reference_test(self.codec, stream.codec_context.extradata or b"")
-        self._decoders: dict[int, VideoCodecContext] = {}
+        self._idle_decoders: dict[int, list[VideoCodecContext]] = {}
+        """By their number of threads."""
+        self._lock = Lock()
         self._orientation: tuple[bool, bool, bool] | None = None
         self.packets_read = 0
         if len(doubtful := self.index.packets_before_first_picture()):
@@ -214,25 +217,44 @@ class _Video:
 
     def shown_hw(self) -> tuple[int, int]:
         """Height and width of the first picture; what the index says if there is none."""
-        for run in self.index.runs([0]) if self.index.frames else []:
-            for _, rgb in self.pictures(run, {}):
-                return rgb.shape[0], rgb.shape[1]
+        for _, rgb in self.pictures([0] if self.index.frames else [], {}):
+            return rgb.shape[0], rgb.shape[1]
         return self._codec_hw
 
-    def pictures(self, run: Run, lost: dict[int, str]) -> Iterator[tuple[int, Rgb]]:
-        """Yield a run's wanted frames; those that cannot be decoded go to `lost`.
+    def pictures(self, frame_idxs: list[int], lost: dict[int, str]) -> Iterator[tuple[int, Rgb]]:
+        """Yield the wanted frames, ascending; those that cannot be decoded go to `lost`.
+
+        Short runs are decoded side by side, since the threads of one decoder wait for each other
+        wherever a run begins. Of long ones, a decoder that is ahead would hold many pictures.
+        """
+        runs = self.index.runs(frame_idxs)
+        is_short = len(frame_idxs) <= _FRAMES_OF_SHORT_RUN * len(runs)
+        decoders = min(self._threads, len(runs)) if is_short and runs else 1
+        threads = self._threads // decoders
+        if threads > 1:
+            threads += 1  # One of them is often waiting.
+        sources = [partial(self._frames, run, lost, threads) for run in runs]
+        frames = in_order(sources, threads=decoders, ahead=decoders + 1)
+        with closing(frames):
+            yield from map(self._shown, frames)
+
+    def _frames(
+        self, run: Run, lost: dict[int, str], threads: int
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield a run's wanted frames, unless they are lost.
 
         After the first error a run is decoded again by one thread, which tells the packet that
         is at fault: what does not build on it is kept.
         """
-        runs, threads = [run], self._threads
+        runs = [run]
         while runs:
             run = runs.pop(0)
             left = set(run.frame_idxs)
             try:
-                for frame_idx, rgb in self._decode(run, threads):
+                for frame_idx, frame in self._decode(run, threads):
                     left.remove(frame_idx)
-                    yield frame_idx, rgb
+                    yield frame_idx, frame
+                    del frame  # 12 MB at 4K, until the next one comes
             except Broken as broken:
                 if threads > 1:
                     runs, threads = self.index.runs(left, start=run.start) + runs, 1
@@ -259,11 +281,15 @@ class _Video:
             if self.index.start_of(self.index.decode_idx[frame_idx]) <= packet
         }
 
-    def _decode(self, run: Run, threads: int) -> Iterator[tuple[int, Rgb]]:
+    def _decode(self, run: Run, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode a run, yield its wanted frames; raises Broken at the first error."""
-        decoder = self._decoder(threads)
-        decoder.flush_buffers()
-        output = Output(self.index, run, self._rgb)
+        with self._decoder(threads) as decoder:
+            yield from self._decode_with(decoder, run)
+
+    def _decode_with(
+        self, decoder: VideoCodecContext, run: Run
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        output = Output[av.VideoFrame](self.index, run)
         is_leading = self.index.is_leading(run.start, run.stop)
         for packet, data in enumerate(self._packets(run), run.start):
             if len(data) < self.index.size[packet]:
@@ -291,33 +317,49 @@ class _Video:
         if data is not None:
             packet = av.Packet(data)
             packet.pts = packet_idx
-            self.packets_read += 1
+            with self._lock:
+                self.packets_read += 1
         try:
             return decoder.decode(packet)
         except av.error.FFmpegError as error:
             raise Broken(packet_idx, f"{DAMAGED} ({error.strerror})") from error
 
-    def _rgb(self, frame: av.VideoFrame) -> Rgb:
-        """The picture as a player shows it: (H, W, 3) uint8."""
-        rgb = cast(Rgb, frame.to_ndarray(format="rgb24"))
+    def _shown(self, numbered: tuple[int, av.VideoFrame]) -> tuple[int, Rgb]:
+        """A frame's number, and its picture as a player shows it: (H, W, 3) uint8."""
+        frame_idx, frame = numbered
+        height, width = frame.height, frame.width
+        plane = frame.reformat(format="rgb24").planes[0]
+        # The picture's own memory, where its rows lie without gaps: a copy would be 25 MB at 4K.
+        rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(height, plane.line_size)
+        rgb = rows[:, : 3 * width].reshape(height, width, 3)
         if self._orientation is None:
             # Once: a frame whose side data was looked at stays in memory until the collector comes.
             self._orientation = _orientation(frame)
         transpose, flip_rows, flip_columns = self._orientation
         turned = rgb.transpose(1, 0, 2) if transpose else rgb
-        return np.ascontiguousarray(turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+        flipped = turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+        return frame_idx, np.ascontiguousarray(flipped)
 
-    def _decoder(self, threads: int) -> VideoCodecContext:
-        """A decoder, made once for each number of threads."""
-        if threads not in self._decoders:
-            container, stream = self._demuxer()
-            decoder = stream.codec_context
-            decoder.thread_count = threads
-            decoder.thread_type = "FRAME"
-            # How far frames are shown out of file order; else the decoder learns it by losing some.
-            decoder.reorder_depth = max(decoder.reorder_depth, self.index.reorder_depth())
-            self._decoders[threads] = decoder
-        return self._decoders[threads]
+    @contextmanager
+    def _decoder(self, threads: int) -> Iterator[VideoCodecContext]:
+        """A decoder that nobody else uses meanwhile; it is kept for the next."""
+        with self._lock:
+            idle = self._idle_decoders.setdefault(threads, [])
+            decoder = idle.pop() if idle else self._new_decoder(threads)
+        try:
+            yield decoder
+        finally:
+            decoder.flush_buffers()
+            idle.append(decoder)
+
+    def _new_decoder(self, threads: int) -> VideoCodecContext:
+        _, stream = self._demuxer()
+        decoder = stream.codec_context
+        decoder.thread_count = threads
+        decoder.thread_type = "FRAME"
+        # How far frames are shown out of file order; else the decoder learns it by losing some.
+        decoder.reorder_depth = max(decoder.reorder_depth, self.index.reorder_depth())
+        return decoder
 
     def _undecodable(self, doubtful: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the packets that a player's decoder, forgiving as it is, gives no frame for."""

@@ -4,7 +4,7 @@ Decoders hide errors: they fill damaged pictures in, leave some out and build on
 packet that is sent must come back as a picture without a mark, or the run is broken.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from egoexo_tools.video_index import PacketIndex, Run
@@ -23,7 +23,6 @@ class DecodedFrame(Protocol):
 
 
 Frame = TypeVar("Frame", bound=DecodedFrame)
-Picture = TypeVar("Picture")
 
 
 class Broken(Exception):
@@ -43,29 +42,32 @@ class TooLate(Exception):
         self.frame_idxs = frame_idxs
 
 
-class Output(Generic[Frame, Picture]):
+class Output(Generic[Frame]):
     """Checks that a decoder gives every picture that it owes, and picks the wanted ones.
 
     Decoders conceal errors; a concealed picture, and what builds on it, must not get out. So a
     wanted picture is held until all that were sent before it have come out whole: a few at most.
     """
 
-    def __init__(self, index: PacketIndex, run: Run, picture: Callable[[Frame], Picture]) -> None:
+    def __init__(self, index: PacketIndex, run: Run) -> None:
         self.wanted = set(run.frame_idxs)
         self.due: set[int] = set()
         """Packets sent whose pictures have not come."""
         self._index = index
-        self._picture = picture
         self._held: list[tuple[int, Frame]] = []
         self._begun = False
 
     def expect(self, packet: int) -> None:
         self.due.add(packet)
 
-    def take(self, frames: list[Frame]) -> Iterator[tuple[int, Picture]]:
-        """Yield the wanted pictures that are sure; raises Broken where one is bad or left out."""
+    def take(self, frames: list[Frame]) -> Iterator[tuple[int, Frame]]:
+        """Yield the wanted pictures that are sure; raises Broken where one is bad or left out.
+
+        Empties the list: a picture that somebody still holds is memory the decoder cannot use.
+        """
         pts = self._index.pts
-        for frame in frames:
+        while frames:
+            frame = frames.pop(0)
             packet = frame.pts or 0
             self.due.discard(packet)
             if frame.is_corrupt:
@@ -76,8 +78,8 @@ class Output(Generic[Frame, Picture]):
             if int(self._index.frame_idx[packet]) in self.wanted:
                 self._held.append((packet, frame))
             while self._held and all(other > self._held[0][0] for other in self.due):
-                sure, whole = self._held.pop(0)
-                yield int(self._index.frame_idx[sure]), self._picture(whole)
+                sure, frame = self._held.pop(0)
+                yield int(self._index.frame_idx[sure]), frame
 
     def finish(self) -> None:
         """Raises where pictures are still due."""

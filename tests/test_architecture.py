@@ -12,7 +12,8 @@ PROJECT = Path(__file__).parents[1]
 LEVELS = [
     {"errors", "compiled"},
     {"vocab"},
-    {"layout", "lzstring", "executors", "run_lock", "byte_source", "video_index", "video_output"},
+    {"layout", "lzstring", "executors", "run_lock", "byte_source", "video_index", "video_output"}
+    | {"read_ahead"},
     {"manifests", "masks", "video"},
     {"stage", "relations", "legacy", "sampling"},
 ]

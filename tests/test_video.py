@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def test_a_frame_alone_is_the_one_of_a_whole_decode(videos: Any, kind: str) -> N
         [(idx, rgb)] = read_frames(videos(kind), [frame_idx], threads=2)
         assert idx == frame_idx
         np.testing.assert_array_equal(rgb, expected[frame_idx])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_decoded_side_by_side_give_the_same(videos: Any, kind: str) -> None:
+    expected = every_frame(videos(kind))
+    wanted = [3, 17, 29, 42, 55, 68]
+    got = list(read_frames(videos(kind), wanted, threads=3))
+    assert [frame_idx for frame_idx, _ in got] == wanted
+    for frame_idx, rgb in got:
+        np.testing.assert_array_equal(rgb, expected[frame_idx])
+
+
+def test_a_reader_that_stops_early_leaves_no_thread(videos: Any) -> None:
+    before = threading.active_count()
+    frames = read_frames(videos("no B-frames"), [3, 23, 43, 63], threads=3)
+    assert next(frames)[0] == 3
+    frames.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_info(videos: Any) -> None:
@@ -198,11 +217,11 @@ def test_a_number_beyond_the_end_is_named_after_the_rest_came(videos: Any) -> No
         next(read_frames(videos("B-frames"), [-1]))
 
 
-def split(path: Path, frames: int, **options: Any) -> tuple[dict[int, Any], dict[int, str]]:
+def split(path: Path, wanted: range, **options: Any) -> tuple[dict[int, Any], dict[int, str]]:
     """The frames that come, and the reasons for those that do not."""
     got = {}
     try:
-        for frame_idx, rgb in read_frames(path, range(frames), **options):
+        for frame_idx, rgb in read_frames(path, wanted, **options):
             got[frame_idx] = rgb
     except MissingFrames as error:
         return got, error.reasons
@@ -217,7 +236,7 @@ def test_a_truncated_video_gives_what_it_holds(tmp_path: Path, kind: str, share:
     )
     expected = every_frame(path)
     truncate(path, share=share)
-    got, reasons = split(path, FRAMES)
+    got, reasons = split(path, range(FRAMES))
     assert sorted([*got, *reasons]) == list(range(FRAMES))
     assert all("truncated" in reason for reason in reasons.values())
     assert len(got) >= probe(path).frames_present - 4  # those whose reference is cut off
@@ -256,11 +275,14 @@ def test_damage_spreads_to_no_frame_that_is_given(
     path = write_video(tmp_path / "video.mp4", FRAMES, **KINDS[kind])
     expected = every_frame(path)
     damage(path, packet, keep=keep)
-    got, reasons = split(path, FRAMES, threads=threads)
+    got, reasons = split(path, range(FRAMES), threads=threads)
     assert sorted([*got, *reasons]) == list(range(FRAMES))
     assert 1 <= len(reasons) <= 24  # at most a group and the next one's leading frames
     assert all("damaged" in reason for reason in reasons.values())
-    for frame_idx, rgb in got.items():
+    few, lost = split(path, range(4, FRAMES, 11), threads=3)
+    assert sorted([*few, *lost]) == list(range(4, FRAMES, 11))
+    assert set(lost) <= set(reasons)
+    for frame_idx, rgb in chain(got.items(), few.items()):
         np.testing.assert_array_equal(rgb, expected[frame_idx])
 
 
