@@ -5,8 +5,8 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from itertools import chain
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
