@@ -102,7 +102,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, nargs="+", default=[2, 16, 320], help="To plan for.")
     parser.add_argument("--megabits", type=float, default=1000, help="Network, a second.  [1000]")
     parser.add_argument(
-        "--video-megabits", type=float, default=20, help="Of the frames stage's videos.  [20]"
+        "--video-megabits",
+        type=float,
+        default=bench_video.NOISY_MEGABITS,
+        help="Of the frames stage's videos.  [20]",
     )
     parser.add_argument("--folder", type=Path, help="Disk to work on; a few GB.  [temporary]")
     parser.add_argument("--write", type=Path, help="Page that gets the run between its marks.")
@@ -181,8 +184,11 @@ def video_table(options: argparse.Namespace, folder: Path) -> list[Cells]:
         )
     ]
     for group in bench_video.GROUPS:
-        path = bench_video.make_video(
-            folder / f"{options.frames}_{group}.mp4", frames=options.frames, group=group
+        path = bench_video.video_path(
+            folder, frames=options.frames, group=group, megabits=options.video_megabits
+        )
+        bench_video.make_video(
+            path, frames=options.frames, group=group, megabits=options.video_megabits
         )
         # Two moments of a take, as where a take is annotated in parts: ten frames, one a second.
         wanted = range(0, min(options.frames, 300), FRAME_RATE)
@@ -202,9 +208,8 @@ def _number(value: float, name: str) -> str:
 
 def frames_rate(folder: Path, frames: int, group: int, *, megabits: float) -> FramesRate:
     """Runs the frames stage on copies of one 4K video, one for each core, one frame a second."""
-    video = bench_video.make_video(
-        folder / f"{frames}_{group}_{megabits}.mp4", frames=frames, group=group, megabits=megabits
-    )
+    video = bench_video.video_path(folder, frames=frames, group=group, megabits=megabits)
+    bench_video.make_video(video, frames=frames, group=group, megabits=megabits)
     release, root = Release(folder / f"release{group}"), DatasetRoot(folder / f"root{group}")
     for number in range(available_cores()):
         link = release.video(f"take{number}", "cam01")
