@@ -39,6 +39,8 @@ class PipelineOptions:
     proposer_weights: Path | None = None
     backbone: str = "classical"
     backbone_weights: Path | None = None
+    feature_precision: str = "fp32"
+    """Of the backbone; bf16 is faster on a GPU."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of omama.config.TrainConfig that differ from its defaults."""
     baselines: bool = True
@@ -139,14 +141,20 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     from omama.config import TrainConfig
     from omama.feature_cache import run_features
 
-    features = omama_steps.Features(options.backbone, options.backbone_weights)
+    features = omama_steps.Features(
+        options.backbone, options.backbone_weights, options.feature_precision
+    )
     config = TrainConfig(**options.training)
     methods = tuple(suffix for suffix, _ in METHODS) if options.baselines else ("",)
     steps: list[Step] = [
         (
             f"features: {options.backbone} on every frame",
             lambda: run_features(
-                root, backbone=options.backbone, weights=options.backbone_weights, run=run
+                root,
+                backbone=features.backbone,
+                weights=features.weights,
+                precision=features.precision,
+                run=run,
             ),
         ),
         (

@@ -42,9 +42,6 @@ class Checkpoint:
     backbone: Mapping[str, Any] = field(default_factory=dict)
     """Name, weights hash, patch size: what the features were made with."""
     optimizer: Mapping[str, Any] | None = None
-    scheduler: Mapping[str, Any] | None = None
-    rng: Mapping[str, Any] = field(default_factory=dict)
-    """`rng_states()` of the moment."""
     epoch: int = 0
     step: int = 0
     """Optimizer steps done."""
@@ -132,20 +129,6 @@ def load_model(path: Path | str, *, direction: Direction | None = None) -> OMama
         return checkpoint.build_model()
     except RuntimeError as error:
         raise DataError(f"{path} does not fit its own settings: {error}") from error
-
-
-def rng_states() -> dict[str, Any]:
-    """The states of torch's generators (CPU, and every CUDA device)."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def restore_rng_states(states: Mapping[str, Any]) -> None:
-    """The inverse of `rng_states`; nothing if there are none."""
-    if "torch" in states:
-        torch.set_rng_state(states["torch"])
-    if states.get("cuda") and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def _load(path: Path) -> Any:

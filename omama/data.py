@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks import MaskRle, resize
 from egoexo_tools.vocab import Direction, Split
 from omama.frame_masks import RleBatch
 
@@ -34,6 +34,13 @@ FRAME_KEY = ["take_uid", "camera", "frame_idx"]
 _RLE = ["rle_height", "rle_width", "rle_counts", "bbox_xywh"]
 STATES = ("visible", "absent", "unannotated")
 VISIBLE, ABSENT, UNANNOTATED = range(3)
+
+
+def large_strings(text: NDArray[np.uint8], offsets: Int) -> pa.LargeStringArray:
+    """(n,) texts out of all of them one after the other and their offsets (n + 1,)."""
+    return pa.LargeStringArray.from_buffers(
+        len(offsets) - 1, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(text)
+    )
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,25 @@ class RleRows:
             np.frombuffer(text or b"", np.uint8),
             np.frombuffer(offsets, np.int64)[self.counts.offset :][: len(self.counts) + 1],
         )
+
+    def counts_at(self, rows: Int, height: int, width: int) -> pa.LargeStringArray:
+        """The counts of some masks, (n,), at a size; DataError for damaged ones."""
+        own = np.stack([self.heights[rows], self.widths[rows]], axis=1)
+        parts, order = [], []
+        for size in np.unique(own, axis=0):
+            which = np.flatnonzero((own == size).all(axis=1))
+            order.append(which)
+            if tuple(size.tolist()) == (height, width):
+                parts.append(self.counts.take(pa.array(rows[which])))
+                continue
+            source_hw = int(size[0]), int(size[1])
+            text, offsets = resize(
+                *self._texts, rows[which], source_hw=source_hw, dest_hw=(height, width)
+            )
+            parts.append(large_strings(text, offsets))
+        if not parts:
+            return pa.array([], pa.large_string())
+        return pa.concat_arrays(parts).take(pa.array(np.argsort(np.concatenate(order))))
 
     def count(self, frame: int) -> int:
         return int(self.start[frame + 1] - self.start[frame])

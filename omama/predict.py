@@ -6,11 +6,12 @@ counted. Scoring is another step (`omama evaluate`), which needs no model.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -20,7 +21,7 @@ from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import to_table, write_exclusions, write_table
 from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.data import Dataset, FrameTable, load_dataset
+from omama.data import Dataset, RleRows, load_dataset
 from omama.loading import FeatureStore, MasksOnly, load_batches, open_store
 from omama.matchers import NEEDS_FEATURES, Matcher, load_matcher
 from omama.metrics import official_size
@@ -32,7 +33,7 @@ from omama.schedule import frame_order
 logger = logging.getLogger(__name__)
 
 Int: TypeAlias = NDArray[np.int64]
-Row: TypeAlias = dict[str, Any]
+Floats: TypeAlias = NDArray[np.float64]
 BATCH_PAIRS = 64
 TOP = 5
 SIZES = ("official", "image")
@@ -89,13 +90,15 @@ def predict_split(
             precision=chosen.feature_precision,
         )
         chosen.check(store.key)
-    rows = list(_rows(dataset, store, chosen.matcher, size, batch_pairs, run_name, quiet))
+    found = _match_all(dataset, store, chosen.matcher, batch_pairs, run_name, quiet)
     folder = root.runs / component(run_name)
-    absent = sum(row["proposal_idx"] is None for row in rows)
+    absent = int((found.top[:, 0] < 0).sum())
     if absent:
-        logger.warning("%d of %d pairs have no proposals: predicted absent", absent, len(rows))
+        logger.warning(
+            "%d of %d pairs have no proposals: predicted absent", absent, len(found.pair)
+        )
     write_exclusions(root, "predict", folder.name, dataset.left_out)
-    table = to_table("predictions", sorted(rows, key=lambda row: str(row["pair_id"])))
+    table = to_table("predictions", _table(dataset, found, size)).sort_by("pair_id")
     metadata = {
         "run": run_name,
         "checkpoint": str(checkpoint or ""),
@@ -112,71 +115,101 @@ def predict_split(
     return folder / "predictions.json"
 
 
-def _rows(
+@dataclass(frozen=True)
+class Found:
+    """What a matcher says of P pairs."""
+
+    pair: Int
+    """(P,) positions in `Pairs`."""
+    top: Int
+    """(P, TOP) proposal_idx in the destination frame, the best first; -1 where there are fewer."""
+    similarity: Floats
+    """(P,) of the best."""
+    confidence: Floats
+    """(P,) in 0..1; 0 where there are no proposals."""
+
+
+def _match_all(
     dataset: Dataset,
     store: FeatureStore,
     matcher: Matcher,
-    size: str,
     batch_pairs: int,
     run_name: str,
     quiet: bool,
-) -> Iterator[Row]:
-    """One row of the predictions table a pair, in the order in which frames come."""
+) -> Found:
+    """Every pair of the dataset, in the order in which frames come."""
     batches = frame_order(dataset.pairs, batch_size=batch_pairs)
     loaded = load_batches(
         dataset.frames, dataset.pairs, batches, store, readers=0 if store.is_cache else 4
     )
+    parts = [Found(np.empty(0, np.int64), np.empty((0, TOP), np.int64), np.empty(0), np.empty(0))]
     bar = tqdm(total=len(dataset.pairs), desc=f"predict {run_name}", unit="pair", disable=quiet)
     with bar:
         for buckets in loaded:
             for bucket in buckets:
                 with memory_advice(batch_pairs):
-                    rows = predict_bucket(dataset, bucket, matcher, size)
-                bar.update(len(rows))
-                yield from rows
+                    parts.append(match_bucket(bucket, matcher))
+                bar.update(len(parts[-1].pair))
+    columns = ([getattr(part, column.name) for part in parts] for column in fields(Found))
+    return Found(*map(np.concatenate, columns))
 
 
-def predict_bucket(dataset: Dataset, bucket: Bucket, matcher: Matcher, size: str) -> list[Row]:
-    """The rows of a bucket's pairs."""
+def match_bucket(bucket: Bucket, matcher: Matcher) -> Found:
+    """The best proposals of a bucket's pairs."""
     scored = matcher(bucket)
     similarity = scored.similarity.float().cpu()
     is_proposal = bucket.is_proposal[bucket.group].cpu()
-    similarity = similarity.masked_fill(~is_proposal, -torch.inf)
-    top = similarity.topk(min(TOP, similarity.shape[1]), dim=1)
-    first = bucket.first_proposal[bucket.group].cpu()
-    proposal_idxs = (top.indices - first[:, None]).numpy()
-    frames = dataset.pairs.dest_frame[bucket.pair.cpu().numpy()]
-    ids = dataset.pairs.rows["pair_id"].to_numpy()[bucket.pair.cpu().numpy()]
-    return [
-        _row(dataset.frames, int(frame), str(pair_id), idxs[values > -np.inf], values, sure, size)
-        for pair_id, frame, idxs, values, sure in zip(
-            ids, frames, proposal_idxs, top.values.numpy(), scored.confidence.tolist(), strict=True
-        )
-    ]
+    best = similarity.masked_fill(~is_proposal, -torch.inf).topk(min(TOP, similarity.shape[1]), 1)
+    proposal_idxs = best.indices - bucket.first_proposal[bucket.group].cpu()[:, None]
+    top = np.full((len(similarity), TOP), -1)
+    top[:, : proposal_idxs.shape[1]] = proposal_idxs.where(best.values > -torch.inf, -1).numpy()
+    confidence = scored.confidence.double().cpu().numpy()
+    return Found(
+        pair=bucket.pair.cpu().numpy(),
+        top=top,
+        similarity=best.values[:, 0].double().numpy(),
+        confidence=np.where(top[:, 0] < 0, 0.0, confidence),
+    )
 
 
-def _row(
-    frames: FrameTable,
-    frame: int,
-    pair_id: str,
-    proposal_idxs: Int,
-    similarity: Sequence[float],
-    confidence: float,
-    size: str,
-) -> Row:
-    """The row of one pair; without proposals it says absent, with an empty mask."""
-    keys = ("source_height", "source_width") if size == "official" else ("height", "width")
-    height, width = (int(frames.rows[key].iloc[frame]) for key in keys)
+def _table(dataset: Dataset, found: Found, size: str) -> pa.Table:
+    """The predictions table; a pair without proposals has an empty mask."""
+    frames = dataset.frames
+    frame = dataset.pairs.dest_frame[found.pair]
+    keys = ["source_height", "source_width"] if size == "official" else ["height", "width"]
+    image_hw = frames.rows[keys].to_numpy(np.int64)
     if size == "official":
-        height, width = official_size((height, width))
-    row: Row = {"pair_id": pair_id, "top_proposal_idxs": proposal_idxs.tolist()}
-    if proposal_idxs.size:
-        first = int(proposal_idxs[0])
-        rle = frames.proposals.rle(int(frames.proposals.start[frame]) + first)
-        row |= {"proposal_idx": first, "similarity": similarity[0], "confidence": confidence}
-        if (rle.height, rle.width) != (height, width):
-            rle = MaskRle.encode(rle.decode_at(height, width))
-    else:
-        rle = MaskRle.encode(np.zeros((height, width), np.bool_))
-        row |= {"proposal_idx": None, "similarity": None, "confidence": 0.0}
-    return row | {"rle_height": height, "rle_width": width, "rle_counts": rle.counts}
+        image_hw = np.array([official_size((h, w)) for h, w in image_hw.tolist()]).reshape(-1, 2)
+    is_absent = found.top[:, 0] < 0
+    proposal = np.where(is_absent, -1, frames.proposals.start[frame] + found.top[:, 0])
+    is_listed = found.top >= 0
+    ends = np.concatenate([[0], np.cumsum(is_listed.sum(axis=1))])
+    return pa.table(
+        {
+            "pair_id": dataset.pairs.rows["pair_id"].to_numpy()[found.pair],
+            "proposal_idx": pa.array(found.top[:, 0], pa.int32(), mask=is_absent),
+            "similarity": pa.array(found.similarity, pa.float32(), mask=is_absent),
+            "confidence": pa.array(found.confidence, pa.float32()),
+            "rle_height": image_hw[frame, 0],
+            "rle_width": image_hw[frame, 1],
+            "rle_counts": _counts(frames.proposals, proposal, image_hw[frame]),
+            "top_proposal_idxs": pa.ListArray.from_arrays(
+                pa.array(ends, pa.int32()), pa.array(found.top[is_listed], pa.int32())
+            ),
+        }
+    )
+
+
+def _counts(proposals: RleRows, rows: Int, hw: Int) -> pa.LargeStringArray:
+    """(P,) the counts of proposal rows[i], or of an empty mask where that is -1, at size hw[i]."""
+    # Many pairs of a frame choose the same proposal: each is resized once.
+    wanted, wanted_of = np.unique(np.column_stack([hw, rows]), axis=0, return_inverse=True)
+    parts = [pa.array([], pa.large_string())]
+    # The rows of `wanted` are sorted, so those of one size follow each other, -1 first.
+    for height, width in np.unique(wanted[:, :2], axis=0).tolist():
+        of_size = wanted[(wanted[:, :2] == (height, width)).all(axis=1), 2]
+        if of_size[0] < 0:
+            empty = MaskRle.encode(np.zeros((height, width), np.bool_))
+            parts.append(pa.array([empty.counts], pa.large_string()))
+        parts.append(proposals.counts_at(of_size[of_size >= 0], height, width))
+    return pa.concat_arrays(parts).take(pa.array(wanted_of.reshape(-1)))

@@ -14,8 +14,6 @@ from omama.checkpoint import (
     load_checkpoint,
     load_model,
     load_official,
-    restore_rng_states,
-    rng_states,
     save_checkpoint,
     save_official,
 )
@@ -120,7 +118,6 @@ def test_our_own_checkpoint_brings_everything_back(tmp_path: Path) -> None:
         train_config=TrainConfig().to_dict(),
         backbone={"name": "classical", "weights_hash": "12ab", "patch_size": 14},
         optimizer=optimizer.state_dict(),
-        rng=rng_states(),
         epoch=2,
         step=7,
         val_iou=np.float64(0.25),
@@ -128,13 +125,8 @@ def test_our_own_checkpoint_brings_everything_back(tmp_path: Path) -> None:
         extra={"numpy": generator.bit_generator.state, "direction": Direction.EXO2EGO},
     )
     save_checkpoint(saved, tmp_path / "run" / "last.pt")
-    expected = torch.rand(3)
     loaded = load_checkpoint(tmp_path / "run" / "last.pt")
-    restore_rng_states(loaded.rng)
-    assert torch.equal(torch.rand(3), expected)
-    assert replace(loaded, model={}, optimizer=None, rng={}) == replace(
-        saved, model={}, optimizer=None, rng={}
-    )
+    assert replace(loaded, model={}, optimizer=None) == replace(saved, model={}, optimizer=None)
     other = torch.optim.AdamW(loaded.build_model().parameters())
     other.load_state_dict(loaded.optimizer)
     assert other.state_dict()["state"][0]["exp_avg"].equal(

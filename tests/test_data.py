@@ -1,13 +1,16 @@
 """The tables that training sees: positions of frames and masks, and what is left out."""
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from tiny_root import EGO, TAKES
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.masks import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.data import STATES, load_dataset
+from omama.data import STATES, RleRows, load_dataset
 
 FIRST = next(iter(TAKES))
 
@@ -46,6 +49,23 @@ def test_rows_of_a_frame_are_ordered(featured_root: DatasetRoot) -> None:
         names = data.frames.masks.names[start:stop]
         assert list(names) == sorted(names)
     assert data.frames.proposals.count(0) == 6  # three objects and three squares of nothing
+
+
+def test_counts_at_a_size_are_those_of_each_mask() -> None:
+    rng = np.random.default_rng(0)
+    rles = [MaskRle.encode(rng.random(hw) < 0.5) for hw in [(6, 9), (5, 5), (6, 9), (7, 8), (5, 5)]]
+    masks = RleRows(
+        start=np.array([0, 5]),
+        heights=np.array([rle.height for rle in rles]),
+        widths=np.array([rle.width for rle in rles]),
+        counts=pa.array([rle.counts for rle in rles], pa.large_string()),
+        boxes=np.zeros((5, 4), np.float32),
+    )
+    rows = np.array([4, 0, 0, 3, 1, 2])
+    for size in [(5, 5), (6, 9), (11, 3)]:
+        expected = [MaskRle.encode(rles[row].decode_at(*size)).counts for row in rows]
+        assert masks.counts_at(rows, *size).to_pylist() == expected
+    assert masks.counts_at(rows[:0], 5, 5).to_pylist() == []
 
 
 def test_a_pair_without_its_frame_is_left_out_by_name(own_root: DatasetRoot) -> None:

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 
 from egoexo_tools import masks
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks import MaskRle, measure, runs_to_counts
+from egoexo_tools.masks import MaskRle, measure, resize, runs_to_counts
 
 Mask = NDArray[np.bool_]
 
@@ -135,6 +135,34 @@ def test_counts_that_are_not_a_mask_are_refused(counts: str, words: str) -> None
 def test_json_that_is_not_a_mask_is_refused(value: dict[str, Any]) -> None:
     with pytest.raises(DataError):
         MaskRle.from_json(value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_batch_is_resized_as_each_mask_is(data: st.DataObject) -> None:
+    height, width, dest_h, dest_w = (data.draw(st.integers(1, 40)) for _ in range(4))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    shares = data.draw(st.lists(st.sampled_from([0, 0.02, 0.5, 0.98, 1]), max_size=5))
+    rles = [MaskRle.encode(rng.random((height, width)) < share) for share in shares]
+    texts = [rle.counts.encode() for rle in rles]
+    offsets = np.cumsum([0, *map(len, texts)])
+    which = rng.integers(0, max(len(rles), 1), 2 * len(rles))
+    text, ends = resize(
+        np.frombuffer(b"".join(texts), np.uint8),
+        offsets,
+        which,
+        source_hw=(height, width),
+        dest_hw=(dest_h, dest_w),
+    )
+    resized = [bytes(text[a:b]).decode() for a, b in zip(ends, ends[1:], strict=False)]
+    expected = [MaskRle.encode(rles[i].decode_at(dest_h, dest_w)).counts for i in which]
+    assert resized == expected
+
+
+def test_a_damaged_mask_of_a_batch_is_refused() -> None:
+    text, offsets = np.frombuffer(b"4!", np.uint8), np.array([0, 1, 2])
+    with pytest.raises(DataError, match="'!'"):
+        resize(text, offsets, np.array([0, 1]), source_hw=(2, 2), dest_hw=(3, 3))
 
 
 def test_json_with_plain_runs() -> None:

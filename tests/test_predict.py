@@ -115,6 +115,30 @@ def test_live_and_cached_predictions_are_the_same(
 
 
 @pytest.mark.parametrize(("size", "expected"), [("official", [300, 480]), ("image", [140, 224])])
+def test_a_prediction_is_the_chosen_proposal(
+    featured_root: DatasetRoot, checkpoint: Path, size: str, expected: list[int]
+) -> None:
+    proposals = {
+        (row["camera"], row["frame_idx"], row["proposal_idx"]): row
+        for row in read_manifest(featured_root, "proposals").to_pylist()
+        if row["take_uid"] == TEST_TAKE
+    }
+    found = rows(predict(featured_root, checkpoint=checkpoint, size=size))
+    assert found == sorted(found, key=lambda row: row["pair_id"])
+    for row in found:
+        _, cameras, frame_idx, _ = row["pair_id"].split("/", 3)
+        key = (cameras.split(">")[1], int(frame_idx))
+        chosen = proposals[(*key, row["proposal_idx"])]
+        rle = MaskRle(chosen["rle_height"], chosen["rle_width"], chosen["rle_counts"])
+        assert row["rle_counts"] == MaskRle.encode(rle.decode_at(*expected)).counts
+        assert [row["rle_height"], row["rle_width"]] == expected
+        assert row["top_proposal_idxs"][0] == row["proposal_idx"]
+        offered = sum(found[:2] == key for found in proposals)
+        assert len(set(row["top_proposal_idxs"])) == len(row["top_proposal_idxs"])
+        assert len(row["top_proposal_idxs"]) == min(5, offered)
+
+
+@pytest.mark.parametrize(("size", "expected"), [("official", [300, 480]), ("image", [140, 224])])
 def test_the_official_file(featured_root: DatasetRoot, size: str, expected: list[int]) -> None:
     path = predict(featured_root, matcher="knn", size=size)
     value = json.loads(path.read_bytes())["ego-exo"]

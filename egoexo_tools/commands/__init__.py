@@ -99,6 +99,14 @@ direction_option = click.option(
     help="Source view to destination view.",
 )
 
+feature_precision_option = click.option(
+    "--feature-precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the backbone; bf16 is faster on a GPU.",
+)
+
 
 def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
     """The options of every command that runs a stage, as one argument `run` of type RunOptions."""

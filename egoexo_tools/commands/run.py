@@ -9,6 +9,7 @@ import click
 from egoexo_tools.commands import (
     FILE,
     direction_option,
+    feature_precision_option,
     per_split,
     release_option,
     root_argument,
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 @click.option("--scenario", "scenarios", multiple=True, help="Only takes of this scenario.")
 @click.option("--take", "take_uids", multiple=True, metavar="UID", help="Only this take.")
 @click.option("--sampling", type=click.Choice(["annotated", "1fps"]), default="annotated")
+@click.option(
+    "--size",
+    type=click.Choice(["processed", "448"]),
+    default="processed",
+    show_default=True,
+    help="Frames of the videos, ego halved and exo quartered; or of the release's small copies.",
+)
 @click.option("--fraction", "fractions", multiple=True, metavar="SPLIT=F", help="train=0.2")
 @click.option("--count", "counts", multiple=True, metavar="SPLIT=N", help="val=1950")
 @click.option("--seed", default=0, show_default=True)
@@ -40,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt")
 @click.option("--backbone", default="classical", show_default=True, help="dinov2, dinov3, ...")
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
+@feature_precision_option
 @click.option("--epochs", type=int, help="Training epochs.")
 @click.option("--batch-pairs", type=int, help="Training pairs a step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
@@ -63,6 +72,7 @@ def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> Non
 def _options(
     *,
     direction: str,
+    size: str,
     fractions: Sequence[str],
     counts: Sequence[str],
     epochs: int | None,
@@ -70,12 +80,14 @@ def _options(
     learning_rate: float | None,
     **others: Any,
 ) -> "PipelineOptions":
+    from egoexo_tools.layout import DOWNSCALED_448
     from egoexo_tools.pipeline import PipelineOptions
     from egoexo_tools.vocab import directions
 
     training = {"epochs": epochs, "batch_pairs": batch_pairs, "learning_rate": learning_rate}
     return PipelineOptions(
         directions=directions(direction),
+        short_side=DOWNSCALED_448 if size == "448" else None,
         fractions=per_split(fractions, float),
         counts=per_split(counts, int),
         training={name: value for name, value in training.items() if value is not None},

@@ -4,26 +4,14 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import FILE, root_argument, stage_options
+from egoexo_tools.commands import root_argument, stage_options
 from egoexo_tools.stage import RunOptions
+from omama.commands import backbone_options
 
 
 @click.command()
 @root_argument
-@click.option(
-    "--backbone",
-    default="dinov2",
-    show_default=True,
-    help="dinov2, dinov3, dinov3-b, resnet50-dino, resnet50-dino-s16, classical or rgb_grid.",
-)
-@click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
-@click.option(
-    "--feature-precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Of the backbone; bf16 is faster on a GPU.",
-)
+@backbone_options
 @click.option(
     "--reference-behaviour",
     is_flag=True,

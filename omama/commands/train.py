@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from egoexo_tools.commands import FILE, root_argument
+from omama.commands import backbone_options
 
 POSITIVE = click.IntRange(min=1)
 
@@ -14,15 +15,7 @@ POSITIVE = click.IntRange(min=1)
 @click.command()
 @root_argument
 @click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]), required=True)
-@click.option("--backbone", default="dinov2", show_default=True, help="As of `omama features`.")
-@click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
-@click.option(
-    "--feature-precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Of the backbone.",
-)
+@backbone_options
 @click.option(
     "--cached/--on-the-fly", default=True, show_default=True, help="Features from the cache or not."
 )
