@@ -99,6 +99,7 @@ def _by_model(
 
 def by_descriptor(bucket: Bucket) -> Scored:
     """Cosine of the mask parts of the descriptors: nearest neighbour without any training."""
+    bucket = bucket.to(bucket.sources.device)  # features that were just made may be on a GPU
     width = bucket.sources.shape[-1] // 2
     sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)
     dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)

@@ -134,7 +134,7 @@ def _found(result: Any) -> Found:
     """One picture's result; masks without a pixel are left out."""
     if result.masks is None:
         return Found([], truncated=result.truncated)
-    masks = result.masks.data.cpu().numpy().astype(np.bool_)
+    masks = result.masks.data.bool().cpu().numpy()  # a byte a pixel comes from the GPU, not four
     boxes = result.boxes.xyxy.float().cpu().numpy()
     scores = result.boxes.conf.float().cpu().numpy()
     proposals = [

@@ -1,0 +1,121 @@
+"""What runs on a GPU, on fake CUDA tensors: they compute nothing, but refuse what a GPU would.
+
+PyTorch's FakeTensorMode carries shapes, types and devices through every operation, and fails
+where tensors of two devices meet. It needs no GPU; only values cannot be looked at.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from egoexo_tools.vocab import Direction
+from omama.backbones import Backbone, RgbGrid
+from omama.config import ModelConfig, TrainConfig
+from omama.descriptors import _upsampling
+from omama.frame_features import Extractor, RawFrame
+from omama.frame_shape import FrameShape
+from omama.matchers import by_descriptor, model_matcher
+from omama.model import OMama
+from omama.objective import Objective, match, visibility_logit
+from omama.samples import Bucket
+
+CUDA = torch.device("cuda", 0)
+GROUPS, SOURCES, ROWS, PAIRS, CANDIDATES, WIDTH = 2, 3, 7, 5, 4, 12
+CONFIG = ModelConfig(
+    direction=Direction.EGO2EXO,
+    backbone="rgb_grid",
+    feature_width=WIDTH,
+    width=24,
+    source_grid_hw=(5, 5),
+    dest_grid_hw=(4, 6),
+    heads=2,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu_needed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Autocast for CUDA turns itself off where there is none; fake modules cannot be moved.
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr("torch.nn.Module.to", lambda module, device: module)
+    with FakeTensorMode():
+        yield
+    _upsampling.cache_clear()  # it keeps what it made, here fakes
+
+
+def on_gpu(model: Callable[[], torch.nn.Module]) -> Any:
+    """A module made where it is needed."""
+    with CUDA:
+        return model()
+
+
+def bucket(device: torch.device | None) -> Bucket:
+    """As `make_buckets` gives it: features where they were made, all else on the CPU."""
+    return Bucket(
+        source_tokens=torch.randn(GROUPS, WIDTH, 5, 5, device=device),
+        dest_tokens=torch.randn(GROUPS, WIDTH, 4, 6, device=device),
+        sources=torch.randn(GROUPS, SOURCES, 2 * WIDTH, device=device),
+        dests=torch.randn(GROUPS, ROWS, 2 * WIDTH, device=device),
+        is_proposal=torch.ones(GROUPS, ROWS, dtype=torch.bool),
+        first_proposal=torch.zeros(GROUPS, dtype=torch.long),
+        group=torch.zeros(PAIRS, dtype=torch.long),
+        source_row=torch.zeros(PAIRS, dtype=torch.long),
+        visible=torch.ones(PAIRS, dtype=torch.bool),
+        pair=torch.arange(PAIRS),
+        ious=torch.zeros(PAIRS, ROWS),
+        candidates=torch.zeros(PAIRS, CANDIDATES, dtype=torch.long),
+        valid=torch.ones(PAIRS, CANDIDATES, dtype=torch.bool),
+    )
+
+
+def test_fakes_refuse_two_devices() -> None:
+    with pytest.raises(RuntimeError, match="two different devices"):
+        torch.ones(3, device=CUDA).masked_fill(torch.ones(3, dtype=torch.bool), 0)
+
+
+@pytest.mark.parametrize("made_on", [None, CUDA])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_matching(made_on: torch.device | None, bf16: bool) -> None:
+    matcher = model_matcher(on_gpu(lambda: OMama(CONFIG)), calibration=None, device=CUDA, bf16=bf16)
+    for scored in (matcher(bucket(made_on)), by_descriptor(bucket(made_on))):
+        assert scored.similarity.shape == (PAIRS, ROWS)
+        assert scored.confidence.shape == (PAIRS,)
+        assert scored.similarity.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("projected", [False, True])
+def test_the_loss_of_a_training_step(precision: str, projected: bool) -> None:
+    config = CONFIG if projected else replace(CONFIG, width=WIDTH)
+    train = TrainConfig(precision=precision)
+    objective = Objective(on_gpu(lambda: OMama(config)), train, visible_share=0.5)
+    loss = objective([bucket(CUDA).to(CUDA), bucket(None).to(CUDA)])
+    assert loss.device == CUDA and loss.dtype == torch.float32 and loss.requires_grad
+
+
+def test_validation_looks_at_the_head() -> None:
+    model, moved = on_gpu(lambda: OMama(CONFIG)), bucket(None).to(CUDA)
+    matches = match(model, moved)
+    assert visibility_logit(model, matches).device == CUDA
+    assert moved.ious.gather(1, matches.best_row[:, None]).device == CUDA
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_features(bf16: bool) -> None:
+    backbone = Backbone(RgbGrid(), name="rgb_grid", patch_size=14, dim=3)
+    raw = RawFrame(
+        image=torch.zeros(56, 84, 3, dtype=torch.uint8),
+        quarters=torch.ones(5, 14, 21, dtype=torch.bool),
+        boxes=torch.ones(5, 4),
+        masks=2,
+        shape=FrameShape(ious=None, best=None, near=None),  # type: ignore[arg-type]
+    )
+    for features in Extractor(backbone, device=CUDA, bf16=bf16)([raw, raw]):
+        shapes = [features.tokens.shape, features.masks.shape, features.proposals.shape]
+        assert shapes == [(3, 4, 6), (2, 6), (3, 6)]
+        assert {features.tokens.device, features.masks.device} == {CUDA}
+        assert features.tokens.dtype == features.masks.dtype == torch.float32
