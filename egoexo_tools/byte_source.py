@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from egoexo_tools.errors import DataError
 
@@ -82,7 +83,8 @@ class LocalFile(_Counted):
 class HttpFile(_Counted):
     """A file behind a URL (a presigned one too: GET requests only) that answers ranges.
 
-    Connections are kept open; a request that fails for a passing reason is sent again.
+    Proxies are the environment's (HTTPS_PROXY, NO_PROXY). Connections are kept open; a request
+    that fails for a passing reason is sent again.
     Raises DataError where the server refuses, ignores ranges, or the file changes meanwhile.
     """
 
@@ -98,12 +100,16 @@ class HttpFile(_Counted):
         self.size = 0
         self._url = url
         self._etag: str | None = None
-        self._pool = urllib3.PoolManager(
-            maxsize=_CONNECTIONS,
-            timeout=urllib3.Timeout(connect=20, read=60),
-            retries=urllib3.Retry(
+        settings: dict[str, Any] = {
+            "maxsize": _CONNECTIONS,
+            "timeout": urllib3.Timeout(connect=20, read=60),
+            "retries": urllib3.Retry(
                 4, connect=1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503)
             ),
+        }
+        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        self._pool = (
+            urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
         )
         self._head = self._get(0, _FIRST_READ)
 

@@ -237,7 +237,12 @@ def _remove_others(
 
 
 def _threads(root: DatasetRoot, todo: list[Unit], run: RunOptions) -> int:
-    """Decoder threads of a unit: all cores are busy with one video left, and with forty."""
+    """Decoder threads of a unit: all cores are busy with one video left, and with forty.
+
+    A Dask worker is another machine's; it runs a unit in each of its threads.
+    """
+    if run.executor == "dask":
+        return 1
     cores = available_cores()
     pending = sum(
         run.overwrite

@@ -8,6 +8,7 @@ BACKBONES; `rgb_grid` is the template.
 
 import hashlib
 import pickle
+import textwrap
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -169,7 +170,8 @@ def _load(
 
 def _first_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+    shown = textwrap.shorten(text, 160, placeholder=" ...")
+    return f"{type(error).__name__}: {shown}" if text else type(error).__name__
 
 
 BACKBONES: Mapping[str, Callable[..., Backbone]] = {

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -343,7 +344,7 @@ class Ranges(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        path = self.folder / self.path.partition("?")[0].lstrip("/")
+        path = self.folder / urlsplit(self.path).path.lstrip("/")
         if not path.exists():
             self.send_error(404)
             return
@@ -393,6 +394,16 @@ def test_a_url_costs_the_groups_that_are_needed(tmp_path: Path, served: str, kin
     assert report.bytes_read == Ranges.sent
     assert report.share_saved > 0.75
     assert probe(url) == probe(path)
+
+
+def test_a_url_behind_a_proxy(tmp_path: Path, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "video.mp4", 5)
+    monkeypatch.setenv("http_proxy", served)
+    url = "http://videos.invalid/video.mp4?signature=secret"
+    assert numbers(url, [3]) == {3: 3}  # asked of the proxy, which knows the folder
+    monkeypatch.setenv("no_proxy", "videos.invalid")
+    with pytest.raises(DataError, match="cannot be read"):
+        probe(url)
 
 
 @pytest.mark.slow
