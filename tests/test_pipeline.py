@@ -3,15 +3,18 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.manifests import read_manifest
 from egoexo_tools.pipeline import PipelineOptions, run_pipeline
 from egoexo_tools.stage import RunOptions, read_statuses
-from egoexo_tools.vocab import Direction
+from egoexo_tools.vocab import Direction, Split
+from omama.predict import predict_split
 
 pytestmark = pytest.mark.slow
 
@@ -120,3 +123,35 @@ def test_bad_input_is_one_sentence(
     )
     assert (result.exit_code, "Traceback" in result.output) == (code, False)
     assert sentence in result.output
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_cached_features_choose_as_features_on_the_fly_do(
+    trained: DatasetRoot, direction: Direction
+) -> None:
+    found = []
+    for cached in (True, False):
+        path = predict_split(
+            trained,
+            direction=direction,
+            split=Split.TEST,
+            run_name=f"{direction}-{'cached' if cached else 'live'}",
+            checkpoint=trained.runs / direction / "checkpoint_best.pt",
+            cached=cached,
+            quiet=True,
+        )
+        found.append(pq.read_table(path.with_suffix(".parquet")).to_pandas())
+    cached_rows, live_rows = found
+    assert len(live_rows) > 5
+    assert cached_rows["proposal_idx"].equals(live_rows["proposal_idx"])
+    assert (cached_rows["similarity"] - live_rows["similarity"]).abs().max() < 1e-3
+
+
+def test_the_small_copies_of_the_videos(tiny_release: Release, tmp_path: Path) -> None:
+    words = ["run", str(tmp_path / "root"), "--release", str(tiny_release.path), "--size", "448"]
+    words += ["--backbone", "rgb_grid", "--epochs", "1", "--direction", "ego2exo", "--no-export"]
+    result = CliRunner().invoke(main, [*words, "--executor", "inline", "--quiet"])
+    assert result.exit_code == 0, result.output
+    frames = read_manifest(DatasetRoot(tmp_path / "root"), "frames").to_pandas()
+    assert set(frames["height"]) == set(frames["source_height"]) == {448}
+    assert "O-MaMa, trained" in result.output
