@@ -30,13 +30,12 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.stage import RunOptions, StageSummary, Unit, run_stage
 from omama.data import Camera, FrameTable, load_frames
 from omama.feature_key import FeatureKey, make_extractor
-from omama.frame_features import Extractor, FrameFeatures, RawFrame
+from omama.frame_features import READERS, Extractor, FrameFeatures, RawFrame
 from omama.frame_shape import FrameShape
 
 Int: TypeAlias = NDArray[np.int64]
 STAGE = "features"
 IMAGES_AT_ONCE = 8
-READERS = 4
 _ARRAYS = ("tokens", "masks", "proposals")
 
 
@@ -191,7 +190,7 @@ def _put(arrays: Sequence[Any], frames: FrameTable, frame: int, features: FrameF
 
 
 def _half(values: Tensor, frames: FrameTable, frame: int) -> NDArray[np.float16]:
-    half = values.cpu().to(torch.float16)
+    half = values.to(torch.float16).cpu()
     if not torch.isfinite(half).all():
         raise DataError(
             f"the features of {frames.path(frame)} are not finite in float16; look at the "

@@ -40,7 +40,6 @@ Int: TypeAlias = NDArray[np.int64]
 BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 SAVE_SECONDS = 300.0
 """How much work a killed run loses at most, besides what a validation saves."""
-READERS = 4
 
 
 @dataclass
@@ -196,17 +195,8 @@ class Run:
             epoch, done = divmod(self.progress.step, self.steps_per_epoch)
             batches = self.batches(epoch)[done * accumulate :]
             rng = partial(self._rng, epoch, done * accumulate)
-            # A cache on the CPU is read in microseconds: threads would only cost.
-            cheap = self.accelerator.device.type == "cpu" and self.store.is_cache
-            readers = 0 if cheap else READERS
             loaded = load_batches(
-                self.data.frames,
-                self.data.pairs,
-                batches,
-                self.store,
-                draw=self.draw,
-                rng=rng,
-                readers=readers,
+                self.data.frames, self.data.pairs, batches, self.store, draw=self.draw, rng=rng
             )
             for start in range(0, len(batches), accumulate):
                 group = batches[start : start + accumulate]

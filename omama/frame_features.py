@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.executors import available_cores
 from omama.backbones import Backbone
 from omama.config import PreparationConfig
 from omama.data import FrameTable
@@ -28,6 +29,8 @@ from omama.frame_shape import FrameShape, frame_shape
 from omama.images import cut_image, normalise, prepared_size, scale_boxes
 
 Floats: TypeAlias = NDArray[np.float32]
+READERS = max(4, min(16, available_cores()))
+"""Threads that read pictures and masks ahead: a GPU takes several hundred pictures a second."""
 
 
 @dataclass(frozen=True)

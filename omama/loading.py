@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from omama.data import FrameTable, Pairs
 from omama.feature_cache import IMAGES_AT_ONCE, CachedFeatures
 from omama.feature_key import FeatureKey, make_extractor
-from omama.frame_features import Extractor, FrameFeatures, RawFrame
+from omama.frame_features import READERS, Extractor, FrameFeatures, RawFrame
 from omama.frame_masks import mask_ious
 from omama.frame_shape import FrameShape
 from omama.samples import Bucket, Draw, make_buckets
 from omama.schedule import frames_of, frames_to_load
 
 Int: TypeAlias = NDArray[np.int64]
-READERS = 4
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = READERS
 
 
 class FeatureStore(Protocol):
@@ -119,16 +118,14 @@ def load_batches(
     *,
     draw: Draw | None = None,
     rng: Callable[[int], np.random.Generator] | None = None,
-    readers: int = READERS,
 ) -> Iterator[list[Bucket]]:
     """Each batch as buckets on the CPU or where `finish` left the features, in order.
 
     `draw` with `rng` (number of the batch → its generator) gives training candidates.
-    `readers` 0 reads in this thread.
     """
     kept: dict[int, FrameFeatures] = {}
     loads = frames_to_load(pairs, batches)
-    for number, raw in enumerate(_read_ahead(store, loads, readers)):
+    for number, raw in enumerate(_read_ahead(store, loads)):
         kept.update(zip(loads[number].tolist(), store.finish(raw), strict=True))
         needed = frames_of(pairs, batches[number]).tolist()
         kept = {frame: kept[frame] for frame in needed}
@@ -136,11 +133,12 @@ def load_batches(
         yield make_buckets(frames, pairs, batches[number], kept, draw=draw, rng=generator)
 
 
-def _read_ahead(store: FeatureStore, loads: Sequence[Int], readers: int) -> Iterator[list[Any]]:
-    if readers == 0:
+def _read_ahead(store: FeatureStore, loads: Sequence[Int]) -> Iterator[list[Any]]:
+    if store.is_cache and not torch.cuda.is_available():
+        # It is read in microseconds, and nobody works meanwhile: threads would only cost.
         yield from map(store.read, loads)
         return
-    with ThreadPoolExecutor(readers) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         waiting: deque[Future[list[Any]]] = deque()
         try:
             for load in loads:

@@ -139,9 +139,7 @@ def _match_all(
 ) -> Found:
     """Every pair of the dataset, in the order in which frames come."""
     batches = frame_order(dataset.pairs, batch_size=batch_pairs)
-    loaded = load_batches(
-        dataset.frames, dataset.pairs, batches, store, readers=0 if store.is_cache else 4
-    )
+    loaded = load_batches(dataset.frames, dataset.pairs, batches, store)
     parts = [Found(np.empty(0, np.int64), np.empty((0, TOP), np.int64), np.empty(0), np.empty(0))]
     bar = tqdm(total=len(dataset.pairs), desc=f"predict {run_name}", unit="pair", disable=quiet)
     with bar:

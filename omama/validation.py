@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from omama.data import ABSENT, UNANNOTATED, VISIBLE, Dataset, Pairs
-from omama.loading import READERS, FeatureStore, load_batches
+from omama.loading import FeatureStore, load_batches
 from omama.model import OMama
 from omama.objective import Matches, match, visibility_logit
 from omama.samples import Bucket
@@ -76,10 +76,9 @@ def _scores(
     accelerator, device = how.accelerator, how.accelerator.device
     batches = frame_order(pairs, batch_size=how.batch_pairs)
     own = batches[accelerator.process_index :: accelerator.num_processes]
-    readers = 0 if device.type == "cpu" and store.is_cache else READERS
     model.eval()
     found = [np.zeros((4, 0))]  # a rank may have no batch at all
-    for loaded in load_batches(data.frames, pairs, own, store, readers=readers):
+    for loaded in load_batches(data.frames, pairs, own, store):
         for cpu_bucket in loaded:
             bucket = cpu_bucket.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
