@@ -1,6 +1,5 @@
 """Pooling on the token grid against the goldens and the plain loop on upsampled features."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -121,29 +120,3 @@ def test_a_batch_of_images_pools_like_each_alone() -> None:
     together = pool(weights, tokens)
     for i in range(2):
         torch.testing.assert_close(together[i], pool(weights[i], tokens[i]))
-
-
-@pytest.mark.slow
-def test_pooling_is_25_times_the_plain_loop() -> None:
-    """At the published size: 768 channels, exo frame, 100 proposals; processor time."""
-    h, w, count = 38, 68, 100
-    rng = np.random.default_rng(0)
-    masks = torch.from_numpy(blobs(count, h * 14, w * 14, rng))
-    boxes = torch.tensor([reference.mask_box_xywh(mask) for mask in masks.numpy()])
-    tokens = torch.from_numpy(rng.standard_normal((768, h, w), dtype=np.float32))
-    quarter = quarter_masks(masks, h, w, 14)
-    grown = context_boxes(boxes, (h * 14, w * 14)).numpy()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        fast = min(seconds(lambda: describe(tokens, quarter, boxes, patch_size=14)) for _ in "123")
-        slow = seconds(lambda: reference.plain_descriptors(tokens, masks, grown))
-    finally:
-        torch.set_num_threads(threads)
-    assert slow / fast >= 25, f"only {slow / fast:.0f} times: {slow:.2f} s and {fast:.4f} s"
-
-
-def seconds(work) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
