@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -80,7 +81,7 @@ def write_annotation(
             size = [row["rle_height"], row["rle_width"]]
             track[str(row["frame_idx"])] = {"size": size, "counts": row["rle_counts"]}
     content = {"masks": tree, "subsample_idx": list(subsample_idx), **(extra or {})}
-    write_atomic(path, json.dumps(content))
+    write_atomic(path, msgspec.json.encode(content))
 
 
 def read_annotation(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
