@@ -211,8 +211,9 @@ DEMO_SCENE: Mapping[str, Any] = {
 takes rather than a few long ones: what lifts the trained model is more different objects."""
 
 DEMO_TRAINING: Mapping[str, Any] = {
-    "epochs": 8,
+    "epochs": 12,
     "learning_rate": 1e-3,
+    "average_decay": 0.995,
     "weight_decay": 0.3,
     "width": 128,
     "candidates": 64,

@@ -113,6 +113,9 @@ class TrainConfig(_Plain):
     final_learning_rate: float = 1e-6
     """The cosine's end, reached at the last step."""
     weight_decay: float = 0.01
+    average_decay: float = 0.0
+    """Of a moving average of the weights over the steps, which is then validated and kept as the
+    best checkpoint in their place; 0.995: over some 200 steps. 0: none, as the reference."""
     temperature: float = 0.07
     candidates: int = 32
     """Candidates of a training sample, the positive among them."""
@@ -137,6 +140,8 @@ class TrainConfig(_Plain):
             _positive(name, getattr(self, name))
         if self.precision not in {"auto", "fp32", "bf16"}:
             raise DataError(f"precision={self.precision!r}; use auto, fp32 or bf16")
+        if not 0 <= self.average_decay < 1:
+            raise DataError(f"average_decay={self.average_decay!r}; it goes from 0 to below 1")
         if not self.temperature > 0:
             raise DataError(f"temperature={self.temperature!r}; it must be above 0")
 

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.stage import differences
@@ -78,6 +79,12 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        # Its module is a copy of the model, with weights that lag behind.
+        self.average = (
+            AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
+            if config.average_decay
+            else None
+        )
         ranks = accelerator.num_processes
         batches = math.ceil(math.ceil(len(data.pairs) / ranks) / config.batch_pairs)
         self.steps_per_epoch: int = math.ceil(batches / config.accumulate)
@@ -86,6 +93,11 @@ class Run:
     @property
     def model(self) -> OMama:
         return self.objective.model
+
+    @property
+    def kept_model(self) -> OMama:
+        """What is validated and kept: the average of the weights, or the weights."""
+        return self.model if self.average is None else cast(OMama, self.average.module)
 
     @property
     def draw(self) -> Draw:
@@ -147,6 +159,8 @@ class Run:
             )
         self.model.load_state_dict(dict(saved.model))
         self.optimizer.load_state_dict(dict(saved.optimizer or {}))
+        if self.average is not None:
+            self.average.load_state_dict(saved.extra["average"])
         best, stale = float(saved.extra["best_iou"]), int(saved.extra["stale"])
         self.progress = Progress(saved.step, best, stale)
         if saved.extra["stopped"]:
@@ -220,6 +234,8 @@ class Run:
             total += value / len(group)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return total
 
     def _not_finite(self, value: float, buckets: Sequence[Bucket]) -> DataError:
@@ -237,13 +253,13 @@ class Run:
             trained_head=self.objective.trains_visibility,
             bf16=self.config.precision == "bf16",
         )
-        found = validate(self.model, self.val, self.val_store, how)
+        found = validate(self.kept_model, self.val, self.val_store, how)
         step = self.progress.step
         if found.iou > self.progress.best_iou:
             self.progress.best_iou, self.progress.stale = found.iou, 0
             calibration = found.calibration
             if calibration is None:
-                calibration = calibrate_on_train(self.model, self.data, self.store, how)
+                calibration = calibrate_on_train(self.kept_model, self.data, self.store, how)
             self._save(BEST, replace(found, calibration=calibration))
         else:
             self.progress.stale += 1
@@ -266,9 +282,11 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         calibration = found.calibration if found else None
+        model = self.model if name == LAST else self.kept_model
+        average = None if self.average is None or name != LAST else self.average.state_dict()
         checkpoint = Checkpoint(
-            model_config=self.model.config,
-            model=self.model.state_dict(),
+            model_config=model.config,
+            model=model.state_dict(),
             train_config=self.config.to_dict(),
             backbone=asdict(self.store.key),
             optimizer=optimizer,
@@ -284,6 +302,7 @@ class Run:
                 "stopped": stopped,
                 "ranks": self.accelerator.num_processes,
                 "calibration": calibration.to_dict() if calibration else None,
+                "average": average,
             },
         )
         save_checkpoint(checkpoint, self.folder / name)

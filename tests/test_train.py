@@ -55,12 +55,12 @@ def losses(root: DatasetRoot, name: str) -> list[float]:
     return [line["loss"] for line in log(root, name) if "loss" in line]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("accumulate", "average_decay"), [(1, 0.9), (2, 0.0)])
 @pytest.mark.parametrize("stop_after", [1, 5])
 def test_a_resumed_run_equals_an_undisturbed_one(
-    own_root: DatasetRoot, accumulate: int, stop_after: int
+    own_root: DatasetRoot, accumulate: int, average_decay: float, stop_after: int
 ) -> None:
-    config = replace(CONFIG, accumulate=accumulate)
+    config = replace(CONFIG, accumulate=accumulate, average_decay=average_decay)
     run(own_root, "whole", config)
     run(own_root, "parts", config, stop_after=stop_after)
     assert len(losses(own_root, "parts")) == stop_after
@@ -72,6 +72,26 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     )
     assert all(torch.equal(one.model[key], two.model[key]) for key in one.model)
     assert (one.best_val_iou, one.step) == (two.best_val_iou, two.step)
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt"):
+        one, two = (load_checkpoint(own_root.runs / n / name) for n in ("whole", "parts"))
+        average, other = one.extra["average"] or one.model, two.extra["average"] or two.model
+        assert all(torch.equal(average[key], other[key]) for key in average)
+
+
+def test_the_best_checkpoint_holds_the_average_of_the_weights(own_root: DatasetRoot) -> None:
+    config = replace(CONFIG, average_decay=0.75)
+    average: dict[str, torch.Tensor] = {}
+    for _ in range(4):  # an epoch, step by step
+        run(own_root, "run", config, stop_after=1, resume=True)
+        weights = load_checkpoint(own_root.runs / "run" / "checkpoint_last.pt").model
+        average = {
+            key: 0.75 * average[key] + 0.25 * value if average else value
+            for key, value in weights.items()
+        }
+    best = load_checkpoint(own_root.runs / "run" / "checkpoint_best.pt").model
+    for key, value in average.items():
+        torch.testing.assert_close(best[key], value)
+    assert any(not torch.equal(best[key], weights[key]) for key in best)
 
 
 def test_a_finished_run_is_not_trained_again(own_root: DatasetRoot) -> None:

@@ -26,6 +26,9 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--batch-pairs", type=POSITIVE, help="Pairs in a batch.  [default: 24]")
 @click.option("--accumulate", type=POSITIVE, help="Batches in a step.  [default: 1]")
 @click.option("--learning-rate", type=float, help="Of AdamW, at the start.  [default: 8e-5]")
+@click.option(
+    "--average-decay", type=float, help="Keep a moving average of the weights, such as 0.995."
+)
 @click.option("--width", type=POSITIVE, help="Channels of the model.  [default: 768]")
 @click.option("--candidates", type=POSITIVE, help="Candidates of a pair.  [default: 32]")
 @click.option("--val-every-steps", type=POSITIVE, help="[default: once an epoch]")
