@@ -3,7 +3,7 @@
 A unit is one camera of one take. Wanted frames are those that were annotated (every row of the
 masks manifest, visible or absent), or one a second of the whole video. Frames are scaled with
 bilinear interpolation, ego to a half and exo to a quarter, and written as JPEG of quality 95:
-the benchmark's own recipe. One picture is in memory at a time.
+the benchmark's own recipe. A few pictures are in memory at a time.
 
 A video that is shorter than its annotations, truncated or damaged in places gives the frames
 that it holds; each of the others is a row in exclusions with its reason. A video that is

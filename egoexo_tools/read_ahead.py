@@ -38,8 +38,9 @@ class _Shelf(Generic[Item]):
 
     def __init__(self, places: int, ahead: int) -> None:
         self._waiting: list[deque[Item]] = [deque() for _ in range(places)]
-        self._is_making = [False] * places
         self._is_complete = [False] * places
+        self._held = 0
+        """Items that wait or are in the making."""
         self._ahead = ahead
         self._turn = 0
         self._closed = False
@@ -52,14 +53,14 @@ class _Shelf(Generic[Item]):
                 for item in source():
                     with self._changed:
                         self._waiting[place].append(item)
-                        self._is_making[place] = False
                         self._changed.notify_all()
                     del item  # It may be large, and the next one may take long.
                     if not self._begin_next(place):
                         return
         finally:
             with self._changed:
-                self._is_making[place], self._is_complete[place] = False, True
+                self._held -= 1  # the one that was begun and never came
+                self._is_complete[place] = True
                 self._changed.notify_all()
 
     def taken(self, place: int) -> Iterator[Item]:
@@ -69,8 +70,10 @@ class _Shelf(Generic[Item]):
             with self._changed:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting[place] or self._is_complete[place])
-            if not self._waiting[place]:
-                return
+                if not self._waiting[place]:
+                    return
+                self._held -= 1
+                self._changed.notify_all()
             yield self._waiting[place].popleft()
 
     def close(self) -> None:
@@ -82,10 +85,10 @@ class _Shelf(Generic[Item]):
         """Wait until there is room for one more; False once all is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._has_room(place))
-            self._is_making[place] = not self._closed
+            self._held += 1
             return not self._closed
 
     def _has_room(self, place: int) -> bool:
         # The source whose turn it is must not wait for those behind it, or all would stand still.
         is_awaited = place == self._turn and not self._waiting[place]
-        return is_awaited or sum(self._is_making) + sum(map(len, self._waiting)) < self._ahead
+        return is_awaited or self._held < self._ahead

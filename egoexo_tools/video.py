@@ -4,7 +4,7 @@ A frame's number is its rank in presentation time among the frames that a player
 B-frames, open groups, edit lists, start times and uneven frame rates do not move it. The packet
 list comes from the file's index alone (see `byte_source`); wanted frames are then decoded from
 the keyframe before them, frames that nothing refers to are skipped on the way, and memory holds
-one picture and the decoder's own. A URL works like a file, by byte ranges.
+a few pictures and the decoders' own. A URL works like a file, by byte ranges.
 
 Pictures are RGB, uint8, (H, W, 3), turned and mirrored as the file's display matrix asks, in
 the stream's own range and colour matrix (BT.601 where it names none, as FFmpeg does it).
