@@ -111,7 +111,8 @@ def _bucket(
     dests = [features[frame] for frame in groups[:, 1].tolist()]
     masks = np.array([len(dest.masks) for dest in dests])
     rows = np.array([len(dest.masks) + len(dest.proposals) for dest in dests])
-    column = np.arange(rows.max())
+    # At least one row, of padding where there is neither a mask nor a proposal.
+    column = np.arange(max(1, rows.max()))
     is_proposal = (column >= masks[:, None]) & (column < rows[:, None])
     truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
     truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
@@ -124,10 +125,8 @@ def _bucket(
     return Bucket(
         source_tokens=torch.stack([source.tokens for source in sources]),
         dest_tokens=torch.stack([dest.tokens for dest in dests]),
-        sources=pad_sequence([source.masks for source in sources], batch_first=True),
-        dests=pad_sequence(
-            [torch.cat([dest.masks, dest.proposals]) for dest in dests], batch_first=True
-        ),
+        sources=_padded([source.masks for source in sources]),
+        dests=_padded([torch.cat([dest.masks, dest.proposals]) for dest in dests]),
         is_proposal=torch.from_numpy(is_proposal),
         first_proposal=torch.from_numpy(masks),
         group=torch.from_numpy(group),
@@ -138,6 +137,12 @@ def _bucket(
         candidates=torch.from_numpy(candidates),
         valid=torch.from_numpy(valid),
     )
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    """(n_i, C) each → (G, max(1, n), C), zeros behind."""
+    padded = pad_sequence(list(rows), batch_first=True)
+    return padded if padded.shape[1] else padded.new_zeros(len(rows), 1, padded.shape[2])
 
 
 def draw_candidates(

@@ -170,6 +170,27 @@ def test_a_frame_without_proposals_is_predicted_absent(
     assert metadata[b"pairs_without_proposals"] == b"2"
 
 
+@pytest.mark.parametrize("matcher", ["knn", "oracle", "random", None])
+def test_a_frame_with_nothing_in_it_at_all(
+    own_root: DatasetRoot, checkpoint: Path, matcher: str | None
+) -> None:
+    unit = f"{TEST_TAKE}.cam01"
+    proposals = read_manifest(own_root, "proposals", units=[unit]).to_pylist()
+    write_manifest(own_root, "proposals", unit, [r for r in proposals if r["frame_idx"] != 30])
+    masks = read_manifest(own_root, "masks", units=[TEST_TAKE]).to_pylist()
+    gone = [key for key in masks[0] if key.startswith("rle_") or key in ("area", "bbox_xywh")]
+    for row in masks:
+        if (row["camera"], row["frame_idx"]) == ("cam01", 30):
+            row |= {"visible": False, **dict.fromkeys(gone)}
+    write_manifest(own_root, "masks", TEST_TAKE, masks)
+    how = {"matcher": matcher} if matcher else {"checkpoint": checkpoint}
+    path = predict(own_root, cached=False, batch_pairs=1, **how)
+    absent = [row for row in rows(path) if "/30/" in row["pair_id"]]
+    # The pair whose mask is gone is left out; the other's object was absent all along.
+    assert len(absent) == 1 and len(rows(path)) == 6
+    assert (absent[0]["proposal_idx"], absent[0]["confidence"]) == (None, 0.0)
+
+
 def test_the_authors_checkpoint_predicts_as_their_code_does(
     own_root: DatasetRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
