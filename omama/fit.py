@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias, cast
@@ -99,6 +99,11 @@ class Run:
         """What is validated and kept: the average of the weights, or the weights."""
         return self.model if self.average is None else cast(OMama, self.average.module)
 
+    @cached_property
+    def features_per_epoch(self) -> int:
+        """Image features that this rank reads or computes in an epoch."""
+        return backbone_passes(self.data.pairs, self.batches(0))
+
     @property
     def draw(self) -> Draw:
         config = self.config
@@ -177,11 +182,10 @@ class Run:
             active=self.accelerator.is_main_process,
             quiet=quiet,
         )
-        passes = backbone_passes(self.data.pairs, self.batches(0))
         source = "read from the cache" if self.store.is_cache else "computed as they come"
         log.say(
-            f"{pairs} train pairs, {len(self.val.pairs)} val pairs; {passes} image features an "
-            f"epoch, {source}"
+            f"{pairs} train pairs, {len(self.val.pairs)} val pairs; "
+            f"{self.features_per_epoch} image features an epoch, {source}"
         )
         return log
 

@@ -30,7 +30,6 @@ from omama.images import token_grid
 from omama.loading import FeatureStore, open_store
 from omama.model import OMama
 from omama.objective import Objective
-from omama.schedule import backbone_passes
 
 Int: TypeAlias = NDArray[np.int64]
 
@@ -176,7 +175,7 @@ def _write_config(run: Run, backbone: str, weights: Path | None, cached: bool) -
         "cached": cached,
         "train_pairs": len(run.data.pairs),
         "val_pairs": len(run.val.pairs),
-        "image_features_per_epoch": backbone_passes(run.data.pairs, run.batches(0)),
+        "image_features_per_epoch": run.features_per_epoch,
         "model": run.model.config.to_dict(),
         "training": run.config.to_dict(),
     }
