@@ -16,9 +16,9 @@ from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
+from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
+from egoexo_tools.download.s3_errors import S3Error, Trouble
 from egoexo_tools.errors import DataError
-from egoexo_tools.s3 import DEFAULT_SOURCE, S3
-from egoexo_tools.s3_errors import S3Error, Trouble
 
 _LEAST_FREE_BYTES = 20 * 10**9
 _LEAST_PYTHON = (3, 11)

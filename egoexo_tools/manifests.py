@@ -324,7 +324,7 @@ _MADE_BY = {
     "pairs": "run `egoexo-tools pairs` first",
     "proposals": "run `egoexo-tools propose` first",
     "predictions": "run `omama predict` first",
-    "scores": "run `omama evaluate` first",
+    "scores": "run `egoexo-tools evaluate` first",
     "exclusions": "",
 }
 

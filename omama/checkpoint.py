@@ -16,7 +16,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.vocab import Direction, View
 from omama.config import HW, MODEL_WIDTH, ModelConfig
-from omama.model import OMama
+from omama.matching.model import OMama
 
 FORMAT = "omama-checkpoint"
 VERSION = 1

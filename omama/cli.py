@@ -1,22 +1,27 @@
 """The `omama` command: one Click group whose commands load when they are called."""
 
+from egoexo_tools.cli import COMMANDS as DATA_COMMANDS
 from egoexo_tools.commands import LazyGroup
 
+SCORING = ("ground-truth", "evaluate", "submit", "report", "compare")
+"""Commands of `egoexo-tools` that this program has as well, under the same names."""
+
 COMMANDS = {
-    "features": "Cache a frozen backbone's features for every frame of a root.",
-    "train": "Train O-MaMa on a root's pairs.",
-    "predict": "Predict destination masks for a split, or for one pair of pictures.",
-    "ground-truth": "Write the official ground-truth file of a root.",
-    "evaluate": "Score predictions under one of the protocols.",
-    "submit": "Join the predictions of both directions into an EvalAI submission.",
-    "report": "Write one HTML page of tables, curves and pictures about some runs.",
-    "compare": "Compare two runs, sample by sample.",
+    "features": (
+        "omama.commands.features",
+        "Cache a frozen backbone's features for every frame of a root.",
+    ),
+    "train": ("omama.commands.train", "Train O-MaMa on a root's pairs."),
+    "predict": (
+        "omama.commands.predict",
+        "Predict destination masks for a split, or for one pair of pictures.",
+    ),
+    **{name: DATA_COMMANDS[name] for name in SCORING},
 }
 
 main = LazyGroup(
     name="omama",
-    package="omama.commands",
-    summaries=COMMANDS,
+    table=COMMANDS,
     help="Object correspondence on a dataset root: train, predict, evaluate, report.",
 )
 

@@ -45,7 +45,7 @@ class _Plain:
 
 @dataclass(frozen=True)
 class PreparationConfig(_Plain):
-    """How a frame becomes a backbone's input (see `omama.images`)."""
+    """How a frame becomes a backbone's input (see `omama.features.images`)."""
 
     patch_size: int = 14
     """Height and width are cut down to multiples of this many pixels."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.vocab import Direction, Split
 from omama.config import TrainConfig
 
@@ -144,7 +144,7 @@ def run_report(
 def _train(
     unit: Unit, *, root: DatasetRoot, config: TrainConfig, features: Features, run: RunOptions
 ) -> Mapping[str, int]:
-    from omama.train import train
+    from omama.matching.train import train
 
     (direction,) = unit.key
     train(
@@ -163,7 +163,7 @@ def _train(
 def _predict(
     unit: Unit, *, root: DatasetRoot, split: Split, features: Features, run: RunOptions
 ) -> Mapping[str, int]:
-    from omama.predict import predict_split
+    from omama.matching.predict import predict_split
 
     direction, method = _parse(unit)
     predict_split(
@@ -182,7 +182,7 @@ def _predict(
 
 
 def _evaluate(unit: Unit, *, root: DatasetRoot, split: Split) -> Mapping[str, int]:
-    from omama.evaluate import evaluate_run
+    from egoexo_tools.evaluation.evaluate import evaluate_run
 
     direction, method = _parse(unit)
     folder = root.runs / run_name(direction, method)
@@ -191,7 +191,7 @@ def _evaluate(unit: Unit, *, root: DatasetRoot, split: Split) -> Mapping[str, in
 
 
 def _report(unit: Unit, *, runs: Sequence[Path], page: Path) -> Mapping[str, int]:
-    from omama.report import write_report
+    from egoexo_tools.report import write_report
 
     write_report(runs, page)
     return {"pages": 1}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omama.descriptors import context_boxes, describe, quarter_masks
+from omama.features.descriptors import context_boxes, describe, quarter_masks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference  # noqa: E402

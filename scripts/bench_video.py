@@ -166,7 +166,7 @@ def _peak_mb() -> float:
 
 
 def _ours(path: str, wanted: list[int]) -> Callable[[], None]:
-    from egoexo_tools.video import read_frames
+    from egoexo_tools.video.frames import read_frames
 
     def run() -> None:
         assert [idx for idx, _ in read_frames(path, wanted)] == wanted

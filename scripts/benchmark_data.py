@@ -25,12 +25,12 @@ import bench_ingest
 import bench_video
 import psutil
 
-from egoexo_tools.executors import available_cores
-from egoexo_tools.frames import run_frames
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import write_manifest
-from egoexo_tools.stage import RunOptions, read_statuses
-from egoexo_tools.video import ReadReport, read_frames
+from egoexo_tools.running.executors import available_cores
+from egoexo_tools.running.stage import RunOptions, read_statuses
+from egoexo_tools.stages.frames import run_frames
+from egoexo_tools.video.frames import ReadReport, read_frames
 
 BEGIN, END = "<!-- begin of the run -->", "<!-- end of the run -->"
 EXO_PIXELS, EGO_PIXELS = 3840 * 2160, 1408 * 1408
@@ -165,7 +165,7 @@ def first_mask_row() -> Cells:
     """The first mask in a new process: compiled code comes from the disk."""
     code = (
         "import time, numba, numpy; start = time.perf_counter();"
-        "from egoexo_tools.lzstring import decompress_from_encoded_uri_component as unpack;"
+        "from egoexo_tools.release.lzstring import decompress_from_encoded_uri_component as unpack;"
         "unpack('BYUwNmD2Q'); print(time.perf_counter() - start)"
     )
     program = [sys.executable, "-c", code]

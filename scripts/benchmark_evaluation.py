@@ -1,4 +1,4 @@
-"""How fast `omama evaluate` is: against the plain implementation, and on 100,000 samples.
+"""How fast `egoexo-tools evaluate` is: against the plain implementation, and on 100,000 samples.
 
     python scripts/benchmark_evaluation.py [--samples 100000] [--plain 200]
 
@@ -19,9 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from egoexo_tools.masks import MaskRle
-from omama.evaluate import evaluate
-from omama.metrics import official_size
+from egoexo_tools.evaluation.evaluate import evaluate
+from egoexo_tools.evaluation.metrics import official_size
+from egoexo_tools.masks.rle import MaskRle
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

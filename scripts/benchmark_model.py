@@ -26,17 +26,17 @@ import torch
 import torch.nn.functional as F
 
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.stage import RunOptions
+from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.vocab import Split
-from omama.backbones import Backbone
 from omama.config import PreparationConfig, TrainConfig
-from omama.data import Dataset, load_dataset
-from omama.descriptors import describe, quarter_grid
-from omama.feature_cache import run_features
-from omama.feature_key import make_extractor
-from omama.frame_features import read_frame, read_picture
-from omama.predict import predict_split
-from omama.train import train
+from omama.dataset import Dataset, load_dataset
+from omama.features.backbones import Backbone
+from omama.features.cache import run_features
+from omama.features.descriptors import describe, quarter_grid
+from omama.features.frame_features import read_frame, read_picture
+from omama.features.key import make_extractor
+from omama.matching.predict import predict_split
+from omama.matching.train import train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_root import DIRECTION, make_root  # noqa: E402

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import PROPOSERS, Frame, Proposal, ProposerOptions, entry
 
 EVALUATION_SIDE = 480

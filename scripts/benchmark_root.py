@@ -8,7 +8,7 @@ import numpy as np
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
 
 EGO, EXO = "aria01_214-1", "cam01"

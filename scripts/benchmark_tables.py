@@ -27,10 +27,10 @@ import psutil
 from lzstring import LZString
 from tqdm import tqdm
 
-from egoexo_tools import legacy
+from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Split, view_of
 
 TAKES = {Split.TRAIN: 821, Split.VAL: 201, Split.TEST: 313}
@@ -147,7 +147,7 @@ def generate_tables(root: DatasetRoot, takes: list[Take], drawn: dict[str, Drawn
         write_manifest(root, "takes", take.take_uid, [row])
         write_manifest(root, "masks", take.take_uid, masks)
     lists = {split: [take.take_uid for take in takes if take.split is split] for split in Split}
-    legacy.write_splits(root.split_json, lists)
+    benchmark.write_splits(root.split_json, lists)
     return visible
 
 

@@ -22,7 +22,7 @@ def cli_page() -> str:
     parts = [GENERATED, "# Commands\n"]
     for program, group in (("egoexo-tools", egoexo_tools.cli.main), ("omama", omama.cli.main)):
         parts.append(f"## {program}\n\n{_code(_help(group, program))}")
-        for name in group.summaries:
+        for name in group.table:
             parts += _command_parts(group, program, name)
     return "\n".join(parts)
 

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction
-from omama.backbones import Backbone
 from omama.config import ModelConfig, PreparationConfig
-from omama.data import Dataset
-from omama.frame_features import read_picture
-from omama.images import prepare_image, prepared_size
-from omama.losses import matching_loss
-from omama.model import OMama
+from omama.dataset import Dataset
+from omama.features.backbones import Backbone
+from omama.features.frame_features import read_picture
+from omama.features.images import prepare_image, prepared_size
+from omama.matching.losses import matching_loss
+from omama.matching.model import OMama
 
 CANDIDATES, BATCH, CONTEXT = 32, 24, 100
 

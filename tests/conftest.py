@@ -58,8 +58,8 @@ def featured_root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
     import torch
     from tiny_root import make_tiny_root
 
-    from egoexo_tools.stage import RunOptions
-    from omama.feature_cache import run_features
+    from egoexo_tools.running.stage import RunOptions
+    from omama.features.cache import run_features
 
     torch.set_num_threads(1)  # the pictures are tiny: more threads only wait for each other
     root = make_tiny_root(tmp_path_factory.mktemp("featured") / "root")

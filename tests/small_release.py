@@ -9,7 +9,7 @@ import numpy as np
 from lzstring import LZString
 
 from egoexo_tools.layout import Release
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 
 EGO, EXO = "aria01_214-1", "cam01"
 SIZES = {EGO: (12, 12), EXO: (9, 16)}

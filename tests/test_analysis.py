@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import reference
 
+from egoexo_tools.evaluation import analysis
 from egoexo_tools.manifests import SCHEMAS, to_table
-from omama import analysis
 
 Row = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Imports go one way, and importing a command line is light."""
+"""Imports go one way, folders stay small, and importing a command line is light."""
 
 import ast
 import subprocess
@@ -8,42 +8,64 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+PACKAGES = ("egoexo_tools", "omama")
 
-LEVELS = [
-    {"errors", "compiled"},
-    {"vocab"},
-    {"layout", "lzstring", "executors", "run_lock", "byte_source", "video_index", "video_output"}
-    | {"read_ahead"},
-    {"manifests", "masks", "video"},
-    {"stage", "relations", "legacy", "sampling"},
-]
-"""Modules of egoexo_tools that others build on, lowest first; whatever is not named is above."""
-
-TOP = {"cli", "pipeline", "commands"}
-
-OMAMA_MAY_USE = {
-    *("compiled", "errors", "executors", "layout", "manifests", "masks", "stage", "vocab"),
+FLOORS = {
+    "egoexo_tools": (
+        {"errors", "compiled", "text_table"},
+        {"vocab"},
+        {"layout", "sampling"},
+        {"masks", "manifests"},
+        {"running", "runs"},
+        {"video"},
+        {"formats", "proposers"},
+        {"release"},
+        {"download"},
+        {"doctor", "looking", "checks", "synthetic"},
+        {"evaluation"},
+        {"stages", "report"},
+        {"commands"},
+        {"cli"},
+    ),
+    "omama": (
+        {"config", "run_log"},
+        {"dataset", "features"},
+        {"checkpoint", "loop", "matching", "methods", "writing", "deciding", "memory"},
+        {"steps", "pipeline"},
+        {"commands"},
+        {"cli"},
+    ),
 }
-TORCH_ONLY = {"layers", "descriptors", "losses", "model", "backbones"}
+"""Package → its rooms (folders) and flat modules, lowest floor first. A file imports from its own
+floor and from below. `omama` as a whole stands above `egoexo_tools`, which never looks up."""
+
+MOST_FILES = 16
+"""Python files of a folder that a newcomer still takes in at a glance."""
+MANY_FILES = {"commands"}
+"""Folders that hold one small file for each name in a table."""
+
+TORCH_ALONE = ("features/descriptors", "features/backbones") + tuple(
+    f"matching/{name}" for name in ("layers", "losses", "model")
+)
+"""Files of omama that need nothing but torch, timm and each other, so that they can be lent."""
 
 
-def modules(package: str) -> dict[str, list[Path]]:
-    """Top-level module or sub-package name → its files."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted((PROJECT / package).rglob("*.py")):
-        name = path.relative_to(PROJECT / package).parts[0].removesuffix(".py")
-        found.setdefault(name, []).append(path)
-    return found
+def files(package: str) -> list[Path]:
+    return sorted((PROJECT / package).rglob("*.py"))
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """The dotted names that a file imports; TYPE_CHECKING blocks do not count."""
+def room(path: Path) -> str:
+    """`egoexo_tools/video/frames.py` → `video`; a flat module is its own room."""
+    return path.relative_to(PROJECT).parts[1].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted modules that a file imports, inside functions too; not under TYPE_CHECKING."""
     tree = ast.parse(path.read_text())
     skipped = {
         id(inner)
         for node in ast.walk(tree)
-        if (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-        or (top_level_only and isinstance(node, ast.FunctionDef))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for inner in ast.walk(node)
     }
     names: set[str] = set()
@@ -57,65 +79,78 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return names
 
 
-def used(path: Path, package: str) -> set[str]:
-    """The top-level modules of a package that a file imports."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith(f"{package}.")} & set(
-        modules(package)
-    )
+def modules() -> dict[str, Path]:
+    """Dotted name → file, of both packages; a folder is its `__init__`."""
+    found = {}
+    for package in PACKAGES:
+        for path in files(package):
+            parts = path.relative_to(PROJECT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def level(name: str) -> int:
-    for number, names in enumerate(LEVELS):
-        if name in names:
+def floor(package: str, name: str) -> int:
+    for number, rooms in enumerate(FLOORS[package]):
+        if name in rooms:
             return number
-    return 99 if name in TOP else len(LEVELS)
+    raise AssertionError(f"{package}/{name} has no floor: give it one in FLOORS")
 
 
-def test_egoexo_tools_imports_go_downwards() -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_downwards(package: str) -> None:
+    rooms = {room(path) for path in files(package)} - {"__init__"}
     wrong = [
-        f"{path.relative_to(PROJECT)} imports {other}"
-        for name, paths in modules("egoexo_tools").items()
-        for path in paths
-        for other in used(path, "egoexo_tools") - {name}
-        if level(other) > level(name)
+        f"{path.relative_to(PROJECT)} imports {name}"
+        for path in files(package)
+        if room(path) != "__init__"
+        for name in imports(path)
+        if name.startswith(f"{package}.") and (other := name.split(".")[1]) in rooms
+        if floor(package, other) > floor(package, room(path))
     ]
     assert wrong == []
 
 
-STAGES = {"download", "ingest", "frames", "pairs", "propose", "export"}
+def test_egoexo_tools_never_looks_up_into_omama() -> None:
+    wrong = [
+        str(path.relative_to(PROJECT))
+        for path in files("egoexo_tools")
+        if any(name.split(".")[0] == "omama" for name in imports(path))
+    ]
+    assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = modules()
+    graph = {
+        name: {other for other in imports(path) if other in known and other != name}
+        for name, path in known.items()
+        if path.name != "__init__.py"
+    }
+    while free := [name for name, others in graph.items() if not others & set(graph)]:
+        for name in free:
+            del graph[name]
+    assert sorted(graph) == []
+
+
+def test_no_folder_holds_too_many_files() -> None:
+    folders = {path.parent for package in PACKAGES for path in files(package)}
+    counts = {
+        str(folder.relative_to(PROJECT)): len(list(folder.glob("*.py")))
+        for folder in folders
+        if folder.name not in MANY_FILES
+    }
+    assert {name: count for name, count in counts.items() if count > MOST_FILES} == {}
+
+
+STAGES = {"ingest", "frames", "pairs", "propose", "export"}
 
 
 def test_stages_do_not_import_each_other() -> None:
-    files = modules("egoexo_tools")
     wrong = [
-        f"{path.relative_to(PROJECT)} imports {other}"
-        for name in STAGES & set(files)
-        for path in files[name]
-        for other in used(path, "egoexo_tools") & (STAGES - {name})
-    ]
-    assert wrong == []
-
-
-def test_omama_uses_only_the_shared_seams() -> None:
-    wrong = [
-        f"{path.relative_to(PROJECT)} imports {other}"
-        for name, paths in modules("omama").items()
-        if name not in {"cli", "commands"}
-        for path in paths
-        for other in used(path, "egoexo_tools") - OMAMA_MAY_USE
-    ]
-    assert wrong == []
-
-
-def test_egoexo_tools_imports_omama_in_pipeline_and_commands_inside_functions() -> None:
-    wrong = [
-        str(path.relative_to(PROJECT))
-        for name, paths in modules("egoexo_tools").items()
-        for path in paths
-        if any(
-            module.startswith("omama")
-            for module in imports(path, top_level_only=name in {"pipeline", "commands"})
-        )
+        f"{name} imports {other}"
+        for name in STAGES
+        for other in imports(PROJECT / "egoexo_tools" / "stages" / f"{name}.py")
+        if other.startswith("egoexo_tools.stages.")
     ]
     assert wrong == []
 
@@ -124,9 +159,8 @@ def test_the_network_modules_import_torch_alone() -> None:
     allowed = {"torch", "timm", "omama"} | set(sys.stdlib_module_names)
     wrong = [
         f"{name} imports {module}"
-        for name in sorted(TORCH_ONLY)
-        for path in modules("omama").get(name, [])
-        for module in imports(path)
+        for name in TORCH_ALONE
+        for module in imports(PROJECT / "omama" / f"{name}.py")
         if module.split(".")[0] not in allowed and not module.startswith("egoexo_tools.errors")
     ]
     assert wrong == []

@@ -10,7 +10,7 @@ import torch
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from egoexo_tools.errors import DataError
-from omama.backbones import BACKBONES, build_backbone
+from omama.features.backbones import BACKBONES, build_backbone
 
 TINY_VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 

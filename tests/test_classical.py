@@ -5,9 +5,9 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from omama.backbones import build_backbone
-from omama.classical import ClassicalDescriptors, _lab, _uniform_classes
-from omama.images import normalise
+from omama.features.backbones import build_backbone
+from omama.features.classical import ClassicalDescriptors, _lab, _uniform_classes
+from omama.features.images import normalise
 
 LIGHTNESS, AB, ORIENTATION, PATTERNS = slice(0, 8), slice(8, 44), slice(79, 87), slice(97, 107)
 SIDE = 14 * 6

@@ -11,7 +11,7 @@ from egoexo_tools.commands import LazyGroup, per_split
 from egoexo_tools.errors import SettingsError
 
 GROUPS = {"egoexo-tools": egoexo_tools.cli.main, "omama": omama.cli.main}
-COMMANDS = [(program, name) for program, group in GROUPS.items() for name in group.summaries]
+COMMANDS = [(program, name) for program, group in GROUPS.items() for name in group.table]
 
 
 def run(group: LazyGroup, *words: str) -> tuple[int, str]:

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from tiny_root import EGO, make_tiny_root
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.compare import compare, wins_and_losses
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_table
 from omama.cli import main
-from omama.compare import compare, wins_and_losses
 
 ABOUT = {"protocol": "official", "direction": "ego2exo", "split": "val"}
 

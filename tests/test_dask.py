@@ -15,9 +15,9 @@ import pytest
 from test_resume import beat, command, file_size, finish, partials, start, tree, until
 
 from egoexo_tools.errors import SettingsError
-from egoexo_tools.executors import open_executor
 from egoexo_tools.layout import DatasetRoot, Release, write_atomic
-from egoexo_tools.stage import RunOptions, Unit, run_stage
+from egoexo_tools.running.executors import open_executor
+from egoexo_tools.running.stage import RunOptions, Unit, run_stage
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +171,7 @@ def test_a_unit_that_outlives_its_killed_run_keeps_the_next_one_waiting(
 
 
 def test_no_scheduler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("egoexo_tools.executors.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("egoexo_tools.running.executors.CONNECT_SECONDS", 1)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with (
             pytest.raises(SettingsError, match=f"no Dask scheduler answers at {address}"),

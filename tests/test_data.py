@@ -8,9 +8,9 @@ from tiny_root import EGO, TAKES
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.data import STATES, RleRows, load_dataset
+from omama.dataset import STATES, RleRows, load_dataset
 
 FIRST = next(iter(TAKES))
 

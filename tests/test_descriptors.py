@@ -7,9 +7,9 @@ import pytest
 import reference
 import torch
 
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from omama.config import PreparationConfig
-from omama.descriptors import (
+from omama.features.descriptors import (
     context_boxes,
     context_weights,
     describe,
@@ -18,7 +18,7 @@ from omama.descriptors import (
     quarter_grid,
     quarter_masks,
 )
-from omama.images import candidate_quarter_idx, truth_quarter_idx
+from omama.features.images import candidate_quarter_idx, truth_quarter_idx
 
 RNG = np.random.default_rng(3)
 

@@ -13,15 +13,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from egoexo_tools.vocab import Direction
-from omama.backbones import Backbone, RgbGrid
 from omama.config import ModelConfig, TrainConfig
-from omama.descriptors import _upsampling
-from omama.frame_features import Extractor, RawFrame
-from omama.frame_shape import FrameShape
-from omama.matchers import by_descriptor, model_matcher
-from omama.model import OMama
-from omama.objective import Objective, match, visibility_logit
-from omama.samples import Bucket
+from omama.features.backbones import Backbone, RgbGrid
+from omama.features.descriptors import _upsampling
+from omama.features.frame_features import Extractor, RawFrame
+from omama.features.frame_shape import FrameShape
+from omama.matching.matchers import by_descriptor, model_matcher
+from omama.matching.model import OMama
+from omama.matching.objective import Objective, match, visibility_logit
+from omama.matching.samples import Bucket
 
 CUDA = torch.device("cuda", 0)
 GROUPS, SOURCES, ROWS, PAIRS, CANDIDATES, WIDTH = 2, 3, 7, 5, 4, 12

@@ -17,8 +17,8 @@ from s3_server import S3Server, isolate, running_server
 
 from egoexo_tools.cli import main
 from egoexo_tools.doctor import State, check_disk, check_packages, check_weights
-from egoexo_tools.s3 import S3
-from egoexo_tools.s3_errors import S3Error, Trouble
+from egoexo_tools.download.s3 import S3
+from egoexo_tools.download.s3_errors import S3Error, Trouble
 
 SOURCE = "s3://guarded/egoexo-public/v2"
 

@@ -19,10 +19,10 @@ from click.testing import CliRunner
 from s3_server import S3Server, isolate, key_of, padded_copy, running_server, upload_release
 
 from egoexo_tools.cli import main
+from egoexo_tools.download.s3 import S3
+from egoexo_tools.download.transfer import RemoteFile, fetch, metering
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.s3 import S3
-from egoexo_tools.transfer import RemoteFile, fetch, metering
 from egoexo_tools.vocab import Split
 
 

@@ -17,16 +17,16 @@ from click.testing import CliRunner
 from tiny_root import EGO, make_tiny_root
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation import metrics
+from egoexo_tools.evaluation.evaluate import Evaluation, evaluate, evaluate_run
+from egoexo_tools.evaluation.ground_truth import write_ground_truth
+from egoexo_tools.evaluation.metrics import official_size
+from egoexo_tools.evaluation.predictions import import_predictions
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest, read_tables, write_table
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama import metrics
 from omama.cli import main
-from omama.evaluate import Evaluation, evaluate, evaluate_run
-from omama.ground_truth import write_ground_truth
-from omama.metrics import official_size
-from omama.prediction_files import import_predictions
 
 Json = dict[str, Any]
 TAKE = "33333333-0000-4000-8000-000000000003"

@@ -16,10 +16,10 @@ from tiny_root import EGO, make_tiny_root
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks import MaskRle
-from egoexo_tools.propose import run_propose
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import ProposerOptions, fastsam
-from egoexo_tools.stage import RunOptions
+from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.stages.propose import run_propose
 from egoexo_tools.vocab import Direction
 
 RUN = RunOptions(quiet=True)

@@ -11,20 +11,20 @@ from tiny_root import EGO, TAKES
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.stage import RunOptions
+from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.vocab import Direction, Split
-from omama.backbones import Backbone
 from omama.config import ModelConfig
-from omama.data import load_dataset, load_frames
-from omama.feature_cache import run_features
-from omama.feature_key import make_extractor
-from omama.frame_features import Extractor
-from omama.loading import load_batches, open_store
-from omama.matchers import by_descriptor
-from omama.model import OMama
-from omama.objective import match
-from omama.samples import Bucket
-from omama.schedule import frame_order
+from omama.dataset import load_dataset, load_frames
+from omama.features.backbones import Backbone
+from omama.features.cache import run_features
+from omama.features.frame_features import Extractor
+from omama.features.key import make_extractor
+from omama.matching.loading import load_batches, open_store
+from omama.matching.matchers import by_descriptor
+from omama.matching.model import OMama
+from omama.matching.objective import match
+from omama.matching.samples import Bucket
+from omama.matching.schedule import frame_order
 
 FIRST = next(iter(TAKES))
 INLINE = RunOptions(executor="inline", quiet=True)

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from reference import mask_box_xywh, plain_adjacency, plain_frame_masks
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks import MaskRle
-from omama.frame_masks import FrameMasks, RleBatch, mask_ious, read_masks
-from omama.frame_shape import FrameShape, frame_shape
+from egoexo_tools.masks.rle import MaskRle
+from omama.features.frame_masks import FrameMasks, RleBatch, mask_ious, read_masks
+from omama.features.frame_shape import FrameShape, frame_shape
 
 
 def blobs(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.bool_]:

@@ -15,10 +15,10 @@ from video_factory import damage, every_frame, number_in, truncate, write_video
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import SettingsError
-from egoexo_tools.frames import FrameSettings, annotated_frames, run_frames, units
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.stage import RunOptions, StageSummary
+from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.stages.frames import FrameSettings, annotated_frames, run_frames, units
 
 EGO, EXO = "aria01_214-1", "cam01"
 INLINE = RunOptions(executor="inline", quiet=True)

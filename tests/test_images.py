@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from egoexo_tools.errors import DataError
 from omama.config import PreparationConfig
-from omama.images import (
+from omama.features.images import (
     candidate_idx,
     cut_image,
     normalise,

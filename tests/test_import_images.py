@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 
+from egoexo_tools.checks.validate import validate
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.import_images import run_import_images
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.pairs import run_pairs
-from egoexo_tools.stage import RunOptions, StageSummary
-from egoexo_tools.validate import validate
+from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.stages.import_images import run_import_images
+from egoexo_tools.stages.pairs import run_pairs
 from egoexo_tools.vocab import Split
 
 RUN = RunOptions(executor="inline", quiet=True)

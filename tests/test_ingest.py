@@ -22,10 +22,10 @@ from video_factory import write_video
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.ingest import left_out_text, run_ingest
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.stage import RunOptions, StageSummary
+from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.stages.ingest import left_out_text, run_ingest
 
 INLINE = RunOptions(executor="inline", quiet=True)
 OVERWRITE = RunOptions(executor="inline", quiet=True, overwrite=True)

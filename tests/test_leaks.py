@@ -9,8 +9,14 @@ import pytest
 from test_splits import take
 
 from egoexo_tools.layout import Release
-from egoexo_tools.leaks import Thumbnails, find_leaks, leaks_text, thumbnail, video_thumbnails
-from egoexo_tools.select import select
+from egoexo_tools.release.leaks import (
+    Thumbnails,
+    find_leaks,
+    leaks_text,
+    thumbnail,
+    video_thumbnails,
+)
+from egoexo_tools.release.select import select
 from egoexo_tools.vocab import Split
 
 TRAIN, VAL, TEST = Split

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from omama.losses import matching_loss, visibility_loss
+from omama.matching.losses import matching_loss, visibility_loss
 
 INF = math.inf
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lzstring import LZString
 
-from egoexo_tools import lzstring
 from egoexo_tools.errors import DataError
-from egoexo_tools.lzstring import decompress_from_encoded_uri_component, decompress_many
+from egoexo_tools.release import lzstring
+from egoexo_tools.release.lzstring import decompress_from_encoded_uri_component, decompress_many
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-$ "
 
@@ -130,7 +130,7 @@ def test_many_at_once_with_a_problem_for_each() -> None:
 def test_a_second_process_loads_the_compiled_code(tmp_path: object) -> None:
     """Compiling takes over a second; a process that finds the cache reports hits and no misses."""
     code = (
-        "from egoexo_tools import lzstring\n"
+        "from egoexo_tools.release import lzstring\n"
         "lzstring.decompress_from_encoded_uri_component('Q')\n"
         "stats = lzstring._unpack.stats\n"
         "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))\n"

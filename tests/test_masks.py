@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from egoexo_tools import masks
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks import MaskRle, measure, resize, runs_to_counts
+from egoexo_tools.masks import rle as runs
+from egoexo_tools.masks.rle import MaskRle, measure, resize, runs_to_counts
 
 Mask = NDArray[np.bool_]
 
@@ -93,7 +93,7 @@ def test_runs_survive_the_text(runs: list[int]) -> None:
     total = np.array(runs, np.int64).sum()
     parsed = np.empty(len(runs) * 7 + 1, np.int64)
     text = np.frombuffer(runs_to_counts(np.array(runs)).encode(), np.uint8)
-    assert masks.parse_counts(text, total, parsed) == (masks.OK, len(runs), total)
+    assert runs.parse_counts(text, total, parsed) == (runs.OK, len(runs), total)
     assert parsed[: len(runs)].tolist() == runs
 
 
@@ -200,12 +200,12 @@ def test_measure_checks_and_measures_a_batch() -> None:
     assert areas.tolist() == [8, 0, 0, 0, 0, 0]
     assert boxes[0].tolist() == [2, 1, 3, 1] and not boxes[1:].any()
     assert problems.tolist() == [
-        masks.OK,
-        masks.BAD_TEXT,
-        masks.OK,
-        masks.WRONG_TOTAL,
-        masks.NEGATIVE_RUN,
-        masks.WRONG_TOTAL,
+        runs.OK,
+        runs.BAD_TEXT,
+        runs.OK,
+        runs.WRONG_TOTAL,
+        runs.NEGATIVE_RUN,
+        runs.WRONG_TOTAL,
     ]
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks import OK, WRONG_TOTAL, MaskRle
-from omama import metrics
-from omama.metrics import Rles, score_masks
+from egoexo_tools.evaluation import metrics
+from egoexo_tools.evaluation.metrics import Rles, score_masks
+from egoexo_tools.masks.rle import OK, WRONG_TOTAL, MaskRle
 
 Mask = NDArray[np.bool_]
 

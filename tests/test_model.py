@@ -10,8 +10,8 @@ import torch
 from egoexo_tools.errors import DataError
 from egoexo_tools.vocab import Direction
 from omama.config import ModelConfig
-from omama.losses import matching_loss
-from omama.model import OMama, best_candidate, cosine
+from omama.matching.losses import matching_loss
+from omama.matching.model import OMama, best_candidate, cosine
 
 SMALL = ModelConfig(feature_width=12, width=12, heads=4, source_grid_hw=(2, 3), dest_grid_hw=(3, 3))
 

@@ -8,9 +8,9 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egoexo_tools.masks import MaskRle
-from omama.frame_masks import RleBatch, read_masks
-from omama.negatives import adjacency, box_overlap
+from egoexo_tools.masks.rle import MaskRle
+from omama.features.frame_masks import RleBatch, read_masks
+from omama.features.negatives import adjacency, box_overlap
 
 NAN = (np.nan, np.nan)
 

@@ -11,10 +11,10 @@ from egoexo_tools.cli import main
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.pipeline import PipelineOptions, run_pipeline
-from egoexo_tools.stage import RunOptions, read_statuses
+from egoexo_tools.running.stage import RunOptions, read_statuses
 from egoexo_tools.vocab import Direction, Split
-from omama.predict import predict_split
+from omama.matching.predict import predict_split
+from omama.pipeline import PipelineOptions, run_pipeline
 
 pytestmark = pytest.mark.slow
 

@@ -19,20 +19,20 @@ from tiny_root import EGO, TAKES
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.backbones import BACKBONES, Backbone, build_backbone
 from omama.checkpoint import load_checkpoint, save_checkpoint, save_official
 from omama.commands.predict import command
 from omama.config import ModelConfig, PreparationConfig, TrainConfig
-from omama.data import Dataset, load_dataset
-from omama.frame_features import read_picture
-from omama.images import prepare_image
-from omama.matchers import load_matcher
-from omama.model import OMama
-from omama.predict import predict_split
-from omama.predict_pair import predict_pair, read_mask
-from omama.train import train
+from omama.dataset import Dataset, load_dataset
+from omama.features.backbones import BACKBONES, Backbone, build_backbone
+from omama.features.frame_features import read_picture
+from omama.features.images import prepare_image
+from omama.matching.matchers import load_matcher
+from omama.matching.model import OMama
+from omama.matching.predict import predict_split
+from omama.matching.predict_pair import predict_pair, read_mask
+from omama.matching.train import train
 
 TEST_TAKE = list(TAKES)[3]
 

@@ -12,9 +12,9 @@ from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks import MaskRle
-from egoexo_tools.propose import run_propose
-from egoexo_tools.stage import RunOptions
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.stages.propose import run_propose
 from egoexo_tools.vocab import Direction
 
 INLINE = RunOptions(executor="inline", quiet=True)

@@ -8,7 +8,7 @@ import pytest
 from skimage.measure import label as connected
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import PROPOSERS, Frame, ProposerOptions, entry, grouping
 from egoexo_tools.proposers.regions import RegionOptions, regions
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from egoexo_tools.evaluation.published import PUBLISHED, Published, comparable
 from egoexo_tools.vocab import Direction, Split
-from omama.published import PUBLISHED, Published, comparable
 
 OURS = {
     "protocol": "official",

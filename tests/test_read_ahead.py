@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egoexo_tools.read_ahead import in_order
+from egoexo_tools.video.read_ahead import in_order
 
 
 def source(items: list[int], error: Exception | None = None) -> Iterator[int]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_release import EGO, EXO, plain_take
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.relations import BrokenRelations, index_takes, read_relations
+from egoexo_tools.release.relations import BrokenRelations, index_takes, read_relations
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text('a"\\{}[],:é'),

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from tiny_root import EGO, make_tiny_root
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.evaluate import evaluate_run
+from egoexo_tools.evaluation.predictions import write_predictions
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_tables, write_manifest, write_table
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.report import write_report
+from egoexo_tools.report.causes import causes, choose
+from egoexo_tools.report.gallery import draw, window_around
+from egoexo_tools.report.svg import nice_ticks, tick_text
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
-from omama.evaluate import evaluate_run
-from omama.predict import predict_split
-from omama.prediction_files import write_predictions
-from omama.report import write_report
-from omama.report.causes import causes, choose
-from omama.report.gallery import draw, window_around
-from omama.report.svg import nice_ticks, tick_text
+from omama.matching.predict import predict_split
 
 PROTOCOLS = {"official": "summary.json", "omama": "summary_omama.json"}
 CHROMIUM = Path("/usr/bin/chromium")

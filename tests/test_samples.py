@@ -7,14 +7,22 @@ import torch
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
 from omama.config import ModelConfig
-from omama.data import load_dataset
-from omama.frame_features import FrameFeatures
-from omama.frame_shape import FrameShape
-from omama.loading import open_store
-from omama.model import OMama
-from omama.objective import match
-from omama.samples import FAR, NEAR, NEVER, Draw, draw_candidates, frame_ranks, make_buckets
-from omama.schedule import frames_of
+from omama.dataset import load_dataset
+from omama.features.frame_features import FrameFeatures
+from omama.features.frame_shape import FrameShape
+from omama.matching.loading import open_store
+from omama.matching.model import OMama
+from omama.matching.objective import match
+from omama.matching.samples import (
+    FAR,
+    NEAR,
+    NEVER,
+    Draw,
+    draw_candidates,
+    frame_ranks,
+    make_buckets,
+)
+from omama.matching.schedule import frames_of
 
 N = NEVER
 

@@ -3,7 +3,7 @@
 import pytest
 
 from egoexo_tools.errors import SettingsError
-from egoexo_tools.scenarios import FAMILIES, family_of, require_names, resolve_scenarios
+from egoexo_tools.release.scenarios import FAMILIES, family_of, require_names, resolve_scenarios
 
 SHORT = ["Cooking", "Health", "Bike Repair", "Music", "Rock Climbing"]
 TASKS = ["Cooking Noodles", "Covid-19 Rapid Test", "Making Milk Tea", "Playing Piano", "Dancing"]

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from omama.data import Pairs
-from omama.schedule import backbone_passes, epoch_batches, frame_order, frames_to_load
+from omama.dataset import Pairs
+from omama.matching.schedule import backbone_passes, epoch_batches, frame_order, frames_to_load
 
 
 def some_pairs(instants: int, objects: int, exo_cameras: int) -> Pairs:

@@ -10,15 +10,22 @@ from small_release import EGO, EXO, annotated, plain_take, takes_entry, track, w
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.ingest import run_ingest
-from egoexo_tools.ingest_plan import plan_ingest
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.select import Selection, Wanted, evenly, select, selection_text, write_selection
-from egoexo_tools.stage import RunOptions
-from egoexo_tools.survey import TakeFacts, capture_of, survey
+from egoexo_tools.release.plan import plan_ingest
+from egoexo_tools.release.select import (
+    Selection,
+    Wanted,
+    evenly,
+    select,
+    selection_text,
+    write_selection,
+)
+from egoexo_tools.release.survey import TakeFacts, capture_of, survey
+from egoexo_tools.release.takes import read_takes
+from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.stages.ingest import run_ingest
 from egoexo_tools.synthetic.manifests import write_manifests
-from egoexo_tools.takes import read_takes
 from egoexo_tools.vocab import Split
 
 PLACES = {

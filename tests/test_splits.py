@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.splits import divide, group_key
-from egoexo_tools.survey import TakeFacts
+from egoexo_tools.release.splits import divide, group_key
+from egoexo_tools.release.survey import TakeFacts
 from egoexo_tools.vocab import Split
 
 FIRST = TakeFacts(

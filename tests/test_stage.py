@@ -8,7 +8,7 @@ import pytest
 
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.stage import RunOptions, Unit, read_status, read_statuses, run_stage
+from egoexo_tools.running.stage import RunOptions, Unit, read_status, read_statuses, run_stage
 
 INLINE = RunOptions(executor="inline", quiet=True)
 NAMES = ("apple", "bread", "cup")

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 from tiny_root import EGO, make_tiny_root
 
-from egoexo_tools import mask_stats
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.looking import mask_stats
+from egoexo_tools.looking.stats import collect, format_value, stats_text
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.stats import collect, format_value, stats_text
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from tiny_root import EGO, make_tiny_root
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.ground_truth import write_ground_truth
+from egoexo_tools.evaluation.submission import submit
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split, View
 from omama.cli import main
-from omama.ground_truth import write_ground_truth
-from omama.submission import submit
 
 Json = dict[str, Any]
 OFFICIAL_SIZES = {View.EGO: (480, 480), View.EXO: (300, 480)}

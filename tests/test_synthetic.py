@@ -11,8 +11,8 @@ import pytest
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import Release
-from egoexo_tools.lzstring import decompress_from_encoded_uri_component
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.release.lzstring import decompress_from_encoded_uri_component
 from egoexo_tools.synthetic import (
     SyntheticOptions,
     read_frame_index,

@@ -20,14 +20,14 @@ from tiny_root import TAKES
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.masks import MaskRle
-from egoexo_tools.stage import RunOptions, StageSummary
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.running.stage import RunOptions, StageSummary
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import load_checkpoint
 from omama.config import TrainConfig
-from omama.feature_cache import run_features
+from omama.features.cache import run_features
+from omama.matching.train import train
 from omama.steps import Features, run_train
-from omama.train import train
 
 CONFIG = TrainConfig(epochs=3, batch_pairs=4, width=16, learning_rate=3e-3)
 FIRST = next(iter(TAKES))
@@ -279,7 +279,8 @@ def test_the_stage_resumes_a_killed_run_and_refuses_other_settings(own_root: Dat
     code = (
         "import pathlib, torch; from omama.steps import Features, run_train; "
         "from omama.config import TrainConfig; from egoexo_tools.layout import DatasetRoot; "
-        "from egoexo_tools.stage import RunOptions; from egoexo_tools.vocab import Direction; "
+        "from egoexo_tools.running.stage import RunOptions; "
+        "from egoexo_tools.vocab import Direction; "
         f"torch.set_num_threads(1); run_train(DatasetRoot(pathlib.Path({str(own_root.path)!r})), "
         f"[Direction.EGO2EXO], TrainConfig(**{config.to_dict()!r}), Features('rgb_grid'), "
         "run=RunOptions(executor='inline', quiet=True))"

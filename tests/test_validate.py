@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny_root import EGO, TAKES, make_tiny_root
 
+from egoexo_tools.checks.validate import validate
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
@@ -19,7 +20,6 @@ from egoexo_tools.manifests import (
     write_manifest,
     write_table,
 )
-from egoexo_tools.validate import validate
 
 FIRST, SECOND, VAL, TEST = TAKES
 

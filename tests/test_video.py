@@ -27,8 +27,8 @@ from video_factory import (
 )
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.video import MissingFrames, ReadReport, probe, read_frames
-from egoexo_tools.video_index import PacketIndex
+from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
+from egoexo_tools.video.packets import PacketIndex
 
 FRAMES = 70
 MEDIUM = {"preset": "medium", "bf": "3", "g": "20"}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omama.visibility import Calibration, calibrate
+from omama.matching.visibility import Calibration, calibrate
 
 SCORES = st.lists(
     st.tuples(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 3.0]), st.booleans()), min_size=2

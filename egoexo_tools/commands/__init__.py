@@ -1,11 +1,9 @@
 """What all commands share: the group that loads them, the options, and how errors end.
 
-A command's module is named like the command (dashes as underscores, a trailing underscore for
-a Python keyword) and holds a Click command called `command`.
+A command's module holds a Click command called `command`; the tables in `cli.py` name the modules.
 """
 
 import importlib
-import keyword
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,7 @@ from egoexo_tools import __version__
 from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
 
 if TYPE_CHECKING:
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
 INTERRUPTED = 130
 
@@ -30,12 +28,12 @@ class LazyGroup(click.Group):
     exit 1, SettingsError exits 2 like any wrong usage, Ctrl-C exits 130.
     """
 
-    def __init__(self, *, name: str, package: str, summaries: Mapping[str, str], help: str) -> None:
+    def __init__(self, *, name: str, table: Mapping[str, tuple[str, str]], help: str) -> None:
+        """`table`: command name → dotted name of its module, and the summary in `--help`."""
         super().__init__(
             name=name, help=help, context_settings={"help_option_names": ["-h", "--help"]}
         )
-        self.package = package
-        self.summaries = summaries
+        self.table = table
         self.params.append(
             click.Option(
                 ["--version"],
@@ -48,18 +46,18 @@ class LazyGroup(click.Group):
         )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.summaries)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.summaries:
+        if cmd_name not in self.table:
             return None
-        module = cmd_name.replace("-", "_") + ("_" if keyword.iskeyword(cmd_name) else "")
-        command: click.Command = importlib.import_module(f"{self.package}.{module}").command
+        module, _ = self.table[cmd_name]
+        command: click.Command = importlib.import_module(module).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(self.summaries.items()))
+            formatter.write_dl([(name, summary) for name, (_, summary) in self.table.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -183,7 +181,7 @@ def _run_options(
     overwrite: bool,
     quiet: bool,
 ) -> "RunOptions":
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
     if executor != "dask" and (scheduler is not None or resources):
         raise SettingsError("--scheduler and --resource are Dask's; add --executor dask")

@@ -25,8 +25,8 @@ def command(
     Example: egoexo-tools doctor data/release --weights FastSAM-x.pt
     """
     from egoexo_tools.doctor import State, examine
+    from egoexo_tools.download.s3 import DEFAULT_SOURCE
     from egoexo_tools.errors import StageFailed
-    from egoexo_tools.s3 import DEFAULT_SOURCE
 
     broken = 0
     for check in examine(

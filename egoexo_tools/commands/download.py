@@ -10,11 +10,11 @@ from egoexo_tools.commands import FILE, FOLDER, stage_options
 from egoexo_tools.errors import SettingsError
 
 if TYPE_CHECKING:
-    from egoexo_tools.download import DownloadOptions
-    from egoexo_tools.download_plan import DownloadPlan, Selection
+    from egoexo_tools.download.files import DownloadOptions
+    from egoexo_tools.download.plan import DownloadPlan, Selection
+    from egoexo_tools.download.s3 import S3
     from egoexo_tools.layout import DatasetRoot, Release
-    from egoexo_tools.s3 import S3
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
 
 @click.command()
@@ -51,9 +51,14 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
 
     Example: egoexo-tools download data/release --root data/root --disk-budget 200GB
     """
-    from egoexo_tools.download import DownloadOptions, download_files, exclusions_path, prepare
+    from egoexo_tools.download.files import (
+        DownloadOptions,
+        download_files,
+        exclusions_path,
+        prepare,
+    )
+    from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
     from egoexo_tools.layout import DatasetRoot, Release
-    from egoexo_tools.s3 import DEFAULT_SOURCE, S3
 
     root, budget = choices["root"] and DatasetRoot(choices["root"]), _bytes(choices["disk_budget"])
     if (budget or choices["from_s3"]) and (root is None or (budget and choices["from_s3"])):
@@ -86,7 +91,7 @@ def _frames(
     common: dict[str, Any],
 ) -> str:
     """Frames without keeping videos; the text that says what was done."""
-    from egoexo_tools.disk_budget import frames_from_s3, frames_within_budget, share_text
+    from egoexo_tools.stages.disk_budget import frames_from_s3, frames_within_budget, share_text
 
     if budget is None:
         summary = frames_from_s3(s3, root, release, plan, run=run, **common)
@@ -98,7 +103,7 @@ def _frames(
 
 
 def _selection(choices: dict[str, Any]) -> "Selection":
-    from egoexo_tools.download_plan import Selection
+    from egoexo_tools.download.plan import Selection
     from egoexo_tools.vocab import Split
 
     splits: Sequence[str] = choices["splits"]

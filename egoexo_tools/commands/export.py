@@ -8,7 +8,7 @@ import click
 from egoexo_tools.commands import FOLDER, root_argument, stage_options
 
 if TYPE_CHECKING:
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
 
 @click.command()
@@ -30,8 +30,8 @@ def command(root: Path, format_name: str, out: Path, run: "RunOptions") -> None:
 
     Example: egoexo-tools export demo/root --format coco -o demo/coco
     """
-    from egoexo_tools.export import LEFT_OUT, left_out_count, run_export
     from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.stages.export import LEFT_OUT, left_out_count, run_export
 
     summary = run_export(DatasetRoot(root), format_name, out, run=run).check()
     click.echo(summary.text())

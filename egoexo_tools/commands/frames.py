@@ -9,7 +9,7 @@ import click
 from egoexo_tools.commands import release_option, root_argument, stage_options
 
 if TYPE_CHECKING:
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
 SIZES: dict[str, tuple[int | None, float | None]] = {
     "processed": (None, None),
@@ -61,8 +61,8 @@ def command(
 
     Example: egoexo-tools frames data/root --release data/release
     """
-    from egoexo_tools.frames import run_frames
     from egoexo_tools.layout import DatasetRoot, Release
+    from egoexo_tools.stages.frames import run_frames
 
     short_side, size_scale = SIZES[size]
     summary = run_frames(

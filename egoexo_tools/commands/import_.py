@@ -8,7 +8,7 @@ import click
 from egoexo_tools.commands import FILE, FOLDER, stage_options
 
 if TYPE_CHECKING:
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
 root_option = click.option("--root", type=FOLDER, required=True, help="Root to write into.")
 
@@ -40,8 +40,8 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
 
     Example: egoexo-tools import images my_photos --root my_root
     """
-    from egoexo_tools.import_images import run_import_images
     from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.stages.import_images import run_import_images
     from egoexo_tools.vocab import Split
 
     summary = run_import_images(
@@ -59,8 +59,8 @@ def predictions(file: Path, root: Path, run_name: str) -> None:
 
     Example: egoexo-tools import predictions theirs.json --root demo/root --run theirs
     """
+    from egoexo_tools.evaluation.predictions import import_predictions
     from egoexo_tools.layout import DatasetRoot
-    from omama.prediction_files import import_predictions
 
     count = import_predictions(DatasetRoot(root).require(), file, run_name)
     click.echo(f"{count:,} predictions in {DatasetRoot(root).runs / run_name}")

@@ -8,7 +8,7 @@ import click
 from egoexo_tools.commands import FILE, release_option, root_argument, stage_options
 
 if TYPE_CHECKING:
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
 
 @click.command()
@@ -36,8 +36,8 @@ def command(
 
     Example: egoexo-tools ingest data/root --release data/egoexo --scenario Health
     """
-    from egoexo_tools.ingest import left_out_text, run_ingest
     from egoexo_tools.layout import DatasetRoot, Release
+    from egoexo_tools.stages.ingest import left_out_text, run_ingest
 
     dataset = DatasetRoot(root)
     summary = run_ingest(

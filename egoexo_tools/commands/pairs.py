@@ -8,7 +8,7 @@ import click
 from egoexo_tools.commands import direction_option, root_argument, stage_options
 
 if TYPE_CHECKING:
-    from egoexo_tools.stage import RunOptions
+    from egoexo_tools.running.stage import RunOptions
 
 
 def split_numbers(number: type[int] | type[float]) -> Any:
@@ -73,7 +73,7 @@ def command(
     Example: egoexo-tools pairs demo/root --fraction train=0.2 --count val=1950 --by track
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.pairs import run_pairs
+    from egoexo_tools.stages.pairs import run_pairs
     from egoexo_tools.vocab import directions
 
     chosen = directions(direction)

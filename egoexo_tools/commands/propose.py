@@ -33,7 +33,7 @@ def command(root: Path, direction: str, **options: Any) -> None:
     Example: egoexo-tools propose demo/root --proposer regions --direction ego2exo
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.propose import run_propose
+    from egoexo_tools.stages.propose import run_propose
     from egoexo_tools.vocab import directions
 
     summary = run_propose(DatasetRoot(root), directions=directions(direction), **options)

@@ -55,8 +55,14 @@ def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **ask
     Example: egoexo-tools select data/egoexo -o split.json --scenario cooking --max-gb 50
     """
     from egoexo_tools.layout import Release
-    from egoexo_tools.leaks import find_leaks, leaks_text, video_thumbnails
-    from egoexo_tools.select import Wanted, read_list, select, selection_text, write_selection
+    from egoexo_tools.release.leaks import find_leaks, leaks_text, video_thumbnails
+    from egoexo_tools.release.select import (
+        Wanted,
+        read_list,
+        select,
+        selection_text,
+        write_selection,
+    )
 
     how = {name: asked.pop(name) for name in ("splits", "group_by", "seed", "video", "manifests")}
     asked["takes"] += read_list(take_list) if take_list else ()

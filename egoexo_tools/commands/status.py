@@ -16,7 +16,7 @@ def command(root: Path, all_takes: bool) -> None:
     Example: egoexo-tools status demo/root
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.progress import score_table, status_text
+    from egoexo_tools.running.status import score_table, status_text
     from egoexo_tools.vocab import Direction
 
     dataset = DatasetRoot(root)

@@ -18,8 +18,8 @@ def command(root: Path, files: bool) -> None:
 
     Example: egoexo-tools validate demo/root --files
     """
+    from egoexo_tools.checks.validate import findings_table, validate
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.validate import findings_table, validate
 
     findings = validate(DatasetRoot(root), files=files)
     click.echo(findings_table(findings))

@@ -36,7 +36,7 @@ def command(
     Example: egoexo-tools view demo/root --take cmu_cooking_01_1 -o take.mp4 -o take.rrd
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.view import open_take, write_view
+    from egoexo_tools.looking.view import open_take, write_view
 
     view = open_take(DatasetRoot(root), take, cameras=cameras, proposals=not no_proposals)
     for path in outs or (Path(f"{view.file_name}.mp4"),):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 
 Box: TypeAlias = tuple[float, float, float, float]
 Rgb: TypeAlias = NDArray[np.uint8]

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import grouping
 from egoexo_tools.proposers.grouping import Bools, Floats, Ints, Superpixels
 

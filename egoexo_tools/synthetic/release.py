@@ -15,8 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.executors import available_cores, open_executor
 from egoexo_tools.layout import Release, write_atomic
+from egoexo_tools.running.executors import available_cores, open_executor
 from egoexo_tools.synthetic.options import SyntheticOptions
 from egoexo_tools.synthetic.takes import TakePlan, plan_takes, redacted_take, render_take
 from egoexo_tools.vocab import Split

@@ -14,7 +14,7 @@ from lzstring import LZString
 from numpy.typing import NDArray
 
 from egoexo_tools.layout import Release
-from egoexo_tools.masks import MaskRle
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
 from egoexo_tools.synthetic.frame_code import code_size, draw_frame_index
 from egoexo_tools.synthetic.options import FPS, SyntheticOptions

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.layout import DOWNSCALED_448, Release
 from egoexo_tools.synthetic.options import EGO_HW, EXO_HW, FPS
-from egoexo_tools.video_writer import VideoWriter, to_frame
+from egoexo_tools.video.writer import VideoWriter, to_frame
 from egoexo_tools.vocab import View, view_of
 
 _X264 = {"preset": "ultrafast", "crf": "19", "bf": "2"}

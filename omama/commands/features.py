@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from egoexo_tools.commands import root_argument, stage_options
-from egoexo_tools.stage import RunOptions
+from egoexo_tools.running.stage import RunOptions
 from omama.commands import backbone_options
 
 
@@ -39,7 +39,7 @@ def command(
     Example: omama features demo/root --backbone classical --executor process
     """
     from egoexo_tools.layout import DatasetRoot
-    from omama.feature_cache import run_features
+    from omama.features.cache import run_features
 
     summary = run_features(
         DatasetRoot(root),

@@ -67,7 +67,7 @@ def command(root: Path | None, source_image: Path | None, **options: Any) -> Non
 def _predict_root(root: Path, options: dict[str, Any]) -> str:
     from egoexo_tools.layout import DatasetRoot, write_atomic
     from egoexo_tools.vocab import Direction, Split
-    from omama.predict import predict_split
+    from omama.matching.predict import predict_split
 
     _require(options, "direction", "split")
     matcher, run_name = options["matcher"], options["run_name"]
@@ -100,11 +100,11 @@ def _predict_root(root: Path, options: dict[str, Any]) -> str:
 
 
 def _predict_pair(source_image: Path, options: dict[str, Any]) -> str:
+    from egoexo_tools.looking.painting import write_picture
     from egoexo_tools.proposers import Frame, ProposerOptions, entry
     from egoexo_tools.vocab import Direction
-    from omama.frame_features import read_picture
-    from omama.pictures import write_picture
-    from omama.predict_pair import pair_picture, predict_pair, read_mask
+    from omama.features.frame_features import read_picture
+    from omama.matching.predict_pair import pair_picture, predict_pair, read_mask
 
     _require(options, "source_mask", "dest_image", "output")
     source, dest = read_picture(source_image), read_picture(options["dest_image"])

@@ -1,0 +1,175 @@
+"""Checks a root: every manifest against every other, and against the files. Repairs nothing.
+
+`tables.py` and `masks.py` hold the checks of the tables; here they are put together, with
+those of the files.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from egoexo_tools.checks import masks as mask_checks
+from egoexo_tools.checks import tables as table_checks
+from egoexo_tools.checks.tables import Finding, Report
+from egoexo_tools.errors import DataError
+from egoexo_tools.formats import benchmark
+from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
+from egoexo_tools.manifests import SCHEMAS, read_tables
+
+_MASK_COLUMNS = [*table_checks.MASK, "view", "visible"]
+
+
+def validate(root: DatasetRoot, *, files: bool = False) -> list[Finding]:
+    """All findings about a root; none = sound.
+
+    `files` also opens the header of every frame and compares its size. Raises DataError where
+    `root` is not a dataset root.
+    """
+    report = Report()
+    root.require()
+    units = {table: table_checks.readable_parts(root, table, report) for table in _TABLES}
+    columns = {**{name: SCHEMAS[name].names for name in _TABLES}, "masks": _MASK_COLUMNS}
+    tables = _Tables(
+        **{
+            name: table_checks.read_keys(root, name, units[name], columns[name], report)
+            for name in _TABLES
+            if name != "proposals"  # too many for memory: checked part by part
+        }
+    )
+    _check_tables(root, tables, units, report)
+    _check_masks_and_proposals(root, tables, units, report)
+    _check_runs(root, tables.pairs, report)
+    _check_files(root, tables.frames, report, sizes=files)
+    return report.findings
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """The findings as text: table, how many rows, what is wrong, the first of them."""
+    if not findings:
+        return "No findings."
+    rows = [("table", "rows", "problem", "first")]
+    rows += [(one.table, f"{one.count:,}", one.problem, one.example) for one in findings]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        f"{table:<{widths[0]}}  {count:>{widths[1]}}  {problem:<{widths[2]}}  {first}"
+        for table, count, problem, first in rows
+    )
+
+
+_TABLES = ("takes", "masks", "frames", "pairs", "proposals", "exclusions")
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The keys of each table; run lengths stay on disk."""
+
+    takes: pd.DataFrame
+    masks: pd.DataFrame
+    frames: pd.DataFrame
+    pairs: pd.DataFrame
+    exclusions: pd.DataFrame
+
+
+def _check_tables(
+    root: DatasetRoot, tables: _Tables, units: dict[str, list[str]], report: Report
+) -> None:
+    takes = tables.takes
+    table_checks.check_takes(root, takes, units["takes"], report)
+    if root.split_json.exists():
+        try:
+            table_checks.check_splits(takes, benchmark.read_splits(root.split_json), report)
+        except DataError as error:
+            report.add("split.json", "it cannot be read", [str(error)])
+    table_checks.check_rows("masks", tables.masks, takes, report)
+    table_checks.check_rows("frames", tables.frames, takes, report)
+    unnamed = sorted(set(tables.masks["take_uid"].astype(object)) - set(units["masks"]))
+    report.add("masks", "rows lie in a part of another name", unnamed)
+    table_checks.check_pairs(tables.pairs, tables.masks, takes, report)
+    table_checks.check_exclusions(tables.exclusions, tables.masks, takes, report)
+    if units["frames"]:
+        table_checks.check_extracted(
+            tables.pairs, tables.masks, tables.frames, tables.exclusions, report
+        )
+
+
+def _check_masks_and_proposals(
+    root: DatasetRoot, tables: _Tables, units: dict[str, list[str]], report: Report
+) -> None:
+    sizes = ["height", "width", "source_height", "source_width"]
+    by_camera = tables.frames.drop_duplicates(list(table_checks.FRAME)).groupby(
+        ["take_uid", "camera"], observed=True
+    )
+    frames = {
+        (str(take_uid), str(camera)): group.set_index("frame_idx")[sizes]
+        for (take_uid, camera), group in by_camera
+    }
+    for _ in mask_checks.check_rles(root, "masks", units["masks"], report):
+        pass
+    problems: dict[str, list[str]] = {}
+    for unit, part in mask_checks.check_rles(root, "proposals", units["proposals"], report):
+        for problem, example in mask_checks.check_proposals(unit, part.to_pandas(), frames).items():
+            problems.setdefault(problem, []).append(example)
+    for problem, examples in problems.items():
+        report.add("proposals", f"{problem} (parts counted)", examples)
+
+
+def _check_runs(root: DatasetRoot, pairs: pd.DataFrame, report: Report) -> None:
+    """Predictions and scores name pairs of the manifest, each once."""
+    for table in ("predictions", "scores"):
+        for path in sorted(root.runs.glob(f"*/{table}.parquet")):
+            name = f"{path.parent.name}/{table}"
+            try:
+                rows = read_tables([path], table, columns=["pair_id"]).to_pandas()
+            except DataError as error:
+                report.add(name, "it cannot be read", [str(error)])
+                continue
+            twins = rows["pair_id"].duplicated()
+            report.rows(name, "pair_id comes more than once", rows, twins)
+            unknown = ~rows["pair_id"].isin(pairs["pair_id"].astype(object))
+            report.rows(name, "the pair is not in the pairs manifest", rows, unknown)
+
+
+def _check_files(root: DatasetRoot, frames: pd.DataFrame, report: Report, *, sizes: bool) -> None:
+    """Frames lie where their row says; nothing half-written lies anywhere."""
+    on_disk, partial = set(), []
+    for path in _walk(root.path):
+        if path.endswith(PARTIAL_SUFFIX):
+            partial.append(os.path.relpath(path, root.path))
+        elif path.endswith(".jpg"):
+            on_disk.add(path)
+    outside = [".." in Path(path).parts or os.path.isabs(path) for path in frames["path"]]
+    report.rows("frames", "the path leaves the root", frames, outside)
+    paths = [os.path.join(root.path, path) for path in frames["path"]]
+    there = np.array([path in on_disk for path in paths], bool)
+    report.rows("frames", "the file is missing", frames, ~there)
+    report.add("files", "half-written, from a run that was stopped", sorted(partial))
+    listed = set(paths)
+    inside = f"{root.processed}{os.sep}"
+    loose = sorted(path for path in on_disk - listed if path.startswith(inside))
+    report.add("files", "a frame is not in the frames manifest", loose)
+    if sizes:
+        expected = zip(there, paths, frames["height"], frames["width"], strict=True)
+        wrong = [exists and jpeg_size(path) != (h, w) for exists, path, h, w in expected]
+        report.rows("frames", "the file has another size", frames, wrong)
+
+
+def jpeg_size(path: str | Path) -> tuple[int, int] | None:
+    """Height and width from a picture's header, without decoding it; None if it has none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except (OSError, ImportError):  # Pillow plugins that are not installed say so by ImportError
+        return None
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """The path of every file under a folder."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.join(parent, name)

@@ -1,0 +1,44 @@
+"""`egoexo-tools compare`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE, FOLDER
+
+RUN = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run_a", type=RUN)
+@click.argument("run_b", type=RUN)
+@click.option("--json", "json_path", type=FILE, help="Write the comparison (JSON).")
+@click.option("--pictures", type=FOLDER, help="Folder for pictures of wins and losses.")
+@click.option("--root", type=FOLDER, help="Dataset root that the pictures are cut from.")
+@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True)
+def command(
+    run_a: Path,
+    run_b: Path,
+    json_path: Path | None,
+    pictures: Path | None,
+    root: Path | None,
+    count: int,
+) -> None:
+    """Compare two runs, sample by sample (folders, or scores.parquet files).
+
+    Example: egoexo-tools compare demo/root/runs/ego2exo-knn demo/root/runs/ego2exo
+    """
+    import json
+
+    from egoexo_tools.evaluation.compare import compare, comparison_text, write_pictures
+    from egoexo_tools.layout import DatasetRoot, write_atomic
+
+    if (pictures is None) != (root is None):
+        raise click.UsageError("--pictures and --root go together")
+    comparison = compare(run_a, run_b)
+    click.echo(comparison_text(comparison))
+    if json_path is not None:
+        write_atomic(json_path, json.dumps(comparison.summary, indent=1) + "\n")
+    if pictures is not None and root is not None:
+        written = write_pictures(comparison, pictures, root=DatasetRoot(root), count=count)
+        click.echo(f"{len(written)} pictures in {pictures}")

@@ -1,0 +1,74 @@
+"""`egoexo-tools evaluate`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE, FOLDER
+
+ANY_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--ground-truth", type=FILE, required=True, help="Official ground-truth file.")
+@click.option(
+    "--predictions",
+    type=ANY_PATH,
+    required=True,
+    help="Prediction file (official or O-MaMa's), LM-EEC folder, or predictions.parquet.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["official", "omama", "lm-eec"]),
+    required=True,
+    help="Whose evaluator's rules.",
+)
+@click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]), help="If a file has both.")
+@click.option("--split", help="Named in the result; known if the ground truth is ours.")
+@click.option("--root", type=FOLDER, help="Dataset root: adds scenarios and ceilings.")
+@click.option("--threshold", type=float, help="Confidence threshold chosen on val, to report too.")
+@click.option("--out", type=FILE, help="Write the score of every sample (Parquet).")
+@click.option("--json", "json_path", type=FILE, help="Write the summary (JSON).")
+@click.option("--resize-predictions", is_flag=True, help="Resize masks to the official size.")
+@click.option("--partial", is_flag=True, help="Score what fits, and say how much that is.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: all cores]")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def command(
+    ground_truth: Path,
+    predictions: Path,
+    protocol: str,
+    direction: str | None,
+    split: str | None,
+    root: Path | None,
+    threshold: float | None,
+    out: Path | None,
+    json_path: Path | None,
+    resize_predictions: bool,
+    partial: bool,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Score predictions under one of the protocols.
+
+    Example: egoexo-tools evaluate --ground-truth gt.json --predictions pred.json
+    """
+    from egoexo_tools.evaluation.analysis import table_text
+    from egoexo_tools.evaluation.evaluate import evaluate
+    from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.vocab import Direction
+
+    evaluation = evaluate(
+        ground_truth,
+        predictions,
+        protocol=protocol,
+        direction=None if direction is None else Direction(direction),
+        split=split,
+        root=None if root is None else DatasetRoot(root),
+        resize_predictions=resize_predictions,
+        partial=partial,
+        threshold=threshold,
+        workers=workers,
+        quiet=quiet,
+    )
+    evaluation.write(scores=out, summary=json_path)
+    click.echo(table_text(evaluation.summary))

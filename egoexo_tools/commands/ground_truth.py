@@ -1,0 +1,26 @@
+"""`egoexo-tools ground-truth`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE, root_argument
+
+
+@click.command()
+@root_argument
+@click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]), required=True)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), required=True)
+@click.option("-o", "--out", type=FILE, required=True, help="File to write.")
+def command(root: Path, direction: str, split: str, out: Path) -> None:
+    """Write the official ground-truth file of a root's pairs.
+
+    Example: egoexo-tools ground-truth demo/root --direction ego2exo --split val -o gt.json
+    """
+    from egoexo_tools.evaluation.ground_truth import write_ground_truth
+    from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.vocab import Direction, Split
+
+    dataset = DatasetRoot(root).require()
+    write_ground_truth(dataset, direction=Direction(direction), split=Split(split), out=out)
+    click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,24 @@
+"""`egoexo-tools report`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE, FOLDER
+
+
+@click.command()
+@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "-o", "--output", type=FILE, help="The page.  [default: report.html beside the first run]"
+)
+def command(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Write one HTML page of tables, curves and pictures about scored runs.
+
+    Example: egoexo-tools report root/runs/ego2exo root/runs/ego2exo-knn root/runs/exo2ego
+    """
+    from egoexo_tools.report import write_report
+
+    page = output or runs[0].resolve().parent / "report.html"
+    write_report(runs, page)
+    click.echo(f"{page} ({page.stat().st_size / 1e6:.1f} MB); open it in a browser")

@@ -1,0 +1,45 @@
+"""`egoexo-tools submit`"""
+
+from pathlib import Path
+
+import click
+
+from egoexo_tools.commands import FILE
+
+ANY_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("ego2exo", type=ANY_PATH)
+@click.argument("exo2ego", type=ANY_PATH)
+@click.option("-o", "--out", type=FILE, required=True, help="Submission to write.")
+@click.option(
+    "--ground-truth",
+    type=FILE,
+    multiple=True,
+    help="Official ground truth to check against; twice if each direction has its own.",
+)
+@click.option("--resize-predictions", is_flag=True, help="Resize masks to the official size.")
+def command(
+    ego2exo: Path,
+    exo2ego: Path,
+    out: Path,
+    ground_truth: tuple[Path, ...],
+    resize_predictions: bool,
+) -> None:
+    """Join the predictions of both directions into an EvalAI submission.
+
+    Example: egoexo-tools submit ego2exo.json exo2ego.json --ground-truth gt.json -o submission.json
+    """
+    from egoexo_tools.evaluation.submission import by_direction, submit
+
+    counts = submit(
+        ego2exo,
+        exo2ego,
+        out=out,
+        ground_truth=by_direction(ground_truth),
+        resize_predictions=resize_predictions,
+    )
+    parts = [f"{count:,} {direction}" for direction, count in counts.items()]
+    checked = "" if ground_truth else "; keys not checked, for want of --ground-truth"
+    click.echo(f"{out}: {' and '.join(parts)} predictions{checked}")

@@ -1,0 +1,1 @@
+"""Files of the release from the bucket to the disk."""

@@ -1,0 +1,235 @@
+"""Scores predictions against a ground truth: files in, a table of samples and a summary out.
+
+Takes are scored side by side in threads: the compiled loops, where the time goes, release the
+GIL, and nothing has to be copied between processes. The result does not depend on their number.
+"""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.evaluation.align import Problems, Protocol, extra_takes, match_take
+from egoexo_tools.evaluation.analysis import summarize
+from egoexo_tools.evaluation.ceilings import add_ceilings
+from egoexo_tools.evaluation.ground_truth import GroundTruth, read_ground_truth, write_ground_truth
+from egoexo_tools.evaluation.predictions import Predictions, read_predictions, read_ranks
+from egoexo_tools.evaluation.scoring import score_take
+from egoexo_tools.layout import DatasetRoot, write_atomic
+from egoexo_tools.manifests import SCHEMAS, read_manifest, write_table
+from egoexo_tools.running.executors import available_cores
+from egoexo_tools.vocab import Direction, Split
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of every sample, and what they come to."""
+
+    scores: pa.Table
+    """Of the `scores` schema, tracks together and frames ascending."""
+    summary: dict[str, Any]
+    """JSON values; see docs/metrics.md."""
+
+    def write(self, *, scores: Path | None = None, summary: Path | None = None) -> None:
+        """Write the table as Parquet (protocol, direction and split in its metadata), the summary
+        as JSON."""
+        if scores is not None:
+            about = {key: str(self.summary[key]) for key in ("protocol", "direction", "split")}
+            write_table(scores, "scores", self.scores, metadata=about)
+        if summary is not None:
+            write_atomic(summary, json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every take of an evaluation is scored with."""
+
+    truth: GroundTruth
+    predictions: Predictions
+    protocol: Protocol
+    resize: bool
+    root: DatasetRoot | None
+    scenarios: Mapping[str, str]
+    ranks: Mapping[str, list[int] | None]
+    """pair_id → the proposals that the run ranked first."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One take: its scores, what did not fit, and the counts of `coverage`."""
+
+    scores: pa.Table
+    problems: Problems
+    expected: int
+    unannotated: int
+
+
+def evaluate(
+    ground_truth: Path,
+    predictions: Path,
+    *,
+    protocol: str,
+    direction: Direction | None = None,
+    split: str | None = None,
+    root: DatasetRoot | None = None,
+    resize_predictions: bool = False,
+    partial: bool = False,
+    threshold: float | None = None,
+    ranked: Path | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Evaluation:
+    """Score a prediction file (or LM-EEC folder, or predictions.parquet) under a protocol.
+
+    `root` adds scenarios and the ceilings of its proposals; `split` is only for the record, and
+    comes from the ground truth or the root if not given; `threshold` is a confidence threshold
+    chosen elsewhere (on val) to report visibility at; `ranked` is the predictions.parquet that
+    knows which candidates came next, for top-5 (not needed where `predictions` is that file).
+    Raises DataError with the list of what does not fit, unless `partial`: then what fits is
+    scored and the summary's `coverage` tells how much.
+    """
+    if protocol not in list(Protocol):
+        raise SettingsError(f"{protocol!r} is no protocol; use {', '.join(Protocol)}")
+    truth = read_ground_truth(ground_truth)
+    predicted = read_predictions(predictions, direction=direction or truth.direction)
+    if truth.direction not in {None, predicted.direction}:
+        raise DataError(
+            f"{ground_truth} was written for {truth.direction}, {predictions} is "
+            f"{predicted.direction}; write the other with `egoexo-tools ground-truth`"
+        )
+    takes = _takes(root)
+    scenarios = {take["take_uid"]: take["scenario"] for take in takes.values()}
+    ranks = {} if ranked is None else read_ranks(ranked)
+    job = _Job(truth, predicted, Protocol(protocol), resize_predictions, root, scenarios, ranks)
+    scored, problems = _score_takes(job, workers or available_cores(), quiet)
+    if problems.counts and not partial:
+        raise DataError(
+            f"{predictions} does not fit {ground_truth} under the {protocol} protocol:\n"
+            f"{problems.text()}\n--partial scores the rest"
+        )
+    scores = pa.concat_tables([take.scores for take in scored] or [_no_scores()])
+    if not scores.num_rows:
+        raise DataError(f"{predictions} and {ground_truth} have no sample in common to score")
+    about = {
+        "protocol": str(job.protocol),
+        "direction": str(predicted.direction),
+        "split": split or truth.split or _split_of(takes, truth) or "unstated",
+    }
+    coverage = {
+        "expected": sum(take.expected for take in scored),
+        "scored": scores.num_rows,
+        "unannotated": sum(take.unannotated for take in scored),
+        "complete": not problems.counts,
+        "problems": problems.to_json(),
+    }
+    summary = summarize(scores, about=about, coverage=coverage, threshold=threshold)
+    return Evaluation(scores=scores, summary=summary)
+
+
+def evaluate_run(
+    root: DatasetRoot,
+    folder: Path,
+    *,
+    direction: Direction,
+    split: Split,
+    protocols: Mapping[str, str],
+    resize_predictions: bool = False,
+    partial: bool = False,
+) -> int:
+    """Score a run's predictions.json under several protocols; returns the number of samples.
+
+    Writes ground_truth.json, one summary for each of `protocols` (protocol → file name) and
+    scores.parquet of the first. `partial` as in `evaluate`.
+    """
+    out = folder / "ground_truth.json"
+    truth = write_ground_truth(root, direction=direction, split=split, out=out)
+    table = folder / "predictions.parquet"
+    samples = 0
+    for number, (protocol, name) in enumerate(protocols.items()):
+        evaluation = evaluate(
+            truth,
+            folder / "predictions.json",
+            protocol=protocol,
+            direction=direction,
+            split=split,
+            root=root,
+            resize_predictions=resize_predictions,
+            partial=partial,
+            ranked=table if table.exists() else None,
+            quiet=True,
+        )
+        scores = folder / "scores.parquet" if number == 0 else None
+        evaluation.write(scores=scores, summary=folder / name)
+        samples = samples or evaluation.scores.num_rows
+    return samples
+
+
+def _score_takes(job: _Job, workers: int, quiet: bool) -> tuple[list[_Scored], Problems]:
+    """Every take of the truth, in its order; problems are the same whatever ran when."""
+    problems = Problems()
+    take_uids = list(job.truth.annotations)
+    scored = []
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(lambda take_uid: _score_take(job, take_uid), take_uids)
+        bar = tqdm(results, total=len(take_uids), desc="evaluate", unit="take", disable=quiet)
+        for take in bar:
+            scored.append(take)
+            problems.update(take.problems)
+    extra_takes(iter(job.predictions.take_uids), job.truth.annotations, problems)
+    return scored, problems
+
+
+def _score_take(job: _Job, take_uid: str) -> _Scored:
+    problems = Problems()
+    known = take_uid in job.predictions.take_uids
+    try:
+        samples = match_take(
+            take_uid,
+            job.truth.take(take_uid),
+            job.predictions.read_take(take_uid) if known else None,
+            direction=job.predictions.direction,
+            protocol=job.protocol,
+            problems=problems,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{job.truth.path} or {job.predictions.path}: take {take_uid} is damaged ({error!r})"
+        ) from error
+    if job.ranks:
+        samples.ranked = [job.ranks.get(pair_id) for pair_id in samples.pair_ids()]
+    scores, batches = score_take(
+        samples, protocol=job.protocol, resize=job.resize, problems=problems
+    )
+    if job.root is not None:
+        scores = add_ceilings(job.root, samples, batches, scores)
+    place = scores.schema.get_field_index("scenario")
+    scenario = pa.array([job.scenarios.get(take_uid)] * scores.num_rows, pa.string())
+    return _Scored(
+        scores=scores.set_column(place, "scenario", scenario),
+        problems=problems,
+        expected=samples.expected,
+        unannotated=samples.unannotated,
+    )
+
+
+def _no_scores() -> pa.Table:
+    return SCHEMAS["scores"].empty_table()
+
+
+def _takes(root: DatasetRoot | None) -> dict[str, dict[str, Any]]:
+    if root is None:
+        return {}
+    table = read_manifest(root.require(), "takes", columns=["take_uid", "scenario", "split"])
+    return {take["take_uid"]: take for take in table.to_pylist()}
+
+
+def _split_of(takes: Mapping[str, Mapping[str, Any]], truth: GroundTruth) -> str | None:
+    """The split of the takes of a ground truth, if the root knows them and they agree."""
+    splits = {takes[uid]["split"] if uid in takes else None for uid in truth.annotations}
+    return splits.pop() if len(splits) == 1 else None

@@ -1,0 +1,221 @@
+"""The three measures of a predicted mask, as the benchmark's evaluator computes them.
+
+Plain functions on two boolean arrays of one shape (H, W), prediction first; METRICS names them.
+`score_masks` is what the evaluator calls: a batch of masks as run lengths, drawn at the size of
+scoring, measured by compiled loops (egoexo_tools/evaluation/metric_loops.py), to the same numbers.
+
+Definitions: IoU and contour accuracy are J and F of the DAVIS benchmark (Perazzi et al., CVPR
+2016) without temporal parts; location error is the distance of box centres over a diagonal.
+docs/metrics.md tells what each protocol makes of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation import metric_loops
+from egoexo_tools.masks import bitmaps
+from egoexo_tools.masks.bitmaps import Float, Int, Words
+from egoexo_tools.masks.rle import nearest_idxs
+
+Mask: TypeAlias = NDArray[np.bool_]
+Size: TypeAlias = tuple[int, int]
+"""(height, width) in pixels."""
+
+OFFICIAL_SIDE = 480
+"""Long side at which the official evaluator compares masks."""
+OFFICIAL_DIAGONAL = float(np.sqrt(OFFICIAL_SIDE**2 + OFFICIAL_SIDE**2))
+BOUNDARY_SHARE = 0.008
+"""Boundaries match within this share of the image diagonal."""
+CONFIDENCE_THRESHOLD = 0.5
+"""A confidence above this says: the object is visible."""
+
+
+def iou(predicted: Mask, truth: Mask) -> float:
+    """|P and G| / (|P or G| + 1e-7); 1 where both are empty."""
+    both, a_area, b_area = (np.int64(mask.sum()) for mask in (predicted & truth, predicted, truth))
+    return bitmaps.iou_of(both, a_area, b_area)
+
+
+def contour_accuracy(predicted: Mask, truth: Mask) -> float:
+    """F-measure of the two boundaries, matched within `boundary_radius` pixels."""
+    size = _same_size(predicted, truth)
+    (a, a_box), (b, b_box) = _packed(predicted), _packed(truth)
+    edges, near, scratch = _scratch(size)
+    return bitmaps.contour(
+        a, b, a_box, b_box, size[0], disk_heights(boundary_radius(size)), edges, near, scratch
+    )
+
+
+def location_error(predicted: Mask, truth: Mask, *, diagonal: float | None = None) -> float:
+    """Distance of the centres of the two boxes, over `diagonal` (default: the image's own)."""
+    height, width = size = _same_size(predicted, truth)
+    (_, a_box), (_, b_box) = _packed(predicted), _packed(truth)
+    return bitmaps.location(a_box, b_box, height, width, diagonal or diagonal_of(size))
+
+
+METRICS: Mapping[str, Callable[[Mask, Mask], float]] = {
+    "iou": iou,
+    "contour_accuracy": contour_accuracy,
+    "location_error": location_error,
+}
+"""Name → metric of (predicted, truth). The column of `scores` has the same name."""
+
+
+def existence_agrees(predicted: Mask, truth: Mask) -> bool:
+    """Both masks are empty, or neither is."""
+    return bool(predicted.any() == truth.any())
+
+
+def balanced_accuracy(predicted: Mask, truth: Mask) -> float | None:
+    """Mean recall over the classes that occur in `truth`, both (n,) bool; None without samples."""
+    recalls = [
+        float(np.mean(predicted[truth == value] == value))
+        for value in (False, True)
+        if (truth == value).any()
+    ]
+    return float(np.mean(recalls)) if recalls else None
+
+
+def official_size(size: Size) -> Size:
+    """The size at which the official evaluator compares masks of images of `size`.
+
+    Long side 480. Multiplies by the rounded reciprocal, as the evaluator does: 480 / 1408 * 1408
+    is a bit below 480 and would cut ego masks to 479 rows.
+    """
+    ratio = 1.0 / max(size) * OFFICIAL_SIDE
+    return int(size[0] * ratio), int(size[1] * ratio)
+
+
+def diagonal_of(size: Size) -> float:
+    return float(np.sqrt(size[0] ** 2 + size[1] ** 2))
+
+
+def boundary_radius(size: Size) -> int:
+    """How far boundaries may lie apart and still match, in pixels."""
+    return int(np.ceil(BOUNDARY_SHARE * np.linalg.norm(size)))
+
+
+def disk_heights(radius: int) -> Int:
+    """How far the disk x² + y² <= radius² reaches up, for x = 0..radius."""
+    offsets = np.arange(radius + 1)
+    inside = offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
+    heights: Int = inside.sum(axis=1).astype(np.int64) - 1
+    return heights
+
+
+@dataclass(frozen=True)
+class Rles:
+    """n masks of one size as COCO counts; a null or empty text stands for no mask."""
+
+    size: Size
+    counts: pa.Array
+
+    def buffers(self) -> tuple[NDArray[np.uint8], Int]:
+        """The texts one after the other, and the n + 1 offsets of each."""
+        counts = self.counts.cast(pa.large_string()).fill_null("")
+        _, offsets, text = counts.buffers()
+        starts = np.frombuffer(offsets, np.int64)[counts.offset : counts.offset + len(counts) + 1]
+        return np.frombuffer(text or b"", np.uint8), starts
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """What `score_masks` measured, each (n,); NaN where the truth has no mask."""
+
+    iou: Float
+    contour_accuracy: Float
+    location_error: Float
+    predicted_area: Int
+    truth_area: Int
+    consistency: Float
+    """IoU of a prediction with the one before it; NaN where `follows` is false."""
+    truth_consistency: Float
+    """The same of the truths; NaN where either is missing."""
+    predicted_problem: NDArray[np.uint8]
+    """A problem code of egoexo_tools.masks.rle for each predicted mask; 0 is OK."""
+    truth_problem: NDArray[np.uint8]
+
+
+def score_masks(
+    predicted: Rles,
+    truth: Rles,
+    *,
+    size: Size,
+    diagonal: float,
+    visible: Mask,
+    follows: Mask,
+) -> MaskScores:
+    """Compare n predicted masks with the truth at `size`; diagonal in pixels.
+
+    `visible[i]`: the truth has a mask. `follows[i]`: sample i - 1 is the same object before.
+    """
+    count = len(visible)
+    floats = np.full((5, count), np.nan)
+    areas = np.zeros((2, count), np.int64)
+    problems = np.zeros((2, count), np.uint8)
+    metric_loops.score(
+        (*predicted.buffers(), *predicted.size, *edges(predicted.size, size)),
+        (*truth.buffers(), *truth.size, *edges(truth.size, size)),
+        (*size, disk_heights(boundary_radius(size)), diagonal),
+        (visible, follows),
+        (floats, areas, problems),
+    )
+    return MaskScores(
+        iou=floats[0],
+        contour_accuracy=floats[1],
+        location_error=floats[2],
+        predicted_area=areas[0],
+        truth_area=areas[1],
+        consistency=floats[3],
+        truth_consistency=floats[4],
+        predicted_problem=problems[0],
+        truth_problem=problems[1],
+    )
+
+
+def edges(source: Size, dest: Size) -> tuple[Int, Int]:
+    """For each source row (column) border, the number of wanted rows (columns) before it.
+
+    Nearest-neighbour resize as OpenCV does it: source rows a..b - 1 fill the wanted rows
+    edges[a]..edges[b] - 1.
+    """
+    return _edges(source[0], dest[0]), _edges(source[1], dest[1])
+
+
+@lru_cache(maxsize=256)
+def _edges(source: int, dest: int) -> Int:
+    return np.searchsorted(nearest_idxs(source, dest), np.arange(source + 1)).astype(np.int64)
+
+
+def _same_size(predicted: Mask, truth: Mask) -> Size:
+    if predicted.shape != truth.shape or predicted.ndim != 2:
+        raise DataError(
+            f"masks of shape {predicted.shape} and {truth.shape} cannot be compared; "
+            "resize one of them first"
+        )
+    height, width = predicted.shape
+    return height, width
+
+
+def _packed(mask: Mask) -> tuple[Words, Int]:
+    height, width = mask.shape
+    bitmap = np.zeros((width, -(-height // 64)), np.uint64)
+    box = np.zeros(4, np.int64)
+    bitmaps.pack(mask.astype(np.bool_), bitmap, box)
+    return bitmap, box
+
+
+def _scratch(size: Size) -> tuple[Words, Words, Words]:
+    words = -(-size[0] // 64)
+    return (
+        np.zeros((2, size[1], words), np.uint64),
+        np.zeros((size[1], words), np.uint64),
+        np.zeros((3, words), np.uint64),
+    )

@@ -1,0 +1,103 @@
+"""The folder that LM-EEC's training and inference read.
+
+```
+<out>/<split>/<take_uid>/annotation.json
+<out>/<split>/<take_uid>/<camera>/<frame>.jpg
+<out>/object_names_<split>.json        {take_uid: {name here: name in the data set}}
+```
+
+That code uses object names as folder names and replaces "/" by "-" while it lists them, but then
+looks the replaced name up in annotation.json; so the names are replaced there too. It opens the
+picture of every annotated frame: masks of frames that were not extracted are left out. It takes
+everything in a split's folder for a take, so nothing else lies there.
+"""
+
+import json
+from pathlib import Path
+
+from egoexo_tools.formats import benchmark
+from egoexo_tools.formats.source import (
+    Done,
+    Row,
+    list_takes,
+    place,
+    read_frames,
+    read_masks,
+    read_take,
+    with_frame,
+)
+from egoexo_tools.layout import DatasetRoot, component, write_atomic
+from egoexo_tools.running.stage import Unit
+
+
+def units(root: DatasetRoot, out: Path) -> list[Unit]:
+    return [
+        Unit(
+            ("take", take.take_uid),
+            take.parts(root),
+            (_take_folder(out, take.split, take.take_uid) / "annotation.json",),
+        )
+        for take in list_takes(root)
+    ]
+
+
+def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
+    take = read_take(root, unit.key[1])
+    folder = _take_folder(out, take.split, take.take_uid)
+    frames = read_frames(root, take)
+    for (camera, frame_idx), row in frames.items():
+        place(root.path / row["path"], folder / component(camera) / f"{frame_idx}.jpg")
+    masks, missing = with_frame(read_masks(root, take.take_uid), frames)
+    names = folder_names([row["object_name"] for row in masks])
+    renamed = [{**row, "object_name": names[row["object_name"]]} for row in masks]
+    benchmark.write_annotation(
+        folder / "annotation.json",
+        renamed,
+        sorted({frame_idx for _, frame_idx in frames}),
+        extra={
+            "annotated_frames": _annotated_frames(renamed),
+            "object_names": {new: name for name, new in names.items()},
+        },
+    )
+    return {"takes": 1, "frames": len(frames)}, missing
+
+
+def finish(root: DatasetRoot, out: Path) -> None:
+    """One list of replaced names per split; empty where nothing was replaced."""
+    replaced: dict[str, dict[str, dict[str, str]]] = {}
+    for take in list_takes(root):
+        path = _take_folder(out, take.split, take.take_uid) / "annotation.json"
+        names = benchmark.read_json(path)["object_names"]
+        changed = {new: name for new, name in names.items() if new != name}
+        takes = replaced.setdefault(take.split, {})
+        takes.update({take.take_uid: changed} if changed else {})
+    for split, takes in replaced.items():
+        text = json.dumps(takes, indent=1, sort_keys=True) + "\n"
+        write_atomic(out / f"object_names_{component(split)}.json", text)
+
+
+def folder_names(object_names: list[str]) -> dict[str, str]:
+    """Object name → the name without slashes, different for different objects."""
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(object_names):
+        new = name.replace("/", "-").replace("\\", "-").replace("\0", "-")
+        new = f"_{new}" if new in {"", ".", ".."} else new
+        taken = {*names.values(), *(set(object_names) - {name})}
+        base, number = new, 2
+        while new in taken:
+            new, number = f"{base}_{number}", number + 1
+        names[name] = new
+    return names
+
+
+def _take_folder(out: Path, split: str, take_uid: str) -> Path:
+    return out / component(split) / component(take_uid)
+
+
+def _annotated_frames(masks: list[Row]) -> dict[str, dict[str, list[int]]]:
+    """object → camera → frames that were annotated, visible or not."""
+    frames: dict[str, dict[str, list[int]]] = {}
+    for row in masks:
+        cameras = frames.setdefault(row["object_name"], {})
+        cameras.setdefault(row["camera"], []).append(row["frame_idx"])
+    return frames

@@ -1,0 +1,1 @@
+"""Pictures, pages and numbers for people."""

@@ -1,0 +1,133 @@
+"""Masks drawn over frames: panels side by side, for people to look at.
+
+Pictures are (H, W, 3) uint8, RGB. Masks of any size are drawn at the picture's.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, atomic_path
+from egoexo_tools.manifests import read_manifest, read_tables
+from egoexo_tools.masks.rle import MaskRle
+
+Picture = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+# Blue and orange are told apart by the colour-blind too.
+SOURCE: Colour = (40, 120, 255)
+TRUTH: Colour = SOURCE
+PREDICTION: Colour = (255, 140, 0)
+OPACITY = 0.45
+DASH = 7
+"""Pixels of a dashed outline's strokes."""
+PANEL_HEIGHT = 360
+CAPTION_HEIGHT = 22
+
+
+def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Picture:
+    """A kept frame; DataError where it was not cut out or cannot be read."""
+    path = root.frame(take_uid, camera, frame_idx)
+    picture = cv2.imread(str(path)) if path.is_file() else None
+    if picture is None:
+        raise DataError(f"{path} is missing or no picture; run `egoexo-tools frames`")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def true_mask(
+    root: DatasetRoot, take_uid: str, object_name: str, camera: str, frame_idx: int
+) -> MaskRle | None:
+    """The annotated mask; None where the object is absent or was never annotated."""
+    key = (object_name, camera, frame_idx)
+    return true_masks(root, take_uid, [key]).get(key)
+
+
+def true_masks(
+    root: DatasetRoot, take_uid: str, keys: Iterable[tuple[str, str, int]]
+) -> dict[tuple[str, str, int], MaskRle]:
+    """The annotated masks of (object_name, camera, frame_idx) in one take, those that exist."""
+    names, cameras, frame_idxs = (list(set(column)) for column in zip(*keys, strict=True))
+    wanted = (
+        pc.field("object_name").isin(names)
+        & pc.field("camera").isin(cameras)
+        & pc.field("frame_idx").isin(frame_idxs)
+        & pc.field("visible")
+    )
+    rows = read_manifest(root, "masks", units=[take_uid], filters=wanted).to_pylist()
+    return {
+        (row["object_name"], row["camera"], row["frame_idx"]): MaskRle(
+            row["rle_height"], row["rle_width"], row["rle_counts"]
+        )
+        for row in rows
+    }
+
+
+def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
+    """The masks that a run's predictions.parquet has for these pairs."""
+    columns = ("pair_id", "rle_height", "rle_width", "rle_counts")
+    table = read_tables(
+        [run / "predictions.parquet"],
+        "predictions",
+        columns=columns,
+        filters=pc.field("pair_id").isin(list(pair_ids)),
+    )
+    return {
+        row["pair_id"]: MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"])
+        for row in table.to_pylist()
+        if row["rle_counts"] is not None
+    }
+
+
+def overlay(picture: Picture, mask: MaskRle | None, colour: Colour) -> Picture:
+    """`picture` with the mask tinted and outlined; unchanged for None."""
+    return picture if mask is None else tint(picture, mask.decode_at(*picture.shape[:2]), colour)
+
+
+def tint(
+    picture: Picture,
+    inside: NDArray[np.bool_],
+    colour: Colour,
+    *,
+    dashed: bool = False,
+    opacity: float = OPACITY,
+) -> Picture:
+    """A copy of `picture` (H, W, 3) with the pixels `inside` (H, W) tinted and outlined."""
+    drawn = picture.copy()
+    tinted = (1 - opacity) * drawn[inside] + opacity * np.array(colour)
+    drawn[inside] = tinted.astype(np.uint8)
+    outlines, _ = cv2.findContours(
+        inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    if dashed:
+        strokes = [o[i : i + DASH] for o in outlines for i in range(0, len(o), 2 * DASH)]
+        cv2.polylines(drawn, strokes, False, colour, thickness=2)
+    else:
+        cv2.drawContours(drawn, outlines, -1, colour, thickness=2)
+    return drawn
+
+
+def strip(panels: Sequence[tuple[str, Picture]]) -> Picture:
+    """Captioned pictures side by side, all PANEL_HEIGHT high."""
+    columns = []
+    for caption, picture in panels:
+        width = round(picture.shape[1] * PANEL_HEIGHT / picture.shape[0])
+        panel = cv2.resize(picture, (width, PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
+        bar = np.zeros((CAPTION_HEIGHT, width, 3), np.uint8)
+        font, white = cv2.FONT_HERSHEY_SIMPLEX, (255, 255, 255)
+        cv2.putText(bar, caption, (4, 16), font, 0.45, white, 1, cv2.LINE_AA)
+        columns.append(np.vstack([bar, panel]))
+    return np.hstack(columns)
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write as PNG or JPEG, by the suffix."""
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise DataError(f"cannot write {path} as a picture")
+    with atomic_path(path) as partial:
+        partial.write_bytes(data.tobytes())

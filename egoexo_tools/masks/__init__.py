@@ -1,0 +1,1 @@
+"""Masks: run lengths, columns of many, bitmaps."""

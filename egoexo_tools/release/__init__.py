@@ -1,0 +1,1 @@
+"""What is known of a release before there is a root."""

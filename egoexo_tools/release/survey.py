@@ -1,0 +1,238 @@
+"""What each take of a release holds, counted without decoding a mask.
+
+Reads takes.json and the relations files (take by take, frame numbers only), and the sizes of the
+takes' videos: from the files on disk, else from the download manifests. Counts are those of the
+annotation as shipped; ingest may leave out a few masks more.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DOWNSCALED_448, Release, component
+from egoexo_tools.release.plan import Plan, PlannedTake
+from egoexo_tools.release.relations import mapped
+from egoexo_tools.release.takes import ShippedTake
+from egoexo_tools.vocab import Split, View, view_of
+
+VIDEO_PARTS: Mapping[str, int | None] = {"full": None, "448": DOWNSCALED_448}
+"""Which copy of the videos → its short side, as `Release.video` takes it."""
+_MANIFESTS = {"full": "takes", "448": f"downscaled_takes/{DOWNSCALED_448}"}
+
+
+@dataclass(frozen=True)
+class TakeFacts:
+    """One take, in numbers."""
+
+    take_uid: str
+    take_name: str
+    scenario: str
+    university: str
+    task: str
+    split: Split
+    """The official one."""
+    capture: str
+    """The recording session: its uid, or the take_name without its last number."""
+    capture_named: bool
+    """takes.json names the capture; else it is derived from the take_name."""
+    participant: str | None
+    objects: tuple[str, ...]
+    """Objects that are annotated in the ego camera and in an exo camera."""
+    cameras: tuple[str, ...]
+    """Cameras in which those objects are annotated, ego first."""
+    frame_idxs: tuple[int, ...]
+    """Every frame in which one of them is annotated, ascending."""
+    masks: int
+    pairs: int
+    """Of both directions."""
+    seconds: float
+    video_bytes: int | None
+    """Size of the cameras' videos; None where it is not known."""
+
+
+class _Mask(msgspec.Struct, gc=False):
+    """A mask of which nothing is kept."""
+
+
+class _Track(msgspec.Struct, gc=False):
+    annotation: dict[str, _Mask] = {}
+    annotated_frames: list[int] = []
+
+
+class _Outline(msgspec.Struct, gc=False):
+    scenario: str | None = None
+    object_masks: dict[str, dict[str, _Track]] = {}
+
+
+_Objects: TypeAlias = Mapping[str, Mapping[str, _Track]]
+"""object_name → camera → track."""
+
+
+def survey(
+    release: Release, plan: Plan, *, video: str = "full", manifests: Path | None = None
+) -> list[TakeFacts]:
+    """The facts of every take of the plan, in its order.
+
+    `video` says which copies count, one of VIDEO_PARTS; `manifests` is a folder of download
+    manifests (default: those in the release's folder). A take that is damaged or has no object
+    in both views is left out, with a reason in the plan's exclusions.
+    """
+    sizes = _manifest_sizes(_manifest(release, video, manifests))
+    found = []
+    facts_of = _read_facts(plan)
+    for facts in (facts_of[take_uid] for take_uid in plan.takes if take_uid in facts_of):
+        if facts.objects:
+            count = _video_bytes(release, facts, VIDEO_PARTS[video], sizes)
+            found.append(replace(facts, video_bytes=count))
+        else:
+            plan.leave_out(facts.take_uid, "no object is annotated in the ego and an exo camera")
+    return found
+
+
+def capture_of(take: ShippedTake) -> tuple[str, bool]:
+    """The recording session of a take, and whether takes.json names it."""
+    if take.capture_uid is not None:
+        return take.capture_uid, True
+    head, _, last = take.take_name.rpartition("_")
+    return (head, False) if head and last.isdigit() else (take.take_name, False)
+
+
+def _read_facts(plan: Plan) -> dict[str, TakeFacts]:
+    """The facts by take_uid, read file by file; no more than one take is in memory."""
+    by_file = sorted(plan.takes.values(), key=lambda take: (take.source.path, take.source.start))
+    decoder = msgspec.json.Decoder(_Outline)
+    found = {}
+    for path, takes in itertools.groupby(by_file, key=lambda take: take.source.path):
+        with mapped(path) as data:
+            for planned in takes:
+                source = planned.source
+                try:
+                    outline = decoder.decode(data[source.start : source.end])
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    plan.leave_out(source.take_uid, f"its annotation is damaged: {error}")
+                else:
+                    found[source.take_uid] = _facts(planned, outline)
+    return found
+
+
+def _facts(planned: PlannedTake, outline: _Outline) -> TakeFacts:
+    take = planned.take
+    annotated = _known_cameras(outline, take.cameras)
+    ego = _ego_camera(annotated)
+    objects = {
+        name: {camera: track for camera, track in tracks.items() if _counts(camera, ego)}
+        for name, tracks in annotated.items()
+        if ego in tracks and any(view_of(camera) is View.EXO for camera in tracks)
+    }
+    tracks = [track for cameras in objects.values() for track in cameras.values()]
+    cameras = {camera for cameras in objects.values() for camera in cameras}
+    capture, named = capture_of(take)
+    return TakeFacts(
+        take_uid=take.take_uid,
+        take_name=take.take_name,
+        scenario=take.scenario or outline.scenario or "",
+        university=take.university or "",
+        task=take.task or "",
+        split=planned.split,
+        capture=capture,
+        capture_named=named,
+        participant=take.participant_uid,
+        objects=tuple(objects),
+        cameras=tuple(sorted(cameras, key=lambda camera: (camera != ego, camera))),
+        frame_idxs=tuple(sorted({idx for track in tracks for idx in _frames(track)})),
+        masks=sum(len(track.annotation) for track in tracks),
+        pairs=sum(_pairs(cameras, ego) for cameras in objects.values()),
+        seconds=take.duration_seconds or 0.0,
+        video_bytes=None,
+    )
+
+
+def _counts(camera: str, ego: str | None) -> bool:
+    return camera == ego or view_of(camera) is View.EXO
+
+
+def _known_cameras(outline: _Outline, known: frozenset[str]) -> _Objects:
+    """The tracks without those of cameras that ingest does not know either."""
+    found = {}
+    for name, tracks in outline.object_masks.items():
+        found[name] = {
+            camera: track
+            for camera, track in tracks.items()
+            if _is_file_name(camera) and (not known or camera in known)
+        }
+    return found
+
+
+def _is_file_name(camera: str) -> bool:
+    try:
+        return bool(component(camera))
+    except DataError:
+        return False
+
+
+def _ego_camera(objects: _Objects) -> str | None:
+    """The ego camera with most masks, as ingest chooses it."""
+    masks: dict[str, int] = {}
+    for tracks in objects.values():
+        for camera, track in tracks.items():
+            if view_of(camera) is View.EGO:
+                masks[camera] = masks.get(camera, 0) + len(track.annotation)
+    return max(masks, key=lambda camera: masks[camera], default=None)
+
+
+def _frames(track: _Track) -> Iterator[int]:
+    yield from track.annotated_frames
+    for key in track.annotation:
+        if key.isascii() and key.isdigit() and len(key) < 11:
+            yield int(key)
+
+
+def _pairs(cameras: Mapping[str, _Track], ego: str | None) -> int:
+    """One pair a source mask: ego2exo for each exo camera, exo2ego for each exo mask."""
+    exo = [track for camera, track in cameras.items() if camera != ego]
+    ego_masks = sum(len(track.annotation) for camera, track in cameras.items() if camera == ego)
+    return ego_masks * len(exo) + sum(len(track.annotation) for track in exo)
+
+
+def _video_bytes(
+    release: Release, facts: TakeFacts, short_side: int | None, sizes: Mapping[str, int]
+) -> int | None:
+    total = 0
+    for camera in facts.cameras:
+        path = release.video(facts.take_name, camera, short_side=short_side)
+        size = sizes.get(path.relative_to(release.path).as_posix())
+        if path.is_file():
+            size = path.stat().st_size
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def _manifest(release: Release, video: str, folder: Path | None) -> Path | None:
+    """The download manifest of the videos; None where there is none beside the release."""
+    name = Path(_MANIFESTS[video]) / "manifest.json"
+    if folder is not None:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} holds no {name}; give the folder of the manifests")
+        return folder / name
+    beside = [release.path / name, release.path / "manifests" / name]
+    return next((path for path in beside if path.is_file()), None)
+
+
+def _manifest_sizes(path: Path | None) -> dict[str, int]:
+    """relative_path → bytes."""
+    if path is None:
+        return {}
+    try:
+        entries: Any = json.loads(path.read_bytes())
+        rows: Iterable[Mapping[str, Any]] = [row for entry in entries for row in entry["paths"]]
+        return {str(row["relative_path"]): int(row["size"]) for row in rows if row.get("size")}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is no download manifest: {error!r}; fetch it again") from error

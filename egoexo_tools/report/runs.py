@@ -1,0 +1,229 @@
+"""What a run left behind, as the report needs it; whatever is missing is said, not fatal.
+
+Reads `<root>/runs/<run>/`: summary.json, summary_omama.json, scores.parquet, the metadata of
+predictions.parquet, and log.jsonl. These files may come from others: their values are checked
+here and escaped by the page.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.analysis import METRIC_NAMES, summarize
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest, read_tables
+from egoexo_tools.vocab import Direction
+
+Json: TypeAlias = dict[str, Any]
+
+METHODS: Mapping[str, str] = {
+    "oracle": "best proposal (oracle)",
+    "model": "O-MaMa, trained",
+    "knn": "k-NN, no training",
+    "random": "random proposal",
+}
+"""Matcher of a run → how the page calls it, in the order of legends."""
+HEADLINES = (*METRIC_NAMES, "visibility_accuracy")
+SUMMARIES = ("summary.json", "summary_omama.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One scored run of one direction."""
+
+    folder: Path
+    method: str
+    """A key of METHODS, or "" for predictions of unknown origin."""
+    summaries: tuple[Json, ...]
+    """One for each protocol, from `egoexo-tools evaluate`; the first goes with `scores`."""
+    scores: pd.DataFrame | None
+    """One row a sample, of the `scores` schema."""
+    log: tuple[Json, ...]
+    """Lines of log.jsonl; empty where nothing was trained."""
+    missing: tuple[str, ...]
+    """Sentences about what this run lacks."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def summary(self) -> Json:
+        return self.summaries[0]
+
+    @property
+    def direction(self) -> Direction:
+        return Direction(self.summary["direction"])
+
+    @property
+    def label(self) -> str:
+        """What readers call it: the method, and the run's name where that says more."""
+        if not self.method:
+            return self.name
+        usual = {str(self.direction), f"{self.direction}-{self.method}"}
+        label = METHODS[self.method]
+        return label if self.name in usual else f"{label} ({self.name})"
+
+    @cached_property
+    def root(self) -> DatasetRoot | None:
+        """The dataset root that the run lies in, if it does."""
+        root = DatasetRoot(self.folder.parent.parent)
+        return root if root.manifests.is_dir() else None
+
+    @cached_property
+    def take_names(self) -> dict[str, str]:
+        """take_uid → take_name, as far as the root knows."""
+        if self.root is None or not self.root.table("takes").is_dir():
+            return {}
+        takes = read_manifest(self.root, "takes", columns=["take_uid", "take_name"])
+        return {take["take_uid"]: take["take_name"] for take in takes.to_pylist()}
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in the order given, each once; DataError for a folder that is no scored run."""
+    unique = dict.fromkeys(folder.resolve() for folder in folders)
+    if not unique:
+        raise DataError("no run was given; name folders under ROOT/runs")
+    return [read_run(folder) for folder in unique]
+
+
+def read_run(folder: Path) -> Run:
+    """One run; DataError where the folder holds neither a summary nor scores, or damaged ones."""
+    missing: list[str] = []
+    paths = [folder / name for name in SUMMARIES]
+    summaries = [_summary(path) for path in paths if path.is_file()]
+    table = _scores(folder, missing)
+    if not summaries and table is None:
+        raise DataError(
+            f"{folder} is no scored run: it has neither summary.json nor scores.parquet; give a "
+            "folder under ROOT/runs that `egoexo-tools evaluate` or `egoexo-tools run` has scored"
+        )
+    if table is not None and not paths[0].is_file():
+        missing.append("no summary.json: its numbers are computed from scores.parquet")
+        summaries.insert(0, _summary_of(folder, table))
+    if len({summary["direction"] for summary in summaries}) > 1:
+        raise DataError(f"{folder}: its summaries are of two directions; evaluate the run again")
+    if len(summaries) == 1:
+        missing.append(f"scored under the {summaries[0]['protocol']} protocol only")
+    method = _method(folder, Direction(summaries[0]["direction"]))
+    log = _log(folder / "log.jsonl", missing)
+    if method == "model" and not log:
+        missing.append("no log.jsonl: no training curves")
+    return Run(
+        folder=folder,
+        method=method,
+        summaries=tuple(summaries),
+        scores=None if table is None else table.to_pandas(),
+        log=log,
+        missing=tuple(missing),
+    )
+
+
+def main_run(runs: Sequence[Run]) -> Run:
+    """The run of a direction that figures and gallery are about: a trained one before k-NN."""
+    order = ("model", "", "knn", "random", "oracle")
+    return min(runs, key=lambda run: (order.index(run.method), len(run.name)))
+
+
+def _summary(path: Path) -> Json:
+    """A summary.json whose headline values can be trusted to be what they should."""
+    try:
+        found = json.loads(path.read_bytes(), parse_constant=_refuse)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is no JSON ({error}); run `egoexo-tools evaluate` again"
+        ) from error
+    problem = _problem(found)
+    if problem:
+        raise DataError(
+            f"{path} is no summary of `egoexo-tools evaluate`: {problem}; evaluate again"
+        )
+    checked: Json = found
+    return checked
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")
+
+
+def _problem(summary: Any) -> str | None:
+    if not isinstance(summary, dict):
+        return "it is no object"
+    for name in ("protocol", "split", "direction"):
+        if not isinstance(summary.get(name), str):
+            return f"{name!r} is missing or no text"
+    if summary["direction"] not in list(Direction):
+        return f"direction {summary['direction']!r} is unknown"
+    for name in ("samples", "samples_visible", "takes"):
+        if not isinstance(summary.get(name), int):
+            return f"{name!r} is missing or no whole number"
+    for name in HEADLINES:
+        if not isinstance(summary.get(name, ""), float | int | None):
+            return f"{name!r} is missing or no number"
+    if not isinstance(summary.get("intervals"), dict) or "coverage" not in summary:
+        return "intervals or coverage are missing"
+    return None
+
+
+def _scores(folder: Path, missing: list[str]) -> pa.Table | None:
+    path = folder / "scores.parquet"
+    if not path.is_file():
+        missing.append("no scores.parquet: no distributions, causes and pictures")
+        return None
+    return read_tables([path], "scores").replace_schema_metadata(pq.read_schema(path).metadata)
+
+
+def _summary_of(folder: Path, table: pa.Table) -> Json:
+    about = _metadata(table.schema)
+    if about.get("direction") not in list(Direction):
+        raise DataError(f"{folder / 'scores.parquet'} does not say its direction; evaluate again")
+    return summarize(
+        table,
+        about={key: about.get(key, "unstated") for key in ("protocol", "direction", "split")},
+        coverage={"expected": table.num_rows, "scored": table.num_rows, "complete": False},
+    )
+
+
+def _method(folder: Path, direction: Direction) -> str:
+    """From the predictions' metadata, else from the run's usual name."""
+    path = folder / "predictions.parquet"
+    if path.is_file():
+        try:
+            matcher = _metadata(pq.read_schema(path)).get("matcher", "")
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path} is not a readable Parquet file ({error})") from error
+        return matcher if matcher in METHODS else ""
+    rest = folder.name.removeprefix(str(direction)).removeprefix("-")
+    return "model" if not rest else rest if rest in METHODS else ""
+
+
+def _metadata(schema: pa.Schema) -> dict[str, str]:
+    found = (schema.metadata or {}).items()
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found}
+
+
+def _log(path: Path, missing: list[str]) -> tuple[Json, ...]:
+    if not path.is_file():
+        return ()
+    lines, broken = [], 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            lines.append({key: value for key, value in line.items() if _is_number(value)})
+        except (ValueError, AttributeError):
+            broken += 1
+    if broken:
+        missing.append(f"log.jsonl has {broken:,} broken lines; they are left out of the curves")
+    return tuple(line for line in lines if "step" in line)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

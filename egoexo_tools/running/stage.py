@@ -1,0 +1,346 @@
+"""Runs a stage: pending units → executor → a status file per unit → a summary.
+
+A unit is done when its outputs lie in place and its status file, written last, says so. Run
+again: done with the same settings and inputs = skipped, inputs changed or an output gone = done
+anew, failed = retried, other settings = refused by name unless `overwrite`. Outputs are written
+through `layout.atomic_path`, and a unit that is redone loses its status first, so a kill at any
+moment leaves nothing that a second run cannot finish; `run_lock` keeps two runs apart.
+"""
+
+import hashlib
+import json
+import logging
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from egoexo_tools import __version__
+from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
+from egoexo_tools.layout import DatasetRoot, write_atomic
+from egoexo_tools.running.executors import available_cores, open_executor
+from egoexo_tools.running.lock import only_run, working
+
+logger = logging.getLogger(__name__)
+
+Settings = Mapping[str, Any]
+"""What the result depends on besides the inputs; JSON values."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work that succeeds or fails as a whole."""
+
+    key: tuple[str, ...]
+    """Such as (take_uid,), (take_uid, camera) or (split, direction)."""
+    inputs: tuple[Path, ...] = ()
+    """Manifest parts and other small files whose content the result depends on."""
+    outputs: tuple[Path, ...] = ()
+    """Files without which "done" does not hold (the unit's manifest part, usually)."""
+    fingerprint: str = ""
+    """Hash of what the result depends on that is no small file (a part of a large one)."""
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.key)
+
+
+Job = tuple[Unit, str]
+"""A unit and the hash of its inputs."""
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What became of a unit; also the content of its status file."""
+
+    unit: str
+    status: str
+    """`done` or `failed`."""
+    error: str | None
+    seconds: float
+    counts: Mapping[str, int] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+    inputs: str = ""
+    """Hash of the inputs' content."""
+    code_version: str = __version__
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a stage; none of it changes the result."""
+
+    executor: str = "process"
+    workers: int | None = None
+    scheduler: str | None = None
+    overwrite: bool = False
+    quiet: bool = False
+    time_limit_seconds: float | None = None
+    resources: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What a stage did: units done now, done before, failed; counts added up over all."""
+
+    stage: str
+    done: int
+    skipped: int
+    failed: tuple[UnitResult, ...]
+    counts: Mapping[str, int]
+    seconds: float
+
+    def text(self) -> str:
+        """One line, and one more for each reason for a failure, with its units."""
+        parts = [f"{self.stage}: {self.done} done"]
+        if self.skipped:
+            parts.append(f"{self.skipped} already done")
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        parts.extend(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
+        lines = [", ".join(parts) + f" ({self.seconds:.1f} s)"]
+        for reason, results in _by_reason(self.failed).items():
+            names = ", ".join(result.unit for result in results[:3])
+            more = f" and {len(results) - 3} more" if len(results) > 3 else ""
+            lines.append(f"  {len(results)} failed: {reason} [{names}{more}]")
+        return "\n".join(lines)
+
+    def check(self) -> "StageSummary":
+        """self if nothing failed; else raise StageFailed with the text."""
+        if self.failed:
+            raise StageFailed(self.text())
+        return self
+
+
+def run_stage(
+    root: DatasetRoot,
+    stage: str,
+    units: Sequence[Unit],
+    work: Callable[[Unit], Mapping[str, int]],
+    *,
+    settings: Settings,
+    options: RunOptions = RunOptions(),
+) -> StageSummary:
+    """Do every unit that is not done yet; `work(unit)` returns counts or raises.
+
+    `work` must be picklable (a module's function, or functools.partial of one). A unit that
+    raises is recorded as failed and the others go on. Raises SettingsError where a done unit
+    has other settings and `overwrite` is off.
+    """
+    settings = json.loads(json.dumps(settings))
+    started = time.monotonic()
+    with only_run(root.status_dir(stage), stage) as run_id:
+        hashes = {unit.name: unit.fingerprint + _hash_files(unit.inputs) for unit in units}
+        before = {unit.name: read_status(root, stage, unit.name) for unit in units}
+        pending = [
+            unit
+            for unit in units
+            if _is_pending(before[unit.name], unit, settings, hashes[unit.name], stage, options)
+        ]
+        results = {
+            name: status
+            for name, status in before.items()
+            if status is not None and name not in {unit.name for unit in pending}
+        }
+        skipped = len(results)
+        task = partial(_run_unit, root, stage, run_id, work, settings)
+        jobs = [(unit, hashes[unit.name]) for unit in pending]
+        for result in _results(task, jobs, stage, options):
+            if result.status == "failed":
+                _record_failure(root, stage, result)
+            results[result.unit] = result
+    failed = tuple(result for result in results.values() if result.status == "failed")
+    counts: Counter[str] = Counter()
+    for result in results.values():
+        counts.update(result.counts)
+    return StageSummary(
+        stage=stage,
+        done=len(results) - skipped - len(failed),
+        skipped=skipped,
+        failed=failed,
+        counts=dict(counts),
+        seconds=time.monotonic() - started,
+    )
+
+
+def pending_units(
+    root: DatasetRoot,
+    stage: str,
+    units: Sequence[Unit],
+    *,
+    settings: Settings,
+    options: RunOptions = RunOptions(),
+) -> list[Unit]:
+    """Those of the units that `run_stage` would do now; raises as it does."""
+    settings = json.loads(json.dumps(settings))
+    return [
+        unit
+        for unit in units
+        if _is_pending(
+            read_status(root, stage, unit.name),
+            unit,
+            settings,
+            unit.fingerprint + _hash_files(unit.inputs),
+            stage,
+            options,
+        )
+    ]
+
+
+def read_status(root: DatasetRoot, stage: str, unit: str) -> UnitResult | None:
+    """A unit's status, or None where it never ended."""
+    try:
+        return UnitResult(**json.loads(root.status(stage, unit).read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{root.status(stage, unit)} is damaged ({error}); delete it and run {stage} again"
+        ) from error
+
+
+def read_statuses(root: DatasetRoot, stage: str) -> list[UnitResult]:
+    """The status of every unit that a stage has ended, in name order."""
+    names = sorted(path.stem for path in root.status_dir(stage).glob("*.json"))
+    return [status for name in names if (status := read_status(root, stage, name)) is not None]
+
+
+def write_status(root: DatasetRoot, stage: str, result: UnitResult) -> None:
+    text = json.dumps(asdict(result), indent=1, sort_keys=True)
+    write_atomic(root.status(stage, result.unit), text + "\n")
+
+
+def _is_pending(
+    status: UnitResult | None,
+    unit: Unit,
+    settings: Settings,
+    inputs: str,
+    stage: str,
+    options: RunOptions,
+) -> bool:
+    if status is None or options.overwrite:
+        return True
+    if status.status == "done" and status.settings != settings:
+        raise SettingsError(
+            f"{stage} was done with {differences(status.settings, settings)} "
+            f"(unit {unit.name}); use the same settings, or --overwrite to redo it"
+        )
+    moved = status.inputs != inputs or not all(path.exists() for path in unit.outputs)
+    return status.status == "failed" or moved
+
+
+def differences(old: Settings, new: Settings) -> str:
+    """`name=old, now new` for every setting that differs, in name order."""
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return ", ".join(f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in names)
+
+
+def _hash_files(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"missing").digest())
+    return digest.hexdigest()[:16]
+
+
+def _run_unit(
+    root: DatasetRoot,
+    stage: str,
+    run_id: str,
+    work: Callable[[Unit], Mapping[str, int]],
+    settings: Settings,
+    job: "Job",
+) -> UnitResult:
+    """Runs in the worker. Never raises: a failure is a result like another."""
+    started = time.monotonic()
+    unit, inputs_hash = job
+
+    def result(status: str, counts: Mapping[str, int], error: str | None = None) -> UnitResult:
+        seconds = round(time.monotonic() - started, 3)
+        return UnitResult(unit.name, status, error, seconds, counts, settings, inputs_hash)
+
+    try:
+        with working(root.status_dir(stage), run_id):
+            # From here until the end the unit is not done, whatever an earlier run has left.
+            root.status(stage, unit.name).unlink(missing_ok=True)
+            done = result("done", dict(work(unit)))
+            write_status(root, stage, done)
+            return done
+    except DataError as caught:
+        error = str(caught)
+    except OSError as caught:
+        error = no_space(caught) or str(caught)
+    except Exception as caught:  # one bad take must not end the others
+        error = f"{type(caught).__name__}: {caught}"
+        logger.error("%s %s: %s", stage, unit.name, traceback.format_exc())
+    return result("failed", {}, error)
+
+
+def _record_failure(root: DatasetRoot, stage: str, result: UnitResult) -> None:
+    """A unit without a status is tried again as a failed one is, so a full disk does no harm."""
+    try:
+        write_status(root, stage, result)
+    except OSError as error:
+        reason = no_space(error) or error
+        logger.warning("%s %s: its failure is not recorded: %s", stage, result.unit, reason)
+
+
+def _results(
+    task: Callable[[Job], UnitResult], jobs: Sequence[Job], stage: str, options: RunOptions
+) -> Iterator[UnitResult]:
+    """The results as they come, with a bar; a worker that died is a failed unit."""
+    if not jobs:
+        return
+    workers = options.workers or min(available_cores(), len(jobs))
+    # A few units ahead of the workers is enough; thousands of futures only cost memory.
+    ahead = 1 if options.executor == "inline" else 4 * workers
+    bar = tqdm(total=len(jobs), desc=stage, unit="unit", disable=options.quiet, smoothing=0.1)
+    with (
+        bar,
+        open_executor(
+            options.executor,
+            workers=workers,
+            scheduler=options.scheduler,
+            time_limit_seconds=options.time_limit_seconds,
+            resources=options.resources,
+        ) as submit,
+    ):
+        running: dict[Future[UnitResult], Unit] = {}
+        for job in jobs:
+            running[submit(task, job)] = job[0]
+            if len(running) >= ahead:
+                yield from _collect(running, bar, options)
+        while running:
+            yield from _collect(running, bar, options)
+
+
+def _collect(
+    running: "dict[Future[UnitResult], Unit]", bar: "tqdm[Any]", options: RunOptions
+) -> Iterator[UnitResult]:
+    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in ended:
+        unit = running.pop(future)
+        bar.update()
+        yield _result_of(future, unit, options)
+
+
+def _result_of(future: "Future[UnitResult]", unit: Unit, options: RunOptions) -> UnitResult:
+    try:
+        return future.result()
+    except TimeoutError:
+        error = f"took longer than {options.time_limit_seconds:g} s and was stopped"
+    except Exception as caught:  # the worker died: out of memory, a crash in a decoder
+        error = f"its worker died ({caught}); run again, with fewer --workers if memory was short"
+    return UnitResult(unit=unit.name, status="failed", error=error, seconds=0.0)
+
+
+def _by_reason(results: Sequence[UnitResult]) -> dict[str, list[UnitResult]]:
+    groups: dict[str, list[UnitResult]] = {}
+    for result in results:
+        groups.setdefault(result.error or "unknown", []).append(result)
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))

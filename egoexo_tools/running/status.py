@@ -1,0 +1,150 @@
+"""What a root has behind it: stages by unit and take, and the scores of its runs, as text.
+
+Reads status files, the takes manifest and the runs' summaries; writes nothing.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest
+from egoexo_tools.running.stage import UnitResult, read_statuses
+from egoexo_tools.vocab import Direction
+
+STAGE_ORDER = (
+    "download",
+    "ingest",
+    "frames",
+    "pairs",
+    "propose",
+    "export",
+    "features",
+    "train",
+    "predict",
+    "evaluate",
+    "report",
+)
+
+METHODS = (
+    ("oracle", "proposal oracle (best candidate)"),
+    ("", "O-MaMa, trained"),
+    ("knn", "k-NN on mask features, no training"),
+    ("random", "random candidate"),
+)
+"""Run suffix → its row in the score table, best bound first."""
+
+
+def status_text(root: DatasetRoot, *, most_takes: int = 40) -> str:
+    """Every stage's units done and failed, then a row per take with its stages.
+
+    Takes with failures come first; beyond `most_takes` only the number is told.
+    """
+    statuses = {stage: read_statuses(root, stage) for stage in _stages(root)}
+    if not any(statuses.values()):
+        raise DataError(
+            f"nothing was done on {root.path} yet; start with "
+            "`egoexo-tools ingest ROOT --release RELEASE`"
+        )
+    lines = ["stage       done  failed   seconds  counts"]
+    for stage, results in statuses.items():
+        lines.append(_stage_line(stage, results))
+        lines.extend(_failure_lines(results))
+    return "\n".join([*lines, "", *_take_lines(root, statuses, most_takes)])
+
+
+def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
+    """The test scores of the trained run and its baselines, from their summary.json files."""
+    lines: list[str] = []
+    for direction in directions:
+        summaries = [
+            (label, summary)
+            for suffix, label in METHODS
+            if (summary := _summary(root, f"{direction}-{suffix}" if suffix else direction.value))
+        ]
+        if not summaries:
+            continue
+        first = summaries[0][1]
+        lines += [
+            f"{direction}: {first['split']} split, {first['protocol']} protocol, "
+            f"{first['samples']} samples, {first['samples_visible']} with the object in view",
+            f"  {'':36}{'IoU':>8}{'contour':>9}{'location':>10}{'visibility':>12}",
+        ]
+        lines += [_score_line(label, summary) for label, summary in summaries]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _stages(root: DatasetRoot) -> list[str]:
+    found = {path.name for path in (root.path / "status").glob("*") if path.is_dir()}
+    return [stage for stage in STAGE_ORDER if stage in found] + sorted(found - {*STAGE_ORDER})
+
+
+def _stage_line(stage: str, results: Sequence[UnitResult]) -> str:
+    done = [result for result in results if result.status == "done"]
+    counts: Counter[str] = Counter()
+    for result in done:
+        counts.update(result.counts)
+    told = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
+    seconds = sum(result.seconds for result in done)
+    return f"{stage:10}{len(done):6,}{len(results) - len(done):8,}{seconds:10,.1f}  {told}"
+
+
+def _failure_lines(results: Sequence[UnitResult]) -> list[str]:
+    reasons = Counter(result.error for result in results if result.status == "failed")
+    return [f"            {count} x {reason}" for reason, count in reasons.most_common(5)]
+
+
+def _take_lines(
+    root: DatasetRoot, statuses: dict[str, list[UnitResult]], most_takes: int
+) -> list[str]:
+    """One row a take, one column a stage whose units begin with a take_uid: done/all units."""
+    if not root.table("takes").is_dir():
+        return []
+    takes = read_manifest(root, "takes", columns=["take_uid", "take_name", "split"]).to_pylist()
+    cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for stage, results in statuses.items():
+        for result in results:
+            cells[result.unit.split(".")[0]][stage].append(result.status)
+    stages = [
+        stage for stage in statuses if any(stage in cells[take["take_uid"]] for take in takes)
+    ]
+    takes.sort(
+        key=lambda take: not any("failed" in cells[take["take_uid"]][stage] for stage in stages)
+    )
+    width = max([len(take["take_name"]) for take in takes[:most_takes]], default=4)
+    lines = [f"{'take':{width}}  split  " + "".join(f"{stage:>10}" for stage in stages)]
+    for take in takes[:most_takes]:
+        marks = "".join(f"{_cell(cells[take['take_uid']][stage]):>10}" for stage in stages)
+        lines.append(f"{take['take_name']:{width}}  {take['split']:5}  {marks}")
+    if len(takes) > most_takes:
+        lines.append(f"... and {len(takes) - most_takes} more takes (--all shows them)")
+    return lines
+
+
+def _cell(statuses: Sequence[str]) -> str:
+    if not statuses:
+        return "-"
+    done = sum(status == "done" for status in statuses)
+    return f"{done}/{len(statuses)}" if done < len(statuses) else f"{done} ok"
+
+
+def _summary(root: DatasetRoot, run: str) -> dict[str, object] | None:
+    path = Path(root.runs / run / "summary.json")
+    if not path.is_file():
+        return None
+    summary: dict[str, object] = json.loads(path.read_bytes())
+    return summary
+
+
+def _score_line(label: str, summary: dict[str, object]) -> str:
+    values = [
+        summary[name]
+        for name in ("iou", "contour_accuracy", "location_error", "visibility_accuracy")
+    ]
+    iou, contour, location, visibility = (
+        "-" if not isinstance(value, float) else f"{value:.3f}" for value in values
+    )
+    return f"  {label:36}{iou:>8}{contour:>9}{location:>10}{visibility:>12}"

@@ -1,0 +1,1 @@
+"""The steps from a release to a root's tables, one module each."""

@@ -1,0 +1,383 @@
+"""Frames of a release that the disk cannot hold: take by take, download, cut frames, delete.
+
+One thread fetches takes ahead while the frames of those that came are cut. A ledger holds what
+the release's folder and the root occupy together; a take is only begun when all that it will
+add (its videos, and its frames at the most that they can take) still fits. Or no video is kept
+at all: frames are read straight from the bucket, by byte ranges.
+"""
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from egoexo_tools.download.files import DownloadOptions
+from egoexo_tools.download.plan import RESOLUTIONS, DownloadPlan, Selection, gigabytes
+from egoexo_tools.download.s3 import S3
+from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, metering
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.manifests import read_manifest
+from egoexo_tools.running.stage import RunOptions, StageSummary, UnitResult, pending_units
+from egoexo_tools.stages import frames
+from egoexo_tools.stages.frames import FrameSettings, run_frames
+from egoexo_tools.stages.ingest import run_ingest
+from egoexo_tools.vocab import View, view_of
+
+_BLOCK_BYTES = 4096
+_BYTES_PER_PIXEL = 1.0
+"""Of a JPEG of quality 95, at most: pictures take 0.2 to 0.6, noise 0.9."""
+_BYTES_PER_CAMERA = 1 << 16
+"""Manifest part, status, exclusions, folders."""
+_INGEST_GROWTH = 2.5
+"""Manifests and annotation.json of a take, at most, per byte of its annotation."""
+
+Camera = tuple[str, str]
+"""(take_uid, camera)."""
+
+
+def frames_within_budget(
+    s3: S3,
+    root: DatasetRoot,
+    release: Release,
+    plan: DownloadPlan,
+    *,
+    budget_bytes: int,
+    selection: Selection = Selection(),
+    resolution: str = "full",
+    options: DownloadOptions = DownloadOptions(),
+    run: RunOptions = RunOptions(),
+) -> StageSummary:
+    """Ingest the plan's takes, then cut their frames with never more than the budget on disk.
+
+    What counts is everything under the release and the root, together. The videos of a take,
+    those too that were here before, are deleted when its frames are cut. A take that does not
+    fit, or whose files cannot be had, is a failed unit. Raises DataError where the annotations
+    leave no room, and S3Error for a trouble that all takes would meet.
+    """
+    _check_ingest(root, release, plan, budget_bytes)
+    _ingest(root, release, plan, selection, run)
+    todo = _pending(root, plan, resolution, run)
+    for uid, files in plan.videos.items():
+        for file in files:
+            if (uid, file.camera) not in todo:
+                file.remove()
+    ledger = Ledger(budget_bytes, used=occupied([release.path, root.path]))
+    loads = [
+        Load(uid, wanted, frames_reserve(root, wanted, resolution))
+        for uid, files in plan.videos.items()
+        if (wanted := [file for file in files if (uid, file.camera) in todo])
+    ]
+    done_before = len(plan.video_files) - len(todo)
+    summaries = [StageSummary(frames.STAGE, 0, done_before, (), {}, 0.0)]
+    failures: list[UnitResult] = []
+    with _fetching(s3, loads, ledger, options) as arrivals:
+        for arrived in arrivals:
+            failures.extend(_failures(arrived))
+            cameras = [camera for item in arrived if not item.failed for camera in item.cameras]
+            if cameras:
+                summaries.append(
+                    run_frames(
+                        root,
+                        release,
+                        short_side=RESOLUTIONS[resolution],
+                        only=cameras,
+                        run=replace(run, quiet=True),
+                    )
+                )
+            for item in arrived:
+                if item.lent:
+                    for file in item.load.files:
+                        file.remove()
+                    ledger.give(item.load.reserved - _frames_size(root, item.load))
+    return _merged(summaries, failures)
+
+
+def frames_from_s3(
+    s3: S3,
+    root: DatasetRoot,
+    release: Release,
+    plan: DownloadPlan,
+    *,
+    selection: Selection = Selection(),
+    resolution: str = "full",
+    run: RunOptions = RunOptions(),
+) -> StageSummary:
+    """Ingest the plan's takes and cut their frames out of the bucket; no video is kept.
+
+    The counts `bytes_read` and `bytes_of_videos` say what share of the videos had to come.
+    """
+    _ingest(root, release, plan, selection, run)
+    cameras = _pending(root, plan, resolution, run)
+    urls = {
+        (uid, file.camera or ""): s3.presigned_url(file.url)
+        for uid, files in plan.videos.items()
+        for file in files
+        if (uid, file.camera) in cameras
+    }
+    return run_frames(
+        root,
+        release,
+        short_side=RESOLUTIONS[resolution],
+        only=_planned(plan),
+        urls=urls,
+        run=run,
+    )
+
+
+def share_text(summary: StageSummary) -> str:
+    """What reading by ranges saved, or an empty text where nothing was read."""
+    total = summary.counts.get("bytes_of_videos", 0)
+    if not total:
+        return ""
+    read = summary.counts["bytes_read"]
+    return (
+        f"read {gigabytes(read)} of {gigabytes(total)} of video, "
+        f"{max(0.0, 1 - read / total):.0%} of the bytes saved"
+    )
+
+
+@dataclass(frozen=True)
+class Load:
+    """A take's videos that are to come, and what its frames may take."""
+
+    take_uid: str
+    files: list[RemoteFile]
+    frames_bytes: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of its videos, each with a small file beside it."""
+        return sum(_rounded(file.size) + 2 * _BLOCK_BYTES for file in self.files)
+
+    @property
+    def reserved(self) -> int:
+        """The most that it has on disk at any moment."""
+        return self.size + self.frames_bytes
+
+    @property
+    def to_come(self) -> int:
+        """The same without what lies there already."""
+        here = sum(min(_rounded(file.bytes_here()), _rounded(file.size)) for file in self.files)
+        return self.reserved - here
+
+
+@dataclass
+class Ledger:
+    """What is on disk, or is about to be; never above the total."""
+
+    total: int
+    used: int
+    _lent: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _closed: bool = False
+
+    def take(self, amount: int) -> bool:
+        """Wait until `amount` fits and count it; False where it never will."""
+        with self._changed:
+            while self.used + amount > self.total:
+                if self._closed or not self._lent:
+                    return False
+                self._changed.wait()
+            self.used += amount
+            self._lent += 1
+            return not self._closed
+
+    def give(self, amount: int) -> None:
+        """A load is over: this much of the disk is free again."""
+        with self._changed:
+            self.used -= amount
+            self._lent -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def occupied(folders: Iterable[Path]) -> int:
+    """Bytes that folders take on disk, whole blocks."""
+    return sum(
+        _on_disk(path)
+        for folder in folders
+        for path in ([*folder.rglob("*")] if folder.exists() else [])
+    )
+
+
+def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], resolution: str) -> int:
+    """The most bytes that the annotated frames of a take's cameras can take as pictures."""
+    uid = files[0].take_uid or ""
+    columns = ["camera", "frame_idx", "rle_height", "rle_width"]
+    masks = read_manifest(root, "masks", columns=columns, units=[uid])
+    total = 0
+    for file in files:
+        rows = masks.filter(pc.equal(masks["camera"], file.camera))
+        height, width = (pc.max(rows[name]).as_py() or 4096 for name in columns[2:])
+        short_side = RESOLUTIONS[resolution]
+        if short_side is None:
+            settings = FrameSettings()
+            ego = view_of(file.camera or "") is View.EGO
+            scale = settings.ego_scale if ego else settings.exo_scale
+        else:
+            scale = short_side / min(height, width)
+        picture = _rounded(int(height * width * scale**2 * _BYTES_PER_PIXEL)) + _BLOCK_BYTES
+        total += picture * len(pc.unique(rows["frame_idx"])) + _BYTES_PER_CAMERA
+    return total
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A take whose files have come, or could not be had."""
+
+    load: Load
+    lent: bool
+    """It counts in the ledger."""
+    failed: dict[RemoteFile, str]
+
+    @property
+    def cameras(self) -> list[Camera]:
+        return [(self.load.take_uid, file.camera or "") for file in self.load.files]
+
+
+@contextmanager
+def _fetching(
+    s3: S3, loads: Sequence[Load], ledger: Ledger, options: DownloadOptions
+) -> Iterator[Iterator[list[Arrived]]]:
+    """Fetch in a thread, ahead of whoever iterates; leaving the block stops it."""
+    arrivals: queue.SimpleQueue[Arrived | BaseException | None] = queue.SimpleQueue()
+    files = [file for load in loads for file in load.files]
+    rate = options.most_bytes_per_second
+    with metering(files, quiet=options.quiet, most_bytes_per_second=rate) as meter:
+
+        def work() -> None:
+            try:
+                for load in loads:
+                    arrivals.put(_fetch(s3, load, ledger, meter, options))
+                arrivals.put(None)
+            except BaseException as error:  # handed to the thread that waits
+                arrivals.put(error)
+
+        thread = threading.Thread(target=work, name="fetch takes", daemon=True)
+        thread.start()
+        try:
+            yield _batches(arrivals)
+        finally:
+            meter.stop.set()
+            ledger.close()
+            thread.join()
+
+
+def _fetch(s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOptions) -> Arrived:
+    if not ledger.take(load.to_come):
+        left = gigabytes(max(0, ledger.total - ledger.used))
+        reason = (
+            f"its videos and frames need {gigabytes(load.to_come)} and the disk budget leaves "
+            f"{left}; give --disk-budget more"
+        )
+        return Arrived(load, lent=False, failed={file: reason for file in load.files})
+    fetched = fetch_all(s3, load.files, meter, connections=options.connections)
+    return Arrived(load, lent=True, failed=fetched.failed)
+
+
+def _batches(
+    arrivals: "queue.SimpleQueue[Arrived | BaseException | None]",
+) -> Iterator[list[Arrived]]:
+    """All that has arrived, whenever something has."""
+    while True:
+        items = [arrivals.get()]
+        with suppress(queue.Empty):
+            while items[-1] is not None:
+                items.append(arrivals.get_nowait())
+        batch = [item for item in items if isinstance(item, Arrived)]
+        if batch:
+            yield batch
+        for item in items:
+            if isinstance(item, BaseException):
+                raise item
+        if items[-1] is None:
+            return
+
+
+def _ingest(
+    root: DatasetRoot, release: Release, plan: DownloadPlan, selection: Selection, run: RunOptions
+) -> None:
+    run_ingest(
+        root, release, split_file=selection.split_file, take_uids=list(plan.videos), run=run
+    ).check()
+
+
+def _check_ingest(
+    root: DatasetRoot, release: Release, plan: DownloadPlan, budget_bytes: int
+) -> None:
+    used = occupied([release.path, root.path])
+    room = budget_bytes - used - int(plan.annotation_bytes * _INGEST_GROWTH)
+    if room <= 0:
+        raise DataError(
+            f"{release.path} and {root.path} take {gigabytes(used)} already and their "
+            f"annotations need room too; a disk budget of {gigabytes(budget_bytes)} is too small"
+        )
+
+
+def _planned(plan: DownloadPlan) -> set[Camera]:
+    return {(uid, file.camera or "") for uid, files in plan.videos.items() for file in files}
+
+
+def _pending(
+    root: DatasetRoot, plan: DownloadPlan, resolution: str, run: RunOptions
+) -> Collection[Camera]:
+    """The planned cameras whose frames are not cut yet."""
+    settings = FrameSettings.choose(
+        sampling="annotated", short_side=RESOLUTIONS[resolution], scale=None, jpeg_quality=95
+    )
+    found = pending_units(
+        root,
+        frames.STAGE,
+        frames.units(root, only=_planned(plan)),
+        settings=asdict(settings),
+        options=run,
+    )
+    return {(unit.key[0], unit.key[1]) for unit in found}
+
+
+def _failures(arrived: Sequence[Arrived]) -> Iterator[UnitResult]:
+    for item in arrived:
+        for file, reason in item.failed.items():
+            name = f"{file.take_uid}.{file.camera}"
+            yield UnitResult(unit=name, status="failed", error=reason, seconds=0.0)
+
+
+def _merged(summaries: Sequence[StageSummary], failures: Sequence[UnitResult]) -> StageSummary:
+    counts: Counter[str] = Counter()
+    for summary in summaries:
+        counts.update(summary.counts)
+    return StageSummary(
+        stage=frames.STAGE,
+        done=sum(summary.done for summary in summaries),
+        skipped=sum(summary.skipped for summary in summaries),
+        failed=(*(unit for summary in summaries for unit in summary.failed), *failures),
+        counts=dict(counts),
+        seconds=sum(summary.seconds for summary in summaries),
+    )
+
+
+def _frames_size(root: DatasetRoot, load: Load) -> int:
+    """What the take's frames came to, with what belongs to them."""
+    folders = [root.frame(load.take_uid, file.camera or "", 0).parent for file in load.files]
+    return occupied(folders) + _BYTES_PER_CAMERA * len(folders)
+
+
+def _on_disk(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        return max(found.st_blocks * 512, found.st_size)
+    return 0
+
+
+def _rounded(size: int) -> int:
+    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES

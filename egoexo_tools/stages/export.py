@@ -1,0 +1,105 @@
+"""Writes a root in another tool's format, resumable, with a list of what was left out.
+
+`<out>/.egoexo-tools/` holds the status of each unit and marks the folder as ours; a folder with
+other content is refused (an export into the root itself keeps its status with the root's).
+`<out>/left_out.csv` lists what the format could not take, and why.
+A new format is a module in `exporters/` and an entry in EXPORTERS.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.formats import benchmark, coco, hf, lm_eec, omama, sam2
+from egoexo_tools.formats.source import Exporter
+from egoexo_tools.layout import DatasetRoot, write_atomic
+from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+
+EXPORTERS: Mapping[str, Exporter] = {
+    "omama": Exporter(omama.units, omama.work, omama.finish),
+    "lm-eec": Exporter(lm_eec.units, lm_eec.work, lm_eec.finish),
+    "coco": Exporter(coco.units, coco.work, coco.finish),
+    "sam2": Exporter(sam2.units, sam2.work, sam2.finish),
+    "hf": Exporter(hf.units, hf.work, hf.finish),
+}
+
+STAGE = "export"
+STATE_FOLDER = ".egoexo-tools"
+LEFT_OUT = "left_out.csv"
+
+
+def run_export(
+    root: DatasetRoot, format_name: str, out: Path, *, run: RunOptions = RunOptions()
+) -> StageSummary:
+    """Write `root` to the folder `out` in the named format; run again, it goes on.
+
+    Raises DataError where `out` holds something else, SettingsError for an unknown format.
+    """
+    if format_name not in EXPORTERS:
+        raise SettingsError(f"{format_name!r} is no export format; use {', '.join(EXPORTERS)}")
+    exporter = EXPORTERS[format_name]
+    units = exporter.units(root.require(), out)
+    in_place = format_name == "omama" and out.resolve() == root.path.resolve()
+    if not in_place:
+        _claim(out, {"format": format_name, "root": str(root.path.resolve())})
+    # In place the export is a stage of the root like the others, and `status` shows it.
+    state = root if in_place else DatasetRoot(out / STATE_FOLDER)
+    summary = run_stage(
+        state,
+        STAGE,
+        units,
+        partial(_work, root=root, state=state, format_name=format_name, out=out),
+        settings={"format": format_name},
+        options=run,
+    )
+    if not summary.failed:
+        exporter.finish(root, out)
+        _write_left_out(state, out)
+    return summary
+
+
+def left_out_count(out: Path) -> int:
+    """How many rows `left_out.csv` has."""
+    with (out / LEFT_OUT).open(newline="") as file:
+        return sum(1 for _ in csv.reader(file)) - 1
+
+
+def _claim(out: Path, settings: Mapping[str, str]) -> None:
+    """Mark `out` as the export of one root in one format; refuse what is something else."""
+    marker = out / STATE_FOLDER / "export.json"
+    if marker.exists():
+        before = benchmark.read_json(marker)
+        if before != settings:
+            raise SettingsError(
+                f"{out} is an export of {before['root']} with format={before['format']}; "
+                "give another folder"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty and not an export; give an empty or a new folder")
+    write_atomic(marker, json.dumps(settings) + "\n")
+
+
+def _work(
+    unit: Unit, *, root: DatasetRoot, state: DatasetRoot, format_name: str, out: Path
+) -> dict[str, int]:
+    counts, left_out = EXPORTERS[format_name].work(unit, root, out)
+    write_exclusions(state, STAGE, unit.name, left_out)
+    return {**counts, "left_out": len(left_out)} if left_out else counts
+
+
+def _write_left_out(state: DatasetRoot, out: Path) -> None:
+    columns = [name for name in SCHEMAS["exclusions"].names if name != "stage"]
+    of_stage = pc.field("stage") == STAGE
+    rows = read_manifest(state, "exclusions", columns=columns, filters=of_stage).to_pylist()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(out / LEFT_OUT, text.getvalue())

@@ -1,0 +1,254 @@
+"""Stage `frames`: videos → `processed/<take_uid>/<camera>/<frame_idx>.jpg` and their manifest.
+
+A unit is one camera of one take. Wanted frames are those that were annotated (every row of the
+masks manifest, visible or absent), or one a second of the whole video. Frames are scaled with
+bilinear interpolation, ego to a half and exo to a quarter, and written as JPEG of quality 95:
+the benchmark's own recipe. A few pictures are in memory at a time.
+
+A video that is shorter than its annotations, truncated or damaged in places gives the frames
+that it holds; each of the others is a row in exclusions with its reason. A video that is
+missing or gives nothing fails its unit.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.layout import DOWNSCALED_448, DatasetRoot, Release, write_atomic
+from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.running.executors import available_cores
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, read_status, run_stage
+from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
+from egoexo_tools.vocab import View, view_of
+
+STAGE = "frames"
+Camera: TypeAlias = tuple[str, str]
+"""(take_uid, camera)."""
+SAMPLINGS = ("annotated", "1fps")
+SAMPLE_EVERY = 30
+"""Frames between two samples of 1fps; frame-aligned videos have 30 a second."""
+TIME_LIMIT_SECONDS = 3600.0
+"""For one camera of one take. An hour of 4K video takes about half of it on one core."""
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """What the pictures depend on besides the videos."""
+
+    sampling: str = "annotated"
+    """`annotated` or `1fps`."""
+    short_side: int | None = None
+    """None: the full-size videos; 448: the release's small copies."""
+    ego_scale: float = 1 / 2
+    """Of the video that is read."""
+    exo_scale: float = 1 / 4
+    jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.sampling not in SAMPLINGS:
+            raise SettingsError(f"{self.sampling!r} is no sampling; use {' or '.join(SAMPLINGS)}")
+        if self.short_side not in (None, DOWNSCALED_448):
+            raise SettingsError(f"there are no copies of {self.short_side} pixels; use 448 or none")
+        for scale in (self.ego_scale, self.exo_scale):
+            if not 0 < scale <= 1:
+                raise SettingsError(f"scale is {scale:g}; it must lie above 0 and not above 1")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise SettingsError(f"JPEG quality is {self.jpeg_quality}; it goes from 1 to 100")
+
+    @classmethod
+    def choose(
+        cls, *, sampling: str, short_side: int | None, scale: float | None, jpeg_quality: int
+    ) -> "FrameSettings":
+        """`scale` for both views; without it the recipe's, or 1 for the small copies."""
+        if scale is None and short_side is not None:
+            scale = 1.0
+        return cls(
+            sampling=sampling,
+            short_side=short_side,
+            ego_scale=cls.ego_scale if scale is None else scale,
+            exo_scale=cls.exo_scale if scale is None else scale,
+            jpeg_quality=jpeg_quality,
+        )
+
+
+def run_frames(
+    root: DatasetRoot,
+    release: Release,
+    *,
+    sampling: str = "annotated",
+    short_side: int | None = None,
+    scale: float | None = None,
+    jpeg_quality: int = 95,
+    only: Collection[Camera] | None = None,
+    urls: Mapping[Camera, str] | None = None,
+    run: RunOptions = RunOptions(),
+) -> StageSummary:
+    """Write the frames of every take of the root; see the module for what and how.
+
+    `short_side=448` reads the small copies of the videos, at scale 1 if no other is given.
+    `only` names the cameras to do. A camera in `urls` is read from there by byte ranges, and
+    the counts then say how many of the videos' bytes were read.
+    Without a time limit in `run`, a unit has TIME_LIMIT_SECONDS.
+    """
+    settings = FrameSettings.choose(
+        sampling=sampling, short_side=short_side, scale=scale, jpeg_quality=jpeg_quality
+    )
+    todo = units(root.require(), sampling=sampling, only=only)
+    if run.time_limit_seconds is None:
+        run = replace(run, time_limit_seconds=TIME_LIMIT_SECONDS)
+    task = partial(
+        work,
+        root=root,
+        release=release,
+        settings=settings,
+        threads=_threads(root, todo, run),
+        urls=urls or {},
+    )
+    return run_stage(root, STAGE, todo, task, settings=asdict(settings), options=run)
+
+
+def units(
+    root: DatasetRoot, *, sampling: str = "annotated", only: Collection[Camera] | None = None
+) -> list[Unit]:
+    """One unit for each camera (of `only`) of each take that has frames to give."""
+    takes = read_manifest(root, "takes", columns=["take_uid", "ego_camera", "exo_cameras"])
+    wanted = None if only is None else {take_uid for take_uid, _ in only}
+    result = []
+    for take in takes.to_pylist():
+        take_uid = take["take_uid"]
+        if wanted is not None and take_uid not in wanted:
+            continue
+        if sampling == "annotated":
+            inputs: tuple[Path, ...] = (root.part("masks", take_uid),)
+            masks = read_manifest(root, "masks", columns=["camera"], units=[take_uid])
+            cameras = masks.column("camera").unique().to_pylist()
+        else:
+            inputs = ()
+            cameras = [take["ego_camera"], *(take["exo_cameras"] or ())]
+        for camera in sorted(filter(None, cameras)):
+            if only is not None and (take_uid, camera) not in only:
+                continue
+            unit = Unit((take_uid, camera), inputs=inputs)
+            result.append(replace(unit, outputs=(root.part("frames", unit.name),)))
+    return result
+
+
+def work(
+    unit: Unit,
+    *,
+    root: DatasetRoot,
+    release: Release,
+    settings: FrameSettings,
+    threads: int,
+    urls: Mapping[Camera, str] | None = None,
+) -> Mapping[str, int]:
+    """Write one camera's frames, its exclusions and its part of the frames manifest."""
+    take_uid, camera = unit.key
+    url = (urls or {}).get((take_uid, camera))
+    video = url or _video(root, release, take_uid, camera, settings)
+    report = ReadReport()
+    if settings.sampling == "annotated":
+        wanted = annotated_frames(root, take_uid, camera)
+    else:
+        wanted = list(range(0, probe(video).frames, SAMPLE_EVERY))
+    scale = settings.ego_scale if view_of(camera) is View.EGO else settings.exo_scale
+    rows = []
+    missing: dict[int, str] = {}
+    try:
+        for frame_idx, rgb in read_frames(video, wanted, threads=threads, report=report):
+            path = root.frame(take_uid, camera, frame_idx)
+            height, width = _write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
+            key = {"take_uid": take_uid, "camera": camera, "frame_idx": frame_idx}
+            rows.append(
+                {
+                    **key,
+                    "view": view_of(camera).value,
+                    "path": root.relative(path),
+                    "height": height,
+                    "width": width,
+                    "source_height": rgb.shape[0],
+                    "source_width": rgb.shape[1],
+                }
+            )
+    except MissingFrames as error:
+        if not rows and any(frame_idx < error.frames for frame_idx in error.reasons):
+            raise DataError(f"{error}; download the video again") from error
+        missing = error.reasons
+    _remove_others(root, take_uid, camera, [row["frame_idx"] for row in rows])
+    excluded = [
+        {"take_uid": take_uid, "camera": camera, "frame_idx": frame_idx, "reason": reason}
+        for frame_idx, reason in missing.items()
+    ]
+    write_exclusions(root, STAGE, unit.name, excluded)
+    write_manifest(root, "frames", unit.name, rows)
+    counts = {"frames": len(rows), "frames_excluded": len(excluded)}
+    if url is not None:
+        counts |= {"bytes_read": report.bytes_read, "bytes_of_videos": report.bytes_total}
+    return counts
+
+
+def annotated_frames(root: DatasetRoot, take_uid: str, camera: str) -> list[int]:
+    """The frames of a camera that were annotated, visible or absent, ascending."""
+    masks = read_manifest(root, "masks", columns=["camera", "frame_idx"], units=[take_uid])
+    camera_rows = masks.to_pandas().query("camera == @camera")
+    return [int(frame_idx) for frame_idx in np.unique(camera_rows["frame_idx"])]
+
+
+def _video(
+    root: DatasetRoot, release: Release, take_uid: str, camera: str, settings: FrameSettings
+) -> Path:
+    takes = read_manifest(root, "takes", columns=["take_name"], units=[take_uid])
+    take_name = takes.column("take_name")[0].as_py()
+    video = release.video(take_name, camera, short_side=settings.short_side)
+    if not video.exists():
+        raise DataError(
+            f"there is no video {video}; fetch it with `egoexo-tools download {release.path}`"
+        )
+    return video
+
+
+def _write_jpeg(
+    path: Path, rgb: NDArray[np.uint8], *, scale: float, quality: int
+) -> tuple[int, int]:
+    """Write the picture at `scale`; returns its height and width."""
+    height, width = max(1, int(rgb.shape[0] * scale)), max(1, int(rgb.shape[1] * scale))
+    small = rgb if scale == 1 else cv2.resize(rgb, (width, height))
+    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    write_atomic(path, data.tobytes())
+    return height, width
+
+
+def _remove_others(
+    root: DatasetRoot, take_uid: str, camera: str, frame_idxs: Iterable[int]
+) -> None:
+    """Delete frames that an earlier run with other settings wrote and this one does not list."""
+    listed = {f"{frame_idx}.jpg" for frame_idx in frame_idxs}
+    for path in root.frame(take_uid, camera, 0).parent.glob("*.jpg"):
+        if path.stem.isdigit() and path.name not in listed:
+            path.unlink()
+
+
+def _threads(root: DatasetRoot, todo: list[Unit], run: RunOptions) -> int:
+    """Decoder threads of a unit: all cores are busy with one video left, and with forty.
+
+    A Dask worker is another machine's; it runs a unit in each of its threads.
+    """
+    if run.executor == "dask":
+        return 1
+    cores = available_cores()
+    pending = sum(
+        run.overwrite
+        or (status := read_status(root, STAGE, unit.name)) is None
+        or status.status == "failed"
+        for unit in todo
+    )
+    at_once = 1 if run.executor == "inline" else min(run.workers or cores, max(pending, 1))
+    return max(1, cores // at_once)

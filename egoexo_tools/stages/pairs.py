@@ -1,0 +1,237 @@
+"""The pairs stage: which source mask is to be found in which destination frame.
+
+Reads the takes and masks manifests; writes the pairs manifest and the pair files of
+`<root>/dataset_jsons/`, one unit per split and direction. The rule is that of the benchmark's
+baselines: for every take, object and exo camera of the object, one pair per frame in which the
+source view has a visible mask, in the order of the annotation file. The destination need not be
+visible, nor even annotated, there: `dest_state` tells.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.formats import benchmark
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.sampling import Sampling, choose
+from egoexo_tools.vocab import Direction, Split
+
+STAGE = "pairs"
+
+_TRACK = ["take_uid", "object_name"]
+
+
+def run_pairs(
+    root: DatasetRoot,
+    *,
+    directions: Sequence[Direction] = tuple(Direction),
+    fractions: Mapping[str, float] | None = None,
+    counts: Mapping[str, int] | None = None,
+    by: str = "frame",
+    balance: str | None = None,
+    floor: int | None = None,
+    cap: int | None = None,
+    seed: int = 0,
+    legacy_names: bool = False,
+    run: RunOptions = RunOptions(),
+) -> StageSummary:
+    """List the pairs of every split in the given directions, or a sample of them.
+
+    `fractions` and `counts` are by split; see `sampling.Sampling` for the rest. `legacy_names`
+    writes O-MaMa's file names too. Raises SettingsError for settings that contradict each other.
+    """
+    _check_splits(root.require(), {*(fractions or {}), *(counts or {})})
+    samplings = {
+        str(split): Sampling(
+            fraction=(fractions or {}).get(split),
+            count=(counts or {}).get(split),
+            by=by,
+            balance=balance,
+            floor=floor,
+            cap=cap,
+            seed=seed,
+        )
+        for split in Split
+    }
+    settings = {
+        "fraction": dict(sorted((fractions or {}).items())),
+        "count": dict(sorted((counts or {}).items())),
+        **{"by": by, "balance": balance, "floor": floor, "cap": cap, "seed": seed},
+    }
+    return run_stage(
+        root,
+        STAGE,
+        units(root, directions=directions, legacy_names=legacy_names),
+        partial(work, root=root, samplings=samplings, legacy_names=legacy_names),
+        settings=settings,
+        options=run,
+    )
+
+
+def units(
+    root: DatasetRoot,
+    *,
+    directions: Sequence[Direction] = tuple(Direction),
+    legacy_names: bool = False,
+) -> list[Unit]:
+    """One unit per direction and split that has takes."""
+    takes = read_manifest(root, "takes", columns=["take_uid", "split"]).to_pandas()
+    found = []
+    for split in Split:
+        take_uids = takes["take_uid"][takes["split"] == split]
+        inputs = [root.part(table, uid) for uid in take_uids for table in ("takes", "masks")]
+        inputs += [root.split_json] if root.split_json.exists() else []
+        for direction in directions if len(take_uids) else ():
+            files = pair_files(root, split, direction, legacy_names=legacy_names)
+            part = root.part(STAGE, f"{split}.{direction}")
+            found.append(Unit((split, direction), tuple(inputs), (part, *files)))
+    return found
+
+
+def work(
+    unit: Unit, *, root: DatasetRoot, samplings: Mapping[str, Sampling], legacy_names: bool = False
+) -> dict[str, int]:
+    """List one split's pairs in one direction; returns how many, and how many are visible."""
+    split, direction = Split(unit.key[0]), Direction(unit.key[1])
+    takes = _takes_in_order(root, split)
+    pairs = list_pairs(_masks_in_order(root, list(takes.index)), direction)
+    pairs["scenario"] = pairs["take_uid"].map(takes["scenario"])
+    pairs = pairs[choose(pairs, samplings[split])]
+    table = _with_ids(pairs, split, direction)
+    write_manifest(root, STAGE, unit.name, table)
+    writable = benchmark.names_fit(table["object_name"])
+    _exclude(root, unit.name, table.filter(pc.invert(writable)))
+    lines = table.filter(writable)
+    for path in pair_files(root, split, direction, legacy_names=legacy_names):
+        benchmark.write_pairs(path, lines)
+    visible = int((pairs["dest_state"] == "visible").sum())
+    return {"pairs": len(pairs), "pairs_with_a_visible_destination": visible}
+
+
+def pair_files(
+    root: DatasetRoot, split: Split, direction: Direction, *, legacy_names: bool = False
+) -> tuple[Path, ...]:
+    """The JSON files of a split's pairs, O-MaMa's own name among them if asked for."""
+    path = root.pairs_json(split, direction)
+    names = benchmark.pair_file_names(split, direction)
+    return tuple(path.with_name(name) for name in names[: None if legacy_names else 1])
+
+
+def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:
+    """All pairs of mask rows, in the rows' order: by object, exo camera, then source frame.
+
+    `masks` holds take_uid, object_name, camera (categories), frame_idx, view and visible.
+    Returns take_uid, object_name, frame_idx, source_camera, dest_camera, exo_camera, dest_state.
+    """
+    row = np.arange(len(masks))
+    rows = masks.assign(
+        row=row,
+        object_order=_first_row(masks, _TRACK, row),
+        track_order=_first_row(masks, [*_TRACK, "camera"], row),
+    )
+    in_source = rows["view"] == direction.source
+    source = rows[in_source & rows["visible"]]
+    dest = rows[~in_source]
+    dest_tracks = dest.drop_duplicates([*_TRACK, "camera"])
+    pairs = source.merge(
+        dest_tracks[[*_TRACK, "camera", "track_order"]], on=_TRACK, suffixes=("_source", "_dest")
+    ).rename(columns={"camera_source": "source_camera", "camera_dest": "dest_camera"})
+    exo = "source" if direction is Direction.EXO2EGO else "dest"
+    pairs = pairs.sort_values(["object_order", f"track_order_{exo}", "row"], kind="stable")
+    pairs["exo_camera"] = pairs[f"{exo}_camera"]
+    pairs["dest_state"] = _dest_states(pairs, dest)
+    columns = ["frame_idx", "source_camera", "dest_camera", "exo_camera", "dest_state"]
+    return pairs[[*_TRACK, *columns]].reset_index(drop=True)
+
+
+def _dest_states(pairs: pd.DataFrame, dest: pd.DataFrame) -> Any:
+    """visible, absent or unannotated: what the destination view has at the pair's frame."""
+    key = [*_TRACK, "camera", "frame_idx"]
+    states = dest[[*key, "visible"]].rename(columns={"camera": "dest_camera"})
+    wanted = pairs[[*_TRACK, "dest_camera", "frame_idx"]]
+    if states.duplicated([*_TRACK, "dest_camera", "frame_idx"]).any():
+        raise DataError(
+            "the masks manifest holds an object, camera and frame twice; `egoexo-tools validate` "
+            "lists them, `egoexo-tools ingest --overwrite` writes the manifest anew"
+        )
+    seen = wanted.merge(states, how="left")["visible"]
+    states_of = {True: "visible", False: "absent"}
+    return seen.map(states_of).fillna("unannotated").to_numpy()
+
+
+def _first_row(masks: pd.DataFrame, columns: list[str], row: Any) -> Any:
+    return (
+        pd.Series(row, index=masks.index)
+        .groupby([masks[column] for column in columns], observed=True)
+        .transform("min")
+    )
+
+
+def _with_ids(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa.Table:
+    columns = {
+        str(name): pa.array(values).cast(pa.string())
+        for name, values in pairs.items()
+        if name not in {"frame_idx", "scenario", "exo_camera"}
+    }
+    frame_idx = pa.array(pairs["frame_idx"], pa.int32())
+    take, source, dest = columns["take_uid"], columns["source_camera"], columns["dest_camera"]
+    camera_pair = pc.binary_join_element_wise(source, dest, ">")
+    columns["pair_id"] = pc.binary_join_element_wise(
+        take, camera_pair, frame_idx.cast(pa.string()), columns["object_name"], "/"
+    )
+    constant = {"split": str(split), "direction": str(direction)}
+    for name, value in constant.items():
+        columns[name] = pa.repeat(pa.scalar(value), len(pairs))
+    return pa.table({**columns, "frame_idx": frame_idx})
+
+
+def _takes_in_order(root: DatasetRoot, split: Split) -> pd.DataFrame:
+    """scenario by take_uid, in the order of split.json; takes that it lacks come last."""
+    takes = read_manifest(root, "takes", columns=["take_uid", "split", "scenario"]).to_pandas()
+    takes = takes[takes["split"] == split].set_index("take_uid").sort_index()
+    listed = benchmark.read_splits(root.split_json)[split] if root.split_json.exists() else []
+    known = [take_uid for take_uid in dict.fromkeys(listed) if take_uid in takes.index]
+    in_order: pd.DataFrame = takes.loc[[*known, *takes.index.difference(known)]]
+    return in_order
+
+
+def _masks_in_order(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
+    """The mask rows of takes, in the order of the takes and, within one, of its file."""
+    names = [*_TRACK, "camera"]
+    table = read_manifest(
+        root, "masks", units=take_uids, columns=[*names, "frame_idx", "view", "visible"]
+    ).combine_chunks()
+    for name in names:
+        encoded = table[name].dictionary_encode()
+        table = table.set_column(table.column_names.index(name), name, encoded)
+    masks = table.to_pandas()
+    place = {take_uid: place for place, take_uid in enumerate(take_uids)}
+    takes = masks["take_uid"].map(place)
+    order = np.argsort(takes.to_numpy(), kind="stable")
+    in_order: pd.DataFrame = masks.iloc[order].reset_index(drop=True)
+    return in_order
+
+
+def _exclude(root: DatasetRoot, unit: str, pairs: pa.Table) -> None:
+    """Record the objects whose pairs the pair files cannot name."""
+    objects = pairs.group_by(_TRACK).aggregate([]).to_pylist()
+    reason = "pair files cannot hold this object's name; the pairs are in the manifest only"
+    rows = [{"stage": STAGE, **row, "reason": reason} for row in objects]
+    write_exclusions(root, STAGE, unit, rows)
+
+
+def _check_splits(root: DatasetRoot, named: set[str]) -> None:
+    if unknown := sorted(named - set(Split)):
+        raise SettingsError(f"{unknown[0]!r} is no split; use {', '.join(Split)}")
+    present = set(read_manifest(root, "takes", columns=["split"])["split"].to_pylist())
+    if empty := sorted(named - present):
+        raise SettingsError(f"no take of {root.path} is in the {empty[0]} split")

@@ -1,0 +1,1 @@
+"""Exact frames out of videos, and videos out of frames."""

@@ -1,0 +1,95 @@
+"""`egoexo-tools run`"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from egoexo_tools.commands import (
+    FILE,
+    direction_option,
+    feature_precision_option,
+    per_split,
+    release_option,
+    root_argument,
+    stage_options,
+)
+
+if TYPE_CHECKING:
+    from egoexo_tools.running.stage import RunOptions
+    from omama.pipeline import PipelineOptions
+
+
+@click.command()
+@root_argument
+@release_option
+@direction_option
+@click.option("--split-file", type=FILE, help="split.json of `select`.  [default: official]")
+@click.option("--scenario", "scenarios", multiple=True, help="Only takes of this scenario.")
+@click.option("--take", "take_uids", multiple=True, metavar="UID", help="Only this take.")
+@click.option("--sampling", type=click.Choice(["annotated", "1fps"]), default="annotated")
+@click.option(
+    "--size",
+    type=click.Choice(["processed", "448"]),
+    default="processed",
+    show_default=True,
+    help="Frames of the videos, ego halved and exo quartered; or of the release's small copies.",
+)
+@click.option("--fraction", "fractions", multiple=True, metavar="SPLIT=F", help="train=0.2")
+@click.option("--count", "counts", multiple=True, metavar="SPLIT=N", help="val=1950")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--proposer",
+    type=click.Choice(["fastsam", "regions", "oracle"]),
+    default="regions",
+    show_default=True,
+)
+@click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt")
+@click.option("--backbone", default="classical", show_default=True, help="dinov2, dinov3, ...")
+@click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
+@feature_precision_option
+@click.option("--epochs", type=int, help="Training epochs.")
+@click.option("--batch-pairs", type=int, help="Training pairs a step.")
+@click.option("--learning-rate", type=float, help="Peak learning rate.")
+@click.option("--export/--no-export", default=True, help="Also write the O-MaMa layout.")
+@stage_options()
+def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> None:
+    """All of it: from raw videos to the score table and a page of pictures.
+
+    Example: egoexo-tools run root --release release --proposer fastsam
+    --proposer-weights FastSAM-x.pt --backbone dinov2 --backbone-weights dinov2_vitb14_reg4.pth
+    """
+    from egoexo_tools.layout import DatasetRoot, Release
+    from omama.pipeline import run_pipeline
+
+    table = run_pipeline(
+        DatasetRoot(root), Release(release), _options(**choices), run=run, say=click.echo
+    )
+    click.echo(f"\n{table}\n\nReport: {root / 'runs' / 'report.html'}")
+
+
+def _options(
+    *,
+    direction: str,
+    size: str,
+    fractions: Sequence[str],
+    counts: Sequence[str],
+    epochs: int | None,
+    batch_pairs: int | None,
+    learning_rate: float | None,
+    **others: Any,
+) -> "PipelineOptions":
+    from egoexo_tools.layout import DOWNSCALED_448
+    from egoexo_tools.vocab import directions
+    from omama.pipeline import PipelineOptions
+
+    training = {"epochs": epochs, "batch_pairs": batch_pairs, "learning_rate": learning_rate}
+    return PipelineOptions(
+        directions=directions(direction),
+        short_side=DOWNSCALED_448 if size == "448" else None,
+        fractions=per_split(fractions, float),
+        counts=per_split(counts, int),
+        training={name: value for name, value in training.items() if value is not None},
+        **others,
+    )

@@ -1,0 +1,1 @@
+"""Frozen features of frames and masks, and their cache."""

@@ -1,0 +1,183 @@
+"""Features of one frame: dense tokens, and a descriptor for each of its masks.
+
+`read_frame` does what needs no backbone (a picture decoded, masks sampled on the quarter grid)
+and may run in a thread; `Extractor` runs the backbone on the pictures of several frames at once
+and pools. Legend: M ground-truth masks, N proposals, C channels, h x w tokens, q x r cells of the
+quarter grid.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.running.executors import available_cores
+from omama.config import PreparationConfig
+from omama.dataset import FrameTable
+from omama.features.backbones import Backbone
+from omama.features.descriptors import describe
+from omama.features.frame_masks import RleBatch, read_masks
+from omama.features.frame_shape import FrameShape, frame_shape
+from omama.features.images import cut_image, normalise, prepared_size, scale_boxes
+
+Floats: TypeAlias = NDArray[np.float32]
+READERS = max(4, min(16, available_cores()))
+"""Threads that read pictures and masks ahead: a GPU takes several hundred pictures a second."""
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A frame before the backbone."""
+
+    image: Tensor
+    """(H, W, 3) uint8, at the prepared size."""
+    quarters: Tensor
+    """(M + N, q, r) bool: ground truth, then proposals."""
+    boxes: Tensor
+    """(M + N, 4) float32 xywh in pixels of the prepared image."""
+    masks: int
+    """M"""
+    shape: FrameShape
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """A frame after the backbone."""
+
+    tokens: Tensor
+    """(C, h, w)"""
+    masks: Tensor
+    """(M, 2C)"""
+    proposals: Tensor
+    """(N, 2C)"""
+    shape: FrameShape
+
+
+def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> RawFrame:
+    """A frame of the table with its masks; DataError for a picture that cannot be used."""
+    rgb = read_picture(frames.path(frame))
+    row = frames.rows.iloc[frame]
+    if rgb.shape[:2] != (row["height"], row["width"]):
+        raise DataError(
+            f"{frames.path(frame)} has {rgb.shape[1]}x{rgb.shape[0]} pixels, its manifest says "
+            f"{row['width']}x{row['height']}; run `egoexo-tools frames --overwrite`"
+        )
+    start, stop = frames.proposals.start[frame : frame + 2]
+    boxes = frames.proposals.boxes[start:stop]
+    try:
+        return raw_frame(
+            rgb, frames.masks.batch(frame), frames.proposals.batch(frame), boxes, config
+        )
+    except DataError as error:
+        raise DataError(f"{frames.name(frame)}: {error}") from error
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture file as RGB (H, W, 3); DataError where there is none."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise DataError(f"{path} is missing or no picture; run `egoexo-tools frames` again")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def raw_frame(
+    rgb: NDArray[np.uint8],
+    truths: RleBatch,
+    proposals: RleBatch,
+    proposal_boxes: Floats,
+    config: PreparationConfig,
+) -> RawFrame:
+    """A picture (H, W, 3), its ground-truth masks (any size), its proposals and their boxes."""
+    prepared = prepared_size(rgb.shape[0], rgb.shape[1], config)
+    masks = read_masks(truths, proposals, prepared_hw=prepared, patch_size=config.patch_size)
+    candidates = np.zeros((0, 4), np.float32)
+    if len(proposals):
+        size = (int(proposals.heights[0]), int(proposals.widths[0]))
+        candidates = scale_boxes(proposal_boxes, size, prepared)
+    return RawFrame(
+        image=torch.from_numpy(cut_image(rgb, config)),
+        quarters=torch.from_numpy(masks.quarters),
+        boxes=torch.from_numpy(np.concatenate([masks.truth_boxes, candidates])),
+        masks=len(truths),
+        shape=frame_shape(masks.truth_boxes, candidates, masks.centroids, masks.ious),
+    )
+
+
+class Extractor:
+    """A frozen backbone on a device, and how pictures are prepared for it."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: torch.device,
+        bf16: bool = False,
+        squash_portrait: bool = False,
+    ) -> None:
+        self.backbone = backbone.to(device)
+        self.device = device
+        self.bf16 = bf16
+        self.config = PreparationConfig(
+            patch_size=backbone.patch_size, squash_portrait=squash_portrait
+        )
+
+    @property
+    def width(self) -> int:
+        return self.backbone.dim
+
+    def read(self, frames: FrameTable, frame: int) -> RawFrame:
+        return read_frame(frames, frame, self.config)
+
+    @torch.no_grad()
+    def __call__(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
+        """Features on the device, in order; on a GPU pictures of one size share a forward pass."""
+        by_size: dict[torch.Size, list[int]] = {}
+        for i, raw in enumerate(raws):
+            by_size.setdefault(raw.image.shape, []).append(i)
+        features: dict[int, FrameFeatures] = {}
+        for members in by_size.values():
+            # A CPU's caches hold one picture's features, not a batch's: 30 % faster one by one.
+            size = 1 if self.device.type == "cpu" else len(members)
+            for at in range(0, len(members), size):
+                chunk = members[at : at + size]
+                own = self._features([raws[i] for i in chunk])
+                features.update(zip(chunk, own, strict=True))
+        return [features[i] for i in range(len(raws))]
+
+    def _features(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
+        try:
+            images = torch.stack([raw.image for raw in raws]).to(self.device)
+            with self._autocast():
+                tokens = self.backbone(normalise(images)).float()  # (B, C, h, w)
+            return [self._pool(raw, own) for raw, own in zip(raws, tokens, strict=True)]
+        except torch.OutOfMemoryError as error:
+            count = len(raws)
+            smaller = (
+                f"try --images-at-once {count // 2} of `omama features`, whose cache training and "
+                "prediction read"
+                if count > 1
+                else "use --feature-precision bf16, or a GPU with more memory"
+            )
+            raise DataError(
+                f"the GPU ran out of memory with {count} images at once; {smaller}"
+            ) from error
+
+    def _pool(self, raw: RawFrame, tokens: Tensor) -> FrameFeatures:
+        described = describe(
+            tokens,
+            raw.quarters.to(self.device),
+            raw.boxes.to(self.device),
+            patch_size=self.config.patch_size,
+        )
+        return FrameFeatures(tokens, described[: raw.masks], described[raw.masks :], raw.shape)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

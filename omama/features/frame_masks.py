@@ -1,0 +1,330 @@
+"""The masks of one frame, read together: each is parsed once, in compiled loops over all of them.
+
+From run lengths to what training and the feature cache want of a frame's ground-truth masks and
+proposals: masks on the quarter grid, boxes, centroids, overlaps. Nothing of an image's size is made
+in Python. Legend: M ground-truth masks, N proposals, q x r cells of the quarter grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.compiled import compiled
+from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.metrics import edges
+from egoexo_tools.masks.bitmaps import NO_BOX, Bytes, Float, Int, Words, area, draw_runs, overlap
+from egoexo_tools.masks.rle import OK, PROBLEMS, MaskRle, parse_counts
+from omama.config import HW
+from omama.features.descriptors import quarter_grid
+from omama.features.images import candidate_quarter_idx, truth_quarter_idx
+
+Floats: TypeAlias = NDArray[np.float32]
+Edges: TypeAlias = tuple[Int, Int]
+"""Per source row (column) border the number of wanted rows (columns) before it."""
+
+
+@dataclass(frozen=True)
+class RleBatch:
+    """Some masks as columns: mask i's counts are text[offsets[i] : offsets[i + 1]]."""
+
+    text: Bytes
+    offsets: Int
+    """(n + 1,)"""
+    heights: Int
+    """(n,)"""
+    widths: Int
+
+    @classmethod
+    def of(cls, rles: Sequence[MaskRle]) -> "RleBatch":
+        texts = [rle.counts.encode("utf-8") for rle in rles]
+        return cls(
+            text=np.frombuffer(b"".join(texts), np.uint8),
+            offsets=np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(
+                np.int64
+            ),
+            heights=np.array([rle.height for rle in rles], np.int64),
+            widths=np.array([rle.width for rle in rles], np.int64),
+        )
+
+    def __len__(self) -> int:
+        return int(self.heights.size)
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """What run lengths say about the masks of a frame."""
+
+    quarters: NDArray[np.bool_]
+    """(M + N, q, r): ground truth, then proposals."""
+    truth_boxes: Floats
+    """(M, 4) xywh (no +1; zeros if empty) in pixels of the prepared image."""
+    centroids: Float
+    """(N, 2) mean x, y of the proposals in pixels of the prepared image; NaN if empty."""
+    ious: Floats
+    """(M, N) at the proposals' size; 0 where both are empty."""
+
+
+def read_masks(
+    truths: RleBatch, proposals: RleBatch, *, prepared_hw: HW, patch_size: int
+) -> FrameMasks:
+    """Ground truth may have any sizes (the source video's), proposals have one: the frame's.
+
+    Raises DataError for run lengths that are damaged and for proposals of different sizes.
+    """
+    size = _size_of(proposals, prepared_hw)
+    grid = quarter_grid(prepared_hw[0] // patch_size, prepared_hw[1] // patch_size, patch_size)
+    quarters = np.zeros((len(truths) + len(proposals), *grid), np.uint8)
+    drawn = _draw_truths(truths, size, prepared_hw, patch_size, quarters)
+    centroids, ious = _walk(
+        proposals,
+        size,
+        drawn,
+        _candidate_edges(size, prepared_hw, patch_size),
+        quarters[len(truths) :],
+    )
+    return FrameMasks(
+        quarters=quarters.view(np.bool_),
+        truth_boxes=_xywh(drawn.prepared_boxes),
+        centroids=centroids * (prepared_hw[1] / size[1], prepared_hw[0] / size[0]),
+        ious=ious,
+    )
+
+
+def mask_ious(truths: RleBatch, proposals: RleBatch) -> Floats:
+    """(M, N) IoU at the proposals' size, as in `FrameMasks`; no picture is needed."""
+    size = _size_of(proposals, (1, 1))
+    nothing = np.zeros((len(truths) + len(proposals), 1, 1), np.uint8)
+    drawn = _draw_truths(truths, size, (4, 4), 1, nothing)  # one cell of the quarter grid
+    return _walk(proposals, size, drawn, edges(size, (1, 1)), nothing[len(truths) :])[1]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Ground truth as bitmaps at the proposals' size (see egoexo_tools/masks/bitmaps.py)."""
+
+    bitmaps: Words
+    boxes: Int
+    areas: Int
+    prepared_boxes: Int
+    """At the prepared image's size; x_min, x_max, y_min, y_max."""
+
+
+def _draw_truths(
+    truths: RleBatch, size: HW, prepared: HW, patch_size: int, quarters: Bytes
+) -> _Drawn:
+    count = len(truths)
+    drawn = _Drawn(
+        bitmaps=np.empty((count, size[1], -(-size[0] // 64)), np.uint64),
+        boxes=np.empty((count, 4), np.int64),
+        areas=np.zeros(count, np.int64),
+        prepared_boxes=np.empty((count, 4), np.int64),
+    )
+    problems = np.zeros(count, np.uint8)
+    sizes, size_of = np.unique(
+        np.stack([truths.heights, truths.widths], axis=1), axis=0, return_inverse=True
+    )
+    for number, (height, width) in enumerate(sizes.tolist()):  # one, as a rule
+        MaskRle(height, width, "")  # raises for sides that cannot be
+        _truth_loop(
+            truths.text,
+            truths.offsets,
+            np.flatnonzero(size_of.reshape(-1) == number),
+            height,
+            width,
+            _truth_edges((height, width), prepared, patch_size),
+            edges((height, width), size),
+            edges((height, width), prepared),
+            quarters,
+            drawn.bitmaps,
+            drawn.boxes,
+            drawn.areas,
+            drawn.prepared_boxes,
+            problems,
+        )
+    _refuse(problems, "ground-truth mask")
+    return drawn
+
+
+def _walk(
+    proposals: RleBatch, size: HW, drawn: _Drawn, quarter_edges: Edges, quarters: Bytes
+) -> tuple[Float, Floats]:
+    """Paint the proposals' `quarters`; returns centroids (N, 2) at `size` and IoUs (M, N)."""
+    centroids = np.full((len(proposals), 2), np.nan)
+    ious = np.zeros((len(drawn.areas), len(proposals)), np.float32)
+    problems = np.zeros(len(proposals), np.uint8)
+    _proposal_loop(
+        proposals.text,
+        proposals.offsets,
+        *size,
+        quarter_edges,
+        edges(size, size),
+        drawn.bitmaps,
+        drawn.boxes,
+        drawn.areas,
+        quarters,
+        centroids,
+        ious,
+        problems,
+    )
+    _refuse(problems, "proposal")
+    return centroids, ious
+
+
+def _size_of(proposals: RleBatch, default: HW) -> HW:
+    if not len(proposals):
+        return default
+    height, width = int(proposals.heights[0]), int(proposals.widths[0])
+    if (proposals.heights != height).any() or (proposals.widths != width).any():
+        raise DataError(
+            "the proposals of a frame have masks of different sizes; run `egoexo-tools propose "
+            "--overwrite`"
+        )
+    MaskRle(height, width, "")  # raises for sides that cannot be
+    return height, width
+
+
+def _refuse(problems: Bytes, what: str) -> None:
+    bad = np.flatnonzero(problems)
+    if bad.size:
+        raise DataError(f"{what} {bad[0]} of a frame: {PROBLEMS[problems[bad[0]]]}")
+
+
+def _xywh(boxes: Int) -> Floats:
+    x_min, x_max, y_min, y_max = boxes.T
+    found = np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
+    return np.where((x_max < 0)[:, None], 0, found).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _truth_edges(mask_hw: HW, prepared: HW, patch_size: int) -> Edges:
+    return _edges_of(mask_hw, truth_quarter_idx(mask_hw, prepared, patch_size))
+
+
+@lru_cache(maxsize=64)
+def _candidate_edges(mask_hw: HW, prepared: HW, patch_size: int) -> Edges:
+    return _edges_of(mask_hw, candidate_quarter_idx(mask_hw, prepared, patch_size))
+
+
+def _edges_of(mask_hw: HW, idxs: tuple[Int, Int]) -> Edges:
+    """Which source row each wanted row takes, ascending → edges; the same for columns."""
+    rows, cols = (
+        np.searchsorted(idx, np.arange(side + 1)).astype(np.int64)
+        for idx, side in zip(idxs, mask_hw, strict=True)
+    )
+    return rows, cols
+
+
+@compiled
+def _paint(runs: Int, height: int, rows: Int, cols: Int, out: Bytes) -> None:
+    """Set the pixels of `out` (zeros before) that the foreground runs reach through edges."""
+    column, row = 0, 0
+    for run in range(runs.size):
+        end_row = row + runs[run]
+        end_column = column
+        if end_row >= height:
+            end_column += end_row // height
+            end_row = end_row % height
+        if run & 1 and runs[run] > 0:
+            last = end_column if end_row > 0 else end_column - 1
+            for x in range(cols[column], cols[last + 1]):
+                start = rows[row] if x < cols[column + 1] else 0
+                stop = rows[end_row] if end_row > 0 and x >= cols[last] else rows[height]
+                for y in range(start, stop):
+                    out[y, x] = 1
+        column, row = end_column, end_row
+
+
+@compiled
+def _sums(position: int, height: int) -> tuple[int, int]:
+    """Sums of x and of y over the column-major positions before `position`."""
+    column, rest = position // height, position % height
+    x = height * (column * (column - 1) // 2) + column * rest
+    y = column * (height * (height - 1) // 2) + rest * (rest - 1) // 2
+    return x, y
+
+
+@compiled
+def _centroid(runs: Int, height: int, point: Float) -> int:
+    """Mean x, y of the foreground into `point` (left as it is if there is none) → its pixels."""
+    position = pixels = x_sum = y_sum = 0
+    for run in range(runs.size):
+        if run & 1:
+            x_before, y_before = _sums(position, height)
+            x_after, y_after = _sums(position + runs[run], height)
+            x_sum += x_after - x_before
+            y_sum += y_after - y_before
+            pixels += runs[run]
+        position += runs[run]
+    if pixels:
+        point[0], point[1] = x_sum / pixels, y_sum / pixels
+    return pixels
+
+
+@compiled
+def _truth_loop(
+    text: Bytes,
+    offsets: Int,
+    members: Int,
+    height: int,
+    width: int,
+    quarter_edges: Edges,
+    size_edges: Edges,
+    prepared_edges: Edges,
+    quarters: Bytes,
+    bitmaps: Words,
+    boxes: Int,
+    areas: Int,
+    prepared_boxes: Int,
+    problems: Bytes,
+) -> None:
+    wanted = prepared_edges[0][height], prepared_edges[1][width]
+    scratch = np.empty((wanted[1], (wanted[0] + 63) // 64), np.uint64)
+    for i in members:
+        counts = text[offsets[i] : offsets[i + 1]]
+        space = np.empty(counts.size, np.int64)
+        problem, count, _ = parse_counts(counts, height * width, space)
+        problems[i] = problem
+        runs = space[: count if problem == OK else 0]
+        _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])
+        draw_runs(runs, height, size_edges[0], size_edges[1], bitmaps[i], boxes[i])
+        areas[i] = area(bitmaps[i], boxes[i])
+        draw_runs(runs, height, prepared_edges[0], prepared_edges[1], scratch, prepared_boxes[i])
+
+
+@compiled
+def _proposal_loop(
+    text: Bytes,
+    offsets: Int,
+    height: int,
+    width: int,
+    quarter_edges: Edges,
+    own_edges: Edges,
+    truths: Words,
+    truth_boxes: Int,
+    truth_areas: Int,
+    quarters: Bytes,
+    centroids: Float,
+    ious: Floats,
+    problems: Bytes,
+) -> None:
+    bitmap = np.empty((width, (height + 63) // 64), np.uint64)
+    box = np.array([NO_BOX, -1, NO_BOX, -1])
+    for i in range(problems.size):
+        counts = text[offsets[i] : offsets[i + 1]]
+        space = np.empty(counts.size, np.int64)
+        problem, count, _ = parse_counts(counts, height * width, space)
+        problems[i] = problem
+        runs = space[: count if problem == OK else 0]
+        _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])
+        pixels = _centroid(runs, height, centroids[i])
+        if truth_areas.size:
+            draw_runs(runs, height, own_edges[0], own_edges[1], bitmap, box)
+        for k in range(truth_areas.size):
+            both = overlap(truths[k], bitmap, truth_boxes[k], box)
+            union = pixels + truth_areas[k] - both
+            if union:
+                ious[k, i] = both / union

@@ -1,0 +1,42 @@
+"""How the masks of a frame lie to each other, besides their features.
+
+Who is near whom for the negatives, and how well each proposal covers each ground truth. Boxes
+and centroids come from `omama.features.frame_masks`. Legend: M ground-truth masks, N proposals.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omama.features.negatives import adjacency, box_overlap
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FrameShape:
+    """The masks of one frame in relation to each other."""
+
+    ious: Floats
+    """(M, N) IoU of ground truth and proposal, at the proposals' size."""
+    best: NDArray[np.int64]
+    """(M,) the proposal whose box overlaps that of the ground truth most; 0 where N = 0."""
+    near: NDArray[np.bool_]
+    """(M, N) second-order Delaunay neighbours of `best`, itself not among them."""
+
+
+def frame_shape(
+    truth_boxes: NDArray[np.floating],
+    proposal_boxes: NDArray[np.floating],
+    centroids: NDArray[np.float64],
+    ious: Floats,
+) -> FrameShape:
+    """Boxes (M, 4) and (N, 4) xywh and centroids (N, 2), all in pixels of the prepared image."""
+    best, near = np.zeros(ious.shape[0], np.int64), np.zeros(ious.shape, np.bool_)
+    if ious.size:
+        best = box_overlap(proposal_boxes, truth_boxes).argmax(axis=1)
+        near = adjacency(centroids, order=2)[best]
+        near[np.arange(best.size), best] = False
+    return FrameShape(ious=ious, best=best, near=near)

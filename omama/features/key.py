@@ -1,0 +1,100 @@
+"""Which features: a frozen backbone with its weights, and all else that changes a token.
+
+The key names the caches of `omama.features.cache`, is part of a training run's fingerprint and is
+kept in its checkpoints, so that features of two kinds never pass for one another.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from egoexo_tools.errors import SettingsError
+from omama.features.backbones import Backbone, build_backbone
+from omama.features.frame_features import Extractor
+
+FORMAT = 1
+PRECISIONS = ("fp32", "bf16")
+"""Of a backbone's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is
+several times as fast on a GPU, and moves a similarity by some thousandths."""
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """What features depend on besides the root's manifests."""
+
+    backbone: str
+    weights_hash: str
+    patch_size: int
+    """Pixels of the prepared image to a token."""
+    width: int
+    """Channels of the tokens."""
+    precision: str = "fp32"
+    squash_portrait: bool = False
+    """Portrait frames at the landscape size, as the reference trains."""
+
+    @classmethod
+    def of(cls, extractor: Extractor) -> "FeatureKey":
+        backbone = extractor.backbone
+        return cls(
+            backbone=backbone.name,
+            weights_hash=backbone.weights_hash,
+            patch_size=backbone.patch_size,
+            width=backbone.dim,
+            precision="bf16" if extractor.bf16 else "fp32",
+            squash_portrait=extractor.config.squash_portrait,
+        )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        squashed = ", portrait squashed to landscape" if self.squash_portrait else ""
+        return {
+            "backbone": self.backbone,
+            "weights_hash": self.weights_hash,
+            "patch_size": self.patch_size,
+            "width": self.width,
+            "precision": self.precision,
+            "preparation": f"cut to multiples of the patch, nearest{squashed}",
+            "format": FORMAT,
+        }
+
+    @property
+    def name(self) -> str:
+        """The cache's folder: backbone and a hash of everything."""
+        text = json.dumps(self.settings, sort_keys=True)
+        return f"{self.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def command(self) -> str:
+        """What makes these features."""
+        words = [f"--backbone {self.backbone}"]
+        words += [f"--feature-precision {self.precision}"] if self.precision != "fp32" else []
+        words += ["--reference-behaviour"] if self.squash_portrait else []
+        return " ".join(words)
+
+
+def make_extractor(
+    backbone: str,
+    weights: Path | None,
+    *,
+    precision: str = "fp32",
+    squash_portrait: bool = False,
+) -> Extractor:
+    """The backbone on the accelerator if there is one; the last one is kept: weights are large."""
+    if precision not in PRECISIONS:
+        raise SettingsError(f"feature precision {precision!r}; use {' or '.join(PRECISIONS)}")
+    built = _loaded(backbone, weights)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Extractor(
+        built, device=device, bf16=precision == "bf16", squash_portrait=squash_portrait
+    )
+
+
+@lru_cache(maxsize=1)
+def _loaded(backbone: str, weights: Path | None) -> Backbone:
+    return build_backbone(backbone, weights)

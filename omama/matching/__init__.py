@@ -1,0 +1,1 @@
+"""O-MaMa: choose a proposal by comparing descriptors in context."""

@@ -1,0 +1,189 @@
+"""How a destination proposal is chosen for an object, by name.
+
+A matcher scores every destination row of a bucket's pairs and says how sure it is that the
+object is visible. `model` is the trained one; `knn` compares descriptors and learns nothing;
+`oracle` looks at the ground truth (the ceiling that the proposals set); `random` is the floor.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.vocab import Direction
+from omama.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_model
+from omama.features.key import PRECISIONS, FeatureKey
+from omama.matching.model import OMama
+from omama.matching.objective import match, visibility_logit
+from omama.matching.samples import Bucket
+from omama.matching.visibility import Calibration
+
+Floats: TypeAlias = NDArray[np.float64]
+DEFAULT_BACKBONE = "dinov2"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A bucket's pairs after a matcher."""
+
+    similarity: Tensor
+    """(B, R); only the rows of proposals count."""
+    confidence: Tensor
+    """(B,) in 0..1, above 0.5: visible. Where there are no proposals it does not count."""
+
+
+Matcher: TypeAlias = Callable[[Bucket], Scored]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A matcher and the features that it takes."""
+
+    matcher: Matcher
+    backbone: str
+    feature_precision: str
+    checkpoint: Path | None = None
+    weights_hash: str | None = None
+    """Of the backbone it was trained on, where the checkpoint knows."""
+
+    def check(self, key: FeatureKey) -> None:
+        """DataError for features of other weights than those of training."""
+        if self.weights_hash is not None and key.weights_hash != self.weights_hash:
+            raise DataError(
+                f"{self.checkpoint} was trained on other weights of {self.backbone} "
+                f"({self.weights_hash}, not {key.weights_hash}); give the same file as --weights"
+            )
+
+
+def model_matcher(
+    model: OMama, *, calibration: Calibration | None, device: torch.device, bf16: bool
+) -> Matcher:
+    """The trained model; without a calibration its confidence is the reference's sigmoid."""
+    return partial(
+        _by_model,
+        model=model.to(device).eval(),
+        calibration=calibration,
+        device=device,
+        bf16=bf16,
+    )
+
+
+@torch.no_grad()
+def _by_model(
+    bucket: Bucket,
+    *,
+    model: OMama,
+    calibration: Calibration | None,
+    device: torch.device,
+    bf16: bool,
+) -> Scored:
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        matches = match(model, bucket.to(device))
+        if calibration is None:
+            return Scored(matches.similarity, matches.best.sigmoid())
+        scores = {"similarity": matches.best}
+        if calibration.score == "head":
+            scores["head"] = visibility_logit(model, matches)
+    values: Mapping[str, Floats] = {k: v.double().cpu().numpy() for k, v in scores.items()}
+    confidence = torch.from_numpy(calibration.confidence(values))
+    return Scored(matches.similarity, confidence)
+
+
+def by_descriptor(bucket: Bucket) -> Scored:
+    """Cosine of the mask parts of the descriptors: nearest neighbour without any training."""
+    bucket = bucket.to(bucket.sources.device)  # features that were just made may be on a GPU
+    width = bucket.sources.shape[-1] // 2
+    sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)
+    dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)
+    similarity = (sources @ dests.transpose(1, 2))[bucket.group, bucket.source_row]  # (B, R)
+    return _with_best(bucket, similarity)
+
+
+def by_truth(bucket: Bucket) -> Scored:
+    """IoU with the ground truth, and visible exactly where it is."""
+    return Scored(bucket.ious, bucket.visible.double())
+
+
+def by_chance(bucket: Bucket, *, seed: int = 0) -> Scored:
+    """Any proposal, and any confidence; the same for a pair whatever batch it is in."""
+    values = [
+        np.random.default_rng((seed, pair)).random(bucket.is_proposal.shape[1] + 1)
+        for pair in bucket.pair.tolist()
+    ]
+    drawn = torch.from_numpy(np.stack(values))
+    return Scored(drawn[:, 1:], drawn[:, 0])
+
+
+def _with_best(bucket: Bucket, similarity: Tensor) -> Scored:
+    allowed = bucket.is_proposal[bucket.group]
+    return Scored(similarity, similarity.masked_fill(~allowed, -torch.inf).amax(dim=1).sigmoid())
+
+
+def load_matcher(
+    checkpoint: Path | None,
+    matcher: str | None,
+    *,
+    direction: Direction | None,
+    backbone: str | None = None,
+    precision: str = "fp32",
+    feature_precision: str | None = None,
+    reference_behaviour: bool = False,
+) -> Chosen:
+    """A baseline by name or the model of a checkpoint, and the features that it takes.
+
+    `precision` is the model's; see `predict.predict_split` for the others. DataError for a
+    checkpoint of another direction or backbone.
+    """
+    if checkpoint is None:
+        if matcher is None or matcher not in BASELINES:
+            raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
+        baseline = BASELINES[matcher]
+        return Chosen(baseline, backbone or DEFAULT_BACKBONE, feature_precision or "fp32")
+    if precision not in PRECISIONS:
+        raise SettingsError(f"precision {precision!r}; use {' or '.join(PRECISIONS)}")
+    model = load_model(checkpoint, direction=direction)
+    trained_on = model.config.backbone
+    if backbone is not None and trained_on != backbone:
+        raise DataError(
+            f"{checkpoint} was trained on {trained_on} features of {model.config.feature_width} "
+            f"channels, not on {backbone}; give --backbone {trained_on}"
+        )
+    if reference_behaviour:
+        model.config = replace(model.config, reference_behaviour=True)
+    ours = _own(checkpoint)
+    features = ours.backbone if ours else {}
+    calibration = ours.extra.get("calibration") if ours else None
+    return Chosen(
+        matcher=model_matcher(
+            model,
+            calibration=Calibration(**calibration) if calibration else None,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            bf16=precision == "bf16",
+        ),
+        backbone=trained_on,
+        feature_precision=feature_precision or features.get("precision", "fp32"),
+        checkpoint=checkpoint,
+        weights_hash=features.get("weights_hash"),
+    )
+
+
+def _own(path: Path) -> Checkpoint | None:
+    """A checkpoint in our format; None for the authors', which knows only the model."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return None
+    return load_checkpoint(path)
+
+
+BASELINES: Mapping[str, Matcher] = {"knn": by_descriptor, "oracle": by_truth, "random": by_chance}
+"""Matchers that need no checkpoint, by the name that `--matcher` takes."""
+NEEDS_FEATURES = {"knn"}
+"""The baselines that look at features; the others only look at masks."""

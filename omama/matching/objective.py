@@ -1,0 +1,122 @@
+"""The model on a batch of buckets: similarities of every pair, and the loss of a training step.
+
+Legend: G frame pairs, S source masks, R destination rows, B pairs, K candidates, W channels of
+the model.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from egoexo_tools.errors import DataError
+from omama.config import TrainConfig
+from omama.matching.losses import matching_loss, visibility_loss
+from omama.matching.model import OMama, cosine
+from omama.matching.samples import Bucket
+
+
+@dataclass(frozen=True)
+class Matches:
+    """A bucket after the model."""
+
+    similarity: Tensor
+    """(B, R) cosine of each pair's object and every destination row of its frame."""
+    best_row: Tensor
+    """(B,) the most similar proposal's row; without meaning where `best` is -inf."""
+    best: Tensor
+    """(B,) its similarity; -inf where the frame has no proposals."""
+    source: Tensor
+    """(B, W) embedding of the object."""
+    candidate: Tensor
+    """(B, W) embedding of the most similar proposal."""
+
+
+def match(model: OMama, bucket: Bucket) -> Matches:
+    """All objects of the bucket's source frames against all rows of its destination frames."""
+    sources = model.embed_sources(bucket.sources.float(), bucket.dest_tokens.float())  # (G, S, W)
+    dests = model.embed_candidates(bucket.dests.float(), bucket.source_tokens.float())  # (G, R, W)
+    table = cosine(sources, dests)  # (G, S, R)
+    similarity = table[bucket.group, bucket.source_row]  # (B, R)
+    proposals = similarity.detach().masked_fill(~bucket.is_proposal[bucket.group], -torch.inf)
+    best, best_row = proposals.max(dim=1)
+    return Matches(
+        similarity=similarity,
+        best_row=best_row,
+        best=best,
+        source=sources[bucket.group, bucket.source_row],
+        candidate=dests[bucket.group, best_row],
+    )
+
+
+def visibility_logit(model: OMama, matches: Matches) -> Tensor:
+    """(B,) log odds that the object is visible, from embeddings that it leaves as they are."""
+    logits = model.visibility_logits(matches.source.detach(), matches.candidate.detach())
+    return (logits[:, 1] - logits[:, 0]).float()
+
+
+class Objective(nn.Module):
+    """A training step's loss as a module, so that data parallelism can wrap it."""
+
+    def __init__(self, model: OMama, config: TrainConfig, *, visible_share: float) -> None:
+        """`visible_share` of the training pairs are visible; it balances the visibility loss."""
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.trains_visibility = (
+            config.visibility_weight > 0
+            and model.mlp_visible is not None
+            and 0.0 < visible_share < 1.0
+        )
+        self.visible_share = visible_share
+        if not self.trains_visibility and model.mlp_visible is not None:
+            model.mlp_visible.requires_grad_(False)
+
+    def forward(self, buckets: Sequence[Bucket]) -> Tensor:
+        """The mean loss over all pairs of the buckets."""
+        device_type = buckets[0].sources.device.type
+        pairs = sum(bucket.pair.numel() for bucket in buckets)
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
+            losses = [self._bucket_loss(bucket) * bucket.pair.numel() for bucket in buckets]
+        return torch.stack(losses).sum() / pairs
+
+    def _bucket_loss(self, bucket: Bucket) -> Tensor:
+        matches = match(self.model, bucket)
+        drawn = matches.similarity.gather(1, bucket.candidates)  # (B, K)
+        drawn = drawn.masked_fill(~bucket.valid, -torch.inf)
+        # The ground truth is always the first candidate (see samples.draw_candidates).
+        first = torch.zeros_like(bucket.pair)
+        temperature = self.config.temperature
+        loss = matching_loss(drawn, first, bucket.visible, temperature=temperature)
+        if self.trains_visibility:
+            logit = visibility_logit(self.model, matches)
+            visibility = visibility_loss(logit, bucket.visible, visible_share=self.visible_share)
+            loss = loss + self.config.visibility_weight * visibility
+        return loss
+
+
+def first_bad_pair(model: OMama, buckets: Sequence[Bucket]) -> int:
+    """The position in `Pairs` of the first pair whose similarities are not finite, else of the
+    first pair."""
+    with torch.no_grad():
+        for bucket in buckets:
+            finite = torch.isfinite(match(model, bucket).similarity).all(dim=1)
+            if not bool(finite.all()):
+                return int(bucket.pair[int((~finite).nonzero()[0])])
+    return int(buckets[0].pair[0])
+
+
+@contextmanager
+def memory_advice(batch_pairs: int) -> Iterator[None]:
+    """A GPU out of memory becomes a DataError that says which batch size to try."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        smaller = max(1, batch_pairs // 2)
+        raise DataError(
+            f"the GPU ran out of memory with {batch_pairs} pairs a batch; try --batch-pairs "
+            f"{smaller} (in training also twice the --accumulate, for the same step)"
+        ) from error

@@ -1,0 +1,163 @@
+"""Predict one object from one picture to another: what a person tries first.
+
+Pictures of any size are reduced for the backbone to the kept frames' size (long side 960 at
+most); masks and proposals keep the size of their picture.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.looking.painting import PREDICTION, SOURCE, overlay, strip
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.vocab import Direction
+from omama.features.frame_features import FrameFeatures, raw_frame
+from omama.features.frame_masks import RleBatch
+from omama.features.key import FeatureKey, make_extractor
+from omama.matching.matchers import NEEDS_FEATURES, load_matcher
+from omama.matching.samples import Bucket
+
+LONG_SIDE = 960
+"""Of a kept exo frame, in pixels."""
+Rgb = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PairPrediction:
+    """Where the object is in the destination picture, and how sure that it is there at all."""
+
+    rle: MaskRle | None
+    """At the destination picture's size; None where there were no proposals."""
+    proposal_idx: int | None
+    similarity: float | None
+    confidence: float
+    """Above 0.5: visible."""
+
+
+def read_mask(path: Path) -> MaskRle:
+    """A mask from a picture file (any pixel that is not black) or a JSON `{"size", "counts"}`."""
+    if path.suffix == ".json":
+        try:
+            value = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as JSON ({error})") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path} is no mask; it must hold size [height, width] and counts")
+        return MaskRle.from_json(value).validate()
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise DataError(f"{path} is missing or no picture; give a PNG, or a JSON with an rle")
+    channels = picture[..., :3] if picture.ndim == 3 else picture[..., None]  # alpha is no mask
+    return MaskRle.encode((channels != 0).any(axis=2))
+
+
+def predict_pair(
+    source_rgb: Rgb,
+    source_mask: MaskRle,
+    dest_rgb: Rgb,
+    proposals: Sequence[MaskRle],
+    *,
+    checkpoint: Path | None = None,
+    matcher: str | None = None,
+    direction: Direction | None = None,
+    backbone: str | None = None,
+    weights: Path | None = None,
+    precision: str = "fp32",
+    feature_precision: str | None = None,
+    reference_behaviour: bool = False,
+) -> PairPrediction:
+    """The proposal of the destination picture that is the source mask's object.
+
+    Pictures are (H, W, 3) uint8; settings as of `predict_split`. Raises DataError for an empty
+    mask, one of another shape than its picture, and a checkpoint that does not fit.
+    """
+    if (checkpoint is None) == (matcher not in NEEDS_FEATURES):
+        raise SettingsError("for two pictures give either a checkpoint or the matcher knn")
+    _check_mask(source_mask, source_rgb)
+    chosen = load_matcher(
+        checkpoint,
+        matcher,
+        direction=direction,
+        backbone=backbone,
+        precision=precision,
+        feature_precision=feature_precision,
+        reference_behaviour=reference_behaviour,
+    )
+    extractor = make_extractor(chosen.backbone, weights, precision=chosen.feature_precision)
+    chosen.check(FeatureKey.of(extractor))
+    if not proposals:
+        return PairPrediction(None, None, None, 0.0)
+    boxes = np.array([rle.box_xywh() for rle in proposals], np.float32)
+    none, empty = np.zeros((0, 4), np.float32), RleBatch.of([])
+    config = extractor.config
+    source, dest = extractor(
+        [
+            raw_frame(_reduced(source_rgb), RleBatch.of([source_mask]), empty, none, config),
+            raw_frame(_reduced(dest_rgb), empty, RleBatch.of(proposals), boxes, config),
+        ]
+    )
+    scored = chosen.matcher(_bucket(source, dest))
+    idx = int(scored.similarity[0].argmax())
+    similarity, confidence = float(scored.similarity[0, idx]), float(scored.confidence[0])
+    return PairPrediction(proposals[idx], idx, similarity, confidence)
+
+
+def pair_picture(
+    source_rgb: Rgb, source_mask: MaskRle, dest_rgb: Rgb, found: PairPrediction
+) -> Rgb:
+    """Both pictures side by side with the mask that was given and the one that was found."""
+    visible = found.confidence > 0.5
+    caption = f"prediction, {'visible' if visible else 'absent'} ({found.confidence:.2f})"
+    return strip(
+        [
+            ("source", overlay(source_rgb, source_mask, SOURCE)),
+            (caption, overlay(dest_rgb, found.rle, PREDICTION)),
+        ]
+    )
+
+
+def _check_mask(mask: MaskRle, rgb: Rgb) -> None:
+    height, width = rgb.shape[:2]
+    # Annotations come at the source video's size, so another size of the same shape is fine.
+    if abs(mask.height * width - mask.width * height) > max(mask.height, mask.width) * 2:
+        raise DataError(
+            f"the mask has {mask.width}x{mask.height} pixels, its picture {width}x{height}; give a "
+            "mask of the picture's shape"
+        )
+    if mask.area() == 0:
+        raise DataError("the mask is empty; mark the object's pixels in it")
+
+
+def _reduced(rgb: Rgb) -> Rgb:
+    scale = LONG_SIDE / max(rgb.shape[:2])
+    if scale >= 1:
+        return rgb
+    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _bucket(source: FrameFeatures, dest: FrameFeatures) -> Bucket:
+    count = len(dest.proposals)
+    zero = torch.zeros(1, dtype=torch.long)
+    return Bucket(
+        source_tokens=source.tokens[None],
+        dest_tokens=dest.tokens[None],
+        sources=source.masks[None],
+        dests=dest.proposals[None],
+        is_proposal=torch.ones(1, count, dtype=torch.bool),
+        first_proposal=zero,
+        group=zero,
+        source_row=zero,
+        visible=torch.ones(1, dtype=torch.bool),
+        pair=zero,
+        ious=torch.zeros(1, count),
+        candidates=torch.zeros(1, 0, dtype=torch.long),
+        valid=torch.zeros(1, 0, dtype=torch.bool),
+    ).to(source.tokens.device)

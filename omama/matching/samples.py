@@ -1,0 +1,210 @@
+"""From the features of frames to a batch of pairs: candidates drawn, everything padded.
+
+A batch holds frame pairs, not pairs: all objects of a source frame and all candidates of a
+destination frame are embedded once, and each pair picks its rows. Frame pairs of different token
+grids (portrait takes) go to different buckets, since their tokens cannot be stacked.
+
+Legend: G frame pairs, S source masks, R destination rows (ground-truth masks, then proposals), B
+pairs, K candidates of a pair, C channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Self, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from omama.dataset import VISIBLE, FrameTable, Pairs
+from omama.features.frame_features import FrameFeatures
+
+Int: TypeAlias = NDArray[np.int64]
+
+NEAR, FAR, NEVER = range(3)
+"""Rank of a proposal as a negative: neighbours first, then the others."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Frame pairs of one grid size with their pairs."""
+
+    source_tokens: Tensor
+    """(G, C, h, w)"""
+    dest_tokens: Tensor
+    """(G, C, h', w')"""
+    sources: Tensor
+    """(G, S, 2C) descriptors of the source frames' masks."""
+    dests: Tensor
+    """(G, R, 2C) descriptors of the destination frames' masks and proposals."""
+    is_proposal: Tensor
+    """(G, R) bool; False for ground truth and padding."""
+    first_proposal: Tensor
+    """(G,) row of proposal 0."""
+    group: Tensor
+    """(B,) the frame pair of each pair."""
+    source_row: Tensor
+    """(B,) row in `sources`."""
+    visible: Tensor
+    """(B,) bool"""
+    pair: Tensor
+    """(B,) position in `Pairs`."""
+    ious: Tensor
+    """(B, R) IoU of each row's mask with the pair's ground truth; 0 but for proposals."""
+    candidates: Tensor
+    """(B, K) rows in `dests`; of a visible pair the first is the ground truth. K = 0: no draw."""
+    valid: Tensor
+    """(B, K) bool; False where the frame had too few proposals."""
+
+    def to(self, device: torch.device) -> Self:
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return type(self)(**moved)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the candidates of training samples are drawn."""
+
+    count: int
+    negative_max_iou: float | None
+    reference_behaviour: bool
+
+
+def make_buckets(
+    frames: FrameTable,
+    pairs: Pairs,
+    batch: Int,
+    features: Mapping[int, FrameFeatures],
+    *,
+    draw: Draw | None = None,
+    rng: np.random.Generator | None = None,
+) -> list[Bucket]:
+    """A batch of pairs (indices) with the features of its frames, one bucket a grid size.
+
+    With `draw` (and `rng`) each pair gets its candidates.
+    """
+    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)
+    known, position = np.unique(ends, return_inverse=True)
+    grids = np.array([features[frame].tokens.shape[-2:] for frame in known.tolist()])  # (F, 2)
+    both = grids[position.reshape(ends.shape)].reshape(batch.size, 4)
+    _, first, bucket = np.unique(both, axis=0, return_index=True, return_inverse=True)
+    return [
+        _bucket(frames, pairs, batch[bucket.reshape(-1) == number], features, draw, rng)
+        for number in np.argsort(first)  # in the order in which the batch has them
+    ]
+
+
+def _bucket(
+    frames: FrameTable,
+    pairs: Pairs,
+    batch: Int,
+    features: Mapping[int, FrameFeatures],
+    draw: Draw | None,
+    rng: np.random.Generator | None,
+) -> Bucket:
+    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)
+    groups, group = np.unique(ends, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    sources = [features[frame] for frame in groups[:, 0].tolist()]
+    dests = [features[frame] for frame in groups[:, 1].tolist()]
+    masks = np.array([len(dest.masks) for dest in dests])
+    rows = np.array([len(dest.masks) + len(dest.proposals) for dest in dests])
+    # At least one row, of padding where there is neither a mask nor a proposal.
+    column = np.arange(max(1, rows.max()))
+    is_proposal = (column >= masks[:, None]) & (column < rows[:, None])
+    truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
+    truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
+    candidates = np.zeros((batch.size, 0), np.int64)
+    valid = candidates.astype(np.bool_)
+    if draw is not None and rng is not None:
+        ranks = _ranks(dests, group, truth, draw)
+        candidates, valid = draw_candidates(rng, ranks, truth, masks[group], draw.count)
+    source_row = pairs.source_mask[batch] - frames.masks.start[pairs.source_frame[batch]]
+    return Bucket(
+        source_tokens=torch.stack([source.tokens for source in sources]),
+        dest_tokens=torch.stack([dest.tokens for dest in dests]),
+        sources=_padded([source.masks for source in sources]),
+        dests=_padded([torch.cat([dest.masks, dest.proposals]) for dest in dests]),
+        is_proposal=torch.from_numpy(is_proposal),
+        first_proposal=torch.from_numpy(masks),
+        group=torch.from_numpy(group),
+        source_row=torch.from_numpy(source_row),
+        visible=torch.from_numpy(pairs.state[batch] == VISIBLE),
+        pair=torch.from_numpy(batch),
+        ious=torch.from_numpy(_ious(dests, group, truth, column.size)),
+        candidates=torch.from_numpy(candidates),
+        valid=torch.from_numpy(valid),
+    )
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    """(n_i, C) each → (G, max(1, n), C), zeros behind."""
+    padded = pad_sequence(list(rows), batch_first=True)
+    return padded if padded.shape[1] else padded.new_zeros(len(rows), 1, padded.shape[2])
+
+
+def draw_candidates(
+    rng: np.random.Generator,
+    ranks: NDArray[np.int8],
+    truth: Int,
+    first_proposal: Int,
+    count: int,
+) -> tuple[Int, NDArray[np.bool_]]:
+    """Candidates (B, count) as rows of `Bucket.dests`, and which of them are valid (B, count).
+
+    ranks (B, N) says for each proposal NEAR, FAR or NEVER; truth (B,) is the row of the ground
+    truth or -1. Visible: the truth, then count - 1 negatives, near ones first and at random
+    among equals. Not visible: `count` random ones. The truth's place does not matter to a cross
+    entropy, so it is always the first.
+    """
+    visible = truth >= 0
+    keys = rng.random(ranks.shape) + ranks
+    drawn = np.argsort(keys, axis=1)[:, :count]  # (B, <= count)
+    valid = np.take_along_axis(ranks, drawn, axis=1) != NEVER
+    short = ((0, 0), (0, count - drawn.shape[1]))
+    drawn, valid = np.pad(drawn, short), np.pad(valid, short)
+    rows = drawn + first_proposal[:, None]
+    candidates = np.where(visible[:, None], np.roll(rows, 1, axis=1), rows)
+    valid = np.where(visible[:, None], np.roll(valid, 1, axis=1), valid)
+    candidates[visible, 0] = truth[visible]
+    valid[visible, 0] = True
+    return np.where(valid, candidates, 0), valid
+
+
+def _ranks(dests: Sequence[FrameFeatures], group: Int, truth: Int, draw: Draw) -> NDArray[np.int8]:
+    """(B, N) rank of every proposal of each pair's destination frame; padding is NEVER."""
+    tables = [frame_ranks(dest, draw) for dest in dests]  # (M + 1, n) each
+    width = max(table.shape[1] for table in tables)
+    depth = max(table.shape[0] for table in tables)
+    padded = np.full((len(tables), depth, width), NEVER, np.int8)
+    for i, table in enumerate(tables):
+        # The last row is that of "not visible", which truth = -1 picks.
+        padded[i, : table.shape[0] - 1, : table.shape[1]] = table[:-1]
+        padded[i, -1, : table.shape[1]] = table[-1]
+    return padded[group, truth]
+
+
+def _ious(dests: Sequence[FrameFeatures], group: Int, truth: Int, rows: int) -> NDArray[np.float32]:
+    """(B, R); the last row of each frame's table, which truth = -1 picks, stays zero."""
+    depth = max(len(dest.masks) for dest in dests) + 1
+    padded = np.zeros((len(dests), depth, rows), np.float32)
+    for i, dest in enumerate(dests):
+        masks, proposals = dest.shape.ious.shape
+        padded[i, :masks, masks : masks + proposals] = dest.shape.ious
+    return padded[group, truth]
+
+
+def frame_ranks(dest: FrameFeatures, draw: Draw) -> NDArray[np.int8]:
+    """(M + 1, N): the rank of each proposal for each ground-truth mask, then for none."""
+    shape = dest.shape
+    masks, proposals = shape.ious.shape
+    ranks = np.full((masks + 1, proposals), FAR, np.int8)
+    if masks and proposals:
+        ranks[:-1][shape.near] = NEAR
+        at = np.arange(masks)
+        ranks[at, shape.best] = NEAR if draw.reference_behaviour else NEVER
+        if draw.negative_max_iou is not None and not draw.reference_behaviour:
+            ranks[:-1][shape.ious > draw.negative_max_iou] = NEVER
+    return ranks

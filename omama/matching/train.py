@@ -1,0 +1,186 @@
+"""Train O-MaMa on the pairs of a root.
+
+A run is `<root>/runs/<run_name>/`: `checkpoint_best.pt` (by val IoU), `checkpoint_last.pt`
+(everything that a resumed run needs), `config.json`, `log.jsonl` and TensorBoard files. Batches
+and candidates follow from (seed, epoch, batch), so that a run resumed at any step has the losses
+that it would have had. Started by torchrun, each rank takes its share of every epoch.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, component, write_atomic
+from egoexo_tools.manifests import write_exclusions
+from egoexo_tools.vocab import Direction, Split
+from omama.checkpoint import load_model
+from omama.config import HW, ModelConfig, PreparationConfig, TrainConfig
+from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
+from omama.features.images import token_grid
+from omama.matching.fit import BEST, Run
+from omama.matching.loading import FeatureStore, open_store
+from omama.matching.model import OMama
+from omama.matching.objective import Objective
+
+Int: TypeAlias = NDArray[np.int64]
+
+
+def train(
+    root: DatasetRoot,
+    *,
+    direction: Direction,
+    run_name: str | None = None,
+    config: TrainConfig = TrainConfig(),
+    backbone: str,
+    weights: Path | None = None,
+    feature_precision: str = "fp32",
+    cached: bool = True,
+    resume: bool = False,
+    init: Path | None = None,
+    quiet: bool = False,
+    stop_after: int | None = None,
+) -> Path:
+    """Train one direction; returns the best checkpoint.
+
+    `feature_precision` is the backbone's, config.precision the model's. `init` starts from the
+    weights of a checkpoint, ours or the authors'. `resume` goes on from the run's last checkpoint,
+    if there is one of the same data. `stop_after` ends after that many steps as a signal would.
+    Raises DataError for input that cannot be used, SettingsError where a resumed run has other
+    settings.
+    """
+    # Without cpu=True, accelerate runs the ranks of a machine without a GPU as strangers.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    config = replace(config, precision=_precision(config.precision, accelerator.device))
+    folder = root.runs / component(run_name or str(direction))
+    data = training_data(root, direction, config)
+    val = load_dataset(root.require(), split=Split.VAL, direction=direction)
+    stores = [
+        open_store(
+            part.frames,
+            backbone=backbone,
+            weights=weights,
+            cached=cached,
+            precision=feature_precision,
+            squash_portrait=squash,
+        )
+        for part, squash in ((data, config.reference_behaviour), (val, False))
+    ]
+    torch.manual_seed(config.seed)
+    model = _make_model(data, direction, config, backbone, stores[0], init)
+    visible_share = float((data.pairs.state == VISIBLE).mean())
+    objective = Objective(model, config, visible_share=visible_share).to(accelerator.device)
+    fingerprint = _fingerprint((data, val), stores[0])
+    run = Run(accelerator, objective, config, folder, data, val, stores, fingerprint)
+    if resume:
+        run.resume()
+    if accelerator.is_main_process:
+        _write_config(run, backbone, weights, cached)
+        write_exclusions(root, "train", folder.name, [*data.left_out, *val.left_out])
+    accelerator.wait_for_everyone()
+    run.fit(quiet=quiet, stop_after=stop_after)
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+    return folder / BEST
+
+
+def training_data(root: DatasetRoot, direction: Direction, config: TrainConfig) -> Dataset:
+    """The train pairs of a direction that training can use."""
+    data = load_dataset(root.require(), split=Split.TRAIN, direction=direction)
+    proposals = np.diff(data.frames.proposals.start)[data.pairs.dest_frame]
+    reasons = {"the destination frame has no proposals": proposals == 0}
+    if not config.reference_behaviour:
+        unannotated = data.pairs.state == UNANNOTATED
+        reasons = {"the destination was never annotated": unannotated, **reasons}
+    data = leave_out(data, reasons)
+    if not (data.pairs.state == VISIBLE).any():
+        raise DataError(
+            f"{root.path} has no train pair of {direction} with a visible destination and "
+            "proposals; look at manifests/exclusions, then run pairs or propose again"
+        )
+    return data
+
+
+def _make_model(
+    data: Dataset,
+    direction: Direction,
+    config: TrainConfig,
+    backbone: str,
+    store: FeatureStore,
+    init: Path | None,
+) -> OMama:
+    if init is not None:
+        model = load_model(init, direction=direction)
+        if model.config.feature_width != store.key.width:
+            raise DataError(
+                f"{init} takes features of {model.config.feature_width} channels, {backbone} has "
+                f"{store.key.width}; give the backbone that it was trained on"
+            )
+        # What it now becomes a model of, whatever it was trained on before.
+        model.config = replace(
+            model.config, backbone=backbone, reference_behaviour=config.reference_behaviour
+        )
+        return model
+    preparation = PreparationConfig(
+        patch_size=store.key.patch_size, squash_portrait=store.key.squash_portrait
+    )
+    return OMama(
+        ModelConfig(
+            direction=str(direction),
+            backbone=backbone,
+            feature_width=store.key.width,
+            width=config.width,
+            source_grid_hw=_usual_grid(data, data.pairs.source_frame, preparation),
+            dest_grid_hw=_usual_grid(data, data.pairs.dest_frame, preparation),
+            reference_behaviour=config.reference_behaviour,
+        )
+    )
+
+
+def _usual_grid(data: Dataset, frames: Int, preparation: PreparationConfig) -> HW:
+    """The token grid of most pairs' frames; other sizes get interpolated positions."""
+    sizes = data.frames.rows[["height", "width"]].to_numpy()[frames]
+    usual, counts = np.unique(sizes, axis=0, return_counts=True)
+    height, width = usual[counts.argmax()].tolist()
+    return token_grid(height, width, preparation)
+
+
+def _fingerprint(parts: Sequence[Dataset], store: FeatureStore) -> str:
+    """Changes with what a run learns from: pairs, the masks of their frames, the backbone."""
+    digest = hashlib.sha256(store.key.name.encode())
+    for part in parts:
+        digest.update("\n".join(part.pairs.ids).encode())
+        digest.update(part.pairs.state.tobytes())
+        for masks in (part.frames.masks, part.frames.proposals):
+            digest.update(masks.start.tobytes())
+            digest.update(masks.boxes.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write_config(run: Run, backbone: str, weights: Path | None, cached: bool) -> None:
+    settings = {
+        "direction": run.model.config.direction,
+        "backbone": backbone,
+        "weights": str(weights) if weights else None,
+        "feature_precision": run.store.key.precision,
+        "cached": cached,
+        "train_pairs": len(run.data.pairs),
+        "val_pairs": len(run.val.pairs),
+        "image_features_per_epoch": run.features_per_epoch,
+        "model": run.model.config.to_dict(),
+        "training": run.config.to_dict(),
+    }
+    write_atomic(run.folder / "config.json", json.dumps(settings, indent=1) + "\n")
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    return ("bf16" if device.type == "cuda" else "fp32") if wanted == "auto" else wanted

@@ -1,0 +1,98 @@
+"""How good a model is on val: IoU of the chosen proposals, and where visibility is decided."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+
+from omama.dataset import ABSENT, UNANNOTATED, VISIBLE, Dataset, Pairs
+from omama.matching.loading import FeatureStore, load_batches
+from omama.matching.model import OMama
+from omama.matching.objective import Matches, match, visibility_logit
+from omama.matching.samples import Bucket
+from omama.matching.schedule import frame_order
+from omama.matching.visibility import Calibration, calibrate
+
+CALIBRATION_PAIRS = 256
+"""Of each kind, at most, where train pairs must choose the threshold of visibility."""
+
+
+@dataclass(frozen=True)
+class HowToValidate:
+    """What a run's validations have in common."""
+
+    batch_pairs: int
+    accelerator: Accelerator
+    trained_head: bool
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found."""
+
+    iou: float
+    """Mean over visible pairs of the IoU of the most similar proposal, at the proposals' size."""
+    calibration: Calibration | None
+    """None where val has only visible or only absent pairs."""
+
+
+def validate(model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate) -> Validation:
+    """Every annotated val pair against all proposals of its frame; ranks share the batches."""
+    pairs = val.pairs.take(val.pairs.state != UNANNOTATED)
+    iou, visible, similarity, head = _scores(model, val, pairs, store, how)
+    seen = visible > 0
+    scores = {"similarity": similarity, **({"head": head} if how.trained_head else {})}
+    return Validation(
+        iou=float(iou[seen].mean()) if seen.any() else 0.0, calibration=calibrate(scores, seen)
+    )
+
+
+def calibrate_on_train(
+    model: OMama, train: Dataset, store: FeatureStore, how: HowToValidate
+) -> Calibration | None:
+    """A threshold from train pairs, for a val whose pairs are all visible or all absent.
+
+    On pairs that it has learnt the head is far too sure, so only the similarity is asked.
+    """
+    rng = np.random.default_rng(0)
+    kinds = [np.flatnonzero(train.pairs.state == state) for state in (VISIBLE, ABSENT)]
+    if not all(kind.size for kind in kinds):
+        return None
+    chosen = [rng.permutation(kind)[:CALIBRATION_PAIRS] for kind in kinds]
+    pairs = train.pairs.take(np.sort(np.concatenate(chosen)))
+    _, visible, similarity, _ = _scores(model, train, pairs, store, how)
+    return calibrate({"similarity": similarity}, visible > 0)
+
+
+@torch.no_grad()
+def _scores(
+    model: OMama, data: Dataset, pairs: Pairs, store: FeatureStore, how: HowToValidate
+) -> NDArray[np.float64]:
+    """(4, P) of all ranks: see `_values`."""
+    accelerator, device = how.accelerator, how.accelerator.device
+    batches = frame_order(pairs, batch_size=how.batch_pairs)
+    own = batches[accelerator.process_index :: accelerator.num_processes]
+    model.eval()
+    found = [np.zeros((4, 0))]  # a rank may have no batch at all
+    for loaded in load_batches(data.frames, pairs, own, store):
+        for cpu_bucket in loaded:
+            bucket = cpu_bucket.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
+                matches = match(model, bucket)
+                logit = visibility_logit(model, matches) if how.trained_head else matches.best
+            found.append(_values(bucket, matches, logit))
+    model.train()
+    return np.concatenate(gather_object(found), axis=1)
+
+
+def _values(bucket: Bucket, matches: Matches, logit: torch.Tensor) -> np.ndarray:
+    """(4, B): IoU of the chosen proposal, visible, best similarity, the head's log odds."""
+    iou = bucket.ious.gather(1, matches.best_row[:, None])[:, 0]
+    none = ~torch.isfinite(matches.best)  # no proposals: whatever was picked does not count
+    iou, logit = iou.masked_fill(none, 0.0), logit.masked_fill(none, -torch.inf)
+    values = torch.stack([iou, bucket.visible.float(), matches.best.float(), logit.float()])
+    return np.asarray(values.double().cpu().numpy())

@@ -1,0 +1,221 @@
+"""The whole chain, from raw videos to the score table, one step after the other.
+
+Every step is a command of its own; here they only follow each other, each through `run_stage`,
+so that a second run does nothing and a changed setting is refused by name. The steps that train,
+predict and score live in `omama`, imported inside functions: preparing data never needs torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.running.status import METHODS, score_table
+from egoexo_tools.vocab import Direction, Split
+
+Say = Callable[[str], None]
+"""Receives one finished line of text for the user."""
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What to run, and with which models; the defaults need no weights."""
+
+    directions: tuple[Direction, ...] = tuple(Direction)
+    split_file: Path | None = None
+    scenarios: tuple[str, ...] = ()
+    take_uids: tuple[str, ...] = ()
+    sampling: str = "annotated"
+    short_side: int | None = None
+    """448 reads the release's small copies of the videos."""
+    fractions: Mapping[str, float] = field(default_factory=dict)
+    """Split → share of its pairs to keep."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Split → exact number of pairs to keep."""
+    seed: int = 0
+    proposer: str = "regions"
+    proposer_weights: Path | None = None
+    backbone: str = "classical"
+    backbone_weights: Path | None = None
+    feature_precision: str = "fp32"
+    """Of the backbone; bf16 is faster on a GPU."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of omama.config.TrainConfig that differ from its defaults."""
+    baselines: bool = True
+    """Also score the k-NN matcher, the proposal oracle and a random candidate."""
+    test_split: Split = Split.TEST
+    export: bool = True
+    """Also write the mask folders that the O-MaMa code reads, into the root itself."""
+    report: bool = True
+
+
+def run_pipeline(
+    root: DatasetRoot,
+    release: Release,
+    options: PipelineOptions,
+    *,
+    run: RunOptions = RunOptions(),
+    say: Say = lambda line: None,
+) -> str:
+    """Do what is not done yet, and return the score table.
+
+    Raises StageFailed at the first stage with failed units, after the stage's other units ended.
+    """
+    steps = [
+        *_data_steps(root, release, options, run),
+        *_learning_steps(root, options, run),
+    ]
+    for number, (title, step) in enumerate(steps, start=1):
+        say(f"[{number}/{len(steps)}] {title}")
+        say(f"  {step().check().text()}")
+    return score_table(root, options.directions)
+
+
+Step = tuple[str, Callable[[], StageSummary]]
+
+
+def _data_steps(
+    root: DatasetRoot, release: Release, options: PipelineOptions, run: RunOptions
+) -> list[Step]:
+    from egoexo_tools.stages.export import run_export
+    from egoexo_tools.stages.frames import run_frames
+    from egoexo_tools.stages.ingest import run_ingest
+    from egoexo_tools.stages.pairs import run_pairs
+    from egoexo_tools.stages.propose import run_propose
+
+    release.require()
+    steps: list[Step] = [
+        (
+            "ingest: annotations to manifests",
+            lambda: run_ingest(
+                root,
+                release,
+                split_file=options.split_file,
+                take_uids=options.take_uids or None,
+                scenarios=options.scenarios or None,
+                run=run,
+            ),
+        ),
+        (
+            "frames: annotated frames out of the videos",
+            lambda: run_frames(
+                root, release, sampling=options.sampling, short_side=options.short_side, run=run
+            ),
+        ),
+        (
+            "pairs: source mask and destination frame",
+            lambda: run_pairs(
+                root,
+                directions=options.directions,
+                fractions=options.fractions,
+                counts=options.counts,
+                seed=options.seed,
+                run=run,
+            ),
+        ),
+        (
+            f"propose: candidate masks by {options.proposer}",
+            lambda: run_propose(
+                root,
+                proposer=options.proposer,
+                weights=options.proposer_weights,
+                directions=options.directions,
+                run=run,
+            ),
+        ),
+    ]
+    if options.export:
+        steps.append(
+            (
+                "export: mask folders in O-MaMa's layout",
+                lambda: run_export(root, "omama", root.path, run=run),
+            )
+        )
+    return steps
+
+
+def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> list[Step]:
+    from omama import steps as omama_steps
+    from omama.config import TrainConfig
+    from omama.features.cache import run_features
+
+    features = omama_steps.Features(
+        options.backbone, options.backbone_weights, options.feature_precision
+    )
+    config = TrainConfig(**options.training)
+    methods = tuple(suffix for suffix, _ in METHODS) if options.baselines else ("",)
+    steps: list[Step] = [
+        (
+            f"features: {options.backbone} on every frame",
+            lambda: run_features(
+                root,
+                backbone=features.backbone,
+                weights=features.weights,
+                precision=features.precision,
+                run=run,
+            ),
+        ),
+        (
+            "train: O-MaMa, best checkpoint by val IoU",
+            lambda: omama_steps.run_train(root, options.directions, config, features, run=run),
+        ),
+        (
+            "predict: the test pairs, by every method",
+            lambda: omama_steps.run_predict(
+                root, options.directions, methods, options.test_split, features, run=run
+            ),
+        ),
+        (
+            "evaluate: official and O-MaMa protocol",
+            lambda: omama_steps.run_evaluate(
+                root, options.directions, methods, options.test_split, run=run
+            ),
+        ),
+    ]
+    if options.report:
+        steps.append(
+            (
+                "report: one page of tables and pictures",
+                lambda: omama_steps.run_report(root, options.directions, methods, run=run),
+            )
+        )
+    return steps
+
+
+def run_demo(folder: Path, *, seed: int, run: RunOptions, say: Say) -> str:
+    """Synthesize FOLDER/release, run everything into FOLDER/root, return the score table."""
+    from egoexo_tools.synthetic import SyntheticOptions, synthesize
+
+    say("Synthesizing a release (rendered scenes, real H.264 videos) ...")
+    options = SyntheticOptions(seed=seed, **DEMO_SCENE)
+    release = synthesize(folder / "release", options, quiet=run.quiet, workers=run.workers)
+    return run_pipeline(
+        DatasetRoot(folder / "root"),
+        release,
+        PipelineOptions(training=DEMO_TRAINING, seed=seed),
+        run=run,
+        say=say,
+    )
+
+
+DEMO_SCENE: Mapping[str, Any] = {
+    "scale": 0.5,
+    "train_takes": 60,
+    "val_takes": 8,
+    "test_takes": 8,
+    "annotated_frames": 3,
+}
+"""Half size: rendering and encoding 4K would alone take longer than all the rest. Many short
+takes rather than a few long ones: what lifts the trained model is more different objects."""
+
+DEMO_TRAINING: Mapping[str, Any] = {
+    "epochs": 12,
+    "learning_rate": 1e-3,
+    "average_decay": 0.995,
+    "weight_decay": 0.3,
+    "width": 128,
+    "candidates": 64,
+}
+"""A small model on small features learns faster than the reference's settings allow for."""
