@@ -15,7 +15,8 @@ from torch import Tensor
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.vocab import Direction, View
-from omama.config import HW, MODEL_WIDTH, ModelConfig
+from omama.config import HW
+from omama.matching.config import MODEL_WIDTH, ModelConfig
 from omama.matching.model import OMama
 
 FORMAT = "omama-checkpoint"

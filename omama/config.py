@@ -1,26 +1,16 @@
-"""Settings as frozen dataclasses; every checkpoint carries them as plain dicts.
-
-Grids are (rows, columns) of tokens, sizes are (height, width) in pixels. The defaults are the
-published O-MaMa's.
-"""
+"""What the settings of all rooms share: a frozen dataclass that goes into a checkpoint and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, Self
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.vocab import Direction, View
 
 HW = tuple[int, int]
-"""(rows, columns)."""
-
-MODEL_WIDTH = 768
-"""Width of the published model, and of what a projection leads to."""
-OFFICIAL_GRIDS: Mapping[View, HW] = {View.EGO: (50, 50), View.EXO: (38, 68)}
-"""Tokens of a 704x704 ego and a 540x960 exo frame at patch 14."""
+"""(rows, columns) of tokens, or (height, width) in pixels."""
 
 
-class _Plain:
+class PlainSettings:
     """To a dict of plain values and back; a wrong key or value is a DataError."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,109 +33,7 @@ class _Plain:
             raise DataError(f"these are no {cls.__name__} settings: {error}") from error
 
 
-@dataclass(frozen=True)
-class PreparationConfig(_Plain):
-    """How a frame becomes a backbone's input (see `omama.features.images`)."""
-
-    patch_size: int = 14
-    """Height and width are cut down to multiples of this many pixels."""
-    squash_portrait: bool = False
-    """Give a portrait frame the landscape size, as the reference does in training only."""
-
-    def __post_init__(self) -> None:
-        _positive("patch_size", self.patch_size)
-
-
-@dataclass(frozen=True)
-class ModelConfig(_Plain):
-    """Everything that fixes the shapes of an `OMama`."""
-
-    direction: str = "exo2ego"
-    backbone: str = "dinov2"
-    """Name in BACKBONES; the model itself only uses `feature_width`."""
-    feature_width: int = MODEL_WIDTH
-    """Channels of the tokens that come in."""
-    width: int = MODEL_WIDTH
-    """Channels of the model; another `feature_width` makes it train a 1x1 projection."""
-    source_grid_hw: HW = OFFICIAL_GRIDS[View.EXO]
-    dest_grid_hw: HW = OFFICIAL_GRIDS[View.EGO]
-    """Grids of the position embeddings; another grid of tokens gets them by interpolation."""
-    heads: int = 4
-    visibility_head: bool = True
-    reference_behaviour: bool = False
-    """Add position embeddings in flat order when only the grid's shape differs (portrait)."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "direction", str(Direction.parse(self.direction)))
-        for name in ("feature_width", "width", "heads"):
-            _positive(name, getattr(self, name))
-        for name in ("source_grid_hw", "dest_grid_hw"):
-            grid = getattr(self, name)
-            if len(grid) != 2 or min(grid) < 1:
-                raise DataError(f"{name}={grid!r}; give (rows, columns), each at least 1")
-        if self.width % self.heads:
-            raise DataError(f"width={self.width} is no multiple of heads={self.heads}")
-
-    @property
-    def has_projection(self) -> bool:
-        return self.feature_width != self.width
-
-    @classmethod
-    def official(cls, direction: Direction, *, visibility_head: bool = True) -> "ModelConfig":
-        """The published model of a direction: DINOv2 ViT-B/14, 704x704 ego, 540x960 exo."""
-        return cls(
-            direction=str(direction),
-            source_grid_hw=OFFICIAL_GRIDS[direction.source],
-            dest_grid_hw=OFFICIAL_GRIDS[direction.dest],
-            visibility_head=visibility_head,
-        )
-
-
-@dataclass(frozen=True)
-class TrainConfig(_Plain):
-    """How a run trains; the optimizer's values are the reference's."""
-
-    epochs: int = 3
-    batch_pairs: int = 24
-    accumulate: int = 1
-    """Batches whose gradients are added up before a step."""
-    learning_rate: float = 8e-5
-    final_learning_rate: float = 1e-6
-    """The cosine's end, reached at the last step."""
-    weight_decay: float = 0.01
-    average_decay: float = 0.0
-    """Of a moving average of the weights over the steps, which is then validated and kept as the
-    best checkpoint in their place; 0.995: over some 200 steps. 0: none, as the reference."""
-    temperature: float = 0.07
-    candidates: int = 32
-    """Candidates of a training sample, the positive among them."""
-    negative_max_iou: float | None = 0.5
-    """A proposal that overlaps the ground truth more is no negative; None: the reference's."""
-    width: int = MODEL_WIDTH
-    """Channels of the model; a projection is trained where the backbone has another width."""
-    visibility_weight: float = 1.0
-    """Weight of the balanced visibility loss, which reaches the head alone and leaves matching as
-    it is; 0 leaves the head untrained, as the reference."""
-    precision: str = "auto"
-    """`fp32`, `bf16` (autocast), or `auto`: bf16 on CUDA."""
-    val_every_steps: int | None = None
-    """None: once an epoch."""
-    patience: int | None = None
-    """Validations without a better IoU before an early stop; None: never."""
-    seed: int = 0
-    reference_behaviour: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_pairs", "accumulate", "candidates"):
-            _positive(name, getattr(self, name))
-        if self.precision not in {"auto", "fp32", "bf16"}:
-            raise DataError(f"precision={self.precision!r}; use auto, fp32 or bf16")
-        if not 0 <= self.average_decay < 1:
-            raise DataError(f"average_decay={self.average_decay!r}; it goes from 0 to below 1")
-        if not self.temperature > 0:
-            raise DataError(f"temperature={self.temperature!r}; it must be above 0")
-
-
-def _positive(name: str, value: int) -> None:
+def check_positive(name: str, value: int) -> None:
+    """Raises DataError for anything but an integer of at least 1."""
     if not isinstance(value, int) or value < 1:
         raise DataError(f"{name}={value!r}; it must be an integer of at least 1")

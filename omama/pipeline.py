@@ -138,8 +138,8 @@ def _data_steps(
 
 def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> list[Step]:
     from omama import steps as omama_steps
-    from omama.config import TrainConfig
     from omama.features.cache import run_features
+    from omama.matching.config import TrainConfig
 
     features = omama_steps.Features(
         options.backbone, options.backbone_weights, options.feature_precision

@@ -13,7 +13,7 @@ from pathlib import Path
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.vocab import Direction, Split
-from omama.config import TrainConfig
+from omama.matching.config import TrainConfig
 
 PROTOCOLS = {"official": "summary.json", "omama": "summary_omama.json"}
 """Protocol → the file in the run's folder; the scores table is of the first."""

@@ -28,13 +28,14 @@ import torch.nn.functional as F
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.vocab import Split
-from omama.config import PreparationConfig, TrainConfig
 from omama.dataset import Dataset, load_dataset
 from omama.features.backbones import Backbone
 from omama.features.cache import run_features
 from omama.features.descriptors import describe, quarter_grid
 from omama.features.frame_features import read_frame, read_picture
+from omama.features.images import PreparationConfig
 from omama.features.key import make_extractor
+from omama.matching.config import TrainConfig
 from omama.matching.predict import predict_split
 from omama.matching.train import train
 

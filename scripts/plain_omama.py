@@ -15,11 +15,11 @@ import torch.nn.functional as F
 
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction
-from omama.config import ModelConfig, PreparationConfig
 from omama.dataset import Dataset
 from omama.features.backbones import Backbone
 from omama.features.frame_features import read_picture
-from omama.features.images import prepare_image, prepared_size
+from omama.features.images import PreparationConfig, prepare_image, prepared_size
+from omama.matching.config import ModelConfig
 from omama.matching.losses import matching_loss
 from omama.matching.model import OMama
 

@@ -17,7 +17,7 @@ from omama.checkpoint import (
     save_checkpoint,
     save_official,
 )
-from omama.config import ModelConfig, TrainConfig
+from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.model import OMama
 
 SMALL = ModelConfig(feature_width=12, width=8, source_grid_hw=(2, 3), dest_grid_hw=(3, 3))

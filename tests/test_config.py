@@ -7,7 +7,8 @@ import pytest
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.vocab import Direction
-from omama.config import ModelConfig, PreparationConfig, TrainConfig
+from omama.features.images import PreparationConfig
+from omama.matching.config import ModelConfig, TrainConfig
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import reference
 import torch
 
 from egoexo_tools.masks.rle import MaskRle
-from omama.config import PreparationConfig
 from omama.features.descriptors import (
     context_boxes,
     context_weights,
@@ -18,7 +17,7 @@ from omama.features.descriptors import (
     quarter_grid,
     quarter_masks,
 )
-from omama.features.images import candidate_quarter_idx, truth_quarter_idx
+from omama.features.images import PreparationConfig, candidate_quarter_idx, truth_quarter_idx
 
 RNG = np.random.default_rng(3)
 

@@ -13,11 +13,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from egoexo_tools.vocab import Direction
-from omama.config import ModelConfig, TrainConfig
 from omama.features.backbones import Backbone, RgbGrid
 from omama.features.descriptors import _upsampling
 from omama.features.frame_features import Extractor, RawFrame
 from omama.features.frame_shape import FrameShape
+from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.matchers import by_descriptor, model_matcher
 from omama.matching.model import OMama
 from omama.matching.objective import Objective, match, visibility_logit

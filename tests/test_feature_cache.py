@@ -13,12 +13,12 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.vocab import Direction, Split
-from omama.config import ModelConfig
 from omama.dataset import load_dataset, load_frames
 from omama.features.backbones import Backbone
 from omama.features.cache import run_features
 from omama.features.frame_features import Extractor
 from omama.features.key import make_extractor
+from omama.matching.config import ModelConfig
 from omama.matching.loading import load_batches, open_store
 from omama.matching.matchers import by_descriptor
 from omama.matching.model import OMama

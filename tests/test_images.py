@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from egoexo_tools.errors import DataError
-from omama.config import PreparationConfig
 from omama.features.images import (
+    PreparationConfig,
     candidate_idx,
     cut_image,
     normalise,

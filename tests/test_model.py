@@ -9,7 +9,7 @@ import torch
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.vocab import Direction
-from omama.config import ModelConfig
+from omama.matching.config import ModelConfig
 from omama.matching.losses import matching_loss
 from omama.matching.model import OMama, best_candidate, cosine
 

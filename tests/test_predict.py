@@ -23,11 +23,11 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint, save_checkpoint, save_official
 from omama.commands.predict import command
-from omama.config import ModelConfig, PreparationConfig, TrainConfig
 from omama.dataset import Dataset, load_dataset
 from omama.features.backbones import BACKBONES, Backbone, build_backbone
 from omama.features.frame_features import read_picture
-from omama.features.images import prepare_image
+from omama.features.images import PreparationConfig, prepare_image
+from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.matchers import load_matcher
 from omama.matching.model import OMama
 from omama.matching.predict import predict_split

@@ -6,10 +6,10 @@ import torch
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
-from omama.config import ModelConfig
 from omama.dataset import load_dataset
 from omama.features.frame_features import FrameFeatures
 from omama.features.frame_shape import FrameShape
+from omama.matching.config import ModelConfig
 from omama.matching.loading import open_store
 from omama.matching.model import OMama
 from omama.matching.objective import match

@@ -24,8 +24,8 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.stage import RunOptions, StageSummary
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import load_checkpoint
-from omama.config import TrainConfig
 from omama.features.cache import run_features
+from omama.matching.config import TrainConfig
 from omama.matching.train import train
 from omama.steps import Features, run_train
 
@@ -278,7 +278,8 @@ def test_the_stage_resumes_a_killed_run_and_refuses_other_settings(own_root: Dat
     config = replace(CONFIG, epochs=25)
     code = (
         "import pathlib, torch; from omama.steps import Features, run_train; "
-        "from omama.config import TrainConfig; from egoexo_tools.layout import DatasetRoot; "
+        "from omama.matching.config import TrainConfig; "
+        "from egoexo_tools.layout import DatasetRoot; "
         "from egoexo_tools.running.stage import RunOptions; "
         "from egoexo_tools.vocab import Direction; "
         f"torch.set_num_threads(1); run_train(DatasetRoot(pathlib.Path({str(own_root.path)!r})), "

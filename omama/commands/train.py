@@ -61,7 +61,7 @@ def command(
     """
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
-    from omama.config import TrainConfig
+    from omama.matching.config import TrainConfig
     from omama.matching.train import train
 
     best = train(

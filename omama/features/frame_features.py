@@ -20,13 +20,18 @@ from torch import Tensor
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.running.executors import available_cores
-from omama.config import PreparationConfig
 from omama.dataset import FrameTable
 from omama.features.backbones import Backbone
 from omama.features.descriptors import describe
 from omama.features.frame_masks import RleBatch, read_masks
 from omama.features.frame_shape import FrameShape, frame_shape
-from omama.features.images import cut_image, normalise, prepared_size, scale_boxes
+from omama.features.images import (
+    PreparationConfig,
+    cut_image,
+    normalise,
+    prepared_size,
+    scale_boxes,
+)
 
 Floats: TypeAlias = NDArray[np.float32]
 READERS = max(4, min(16, available_cores()))

@@ -5,6 +5,7 @@ index too, never blurred. Two conventions of "nearest" meet here, because the re
 them: ground truth goes through OpenCV's, candidates through torch's. Sizes are (height, width).
 """
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import cv2
@@ -15,13 +16,26 @@ from torch import Tensor
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import nearest_idxs
-from omama.config import HW, PreparationConfig
+from omama.config import HW, PlainSettings, check_positive
 from omama.features.descriptors import quarter_grid
 
 Ints: TypeAlias = NDArray[np.int64]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PreparationConfig(PlainSettings):
+    """How a frame becomes a backbone's input."""
+
+    patch_size: int = 14
+    """Height and width are cut down to multiples of this many pixels."""
+    squash_portrait: bool = False
+    """Give a portrait frame the landscape size, as the reference does in training only."""
+
+    def __post_init__(self) -> None:
+        check_positive("patch_size", self.patch_size)
 
 
 def prepared_size(height: int, width: int, config: PreparationConfig) -> HW:

@@ -25,8 +25,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.running.stage import differences
 from omama.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from omama.config import TrainConfig
 from omama.dataset import Dataset
+from omama.matching.config import TrainConfig
 from omama.matching.loading import FeatureStore, load_batches
 from omama.matching.model import OMama
 from omama.matching.objective import Objective, first_bad_pair, memory_advice

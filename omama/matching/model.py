@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
-from omama.config import ModelConfig
+from omama.matching.config import ModelConfig
 from omama.matching.layers import (
     CrossAttention,
     EmbeddingMlp,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
-from omama.config import TrainConfig
+from omama.matching.config import TrainConfig
 from omama.matching.losses import matching_loss, visibility_loss
 from omama.matching.model import OMama, cosine
 from omama.matching.samples import Bucket

@@ -23,9 +23,10 @@ from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.manifests import write_exclusions
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_model
-from omama.config import HW, ModelConfig, PreparationConfig, TrainConfig
+from omama.config import HW
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
-from omama.features.images import token_grid
+from omama.features.images import PreparationConfig, token_grid
+from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.fit import BEST, Run
 from omama.matching.loading import FeatureStore, open_store
 from omama.matching.model import OMama

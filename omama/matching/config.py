@@ -1,0 +1,108 @@
+"""Settings of O-MaMa as frozen dataclasses; every checkpoint carries them as plain dicts.
+
+Grids are (rows, columns) of tokens. The defaults are the published O-MaMa's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.vocab import Direction, View
+from omama.config import HW, PlainSettings, check_positive
+
+MODEL_WIDTH = 768
+"""Width of the published model, and of what a projection leads to."""
+OFFICIAL_GRIDS: Mapping[View, HW] = {View.EGO: (50, 50), View.EXO: (38, 68)}
+"""Tokens of a 704x704 ego and a 540x960 exo frame at patch 14."""
+
+
+@dataclass(frozen=True)
+class ModelConfig(PlainSettings):
+    """Everything that fixes the shapes of an `OMama`."""
+
+    direction: str = "exo2ego"
+    backbone: str = "dinov2"
+    """Name in BACKBONES; the model itself only uses `feature_width`."""
+    feature_width: int = MODEL_WIDTH
+    """Channels of the tokens that come in."""
+    width: int = MODEL_WIDTH
+    """Channels of the model; another `feature_width` makes it train a 1x1 projection."""
+    source_grid_hw: HW = OFFICIAL_GRIDS[View.EXO]
+    dest_grid_hw: HW = OFFICIAL_GRIDS[View.EGO]
+    """Grids of the position embeddings; another grid of tokens gets them by interpolation."""
+    heads: int = 4
+    visibility_head: bool = True
+    reference_behaviour: bool = False
+    """Add position embeddings in flat order when only the grid's shape differs (portrait)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "direction", str(Direction.parse(self.direction)))
+        for name in ("feature_width", "width", "heads"):
+            check_positive(name, getattr(self, name))
+        for name in ("source_grid_hw", "dest_grid_hw"):
+            grid = getattr(self, name)
+            if len(grid) != 2 or min(grid) < 1:
+                raise DataError(f"{name}={grid!r}; give (rows, columns), each at least 1")
+        if self.width % self.heads:
+            raise DataError(f"width={self.width} is no multiple of heads={self.heads}")
+
+    @property
+    def has_projection(self) -> bool:
+        return self.feature_width != self.width
+
+    @classmethod
+    def official(cls, direction: Direction, *, visibility_head: bool = True) -> "ModelConfig":
+        """The published model of a direction: DINOv2 ViT-B/14, 704x704 ego, 540x960 exo."""
+        return cls(
+            direction=str(direction),
+            source_grid_hw=OFFICIAL_GRIDS[direction.source],
+            dest_grid_hw=OFFICIAL_GRIDS[direction.dest],
+            visibility_head=visibility_head,
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig(PlainSettings):
+    """How a run trains; the optimizer's values are the reference's."""
+
+    epochs: int = 3
+    batch_pairs: int = 24
+    accumulate: int = 1
+    """Batches whose gradients are added up before a step."""
+    learning_rate: float = 8e-5
+    final_learning_rate: float = 1e-6
+    """The cosine's end, reached at the last step."""
+    weight_decay: float = 0.01
+    average_decay: float = 0.0
+    """Of a moving average of the weights over the steps, which is then validated and kept as the
+    best checkpoint in their place; 0.995: over some 200 steps. 0: none, as the reference."""
+    temperature: float = 0.07
+    candidates: int = 32
+    """Candidates of a training sample, the positive among them."""
+    negative_max_iou: float | None = 0.5
+    """A proposal that overlaps the ground truth more is no negative; None: the reference's."""
+    width: int = MODEL_WIDTH
+    """Channels of the model; a projection is trained where the backbone has another width."""
+    visibility_weight: float = 1.0
+    """Weight of the balanced visibility loss, which reaches the head alone and leaves matching as
+    it is; 0 leaves the head untrained, as the reference."""
+    # The model's. Python says `model_precision` elsewhere; here the name is a key of every
+    # checkpoint and status file, and another one would make a finished root look changed.
+    precision: str = "auto"
+    """`fp32`, `bf16` (autocast), or `auto`: bf16 on CUDA."""
+    val_every_steps: int | None = None
+    """None: once an epoch."""
+    patience: int | None = None
+    """Validations without a better IoU before an early stop; None: never."""
+    seed: int = 0
+    reference_behaviour: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_pairs", "accumulate", "candidates"):
+            check_positive(name, getattr(self, name))
+        if self.precision not in {"auto", "fp32", "bf16"}:
+            raise DataError(f"precision={self.precision!r}; use auto, fp32 or bf16")
+        if not 0 <= self.average_decay < 1:
+            raise DataError(f"average_decay={self.average_decay!r}; it goes from 0 to below 1")
+        if not self.temperature > 0:
+            raise DataError(f"temperature={self.temperature!r}; it must be above 0")
