@@ -89,12 +89,12 @@ def test_sample_is_fancy_indexing(mask: Mask, data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**29), max_size=50))
-def test_runs_survive_the_text(runs: list[int]) -> None:
-    total = np.array(runs, np.int64).sum()
-    parsed = np.empty(len(runs) * 7 + 1, np.int64)
-    text = np.frombuffer(runs_to_counts(np.array(runs)).encode(), np.uint8)
-    assert runs.parse_counts(text, total, parsed) == (runs.OK, len(runs), total)
-    assert parsed[: len(runs)].tolist() == runs
+def test_runs_survive_the_text(lengths: list[int]) -> None:
+    total = np.array(lengths, np.int64).sum()
+    parsed = np.empty(len(lengths) * 7 + 1, np.int64)
+    text = np.frombuffer(runs_to_counts(np.array(lengths)).encode(), np.uint8)
+    assert runs.parse_counts(text, total, parsed) == (runs.OK, len(lengths), total)
+    assert parsed[: len(lengths)].tolist() == lengths
 
 
 @pytest.mark.parametrize(
