@@ -16,8 +16,8 @@ def backbone_options(function: Any) -> Any:
             "--backbone",
             default="dinov2",
             show_default=True,
-            help="dinov2, dinov3, dinov3-b, resnet50-dino, resnet50-dino-s16, classical or "
-            "rgb_grid.",
+            help="dinov2, dinov3, dinov3-b, resnet50-dino, resnet50-dino-s16, efficientnet-lite0, "
+            "classical or rgb_grid.",
         ),
     ):
         function = option(function)

@@ -1,9 +1,9 @@
 """Frozen dense backbones by name: images (B, 3, H, W) → features (B, C, h, w).
 
 `dinov2`, `dinov3` and `resnet50-dino` load their original checkpoint file unchanged through
-timm, or fetch it where no file is given and there is a network. `classical` and `rgb_grid` need
-no weights. To add one, write a builder (weights file or None → Backbone) and enter it in
-BACKBONES; `rgb_grid` is the template.
+timm, or fetch it where no file is given and there is a network. `efficientnet-lite0` has its
+weights from an installed package; `classical` and `rgb_grid` need none. To add one, write a
+builder (weights file or None → Backbone) and enter it in BACKBONES; `rgb_grid` is the template.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
 from omama.features.classical import ClassicalDescriptors
+from omama.features.lite import LiteFeatures
 
 DINO_RESNET50_URL = (
     "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
@@ -128,6 +129,11 @@ def _resnet(weights: Path | None, *, name: str, stride: int, **options: Any) -> 
     return Backbone(_LastMap(network), name=name, patch_size=stride, dim=network.num_features)
 
 
+def _lite(weights: Path | None, *, name: str) -> Backbone:
+    network = LiteFeatures(weights)
+    return Backbone(network, name=name, patch_size=network.patch_size, dim=network.dim)
+
+
 def _weight_free(
     weights: Path | None, *, name: str, network: Callable[[], nn.Module], dim: int
 ) -> Backbone:
@@ -180,6 +186,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "dinov3-b": partial(_vit, name="dinov3-b", architecture="vit_base_patch16_dinov3_qkvb"),
     "resnet50-dino": partial(_resnet, name="resnet50-dino", stride=32),
     "resnet50-dino-s16": partial(_resnet, name="resnet50-dino-s16", stride=16),
+    "efficientnet-lite0": partial(_lite, name="efficientnet-lite0"),
     "classical": partial(
         _weight_free, name="classical", network=ClassicalDescriptors, dim=ClassicalDescriptors.dim
     ),

