@@ -1,6 +1,7 @@
 """The tables of a root as training and prediction use them: frames, their masks, and pairs.
 
-Reads the manifests frames, masks, proposals and pairs. A *frame* here is one row of the frames
+Reads the manifests frames, masks, proposals (where asked for) and pairs; knows no network, so that
+it loads without torch. A *frame* here is one row of the frames
 manifest and is named by its position in `FrameTable`; its rows are its visible ground-truth
 masks in object-name order and its proposals in proposal_idx order. Both `omama features` and
 the readers of its cache build the table by the same function, so that rows agree.
@@ -8,96 +9,54 @@ the readers of its cache build the table by the same function, so that rows agre
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
-from egoexo_tools.masks.rle import MaskRle, resize
+from egoexo_tools.masks.columns import COLUMNS, MaskColumns
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.features.frame_masks import RleBatch
 
 Int: TypeAlias = NDArray[np.int64]
 Camera: TypeAlias = tuple[str, str]
 """(take_uid, camera): what the frames and proposals manifests have one part for."""
 
 FRAME_KEY = ["take_uid", "camera", "frame_idx"]
-_RLE = ["rle_height", "rle_width", "rle_counts", "bbox_xywh"]
+_RLE = [*COLUMNS, "bbox_xywh"]
 STATES = ("visible", "absent", "unannotated")
 VISIBLE, ABSENT, UNANNOTATED = range(3)
 
 
-def large_strings(text: NDArray[np.uint8], offsets: Int) -> pa.LargeStringArray:
-    """(n,) texts out of all of them one after the other and their offsets (n + 1,)."""
-    return pa.LargeStringArray.from_buffers(
-        len(offsets) - 1, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(text)
-    )
-
-
 @dataclass(frozen=True)
-class RleRows:
-    """Masks as columns, grouped by frame: those of frame f are rows start[f]..start[f + 1]."""
+class MasksByFrame:
+    """Masks of many frames: those of frame f are rows start[f]..start[f + 1]."""
 
     start: Int
     """(F + 1,)"""
-    heights: Int
-    widths: Int
-    counts: pa.LargeStringArray
-    boxes: NDArray[np.float32]
-    """(n, 4) xywh in pixels of the masks' own size."""
+    columns: MaskColumns
     names: tuple[str, ...] = ()
-    """Object names of ground-truth masks; empty for proposals."""
+    """(n,) object names of ground-truth masks; empty for proposals."""
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """(n, 4) xywh in pixels of the masks' own size."""
+        assert self.columns.boxes is not None  # the manifests have them
+        return self.columns.boxes
 
     def rle(self, row: int) -> MaskRle:
-        return MaskRle(int(self.heights[row]), int(self.widths[row]), self.counts[row].as_py())
+        return self.columns.rle(row)
 
-    def of_frame(self, frame: int) -> list[MaskRle]:
-        return [self.rle(row) for row in range(self.start[frame], self.start[frame + 1])]
-
-    def batch(self, frame: int) -> RleBatch:
-        """The masks of a frame for the compiled loops, without copying a text."""
-        text, offsets = self._texts
-        first, stop = self.start[frame : frame + 2].tolist()
-        return RleBatch(
-            text, offsets[first : stop + 1], self.heights[first:stop], self.widths[first:stop]
-        )
-
-    @cached_property
-    def _texts(self) -> tuple[NDArray[np.uint8], Int]:
-        """All counts one after the other, and where each begins and ends (n + 1)."""
-        _, offsets, text = self.counts.buffers()
-        return (
-            np.frombuffer(text or b"", np.uint8),
-            np.frombuffer(offsets, np.int64)[self.counts.offset :][: len(self.counts) + 1],
-        )
-
-    def counts_at(self, rows: Int, height: int, width: int) -> pa.LargeStringArray:
-        """The counts of some masks, (n,), at a size; DataError for damaged ones."""
-        own = np.stack([self.heights[rows], self.widths[rows]], axis=1)
-        parts, order = [], []
-        for size in np.unique(own, axis=0):
-            which = np.flatnonzero((own == size).all(axis=1))
-            order.append(which)
-            if tuple(size.tolist()) == (height, width):
-                parts.append(self.counts.take(pa.array(rows[which])))
-                continue
-            source_hw = int(size[0]), int(size[1])
-            text, offsets = resize(
-                *self._texts, rows[which], source_hw=source_hw, dest_hw=(height, width)
-            )
-            parts.append(large_strings(text, offsets))
-        if not parts:
-            return pa.array([], pa.large_string())
-        return pa.concat_arrays(parts).take(pa.array(np.argsort(np.concatenate(order))))
+    def of_frame(self, frame: int) -> MaskColumns:
+        """The masks of a frame, without copying a text."""
+        return self.columns.slice(int(self.start[frame]), int(self.start[frame + 1]))
 
     def count(self, frame: int) -> int:
         return int(self.start[frame + 1] - self.start[frame])
@@ -110,8 +69,9 @@ class FrameTable:
     root: DatasetRoot
     rows: pd.DataFrame
     """take_uid, camera, frame_idx, path, height, width, source_height, source_width."""
-    masks: RleRows
-    proposals: RleRows
+    masks: MasksByFrame
+    proposals: MasksByFrame
+    """None of any frame where the table was loaded without them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -172,10 +132,13 @@ class Dataset:
     left_out: list[dict[str, Any]]
 
 
-def load_dataset(root: DatasetRoot, *, split: Split, direction: Direction) -> Dataset:
+def load_dataset(
+    root: DatasetRoot, *, split: Split, direction: Direction, proposals: bool = True
+) -> Dataset:
     """The pairs of a split and direction with their frames, masks and proposals.
 
-    Raises DataError where a manifest is missing or the split has no pairs.
+    Without `proposals` none are read, and none need be made: for a method that paints its own
+    masks. Raises DataError where a manifest is missing or the split has no pairs.
     """
     rows = read_manifest(root, "pairs", units=[f"{split}.{direction}"]).to_pandas()
     if rows.empty:
@@ -185,14 +148,23 @@ def load_dataset(root: DatasetRoot, *, split: Split, direction: Direction) -> Da
         )
     sources = _cameras(rows, "source_camera")
     dests = _cameras(rows, "dest_camera")
-    frames = load_frames(root, sorted({*sources, *dests}), need_proposals=dests)
+    cameras = sorted({*sources, *dests})
+    frames = load_frames(root, cameras, proposals=proposals, need_proposals=dests)
     return _resolve(frames, rows)
 
 
 def load_frames(
-    root: DatasetRoot, cameras: Sequence[Camera], *, need_proposals: Iterable[Camera] = ()
+    root: DatasetRoot,
+    cameras: Sequence[Camera],
+    *,
+    proposals: bool = True,
+    need_proposals: Iterable[Camera] = (),
 ) -> FrameTable:
-    """Every frame of some cameras. A camera in `need_proposals` must have been proposed for."""
+    """Every frame of some cameras, with its masks and, if asked for, its proposals.
+
+    A camera in `need_proposals` must have been proposed for; of the others those that there are
+    are read.
+    """
     units = [f"{take_uid}.{camera}" for take_uid, camera in cameras]
     columns = [*FRAME_KEY, "path", "height", "width", "source_height", "source_width"]
     # Parts come in name order, and a part holds one camera: sort to be sure of the frames too.
@@ -202,11 +174,13 @@ def load_frames(
         root=root,
         rows=rows,
         masks=_load_masks(root, rows, cameras),
-        proposals=_load_proposals(root, rows, units, need_proposals),
+        proposals=_load_proposals(root, rows, units, need_proposals)
+        if proposals
+        else _by_frame(rows, _no_proposals(), order_by="proposal_idx"),
     )
 
 
-def _load_masks(root: DatasetRoot, frames: pd.DataFrame, cameras: Sequence[Camera]) -> RleRows:
+def _load_masks(root: DatasetRoot, frames: pd.DataFrame, cameras: Sequence[Camera]) -> MasksByFrame:
     table = read_manifest(
         root,
         "masks",
@@ -219,31 +193,29 @@ def _load_masks(root: DatasetRoot, frames: pd.DataFrame, cameras: Sequence[Camer
 
 def _load_proposals(
     root: DatasetRoot, frames: pd.DataFrame, units: Sequence[str], needed: Iterable[Camera]
-) -> RleRows:
+) -> MasksByFrame:
     wanted = {f"{take_uid}.{camera}" for take_uid, camera in needed}
     found = {unit for unit in units if root.part("proposals", unit).exists()}
-    columns = [*FRAME_KEY, "proposal_idx", *_RLE]
+    table = _no_proposals()
     if found | wanted:
-        table = read_manifest(root, "proposals", units=found | wanted, columns=columns)
-    else:
-        table = SCHEMAS["proposals"].empty_table().select(columns)
+        table = read_manifest(root, "proposals", units=found | wanted, columns=table.column_names)
     return _by_frame(frames, table, order_by="proposal_idx")
 
 
-def _by_frame(frames: pd.DataFrame, table: pa.Table, *, order_by: str) -> RleRows:
+def _no_proposals() -> pa.Table:
+    return SCHEMAS["proposals"].empty_table().select([*FRAME_KEY, "proposal_idx", *_RLE])
+
+
+def _by_frame(frames: pd.DataFrame, table: pa.Table, *, order_by: str) -> MasksByFrame:
     """Group the rows of a table by frame; rows of frames that are not in `frames` fall away."""
     keys = table.select([*FRAME_KEY, order_by]).to_pandas()
     keys["frame"] = _positions(frames[FRAME_KEY], keys)
     keys = keys[keys["frame"] >= 0].sort_values(["frame", order_by], kind="stable")
     table = table.take(pa.array(keys.index.to_numpy(np.int64)))
     named = order_by == "object_name"
-    boxes = table["bbox_xywh"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return RleRows(
+    return MasksByFrame(
         start=np.searchsorted(keys["frame"].to_numpy(), np.arange(len(frames) + 1)),
-        heights=table["rle_height"].to_numpy().astype(np.int64),
-        widths=table["rle_width"].to_numpy().astype(np.int64),
-        counts=pc.cast(table["rle_counts"], pa.large_string()).combine_chunks(),
-        boxes=boxes.reshape(-1, 4).astype(np.float32),
+        columns=MaskColumns.from_table(table),
         names=tuple(keys["object_name"]) if named else (),
     )
 

@@ -107,7 +107,7 @@ class Plain:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (C, h, w) and descriptors of `masks` and of some (None: all) proposals."""
         rgb = read_picture(self.data.frames.path(frame))
-        rles = self.data.frames.proposals.of_frame(frame)
+        rles = self.data.frames.proposals.of_frame(frame).rles()
         rles = rles if proposals is None else rles[: len(proposals)]
         image = prepare_image(rgb, self.config).to(self.device)
         tokens = self.backbone(image[None])

@@ -1,16 +1,16 @@
 """The tables that training sees: positions of frames and masks, and what is left out."""
 
-import numpy as np
-import pyarrow as pa
+import subprocess
+import sys
+
 import pytest
 from tiny_root import EGO, TAKES
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.dataset import STATES, RleRows, load_dataset
+from omama.dataset import STATES, load_dataset
 
 FIRST = next(iter(TAKES))
 
@@ -51,23 +51,6 @@ def test_rows_of_a_frame_are_ordered(featured_root: DatasetRoot) -> None:
     assert data.frames.proposals.count(0) == 6  # three objects and three squares of nothing
 
 
-def test_counts_at_a_size_are_those_of_each_mask() -> None:
-    rng = np.random.default_rng(0)
-    rles = [MaskRle.encode(rng.random(hw) < 0.5) for hw in [(6, 9), (5, 5), (6, 9), (7, 8), (5, 5)]]
-    masks = RleRows(
-        start=np.array([0, 5]),
-        heights=np.array([rle.height for rle in rles]),
-        widths=np.array([rle.width for rle in rles]),
-        counts=pa.array([rle.counts for rle in rles], pa.large_string()),
-        boxes=np.zeros((5, 4), np.float32),
-    )
-    rows = np.array([4, 0, 0, 3, 1, 2])
-    for size in [(5, 5), (6, 9), (11, 3)]:
-        expected = [MaskRle.encode(rles[row].decode_at(*size)).counts for row in rows]
-        assert masks.counts_at(rows, *size).to_pylist() == expected
-    assert masks.counts_at(rows[:0], 5, 5).to_pylist() == []
-
-
 def test_a_pair_without_its_frame_is_left_out_by_name(own_root: DatasetRoot) -> None:
     unit = f"{FIRST}.{EGO}"
     rows = read_manifest(own_root, "frames", units=[unit]).to_pylist()
@@ -84,6 +67,16 @@ def test_missing_proposals_of_a_destination_are_an_error(own_root: DatasetRoot) 
         load_dataset(own_root, split=Split.TRAIN, direction=Direction.EGO2EXO)
     # As a source the camera needs none.
     load_dataset(own_root, split=Split.TRAIN, direction=Direction.EXO2EGO)
+    # Nor does a method that paints its own masks.
+    data = load_dataset(own_root, split=Split.TRAIN, direction=Direction.EGO2EXO, proposals=False)
+    assert {data.frames.proposals.count(frame) for frame in range(len(data.frames))} == {0}
+    assert len(data.pairs) == 18
+
+
+def test_the_tables_load_without_torch() -> None:
+    code = "import sys, omama.dataset; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
 
 
 def test_a_split_without_pairs_is_an_error(own_root: DatasetRoot) -> None:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from reference import mask_box_xywh, plain_adjacency, plain_frame_masks
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
-from omama.features.frame_masks import FrameMasks, RleBatch, mask_ious, read_masks
+from omama.features.frame_masks import FrameMasks, mask_ious, read_masks
 from omama.features.frame_shape import FrameShape, frame_shape
 
 
@@ -25,8 +26,8 @@ def blobs(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.bool
     return masks
 
 
-def batch(masks: NDArray[np.bool_]) -> RleBatch:
-    return RleBatch.of([MaskRle.encode(mask) for mask in masks])
+def batch(masks: NDArray[np.bool_]) -> MaskColumns:
+    return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
 
 
 def read(
@@ -63,7 +64,7 @@ def test_ground_truth_may_have_several_sizes() -> None:
     small, large = blobs(2, 60, 90, seed=3), blobs(2, 120, 180, seed=4)
     proposals = blobs(5, 60, 90)
     rles = [MaskRle.encode(mask) for mask in (small[0], large[0], small[1], large[1])]
-    got = read_masks(RleBatch.of(rles), batch(proposals), prepared_hw=(56, 84), patch_size=14)
+    got = read_masks(MaskColumns.of(rles), batch(proposals), prepared_hw=(56, 84), patch_size=14)
     for row, mask in enumerate([small[0], large[0], small[1], large[1]]):
         alone = read(mask[None], proposals, (56, 84))
         np.testing.assert_array_equal(got.ious[row], alone.ious[0])
@@ -115,12 +116,12 @@ def test_a_frame_may_lack_masks_or_proposals(masks: int, proposals: int) -> None
 )
 def test_damaged_run_lengths_are_refused(rle: MaskRle, message: str) -> None:
     good = MaskRle.encode(blobs(1, 28, 28)[0])
-    empty = RleBatch.of([])
+    empty = MaskColumns.of([])
     with pytest.raises(DataError, match=message):
-        read_masks(empty, RleBatch.of([good, rle]), prepared_hw=(28, 28), patch_size=14)
+        read_masks(empty, MaskColumns.of([good, rle]), prepared_hw=(28, 28), patch_size=14)
 
 
 def test_damaged_ground_truth_is_refused() -> None:
-    truths = RleBatch.of([MaskRle(28, 28, "11")])
+    truths = MaskColumns.of([MaskRle(28, 28, "11")])
     with pytest.raises(DataError, match="ground-truth mask 0 of a frame: the runs do not add up"):
         read_masks(truths, batch(blobs(1, 28, 28)), prepared_hw=(28, 28), patch_size=14)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks import rle as runs
-from egoexo_tools.masks.rle import MaskRle, measure, resize, runs_to_counts
+from egoexo_tools.masks.rle import MaskRle, runs_to_counts
+from egoexo_tools.masks.rle_loops import OK, parse_counts
 
 Mask = NDArray[np.bool_]
 
@@ -93,7 +93,7 @@ def test_runs_survive_the_text(lengths: list[int]) -> None:
     total = np.array(lengths, np.int64).sum()
     parsed = np.empty(len(lengths) * 7 + 1, np.int64)
     text = np.frombuffer(runs_to_counts(np.array(lengths)).encode(), np.uint8)
-    assert runs.parse_counts(text, total, parsed) == (runs.OK, len(lengths), total)
+    assert parse_counts(text, total, parsed) == (OK, len(lengths), total)
     assert parsed[: len(lengths)].tolist() == lengths
 
 
@@ -137,34 +137,6 @@ def test_json_that_is_not_a_mask_is_refused(value: dict[str, Any]) -> None:
         MaskRle.from_json(value)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_a_batch_is_resized_as_each_mask_is(data: st.DataObject) -> None:
-    height, width, dest_h, dest_w = (data.draw(st.integers(1, 40)) for _ in range(4))
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    shares = data.draw(st.lists(st.sampled_from([0, 0.02, 0.5, 0.98, 1]), max_size=5))
-    rles = [MaskRle.encode(rng.random((height, width)) < share) for share in shares]
-    texts = [rle.counts.encode() for rle in rles]
-    offsets = np.cumsum([0, *map(len, texts)])
-    which = rng.integers(0, max(len(rles), 1), 2 * len(rles))
-    text, ends = resize(
-        np.frombuffer(b"".join(texts), np.uint8),
-        offsets,
-        which,
-        source_hw=(height, width),
-        dest_hw=(dest_h, dest_w),
-    )
-    resized = [bytes(text[a:b]).decode() for a, b in zip(ends, ends[1:], strict=False)]
-    expected = [MaskRle.encode(rles[i].decode_at(dest_h, dest_w)).counts for i in which]
-    assert resized == expected
-
-
-def test_a_damaged_mask_of_a_batch_is_refused() -> None:
-    text, offsets = np.frombuffer(b"4!", np.uint8), np.array([0, 1, 2])
-    with pytest.raises(DataError, match="'!'"):
-        resize(text, offsets, np.array([0, 1]), source_hw=(2, 2), dest_hw=(3, 3))
-
-
 def test_json_with_plain_runs() -> None:
     rle = MaskRle.from_json({"size": [2, 3], "counts": [1, 2, 3]})
     assert rle.decode().tolist() == [[False, True, False], [True, False, False]]
@@ -186,27 +158,6 @@ def test_zero_runs_inside_a_mask_are_skipped() -> None:
     assert rle.box_xywh() == (1, 0, 1, 1)
     np.testing.assert_array_equal(rle.sample([1, 0], [2, 1]), [[False, True], [True, False]])
     assert rle.iou(MaskRle.encode(rle.decode())) == 1.0
-
-
-def test_measure_checks_and_measures_a_batch() -> None:
-    square = np.zeros((5, 7), bool)
-    square[1:3, 2:6] = True
-    good, empty = MaskRle.encode(square).counts, MaskRle.encode(~square & square).counts
-    texts = [good, "!", empty, "4", "6N", ""]
-    data = np.frombuffer("".join(texts).encode(), np.uint8)
-    offsets = np.cumsum([0, *map(len, texts)])
-    sizes = np.full(len(texts), 5), np.full(len(texts), 7)
-    areas, boxes, problems = measure(data, offsets, *sizes)
-    assert areas.tolist() == [8, 0, 0, 0, 0, 0]
-    assert boxes[0].tolist() == [2, 1, 3, 1] and not boxes[1:].any()
-    assert problems.tolist() == [
-        runs.OK,
-        runs.BAD_TEXT,
-        runs.OK,
-        runs.WRONG_TOTAL,
-        runs.NEGATIVE_RUN,
-        runs.WRONG_TOTAL,
-    ]
 
 
 def test_home_pairs_have_their_published_iou(home_pairs: Path) -> None:

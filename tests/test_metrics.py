@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation import metrics
 from egoexo_tools.evaluation.metrics import Rles, score_masks
-from egoexo_tools.masks.rle import OK, WRONG_TOTAL, MaskRle
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import OK, WRONG_TOTAL
 
 Mask = NDArray[np.bool_]
 

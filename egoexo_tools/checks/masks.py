@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from egoexo_tools.checks.tables import UNREADABLE, Report, name_row
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, to_table
-from egoexo_tools.masks.rle import OK, PROBLEMS, measure
+from egoexo_tools.masks.columns import COLUMNS, MaskColumns
+from egoexo_tools.masks.rle_loops import OK, PROBLEMS
 from egoexo_tools.running.executors import available_cores
 
 
@@ -27,7 +28,7 @@ def check_rles(
     """Check run lengths, areas and boxes, part by part; yields each part's unit and rows."""
     problems: dict[str, list[str]] = {}
     with ThreadPoolExecutor(available_cores()) as pool:
-        # `measure` releases the GIL. A few parts ahead are enough, and bound the memory.
+        # Measuring releases the GIL. A few parts ahead are enough, and bound the memory.
         for start in range(0, len(units), 64):
             batch = units[start : start + 64]
             for unit, (rows, found) in zip(
@@ -69,19 +70,6 @@ def check_proposals(
     return found
 
 
-def measure_rows(masks: pa.Table) -> tuple[Any, Any, Any]:
-    """Areas, boxes and problems of rows that all have an rle; see masks.measure."""
-    counts = masks["rle_counts"].combine_chunks()
-    if isinstance(counts, pa.ChunkedArray):
-        counts = pa.concat_arrays(counts.chunks) if counts.num_chunks else pa.array([], pa.string())
-    _, offsets, text = counts.buffers()
-    if not len(counts) or text is None:
-        return np.zeros(len(counts), int), np.zeros((len(counts), 4)), np.ones(len(counts), int)
-    starts = np.frombuffer(offsets, np.int32)[counts.offset : counts.offset + len(counts) + 1]
-    heights, widths = _numbers(masks["rle_height"]), _numbers(masks["rle_width"])
-    return measure(np.frombuffer(text, np.uint8), starts.astype(np.int64), heights, widths)
-
-
 def _measured(root: DatasetRoot, table: str, unit: str) -> tuple[pa.Table, dict[str, list[str]]]:
     """A part's rows without their run lengths, and problem → names of the rows that have it."""
     found: dict[str, list[str]] = {}
@@ -102,7 +90,7 @@ def _measured(root: DatasetRoot, table: str, unit: str) -> tuple[pa.Table, dict[
         differs = pc.not_equal(has_rle, pc.fill_null(rows["visible"], False))
         note("a mask is there exactly if visible says so: it is not", rows, np.asarray(differs))
     masks = rows.filter(has_rle).combine_chunks()
-    areas, boxes, problems = measure_rows(masks)
+    areas, boxes, problems = MaskColumns.from_table(masks.select(COLUMNS)).measure()
     for code in range(1, len(PROBLEMS)):
         note(PROBLEMS[code], masks, problems == code)
     fine = problems == OK

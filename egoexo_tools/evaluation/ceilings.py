@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from egoexo_tools.evaluation import metric_loops
 from egoexo_tools.evaluation.align import TakeSamples
-from egoexo_tools.evaluation.metrics import Rles, edges
+from egoexo_tools.evaluation.metrics import Rles
 from egoexo_tools.evaluation.scoring import Batch, truth_rles
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.masks.resizing import edges
 
 TOP = 5
 _COLUMNS = ("frame_idx", "proposal_idx", "rle_height", "rle_width", "rle_counts")

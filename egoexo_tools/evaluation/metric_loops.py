@@ -15,12 +15,12 @@ from egoexo_tools.masks.bitmaps import (
     Int,
     area,
     contour,
-    draw,
     iou_of,
     location,
     overlap,
+    rasterise,
 )
-from egoexo_tools.masks.rle import OK
+from egoexo_tools.masks.rle_loops import OK
 
 Source: TypeAlias = tuple[Bytes, Int, int, int, Int, Int]
 """Texts, offsets, height, width, row edges, column edges of a batch of masks of one size."""
@@ -56,7 +56,7 @@ def score(
         now, then = i & 1, 1 - (i & 1)
         a, b, a_box, b_box = masks[now], truths[now], boxes[now], truth_boxes[now]
         counts = text[offsets[i] : offsets[i + 1]]
-        problems[0, i] = draw(counts, runs, source_height, source_width, rows, cols, a, a_box)
+        problems[0, i] = rasterise(counts, runs, source_height, source_width, rows, cols, a, a_box)
         areas[0, i] = area(a, a_box)
         follows_well = follows[i] and problems[0, i] == OK and problems[0, i - 1] == OK
         if follows_well:
@@ -65,7 +65,7 @@ def score(
         if not visible[i]:
             continue
         counts = truth_text[truth_offsets[i] : truth_offsets[i + 1]]
-        problems[1, i] = draw(
+        problems[1, i] = rasterise(
             counts, runs, truth_height, truth_width, truth_rows, truth_cols, b, b_box
         )
         areas[1, i] = area(b, b_box)
@@ -124,13 +124,13 @@ def best_candidates(
         start, count = first_truth[f], first_truth[f + 1] - first_truth[f]
         for k in range(count):
             counts = truth_text[truth_offsets[start + k] : truth_offsets[start + k + 1]]
-            problems[k] = draw(
+            problems[k] = rasterise(
                 counts, runs, truth_height, truth_width, truth_rows, truth_cols, truths[k], boxes[k]
             )
             areas[k] = area(truths[k], boxes[k])
         for c in range(first_candidate[f], first_candidate[f + 1]):
             counts = text[offsets[c] : offsets[c + 1]]
-            if draw(counts, runs, source_height, source_width, rows, cols, mask, box) != OK:
+            if rasterise(counts, runs, source_height, source_width, rows, cols, mask, box) != OK:
                 continue
             pixels = area(mask, box)
             for k in range(count):

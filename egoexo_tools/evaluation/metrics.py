@@ -11,7 +11,6 @@ docs/metrics.md tells what each protocol makes of them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -22,11 +21,9 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation import metric_loops
 from egoexo_tools.masks import bitmaps
 from egoexo_tools.masks.bitmaps import Float, Int, Words
-from egoexo_tools.masks.rle import nearest_idxs
+from egoexo_tools.masks.resizing import Size, edges
 
 Mask: TypeAlias = NDArray[np.bool_]
-Size: TypeAlias = tuple[int, int]
-"""(height, width) in pixels."""
 
 OFFICIAL_SIDE = 480
 """Long side at which the official evaluator compares masks."""
@@ -47,9 +44,9 @@ def contour_accuracy(predicted: Mask, truth: Mask) -> float:
     """F-measure of the two boundaries, matched within `boundary_radius` pixels."""
     size = _same_size(predicted, truth)
     (a, a_box), (b, b_box) = _packed(predicted), _packed(truth)
-    edges, near, scratch = _scratch(size)
+    edge_maps, near, scratch = _scratch(size)
     return bitmaps.contour(
-        a, b, a_box, b_box, size[0], disk_heights(boundary_radius(size)), edges, near, scratch
+        a, b, a_box, b_box, size[0], disk_heights(boundary_radius(size)), edge_maps, near, scratch
     )
 
 
@@ -139,7 +136,7 @@ class MaskScores:
     truth_consistency: Float
     """The same of the truths; NaN where either is missing."""
     predicted_problem: NDArray[np.uint8]
-    """A problem code of egoexo_tools.masks.rle for each predicted mask; 0 is OK."""
+    """A problem code of egoexo_tools.masks.rle_loops for each predicted mask; 0 is OK."""
     truth_problem: NDArray[np.uint8]
 
 
@@ -178,20 +175,6 @@ def score_masks(
         predicted_problem=problems[0],
         truth_problem=problems[1],
     )
-
-
-def edges(source: Size, dest: Size) -> tuple[Int, Int]:
-    """For each source row (column) border, the number of wanted rows (columns) before it.
-
-    Nearest-neighbour resize as OpenCV does it: source rows a..b - 1 fill the wanted rows
-    edges[a]..edges[b] - 1.
-    """
-    return _edges(source[0], dest[0]), _edges(source[1], dest[1])
-
-
-@lru_cache(maxsize=256)
-def _edges(source: int, dest: int) -> Int:
-    return np.searchsorted(nearest_idxs(source, dest), np.arange(source + 1)).astype(np.int64)
 
 
 def _same_size(predicted: Mask, truth: Mask) -> Size:

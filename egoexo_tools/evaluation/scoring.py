@@ -19,14 +19,15 @@ from egoexo_tools.evaluation.metrics import (
     OFFICIAL_DIAGONAL,
     MaskScores,
     Rles,
-    Size,
     diagonal_of,
     official_size,
     score_masks,
 )
 from egoexo_tools.evaluation.predictions import VISIBLE_SHARE
 from egoexo_tools.manifests import SCHEMAS, to_table
-from egoexo_tools.masks.rle import OK, MaskRle
+from egoexo_tools.masks.resizing import Size
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import OK
 
 FLOATS = ("iou", "contour_accuracy", "location_error", "consistency", "truth_consistency")
 AREAS = ("predicted_area", "truth_area")

@@ -1,4 +1,4 @@
-"""The compiled inside of the metrics: masks as columns of 64-bit words.
+"""Compiled loops on masks drawn as bits: each pixel column in 64-bit words.
 
 A mask of h x w pixels is an array (w, words) of uint64 with words = ceil(h / 64): bit y % 64 of
 word [x, y // 64] is pixel (y, x). Columns, because COCO's run lengths go down columns: a run
@@ -6,7 +6,8 @@ becomes a range of bits without a division per pixel, straight at the size that 
 are bit counts, the boundary map is a few shifts, and a dilation by a disk is an OR of shifted
 columns, 64 pixels at a time.
 
-A `Frame` box here is x_min, x_max, y_min, y_max, both ends inclusive; x_max < 0 says empty.
+A box here is x_min, x_max, y_min, y_max, both ends inclusive; x_max < 0 says empty. (Manifests and
+`MaskRle.box_xywh` have xywh.)
 The rules that these loops compute are stated, and the plain versions of them tested, in
 egoexo_tools/evaluation/metrics.py and tests/reference.py.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.compiled import compiled
-from egoexo_tools.masks.rle import OK, parse_counts
+from egoexo_tools.masks.rle_loops import OK, parse_counts
 
 Words: TypeAlias = NDArray[np.uint64]
 Int: TypeAlias = NDArray[np.int64]
@@ -58,25 +59,25 @@ def set_bits(column: Words, start: int, stop: int) -> None:
 
 
 @compiled
-def draw(
+def rasterise(
     text: Bytes, runs: Int, height: int, width: int, rows: Int, cols: Int, bitmap: Words, box: Int
 ) -> int:
     """Counts of a height x width mask → `bitmap` (zeroed here) and `box` at another size.
 
-    Edges as in `draw_runs`. `runs` is scratch, at least as long as the text. Returns a problem
-    code of egoexo_tools.masks.rle; OK is 0, and with any other the bitmap is empty.
+    Edges as in `rasterise_runs`. `runs` is scratch, at least as long as the text. Returns a problem
+    code of egoexo_tools.masks.rle_loops; OK is 0, and with any other the bitmap is empty.
     """
     problem, count, _ = parse_counts(text, height * width, runs)
-    draw_runs(runs[: count if problem == OK else 0], height, rows, cols, bitmap, box)
+    rasterise_runs(runs[: count if problem == OK else 0], height, rows, cols, bitmap, box)
     return problem
 
 
 @compiled
-def draw_runs(runs: Int, height: int, rows: Int, cols: Int, bitmap: Words, box: Int) -> None:
+def rasterise_runs(runs: Int, height: int, rows: Int, cols: Int, bitmap: Words, box: Int) -> None:
     """Run lengths of a mask of some height → `bitmap` (zeroed here) and `box` at another size.
 
     `rows[y]` is the number of wanted rows that lie above source row y (length height + 1), `cols`
-    the same for columns: see `metrics.edges`.
+    the same for columns: see `resizing.edges`.
     """
     bitmap[:] = 0
     box[0], box[1], box[2], box[3] = NO_BOX, -1, NO_BOX, -1
@@ -88,12 +89,12 @@ def draw_runs(runs: Int, height: int, rows: Int, cols: Int, bitmap: Words, box: 
             end_column += end_row // height
             end_row = end_row % height
         if run & 1 and runs[run] > 0:
-            _draw_run(column, row, end_column, end_row, rows, cols, bitmap, box)
+            _set_run(column, row, end_column, end_row, rows, cols, bitmap, box)
         column, row = end_column, end_row
 
 
 @compiled
-def _draw_run(
+def _set_run(
     column: int,
     row: int,
     end_column: int,

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import component
-from egoexo_tools.masks import rle
+from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
 from egoexo_tools.release import lzstring
 from egoexo_tools.release.relations import ShippedMask, TakeRelations, Track
 from egoexo_tools.vocab import View, view_of
@@ -237,7 +238,7 @@ def _frame_number(key: str) -> int:
 
 
 def _side(value: Any) -> int:
-    return value if type(value) is int and 0 < value <= rle.MAX_SIDE else 0
+    return value if type(value) is int and 0 < value <= MAX_SIDE else 0
 
 
 def _check_masks(rows: _Rows) -> pa.StringArray:
@@ -250,17 +251,16 @@ def _check_masks(rows: _Rows) -> pa.StringArray:
     data, offsets, unpacking = lzstring.decompress_many(texts)
     if data.size > _MAX_TAKE_BYTES:
         raise DataError(f"its masks unpack to {data.size:,} characters, which no real take needs")
-    areas, boxes, problems = rle.measure(
-        data, offsets, rows.heights[rows.visible], rows.widths[rows.visible]
-    )
+    masks = MaskColumns(rows.heights[rows.visible], rows.widths[rows.visible], data, offsets)
+    areas, boxes, problems = masks.measure()
     rows.areas[rows.visible], rows.boxes[rows.visible] = areas, boxes
     rows.leave_out(rows.frame_idx < 0, "its frame number is no number from 0 up")
     for problem, words in enumerate(lzstring.PROBLEMS[1:], start=1):
         rows.leave_out(_among(rows.visible, unpacking == problem), f"undecodable mask: {words}")
     no_size = rows.visible & ((rows.heights == 0) | (rows.widths == 0))
     rows.leave_out(no_size, "wrong size: the mask has no valid width and height")
-    for problem, words in enumerate(rle.PROBLEMS[1:], start=1):
-        kind = "wrong size" if problem == rle.WRONG_TOTAL else "undecodable mask"
+    for problem, words in enumerate(PROBLEMS[1:], start=1):
+        kind = "wrong size" if problem == WRONG_TOTAL else "undecodable mask"
         rows.leave_out(_among(rows.visible, problems == problem), f"{kind}: {words}")
     rows.leave_out(rows.visible & (rows.areas == 0), "empty mask")
     ends = pa.py_buffer(offsets.astype(np.int32))

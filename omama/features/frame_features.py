@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.executors import available_cores
 from omama.dataset import FrameTable
 from omama.features.backbones import Backbone
 from omama.features.descriptors import describe
-from omama.features.frame_masks import RleBatch, read_masks
+from omama.features.frame_masks import read_masks
 from omama.features.frame_shape import FrameShape, frame_shape
 from omama.features.images import (
     PreparationConfig,
@@ -75,11 +76,9 @@ def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> Raw
             f"{frames.path(frame)} has {rgb.shape[1]}x{rgb.shape[0]} pixels, its manifest says "
             f"{row['width']}x{row['height']}; run `egoexo-tools frames --overwrite`"
         )
-    start, stop = frames.proposals.start[frame : frame + 2]
-    boxes = frames.proposals.boxes[start:stop]
     try:
         return raw_frame(
-            rgb, frames.masks.batch(frame), frames.proposals.batch(frame), boxes, config
+            rgb, frames.masks.of_frame(frame), frames.proposals.of_frame(frame), config
         )
     except DataError as error:
         raise DataError(f"{frames.name(frame)}: {error}") from error
@@ -95,18 +94,18 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 def raw_frame(
     rgb: NDArray[np.uint8],
-    truths: RleBatch,
-    proposals: RleBatch,
-    proposal_boxes: Floats,
+    truths: MaskColumns,
+    proposals: MaskColumns,
     config: PreparationConfig,
 ) -> RawFrame:
-    """A picture (H, W, 3), its ground-truth masks (any size), its proposals and their boxes."""
+    """A picture (H, W, 3), its ground-truth masks (any size) and its proposals."""
     prepared = prepared_size(rgb.shape[0], rgb.shape[1], config)
     masks = read_masks(truths, proposals, prepared_hw=prepared, patch_size=config.patch_size)
     candidates = np.zeros((0, 4), np.float32)
     if len(proposals):
         size = (int(proposals.heights[0]), int(proposals.widths[0]))
-        candidates = scale_boxes(proposal_boxes, size, prepared)
+        boxes = proposals.measure()[1] if proposals.boxes is None else proposals.boxes
+        candidates = scale_boxes(boxes, size, prepared)
     return RawFrame(
         image=torch.from_numpy(cut_image(rgb, config)),
         quarters=torch.from_numpy(masks.quarters),

@@ -5,7 +5,6 @@ proposals: masks on the quarter grid, boxes, centroids, overlaps. Nothing of an 
 in Python. Legend: M ground-truth masks, N proposals, q x r cells of the quarter grid.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -15,9 +14,20 @@ from numpy.typing import NDArray
 
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
-from egoexo_tools.evaluation.metrics import edges
-from egoexo_tools.masks.bitmaps import NO_BOX, Bytes, Float, Int, Words, area, draw_runs, overlap
-from egoexo_tools.masks.rle import OK, PROBLEMS, MaskRle, parse_counts
+from egoexo_tools.masks.bitmaps import (
+    NO_BOX,
+    Bytes,
+    Float,
+    Int,
+    Words,
+    area,
+    overlap,
+    rasterise_runs,
+)
+from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.masks.resizing import edges
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import OK, PROBLEMS, parse_counts
 from omama.config import HW
 from omama.features.descriptors import quarter_grid
 from omama.features.images import candidate_quarter_idx, truth_quarter_idx
@@ -25,33 +35,6 @@ from omama.features.images import candidate_quarter_idx, truth_quarter_idx
 Floats: TypeAlias = NDArray[np.float32]
 Edges: TypeAlias = tuple[Int, Int]
 """Per source row (column) border the number of wanted rows (columns) before it."""
-
-
-@dataclass(frozen=True)
-class RleBatch:
-    """Some masks as columns: mask i's counts are text[offsets[i] : offsets[i + 1]]."""
-
-    text: Bytes
-    offsets: Int
-    """(n + 1,)"""
-    heights: Int
-    """(n,)"""
-    widths: Int
-
-    @classmethod
-    def of(cls, rles: Sequence[MaskRle]) -> "RleBatch":
-        texts = [rle.counts.encode("utf-8") for rle in rles]
-        return cls(
-            text=np.frombuffer(b"".join(texts), np.uint8),
-            offsets=np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(
-                np.int64
-            ),
-            heights=np.array([rle.height for rle in rles], np.int64),
-            widths=np.array([rle.width for rle in rles], np.int64),
-        )
-
-    def __len__(self) -> int:
-        return int(self.heights.size)
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,7 @@ class FrameMasks:
 
 
 def read_masks(
-    truths: RleBatch, proposals: RleBatch, *, prepared_hw: HW, patch_size: int
+    truths: MaskColumns, proposals: MaskColumns, *, prepared_hw: HW, patch_size: int
 ) -> FrameMasks:
     """Ground truth may have any sizes (the source video's), proposals have one: the frame's.
 
@@ -94,7 +77,7 @@ def read_masks(
     )
 
 
-def mask_ious(truths: RleBatch, proposals: RleBatch) -> Floats:
+def mask_ious(truths: MaskColumns, proposals: MaskColumns) -> Floats:
     """(M, N) IoU at the proposals' size, as in `FrameMasks`; no picture is needed."""
     size = _size_of(proposals, (1, 1))
     nothing = np.zeros((len(truths) + len(proposals), 1, 1), np.uint8)
@@ -114,7 +97,7 @@ class _Drawn:
 
 
 def _draw_truths(
-    truths: RleBatch, size: HW, prepared: HW, patch_size: int, quarters: Bytes
+    truths: MaskColumns, size: HW, prepared: HW, patch_size: int, quarters: Bytes
 ) -> _Drawn:
     count = len(truths)
     drawn = _Drawn(
@@ -124,15 +107,12 @@ def _draw_truths(
         prepared_boxes=np.empty((count, 4), np.int64),
     )
     problems = np.zeros(count, np.uint8)
-    sizes, size_of = np.unique(
-        np.stack([truths.heights, truths.widths], axis=1), axis=0, return_inverse=True
-    )
-    for number, (height, width) in enumerate(sizes.tolist()):  # one, as a rule
+    for (height, width), rows in truths.by_size():  # one size, as a rule
         MaskRle(height, width, "")  # raises for sides that cannot be
         _truth_loop(
             truths.text,
             truths.offsets,
-            np.flatnonzero(size_of.reshape(-1) == number),
+            rows,
             height,
             width,
             _truth_edges((height, width), prepared, patch_size),
@@ -150,7 +130,7 @@ def _draw_truths(
 
 
 def _walk(
-    proposals: RleBatch, size: HW, drawn: _Drawn, quarter_edges: Edges, quarters: Bytes
+    proposals: MaskColumns, size: HW, drawn: _Drawn, quarter_edges: Edges, quarters: Bytes
 ) -> tuple[Float, Floats]:
     """Paint the proposals' `quarters`; returns centroids (N, 2) at `size` and IoUs (M, N)."""
     centroids = np.full((len(proposals), 2), np.nan)
@@ -174,11 +154,11 @@ def _walk(
     return centroids, ious
 
 
-def _size_of(proposals: RleBatch, default: HW) -> HW:
+def _size_of(proposals: MaskColumns, default: HW) -> HW:
     if not len(proposals):
         return default
-    height, width = int(proposals.heights[0]), int(proposals.widths[0])
-    if (proposals.heights != height).any() or (proposals.widths != width).any():
+    (height, width), *others = [size for size, _ in proposals.by_size()]
+    if others:
         raise DataError(
             "the proposals of a frame have masks of different sizes; run `egoexo-tools propose "
             "--overwrite`"
@@ -290,9 +270,11 @@ def _truth_loop(
         problems[i] = problem
         runs = space[: count if problem == OK else 0]
         _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])
-        draw_runs(runs, height, size_edges[0], size_edges[1], bitmaps[i], boxes[i])
+        rasterise_runs(runs, height, size_edges[0], size_edges[1], bitmaps[i], boxes[i])
         areas[i] = area(bitmaps[i], boxes[i])
-        draw_runs(runs, height, prepared_edges[0], prepared_edges[1], scratch, prepared_boxes[i])
+        rasterise_runs(
+            runs, height, prepared_edges[0], prepared_edges[1], scratch, prepared_boxes[i]
+        )
 
 
 @compiled
@@ -322,7 +304,7 @@ def _proposal_loop(
         _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])
         pixels = _centroid(runs, height, centroids[i])
         if truth_areas.size:
-            draw_runs(runs, height, own_edges[0], own_edges[1], bitmap, box)
+            rasterise_runs(runs, height, own_edges[0], own_edges[1], bitmap, box)
         for k in range(truth_areas.size):
             both = overlap(truths[k], bitmap, truth_boxes[k], box)
             union = pixels + truth_areas[k] - both

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.rle import nearest_idxs
+from egoexo_tools.masks.resizing import nearest_idxs
 from omama.config import HW, PlainSettings, check_positive
 from omama.features.descriptors import quarter_grid
 

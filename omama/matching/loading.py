@@ -81,7 +81,10 @@ class MasksOnly:
         return list(raw)
 
     def _read(self, frame: int) -> FrameFeatures:
-        masks, proposals = self._frames.masks.batch(frame), self._frames.proposals.batch(frame)
+        masks, proposals = (
+            self._frames.masks.of_frame(frame),
+            self._frames.proposals.of_frame(frame),
+        )
         ious = mask_ious(masks, proposals)
         near = np.zeros(ious.shape, np.bool_)
         return FrameFeatures(

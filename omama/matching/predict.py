@@ -21,9 +21,9 @@ from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.evaluation.predictions import write_predictions
 from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import to_table, write_exclusions, write_table
-from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.vocab import Direction, Split
-from omama.dataset import Dataset, RleRows, load_dataset
+from omama.dataset import Dataset, load_dataset
 from omama.matching.loading import FeatureStore, MasksOnly, load_batches, open_store
 from omama.matching.matchers import NEEDS_FEATURES, Matcher, load_matcher
 from omama.matching.objective import memory_advice
@@ -190,7 +190,7 @@ def _table(dataset: Dataset, found: Found, size: str) -> pa.Table:
             "confidence": pa.array(found.confidence, pa.float32()),
             "rle_height": image_hw[frame, 0],
             "rle_width": image_hw[frame, 1],
-            "rle_counts": _counts(frames.proposals, proposal, image_hw[frame]),
+            "rle_counts": _counts(frames.proposals.columns, proposal, image_hw[frame]),
             "top_proposal_idxs": pa.ListArray.from_arrays(
                 pa.array(ends, pa.int32()), pa.array(found.top[is_listed], pa.int32())
             ),
@@ -198,16 +198,9 @@ def _table(dataset: Dataset, found: Found, size: str) -> pa.Table:
     )
 
 
-def _counts(proposals: RleRows, rows: Int, hw: Int) -> pa.LargeStringArray:
+def _counts(proposals: MaskColumns, rows: Int, hw: Int) -> pa.LargeStringArray:
     """(P,) the counts of proposal rows[i], or of an empty mask where that is -1, at size hw[i]."""
     # Many pairs of a frame choose the same proposal: each is resized once.
     wanted, wanted_of = np.unique(np.column_stack([hw, rows]), axis=0, return_inverse=True)
-    parts = [pa.array([], pa.large_string())]
-    # The rows of `wanted` are sorted, so those of one size follow each other, -1 first.
-    for height, width in np.unique(wanted[:, :2], axis=0).tolist():
-        of_size = wanted[(wanted[:, :2] == (height, width)).all(axis=1), 2]
-        if of_size[0] < 0:
-            empty = MaskRle.encode(np.zeros((height, width), np.bool_))
-            parts.append(pa.array([empty.counts], pa.large_string()))
-        parts.append(proposals.counts_at(of_size[of_size >= 0], height, width))
-    return pa.concat_arrays(parts).take(pa.array(wanted_of.reshape(-1)))
+    height, width, row = wanted.T
+    return proposals.resized(row, height, width).counts.take(pa.array(wanted_of.reshape(-1)))

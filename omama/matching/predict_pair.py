@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.looking.painting import PREDICTION, SOURCE, overlay, strip
+from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction
 from omama.features.frame_features import FrameFeatures, raw_frame
-from omama.features.frame_masks import RleBatch
 from omama.features.key import FeatureKey, make_extractor
 from omama.matching.matchers import NEEDS_FEATURES, load_matcher
 from omama.matching.samples import Bucket
@@ -94,13 +94,12 @@ def predict_pair(
     chosen.check(FeatureKey.of(extractor))
     if not proposals:
         return PairPrediction(None, None, None, 0.0)
-    boxes = np.array([rle.box_xywh() for rle in proposals], np.float32)
-    none, empty = np.zeros((0, 4), np.float32), RleBatch.of([])
+    none = MaskColumns.of([])
     config = extractor.config
     source, dest = extractor(
         [
-            raw_frame(_reduced(source_rgb), RleBatch.of([source_mask]), empty, none, config),
-            raw_frame(_reduced(dest_rgb), empty, RleBatch.of(proposals), boxes, config),
+            raw_frame(_reduced(source_rgb), MaskColumns.of([source_mask]), none, config),
+            raw_frame(_reduced(dest_rgb), none, MaskColumns.of(proposals), config),
         ]
     )
     scored = chosen.matcher(_bucket(source, dest))

@@ -1,0 +1,184 @@
+"""Many masks as columns: sizes, and all counts in one text. What the compiled loops read.
+
+The layout is that of an Arrow string column, so that the manifests' masks are used where they
+lie: reading a table, taking a slice and passing masks on copies no counts.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.masks import rle_loops
+from egoexo_tools.masks.resizing import Size
+from egoexo_tools.masks.rle import MaskRle, shortened
+from egoexo_tools.masks.rle_loops import PROBLEMS
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
+Int: TypeAlias = NDArray[np.int64]
+
+COLUMNS = ("rle_height", "rle_width", "rle_counts")
+"""What a manifest calls them."""
+_BASE = 1 << 32
+"""Above any width: manifests hold sizes in 32 bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskColumns:
+    """n masks. A row of height 0 and without counts stands for no mask.
+
+    Nothing is checked here: `measure` says which counts are damaged, and the loops that draw
+    masks report a problem code for each.
+    """
+
+    heights: Int
+    """(n,) in pixels"""
+    widths: Int
+    text: Bytes
+    """The counts of mask i are text[offsets[i] : offsets[i + 1]]."""
+    offsets: Int
+    """(n + 1,), the first of them need not be 0"""
+    boxes: Floats | None = None
+    """(n, 4) xywh in pixels of each mask's own size, where a table had them."""
+
+    def __post_init__(self) -> None:
+        # Arrow's buffers cannot be written to. If no column can, whoever made it, the loops are
+        # compiled once and not for every mixture of arrays that can and cannot.
+        for name in ("heights", "widths", "text", "offsets"):
+            column = np.ascontiguousarray(getattr(self, name)).view()
+            column.flags.writeable = False
+            object.__setattr__(self, name, column)
+
+    @classmethod
+    def of(cls, rles: Sequence[MaskRle | None]) -> "MaskColumns":
+        """The masks of a list; None: no mask."""
+        # Text that is not ASCII must reach the loops, which call it damaged.
+        texts = [
+            b"" if rle is None else rle.counts.encode("utf-8", "surrogatepass") for rle in rles
+        ]
+        sizes = [(0, 0) if rle is None else (rle.height, rle.width) for rle in rles]
+        heights, widths = np.array(sizes, np.int64).reshape(-1, 2).T
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        return cls(heights, widths, np.frombuffer(b"".join(texts), np.uint8), offsets)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "MaskColumns":
+        """The columns rle_height, rle_width and rle_counts of a table, and bbox_xywh if it is
+        there; a null is no mask. The counts of a table in one piece are not copied."""
+        heights, widths = (
+            np.asarray(pc.fill_null(table[name], 0).to_numpy(), np.int64) for name in COLUMNS[:2]
+        )
+        boxes = None
+        if "bbox_xywh" in table.column_names:
+            flat = table["bbox_xywh"].combine_chunks().flatten()
+            boxes = flat.to_numpy(zero_copy_only=False).reshape(-1, 4).astype(np.float32)
+        text, offsets = _buffers(table["rle_counts"])
+        return cls(heights, widths, text, offsets, boxes)
+
+    def __len__(self) -> int:
+        return int(self.heights.size)
+
+    @property
+    def counts(self) -> pa.LargeStringArray:
+        """(n,) texts, without a copy."""
+        buffers = pa.py_buffer(self.offsets), pa.py_buffer(self.text)
+        return pa.LargeStringArray.from_buffers(len(self), *buffers)
+
+    def rle(self, row: int) -> MaskRle:
+        """One of the masks; DataError for a row that has none."""
+        text = self.text[self.offsets[row] : self.offsets[row + 1]].tobytes()
+        counts = text.decode("utf-8", "surrogatepass")
+        return MaskRle(int(self.heights[row]), int(self.widths[row]), counts)
+
+    def rles(self) -> list[MaskRle]:
+        return [self.rle(row) for row in range(len(self))]
+
+    def slice(self, start: int, stop: int) -> "MaskColumns":
+        """Rows start..stop - 1, as views."""
+        return MaskColumns(
+            heights=self.heights[start:stop],
+            widths=self.widths[start:stop],
+            text=self.text,
+            offsets=self.offsets[start : stop + 1],
+            boxes=None if self.boxes is None else self.boxes[start:stop],
+        )
+
+    def take(self, rows: NDArray[Any]) -> "MaskColumns":
+        """Some rows, by index, in any order; their counts are copied."""
+        text, offsets = _buffers(self.counts.take(pa.array(rows)))
+        return MaskColumns(
+            heights=self.heights[rows],
+            widths=self.widths[rows],
+            text=text,
+            offsets=offsets,
+            boxes=None if self.boxes is None else self.boxes[rows],
+        )
+
+    def by_size(self) -> Iterator[tuple[Size, Int]]:
+        """Each size that occurs, ascending, and the rows (k,) of that size."""
+        sizes = self.heights * _BASE + self.widths  # one number a size: a sort, not one of pairs
+        for size in np.unique(sizes).tolist():
+            yield divmod(size, _BASE), np.flatnonzero(sizes == size)
+
+    def one_size(self, default: Size) -> Size:
+        """The size that all masks share; `default` where there is none, DataError for several."""
+        sizes = [size for size, _ in self.by_size() if size[0]]
+        if len(sizes) > 1:
+            raise DataError(
+                f"masks of {' and '.join(f'{h}x{w}' for h, w in sizes)} pixels come together "
+                "where one size is needed; resize them first"
+            )
+        return sizes[0] if sizes else default
+
+    def measure(self) -> tuple[Int, Floats, Bytes]:
+        """Check and measure all masks in one call.
+
+        Returns areas (n,) in pixels, boxes (n, 4) xywh as of `MaskRle.box_xywh`, and problems
+        (n,): OK of egoexo_tools.masks.rle_loops, or why the mask cannot be used (its area and
+        box are 0 then).
+        """
+        areas = np.zeros(len(self), np.int64)
+        boxes = np.zeros((len(self), 4), np.float32)
+        problems = np.zeros(len(self), np.uint8)
+        rle_loops.measure(
+            self.text, self.offsets, self.heights, self.widths, areas, boxes, problems
+        )
+        return areas, boxes, problems
+
+    def resized(self, rows: Int, heights: Int, widths: Int) -> "MaskColumns":
+        """Rows (m,) of the masks, each at its own wanted size (m,), as `MaskRle.decode_at` does.
+
+        Row -1 gives an empty mask. A mask that has its wanted size already keeps its counts, read
+        by nobody; DataError for damaged counts of any other.
+        """
+        which = np.ascontiguousarray(rows, np.int64)
+        dest = np.ascontiguousarray(heights, np.int64), np.ascontiguousarray(widths, np.int64)
+        offsets = np.zeros(which.size + 1, np.int64)
+        problems = np.zeros(which.size, np.uint8)
+        source = self.heights, self.widths
+        text = rle_loops.resize(self.text, self.offsets, source, which, dest, offsets, problems)
+        if problems.any():
+            bad = int(np.flatnonzero(problems)[0])
+            counts = self.rle(int(which[bad])).counts
+            raise DataError(f"{PROBLEMS[problems[bad]]}: {shortened(counts)}")
+        return MaskColumns(*dest, text, offsets)
+
+
+def _buffers(counts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int]:
+    """All texts one after the other, and where each begins and ends (n + 1,)."""
+    texts = pc.cast(counts, pa.large_string())
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    if texts.null_count:
+        texts = texts.fill_null("")
+    _, offsets, text = texts.buffers()
+    if offsets is None:
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    starts = np.frombuffer(offsets, np.int64)[texts.offset :][: len(texts) + 1]
+    return np.frombuffer(text or b"", np.uint8), starts

@@ -1,0 +1,161 @@
+"""Many masks as columns: each row is what the mask alone is, however the columns were made."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.masks.resizing import edges, nearest_idxs
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import BAD_TEXT, NEGATIVE_RUN, OK, WRONG_TOTAL
+
+Mask = NDArray[np.bool_]
+SIZES = [(6, 9), (5, 5), (11, 3), (1, 40)]
+SHARES = [0.0, 0.02, 0.5, 0.98, 1.0]
+
+
+@st.composite
+def some_masks(draw: st.DrawFn) -> list[Mask]:
+    """Up to six noisy masks, some of one size, some empty or full."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    which = draw(st.lists(st.tuples(st.sampled_from(SIZES), st.sampled_from(SHARES)), max_size=6))
+    return [rng.random(size) < share for size, share in which]
+
+
+def columns(masks: list[Mask]) -> MaskColumns:
+    return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
+
+
+def table(rles: list[MaskRle | None], chunk: int) -> pa.Table:
+    """As a manifest holds them, in row groups of `chunk`."""
+    rows = pa.table(
+        {
+            "rle_height": pa.array([rle and rle.height for rle in rles], pa.int32()),
+            "rle_width": pa.array([rle and rle.width for rle in rles], pa.int32()),
+            "rle_counts": pa.array([rle and rle.counts for rle in rles], pa.string()),
+        }
+    )
+    return pa.concat_tables(
+        [rows[:0], *(rows[at : at + chunk] for at in range(0, len(rows), chunk))]
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_masks(), st.data())
+def test_rows_are_the_masks_alone(masks: list[Mask], data: st.DataObject) -> None:
+    rles = [MaskRle.encode(mask) for mask in masks]
+    rows = np.array(data.draw(st.lists(st.sampled_from(range(len(rles))))) if rles else [], int)
+    start = data.draw(st.integers(0, len(rles)))
+    stop = data.draw(st.integers(start, len(rles)))
+    for made in (columns(masks), MaskColumns.from_table(table([*rles], chunk=4))):
+        assert made.rles() == rles and len(made) == len(rles)
+        assert made.counts.to_pylist() == [rle.counts for rle in rles]
+        assert made.take(rows).rles() == [rles[row] for row in rows]
+        part = made.slice(start, stop)
+        assert part.rles() == rles[start:stop]
+        assert part.counts.to_pylist() == [rle.counts for rle in rles[start:stop]]
+        assert part.take(np.arange(len(part))[::-1]).rles() == rles[start:stop][::-1]
+        by_size = {size: made.take(which).rles() for size, which in made.by_size()}
+        assert list(by_size) == sorted({mask.shape for mask in masks})
+        for size, same in by_size.items():
+            assert same == [rle for rle in rles if (rle.height, rle.width) == size]
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_masks())
+def test_a_measure_is_that_of_the_mask_in_full(masks: list[Mask]) -> None:
+    areas, boxes, problems = columns(masks).measure()
+    assert areas.tolist() == [mask.sum() for mask in masks]
+    assert boxes.tolist() == [list(reference.mask_box_xywh(mask)) for mask in masks]
+    assert problems.tolist() == [OK] * len(masks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_masks(), st.data())
+def test_each_row_is_resized_to_its_own_size(masks: list[Mask], data: st.DataObject) -> None:
+    sizes = st.sampled_from([*SIZES, (17, 23), (1, 1), (64, 2)])
+    wanted = data.draw(
+        st.lists(st.tuples(st.integers(-1, len(masks) - 1), sizes), min_size=1, max_size=9)
+    )
+    rows, heights, widths = np.array([(row, *size) for row, size in wanted]).T
+    resized = columns(masks).resized(rows, heights, widths)
+    assert [(rle.height, rle.width) for rle in resized.rles()] == [size for _, size in wanted]
+    expected = [
+        np.zeros(size, bool) if row < 0 else reference.plain_resize(masks[row], *size) > 0
+        for row, size in wanted
+    ]
+    assert resized.counts.to_pylist() == [MaskRle.encode(mask).counts for mask in expected]
+
+
+def test_a_slice_is_resized_by_its_own_rows() -> None:
+    masks = [np.eye(6, 9) > 0, np.ones((5, 5), bool), np.zeros((11, 3), bool)]
+    rows, sides = np.array([1, 0]), np.array([7, 8])
+    part = columns(masks).slice(1, 3)
+    assert [rle.area() for rle in part.resized(rows, sides, sides).rles()] == [0, 64]
+
+
+@pytest.mark.parametrize(("source", "dest"), [(1, 1), (1408, 480), (480, 1408), (3840, 952)])
+def test_edges_say_where_a_source_row_ends_up(source: int, dest: int) -> None:
+    taken = nearest_idxs(source, dest)
+    rows, cols = edges((source, 3), (dest, 3))
+    assert [int((taken < border).sum()) for border in range(source + 1)] == rows.tolist()
+    assert cols.tolist() == [0, 1, 2, 3]
+
+
+def test_a_null_is_no_mask() -> None:
+    rle = MaskRle(2, 3, "6")
+    for made in (
+        MaskColumns.of([None, rle, None]),
+        MaskColumns.from_table(table([None, rle, None], 2)),
+    ):
+        assert made.heights.tolist() == [0, 2, 0]
+        assert made.counts.to_pylist() == ["", "6", ""]
+        assert made.one_size((9, 9)) == (2, 3)
+        assert made.slice(2, 3).one_size((9, 9)) == (9, 9)
+        with pytest.raises(DataError, match="0 x 0"):
+            made.rle(0)
+
+
+def test_masks_of_two_sizes_have_no_one_size() -> None:
+    with pytest.raises(DataError, match="masks of 2x3 and 3x2 pixels"):
+        MaskColumns.of([MaskRle(3, 2, "6"), MaskRle(2, 3, "6")]).one_size((1, 1))
+
+
+def test_a_table_keeps_its_boxes_and_its_text() -> None:
+    square = np.zeros((5, 7), bool)
+    square[1:3, 2:6] = True
+    rows = table([MaskRle.encode(square)] * 3, chunk=9)
+    boxes = pa.array([[2.0, 1.0, 3.0, 1.0], [0.0] * 4, [1.0] * 4], pa.list_(pa.float32(), 4))
+    made = MaskColumns.from_table(rows.append_column("bbox_xywh", boxes))
+    assert made.boxes is not None and made.boxes[0].tolist() == [2, 1, 3, 1]
+    assert made.take(np.array([2, 0])).boxes.tolist() == [[1] * 4, [2, 1, 3, 1]]
+    assert made.slice(1, 2).boxes.tolist() == [[0] * 4]
+    stored = rows["rle_counts"].chunk(0).buffers()[2]
+    if rows["rle_counts"].num_chunks == 1:
+        assert made.text.ctypes.data == stored.address
+
+
+def test_measure_says_what_is_wrong_with_each_mask() -> None:
+    square = np.zeros((5, 7), bool)
+    square[1:3, 2:6] = True
+    empty = MaskRle.encode(square & False)
+    texts = ["!", "4", "6N", "", "\ud800é"]
+    broken = [MaskRle(5, 7, text) for text in texts]
+    areas, boxes, problems = MaskColumns.of([MaskRle.encode(square), empty, *broken]).measure()
+    assert areas.tolist() == [8, 0, 0, 0, 0, 0, 0]
+    assert boxes[0].tolist() == [2, 1, 3, 1] and not boxes[1:].any()
+    assert problems.tolist() == [
+        OK, OK, BAD_TEXT, WRONG_TOTAL, NEGATIVE_RUN, WRONG_TOTAL, BAD_TEXT,
+    ]  # fmt: skip
+
+
+def test_a_damaged_mask_is_not_resized() -> None:
+    masks = MaskColumns.of([MaskRle(2, 2, "4"), MaskRle(2, 2, "!")])
+    three = np.array([3, 3])
+    with pytest.raises(DataError, match="not COCO compressed run lengths: '!'"):
+        masks.resized(np.array([0, 1]), three, three)
