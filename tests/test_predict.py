@@ -237,7 +237,7 @@ def plain_prediction(model: OMama, backbone: Backbone, data: Dataset, pair: int)
 
     source, dest = int(pairs.source_frame[pair]), int(pairs.dest_frame[pair])
     asked, source_tokens = described(source, [frames.masks.rle(int(pairs.source_mask[pair]))])
-    candidates, dest_tokens = described(dest, frames.proposals.of_frame(dest))
+    candidates, dest_tokens = described(dest, frames.proposals.of_frame(dest).rles())
     state = {key: value.numpy() for key, value in model.state_dict().items()}
     for key, view in (("pos_embed_T", dest_tokens), ("pos_embed_Q", source_tokens)):
         grid = (38, 68) if key == "pos_embed_T" else (50, 50)
