@@ -1,14 +1,15 @@
 """What a training run says while it runs: log.jsonl, TensorBoard, and a progress bar.
 
 `log.jsonl` has one JSON object a line, with the keys that are known at that moment: step, epoch,
-loss, lr, pairs_per_second; after a validation also val_iou and val_visibility_accuracy. A run
-that resumes at step s drops the lines after s first, so that the file reads as if it had never
-stopped.
+loss, lr, and the method's pairs_per_second (or clips_per_second) and parts of the loss; after a
+validation also val_iou and the method's other values, such as val_visibility_accuracy. A run that
+resumes at step s drops the lines after s first, so that the file reads as if it had never stopped.
 """
 
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,24 +23,37 @@ TENSORBOARD = "tensorboard"
 
 
 class RunLog:
-    """Opened at step `step` of a run; `active` False (another rank than the first) does nothing."""
+    """Opened at step `step` of a run, `done` of its `total` samples behind it.
+
+    `unit` is what a sample is called; `active` False (another rank than the first) does nothing.
+    """
 
     def __init__(
-        self, folder: Path, *, step: int, pairs_done: int, pairs: int, active: bool, quiet: bool
+        self,
+        folder: Path,
+        *,
+        step: int,
+        done: int,
+        total: int,
+        unit: str,
+        active: bool,
+        quiet: bool,
     ) -> None:
         self._active = active
+        self._rate = f"{unit}s_per_second"
         self._path = folder / "log.jsonl"
         self._bar = tqdm(
-            total=pairs,
-            initial=pairs_done,
+            total=total,
+            initial=done,
             desc=f"train {folder.name}",
-            unit="pair",
+            unit=unit,
             smoothing=0.05,
             disable=quiet or not active,
         )
         self._last = time.perf_counter()
         if not active:
             return
+        folder.mkdir(parents=True, exist_ok=True)
         _cut_after(self._path, step)
         self._file = self._path.open("a", encoding="utf-8")
         # A slow import (seconds with some installations) that only a training run needs.
@@ -66,22 +80,31 @@ class RunLog:
         if not self._bar.disable:
             self._bar.write(text, file=sys.stderr)
 
-    def step(self, *, step: int, epoch: int, loss: float, lr: float, pairs: int) -> None:
-        """One optimizer step over `pairs` pairs (of all ranks)."""
+    def step(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        loss: float,
+        lr: float,
+        samples: int,
+        parts: Mapping[str, float],
+    ) -> None:
+        """One optimizer step over `samples` samples (of all ranks)."""
         now = time.perf_counter()
-        rate = pairs / max(now - self._last, 1e-9)
+        rate = samples / max(now - self._last, 1e-9)
         self._last = now
-        self._bar.update(pairs)
+        self._bar.update(samples)
         self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self._write(
-            {"step": step, "epoch": epoch, "loss": loss, "lr": lr, "pairs_per_second": rate}
+            {"step": step, "epoch": epoch, "loss": loss, "lr": lr, self._rate: rate, **parts}
         )
 
-    def validation(self, *, step: int, epoch: int, **values: float | None) -> None:
-        known = {name: value for name, value in values.items() if value is not None}
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in known.items())
+    def validation(self, *, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """What a validation after this step found, by the names that the log has for it."""
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         self.say(f"epoch {epoch}, step {step}: {shown}")
-        self._write({"step": step, "epoch": epoch, **known})
+        self._write({"step": step, "epoch": epoch, **values})
         self._last = time.perf_counter()  # validation is not training time
 
     def _write(self, line: dict[str, Any]) -> None:

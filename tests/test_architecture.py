@@ -28,9 +28,9 @@ FLOORS = {
         {"cli"},
     ),
     "omama": (
-        {"config", "run_log"},
-        {"dataset", "features"},
-        {"checkpoint", "loop", "matching", "methods", "writing", "deciding", "memory"},
+        {"checkpoint", "config", "run_log", "task"},
+        {"dataset", "features", "loop"},
+        {"matching", "methods", "writing", "deciding", "memory"},
         {"steps", "pipeline"},
         {"commands"},
         {"cli"},

@@ -9,16 +9,10 @@ import torch
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.vocab import Direction
-from omama.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_model,
-    load_official,
-    save_checkpoint,
-    save_official,
-)
+from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.model import OMama
+from omama.matching.model_files import load_model, load_official, save_official
 
 SMALL = ModelConfig(feature_width=12, width=8, source_grid_hw=(2, 3), dest_grid_hw=(3, 3))
 
@@ -105,34 +99,90 @@ def test_a_missing_tensor_is_named(tmp_path: Path, key: str) -> None:
         load_official(tmp_path / "model.pt")
 
 
+def small() -> Checkpoint:
+    return Checkpoint(config=SMALL.to_dict(), weights=OMama(SMALL).state_dict())
+
+
+def test_a_file_of_before_methods_had_names_is_o_mamas(tmp_path: Path) -> None:
+    """The layout of version 1 as it was first written, key by key."""
+    content = {
+        "format": "omama-checkpoint",
+        "version": 1,
+        "model_config": SMALL.to_dict(),
+        "model": OMama(SMALL).state_dict(),
+        "train_config": TrainConfig().to_dict(),
+        "backbone": {"backbone": "classical", "precision": "fp32"},
+        "optimizer": {"state": {}, "param_groups": []},
+        "epoch": 2,
+        "step": 7,
+        "val_iou": 0.25,
+        "best_val_iou": 0.5,
+        "visibility_threshold": 0.125,
+        "extra": {
+            "fingerprint": "34cd",
+            "best_iou": 0.5,
+            "stale": 1,
+            "stopped": False,
+            "ranks": 2,
+            "calibration": {"score": "head", "threshold": 0.125},
+            "average": None,
+        },
+    }
+    torch.save(content, tmp_path / "old.pt")
+    old = load_checkpoint(tmp_path / "old.pt", method="o-mama")
+    assert (old.method, old.epoch, old.step, old.val_iou) == ("o-mama", 2, 7, 0.25)
+    assert old.calibration == {"score": "head", "threshold": 0.125} and old.decision is None
+    optimizer = {"state": {}, "param_groups": []}
+    assert old.state == TrainState("34cd", 0.5, stale=1, ranks=2, optimizer=optimizer)
+    save_checkpoint(old, tmp_path / "new.pt")
+    new = torch.load(tmp_path / "new.pt", weights_only=True)
+    weights = new.pop("model"), content.pop("model")
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+    assert new == {**content, "method": "o-mama", "decision": None}
+
+
+def tensors_apart(checkpoint: Checkpoint) -> Checkpoint:
+    state = replace(checkpoint.state, optimizer=None, average=None)
+    return replace(checkpoint, weights={}, state=state)
+
+
 def test_our_own_checkpoint_brings_everything_back(tmp_path: Path) -> None:
     model = OMama(SMALL)
     optimizer = torch.optim.AdamW(model.parameters())
     inputs = torch.randn(1, 1, 24), torch.randn(1, 4, 24), torch.randn(1, 12, 2, 3)
     model(*inputs, torch.randn(1, 12, 3, 3)).sum().backward()
     optimizer.step()
-    generator = np.random.default_rng(3)
-    saved = Checkpoint(
-        model_config=SMALL,
-        model=model.state_dict(),
-        train_config=TrainConfig().to_dict(),
-        backbone={"name": "classical", "weights_hash": "12ab", "patch_size": 14},
+    state = TrainState(
+        fingerprint="34cd",
+        best_iou=np.float64(0.5),
+        stale=2,
+        stopped=True,
+        ranks=4,
         optimizer=optimizer.state_dict(),
+        average={"module.weight": torch.ones(2)},
+    )
+    saved = Checkpoint(
+        config=SMALL.to_dict(),
+        weights=model.state_dict(),
+        train_config=TrainConfig().to_dict(),
+        features={"name": "classical", "weights_hash": "12ab", "patch_size": 14},
         epoch=2,
         step=7,
-        val_iou=np.float64(0.25),
-        best_val_iou=0.5,
-        extra={"numpy": generator.bit_generator.state, "direction": Direction.EXO2EGO},
+        val_iou=0.25,
+        calibration={"score": "head", "threshold": 0.125},
+        decision={"name": "track", "stay": 0.75, "direction": Direction.EXO2EGO},
+        state=state,
     )
     save_checkpoint(saved, tmp_path / "run" / "last.pt")
-    loaded = load_checkpoint(tmp_path / "run" / "last.pt")
-    assert replace(loaded, model={}, optimizer=None) == replace(saved, model={}, optimizer=None)
-    other = torch.optim.AdamW(loaded.build_model().parameters())
-    other.load_state_dict(loaded.optimizer)
+    loaded = load_checkpoint(tmp_path / "run" / "last.pt", method="o-mama")
+    assert tensors_apart(loaded) == tensors_apart(saved)
+    assert loaded.state.average["module.weight"].tolist() == [1, 1]
+    rebuilt = load_model(tmp_path / "run" / "last.pt", direction=Direction.EXO2EGO)
+    other = torch.optim.AdamW(rebuilt.parameters())
+    other.load_state_dict(loaded.state.optimizer)
     assert other.state_dict()["state"][0]["exp_avg"].equal(
         optimizer.state_dict()["state"][0]["exp_avg"]
     )
-    rebuilt = load_model(tmp_path / "run" / "last.pt", direction=Direction.EXO2EGO)
     assert all(
         torch.equal(value, model.state_dict()[key]) for key, value in rebuilt.state_dict().items()
     )
@@ -141,36 +191,45 @@ def test_our_own_checkpoint_brings_everything_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "another"}, "is no checkpoint of this program"),
+        ({"format": "another"}, "has width 8, the published model's is 768"),
         ({"version": 99}, "has checkpoint version 99, this program reads 1"),
         ({"model_config": {"colour": 1}}, "ModelConfig has no setting colour"),
+        ({"model_config": None}, "lacks a part of a checkpoint: 'model_config'"),
+        ({"method": "lm-eec"}, "is a checkpoint of lm-eec, not of o-mama; give one of o-mama"),
     ],
 )
 def test_other_formats_are_refused(tmp_path: Path, change: dict, message: str) -> None:
     path = tmp_path / "model.pt"
-    save_checkpoint(Checkpoint(model_config=SMALL, model=OMama(SMALL).state_dict()), path)
+    save_checkpoint(small(), path)
     content = torch.load(path, weights_only=True)
-    torch.save({**content, **change}, path)
+    changed = {**content, **change}
+    torch.save({key: value for key, value in changed.items() if value is not None}, path)
     with pytest.raises(DataError, match=message):
-        load_checkpoint(path)
+        load_model(path)
+
+
+def test_the_authors_file_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
+    torch.save(OMama(SMALL).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(DataError, match="no checkpoint of this program; .* give it as --init"):
+        load_checkpoint(tmp_path / "model.pt")
 
 
 def test_own_checkpoints_know_their_direction_and_shapes(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    save_checkpoint(Checkpoint(model_config=SMALL, model=OMama(SMALL).state_dict()), path)
+    save_checkpoint(small(), path)
     with pytest.raises(DataError, match="was trained for exo2ego, not ego2exo"):
         load_model(path, direction=Direction.EGO2EXO)
     other = replace(SMALL, width=16)
-    save_checkpoint(Checkpoint(model_config=other, model=OMama(SMALL).state_dict()), path)
+    save_checkpoint(replace(small(), config=other.to_dict()), path)
     with pytest.raises(DataError, match="does not fit its own settings"):
         load_model(path)
 
 
 def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    save_checkpoint(Checkpoint(model_config=SMALL, model=OMama(SMALL).state_dict()), path)
+    save_checkpoint(small(), path)
     before = path.read_bytes()
-    unreadable = Checkpoint(model_config=SMALL, model={}, extra={"run": Path("run")})
+    unreadable = replace(small(), decision={"run": Path("run")})
     with pytest.raises(TypeError, match="plain values and tensors, not PosixPath"):
         save_checkpoint(unreadable, path)
     assert path.read_bytes() == before

@@ -93,7 +93,7 @@ def test_the_loss_of_a_training_step(precision: str, projected: bool) -> None:
     config = CONFIG if projected else replace(CONFIG, width=WIDTH)
     train = TrainConfig(precision=precision)
     objective = Objective(on_gpu(lambda: OMama(config)), train, visible_share=0.5)
-    loss = objective([bucket(CUDA).to(CUDA), bucket(None).to(CUDA)])
+    loss, _ = objective([bucket(CUDA).to(CUDA), bucket(None).to(CUDA)])
     assert loss.device == CUDA and loss.dtype == torch.float32 and loss.requires_grad
 
 

@@ -21,7 +21,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
-from omama.checkpoint import load_checkpoint, save_checkpoint, save_official
+from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.commands.predict import command
 from omama.dataset import Dataset, load_dataset
 from omama.features.backbones import BACKBONES, Backbone, build_backbone
@@ -30,6 +30,7 @@ from omama.features.images import PreparationConfig, prepare_image
 from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.matchers import load_matcher
 from omama.matching.model import OMama
+from omama.matching.model_files import save_official
 from omama.matching.predict import predict_split
 from omama.matching.predict_pair import predict_pair, read_mask
 from omama.matching.train import train
@@ -295,8 +296,8 @@ def test_other_weights_of_the_backbone_are_refused(
     featured_root: DatasetRoot, checkpoint: Path, tmp_path: Path
 ) -> None:
     saved = load_checkpoint(checkpoint)
-    other = {**saved.backbone, "weights_hash": "0123456789abcdef"}
-    save_checkpoint(replace(saved, backbone=other), tmp_path / "other.pt")
+    other = {**saved.features, "weights_hash": "0123456789abcdef"}
+    save_checkpoint(replace(saved, features=other), tmp_path / "other.pt")
     with pytest.raises(DataError, match=r"trained on other weights of rgb_grid \(0123456789abcdef"):
         predict(featured_root, checkpoint=tmp_path / "other.pt")
     with pytest.raises(SettingsError, match="precision 'fp8'; use fp32 or bf16"):

@@ -70,11 +70,11 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     one, two = (
         load_checkpoint(own_root.runs / n / "checkpoint_last.pt") for n in ("whole", "parts")
     )
-    assert all(torch.equal(one.model[key], two.model[key]) for key in one.model)
-    assert (one.best_val_iou, one.step) == (two.best_val_iou, two.step)
+    assert all(torch.equal(one.weights[key], two.weights[key]) for key in one.weights)
+    assert (one.state.best_iou, one.step) == (two.state.best_iou, two.step)
     for name in ("checkpoint_last.pt", "checkpoint_best.pt"):
         one, two = (load_checkpoint(own_root.runs / n / name) for n in ("whole", "parts"))
-        average, other = one.extra["average"] or one.model, two.extra["average"] or two.model
+        average, other = one.state.average or one.weights, two.state.average or two.weights
         assert all(torch.equal(average[key], other[key]) for key in average)
 
 
@@ -83,12 +83,12 @@ def test_the_best_checkpoint_holds_the_average_of_the_weights(own_root: DatasetR
     average: dict[str, torch.Tensor] = {}
     for _ in range(4):  # an epoch, step by step
         run(own_root, "run", config, stop_after=1, resume=True)
-        weights = load_checkpoint(own_root.runs / "run" / "checkpoint_last.pt").model
+        weights = load_checkpoint(own_root.runs / "run" / "checkpoint_last.pt").weights
         average = {
             key: 0.75 * average[key] + 0.25 * value if average else value
             for key, value in weights.items()
         }
-    best = load_checkpoint(own_root.runs / "run" / "checkpoint_best.pt").model
+    best = load_checkpoint(own_root.runs / "run" / "checkpoint_best.pt").weights
     for key, value in average.items():
         torch.testing.assert_close(best[key], value)
     assert any(not torch.equal(best[key], weights[key]) for key in best)
@@ -122,7 +122,7 @@ def test_the_best_checkpoint_has_the_best_val_iou(own_root: DatasetRoot) -> None
     ious = [line["val_iou"] for line in log(own_root, "a") if "val_iou" in line]
     assert len(ious) == 3
     assert best.val_iou == max(ious) == 1.0  # three colours: nothing to confuse
-    assert best.extra["calibration"]["balanced_accuracy"] > 0.5
+    assert best.calibration["balanced_accuracy"] > 0.5
     assert best.step == 4 * (1 + ious.index(max(ious)))
 
 
@@ -131,7 +131,7 @@ def test_without_absent_val_pairs_train_pairs_choose_the_threshold(own_root: Dat
     visible = [row for row in rows if row["dest_state"] == "visible"]
     write_manifest(own_root, "pairs", "val.ego2exo", visible)
     best = load_checkpoint(run(own_root, "a"))
-    calibration = best.extra["calibration"]
+    calibration = best.calibration
     assert calibration["score"] == "similarity"
     assert calibration["balanced_accuracy"] > 0.5
     assert not any("val_visibility_accuracy" in line for line in log(own_root, "a"))

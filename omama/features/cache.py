@@ -194,7 +194,7 @@ def _half(values: Tensor, frames: FrameTable, frame: int) -> NDArray[np.float16]
     if not torch.isfinite(half).all():
         raise DataError(
             f"the features of {frames.path(frame)} are not finite in float16; look at the "
-            "weights file, or train without --cached"
+            "weights file, or train with --on-the-fly"
         )
     return np.asarray(half.numpy())
 

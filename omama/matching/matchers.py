@@ -19,9 +19,9 @@ from torch import Tensor
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.vocab import Direction
-from omama.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_model
 from omama.features.key import PRECISIONS, FeatureKey
 from omama.matching.model import OMama
+from omama.matching.model_files import load_model_and_checkpoint
 from omama.matching.objective import match, visibility_logit
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration
@@ -149,7 +149,7 @@ def load_matcher(
         return Chosen(baseline, backbone or DEFAULT_BACKBONE, feature_precision or "fp32")
     if precision not in PRECISIONS:
         raise SettingsError(f"precision {precision!r}; use {' or '.join(PRECISIONS)}")
-    model = load_model(checkpoint, direction=direction)
+    model, ours = load_model_and_checkpoint(checkpoint, direction=direction)
     trained_on = model.config.backbone
     if backbone is not None and trained_on != backbone:
         raise DataError(
@@ -158,9 +158,8 @@ def load_matcher(
         )
     if reference_behaviour:
         model.config = replace(model.config, reference_behaviour=True)
-    ours = _own(checkpoint)
-    features = ours.backbone if ours else {}
-    calibration = ours.extra.get("calibration") if ours else None
+    features = ours.features if ours else {}
+    calibration = ours.calibration if ours else None
     return Chosen(
         matcher=model_matcher(
             model,
@@ -173,14 +172,6 @@ def load_matcher(
         checkpoint=checkpoint,
         weights_hash=features.get("weights_hash"),
     )
-
-
-def _own(path: Path) -> Checkpoint | None:
-    """A checkpoint in our format; None for the authors', which knows only the model."""
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        return None
-    return load_checkpoint(path)
 
 
 BASELINES: Mapping[str, Matcher] = {"knn": by_descriptor, "oracle": by_truth, "random": by_chance}

@@ -74,14 +74,14 @@ class Objective(nn.Module):
         if not self.trains_visibility and model.mlp_visible is not None:
             model.mlp_visible.requires_grad_(False)
 
-    def forward(self, buckets: Sequence[Bucket]) -> Tensor:
-        """The mean loss over all pairs of the buckets."""
+    def forward(self, buckets: Sequence[Bucket]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss over all pairs of the buckets; the log names no parts of it."""
         device_type = buckets[0].sources.device.type
         pairs = sum(bucket.pair.numel() for bucket in buckets)
         bf16 = self.config.precision == "bf16"
         with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
             losses = [self._bucket_loss(bucket) * bucket.pair.numel() for bucket in buckets]
-        return torch.stack(losses).sum() / pairs
+        return torch.stack(losses).sum() / pairs, {}
 
     def _bucket_loss(self, bucket: Bucket) -> Tensor:
         matches = match(self.model, bucket)

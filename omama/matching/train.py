@@ -6,9 +6,7 @@ and candidates follow from (seed, epoch, batch), so that a run resumed at any st
 that it would have had. Started by torchrun, each rank takes its share of every epoch.
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -22,15 +20,23 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.manifests import write_exclusions
 from egoexo_tools.vocab import Direction, Split
-from omama.checkpoint import load_model
 from omama.config import HW
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
+from omama.loop import Loop
 from omama.matching.config import ModelConfig, TrainConfig
-from omama.matching.fit import BEST, Run
 from omama.matching.loading import FeatureStore, open_store
 from omama.matching.model import OMama
-from omama.matching.objective import Objective
+from omama.matching.model_files import load_model
+from omama.matching.objective import Objective, memory_advice
+from omama.matching.samples import Bucket
+from omama.matching.task import (
+    TrainingData,
+    image_features_per_epoch,
+    loop_config,
+    make_task,
+)
+from omama.task import Task
 
 Int: TypeAlias = NDArray[np.int64]
 
@@ -64,7 +70,7 @@ def train(
     folder = root.runs / component(run_name or str(direction))
     data = training_data(root, direction, config)
     val = load_dataset(root.require(), split=Split.VAL, direction=direction)
-    stores = [
+    store, val_store = (
         open_store(
             part.frames,
             backbone=backbone,
@@ -74,24 +80,27 @@ def train(
             squash_portrait=squash,
         )
         for part, squash in ((data, config.reference_behaviour), (val, False))
-    ]
+    )
     torch.manual_seed(config.seed)
-    model = _make_model(data, direction, config, backbone, stores[0], init)
+    model = _make_model(data, direction, config, backbone, store, init)
     visible_share = float((data.pairs.state == VISIBLE).mean())
     objective = Objective(model, config, visible_share=visible_share).to(accelerator.device)
-    fingerprint = _fingerprint((data, val), stores[0])
-    run = Run(accelerator, objective, config, folder, data, val, stores, fingerprint)
+    learnt = TrainingData(data, val, store, val_store)
+    task = make_task(objective, config, learnt, accelerator)
+    loop = Loop(task, loop_config(config), accelerator=accelerator, folder=folder)
     if resume:
-        run.resume()
+        loop.resume()
     if accelerator.is_main_process:
-        _write_config(run, backbone, weights, cached)
+        passes = image_features_per_epoch(config, learnt, accelerator)
+        _write_config(folder, task, learnt, weights, passes)
         write_exclusions(root, "train", folder.name, [*data.left_out, *val.left_out])
     accelerator.wait_for_everyone()
-    run.fit(quiet=quiet, stop_after=stop_after)
+    with memory_advice(config.batch_pairs):
+        best = loop.run(quiet=quiet, stop_after=stop_after)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.end_training()
-    return folder / BEST
+    return best
 
 
 def training_data(root: DatasetRoot, direction: Direction, config: TrainConfig) -> Dataset:
@@ -155,32 +164,26 @@ def _usual_grid(data: Dataset, frames: Int, preparation: PreparationConfig) -> H
     return token_grid(height, width, preparation)
 
 
-def _fingerprint(parts: Sequence[Dataset], store: FeatureStore) -> str:
-    """Changes with what a run learns from: pairs, the masks of their frames, the backbone."""
-    digest = hashlib.sha256(store.key.name.encode())
-    for part in parts:
-        digest.update("\n".join(part.pairs.ids).encode())
-        digest.update(part.pairs.state.tobytes())
-        for masks in (part.frames.masks, part.frames.proposals):
-            digest.update(masks.start.tobytes())
-            digest.update(masks.boxes.tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _write_config(run: Run, backbone: str, weights: Path | None, cached: bool) -> None:
+def _write_config(
+    folder: Path,
+    task: Task[list[Bucket]],
+    data: TrainingData,
+    weights: Path | None,
+    passes: int,
+) -> None:
     settings = {
-        "direction": run.model.config.direction,
-        "backbone": backbone,
+        "direction": task.config["direction"],
+        "backbone": data.train_store.key.backbone,
         "weights": str(weights) if weights else None,
-        "feature_precision": run.store.key.precision,
-        "cached": cached,
-        "train_pairs": len(run.data.pairs),
-        "val_pairs": len(run.val.pairs),
-        "image_features_per_epoch": run.features_per_epoch,
-        "model": run.model.config.to_dict(),
-        "training": run.config.to_dict(),
+        "feature_precision": data.train_store.key.precision,
+        "cached": data.train_store.is_cache,
+        "train_pairs": len(data.train.pairs),
+        "val_pairs": len(data.val.pairs),
+        "image_features_per_epoch": passes,
+        "model": task.config,
+        "training": task.settings,
     }
-    write_atomic(run.folder / "config.json", json.dumps(settings, indent=1) + "\n")
+    write_atomic(folder / "config.json", json.dumps(settings, indent=1) + "\n")
 
 
 def _precision(wanted: str, device: torch.device) -> str:

@@ -1,0 +1,363 @@
+"""The training loop alone, around a line through points: every number can be worked out by hand."""
+
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from egoexo_tools.errors import DataError, SettingsError
+from omama.checkpoint import Checkpoint, load_checkpoint
+from omama.loop import BEST, LAST, Loop
+from omama.task import LoopConfig, ParameterGroup, Task, ValScore
+
+BATCHES, SAMPLES = 5, 3
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Line(nn.Module):
+    """y = slope x + offset and its squared error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope, self.offset = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.ones(1))
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        x, y = batch
+        errors = self.slope * x + self.offset - y
+        return errors.square().mean(), {"bias": errors.detach().mean()}
+
+
+def points(epoch: int, number: int) -> Batch:
+    x = torch.from_numpy(np.random.default_rng((epoch, number)).normal(size=SAMPLES)).float()
+    return x, 3 * x - 2
+
+
+def batches(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
+    return ((points(epoch, number), SAMPLES) for number in range(first, BATCHES))
+
+
+def make_task(
+    validate: Callable[[nn.Module], ValScore] = lambda model: ValScore(0.5), **changes: Any
+) -> Task[Batch]:
+    line = Line()
+    task = Task(
+        method="line",
+        module=line,
+        model=line,
+        groups=[ParameterGroup([line.slope, line.offset], 0.1, 0.01)],
+        epoch_samples=BATCHES * SAMPLES,
+        batches_per_epoch=BATCHES,
+        batches=batches,
+        to_device=lambda batch, device: batch,
+        validate=validate,
+        describe_batch=lambda batch: f"point {float(batch[0][0]):.3f}",
+        config={"parameters": 2},
+        settings={"learning_rate": 0.1},
+        features={},
+        fingerprint="points",
+        unit="clip",
+    )
+    return replace(task, **changes)
+
+
+def make_loop(folder: Path, config: LoopConfig, **changes: Any) -> Loop[Batch]:
+    return Loop(make_task(**changes), config, accelerator=Accelerator(cpu=True), folder=folder)
+
+
+def run(
+    folder: Path,
+    config: LoopConfig,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    **changes: Any,
+) -> Loop[Batch]:
+    loop = make_loop(folder, config, **changes)
+    if resume:
+        loop.resume()
+    assert loop.run(quiet=True, stop_after=stop_after) == folder / BEST
+    return loop
+
+
+def log(folder: Path, name: str) -> list[float]:
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line[name] for line in lines if name in line]
+
+
+def last(folder: Path) -> Checkpoint:
+    return load_checkpoint(folder / LAST, method="line")
+
+
+def scores(*ious: float) -> Callable[[nn.Module], ValScore]:
+    """A validation that finds these one after the other."""
+    waiting = iter(ious)
+    return lambda model: ValScore(next(waiting))
+
+
+CONFIG = LoopConfig(epochs=3)
+"""15 steps of one batch."""
+
+
+def test_the_logged_loss_is_the_mean_of_a_steps_batches(tmp_path: Path) -> None:
+    run(tmp_path, replace(CONFIG, accumulate=2), stop_after=1)
+    errors = [1 - y for _, y in (points(0, 0), points(0, 1))]  # slope 0, offset 1
+    expected = torch.stack(errors).square().mean()  # both batches have three points
+    assert log(tmp_path, "loss") == [pytest.approx(float(expected))]
+    assert log(tmp_path, "bias") == [pytest.approx(float(torch.stack(errors).mean()))]
+
+
+def test_a_step_of_two_batches_is_a_step_of_one_of_twice_the_size(tmp_path: Path) -> None:
+    parts = run(tmp_path / "parts", replace(CONFIG, accumulate=2, epochs=1))
+
+    def joined(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
+        for number in range(2 * first, BATCHES, 2):
+            found = [points(epoch, n) for n in range(number, min(number + 2, BATCHES))]
+            xs, ys = zip(*found, strict=True)
+            yield (torch.cat(xs), torch.cat(ys)), SAMPLES * len(found)
+
+    config = LoopConfig(epochs=1)
+    whole = run(tmp_path / "whole", config, batches=joined, batches_per_epoch=3)
+    assert parts.total_steps == whole.total_steps == 3  # the last one has a single batch
+    assert log(tmp_path / "parts", "loss") == pytest.approx(log(tmp_path / "whole", "loss"))
+    for one, two in zip(parts.task.model.parameters(), whole.task.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_a_batch_of_an_accumulated_step_follows_the_order(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def watched(batch: Batch, device: torch.device) -> Batch:
+        seen.append(float(batch[0][0]))
+        return batch
+
+    run(tmp_path, replace(CONFIG, accumulate=2, epochs=2), to_device=watched)
+    assert seen == [float(points(e, n)[0][0]) for e in range(2) for n in range(BATCHES)]
+
+
+@pytest.mark.parametrize("stop_after", range(1, 10))
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resumed_from_any_step_it_equals_an_undisturbed_run(
+    tmp_path: Path, stop_after: int, accumulate: int
+) -> None:
+    config = replace(CONFIG, accumulate=accumulate, average_decay=0.5, clip_norm=0.5)
+
+    def by_slope(model: nn.Module) -> ValScore:
+        return ValScore(float(model.slope.detach()), {"val_offset": float(model.offset.detach())})
+
+    run(tmp_path / "whole", config, validate=by_slope)
+    run(tmp_path / "parts", config, validate=by_slope, stop_after=stop_after)
+    assert len(log(tmp_path / "parts", "loss")) == min(stop_after, 15 if accumulate == 1 else 9)
+    run(tmp_path / "parts", config, validate=by_slope, resume=True)
+    for name in ("step", "loss", "lr", "gradient_norm", "val_iou", "val_offset"):
+        assert log(tmp_path / "parts", name) == log(tmp_path / "whole", name), name
+    for name in (LAST, BEST):
+        one, two = (load_checkpoint(tmp_path / part / name) for part in ("whole", "parts"))
+        assert plain(one) == plain(two)
+
+
+def plain(value: Any) -> Any:
+    """A checkpoint in which tensors are lists, to be compared."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return plain(vars(value)) if hasattr(value, "__dict__") else value
+
+
+def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1, average_decay=0.75)
+    validated: list[float] = []
+
+    def watched(model: nn.Module) -> ValScore:
+        validated.append(float(model.slope.detach()))
+        return ValScore(0.5)
+
+    average = None
+    for step in range(BATCHES):
+        loop = run(tmp_path, config, validate=watched, resume=step > 0, stop_after=1)
+        slope = float(loop.task.model.slope.detach())
+        average = slope if average is None else 0.75 * average + 0.25 * slope
+    assert validated == [pytest.approx(average)]
+    assert float(load_checkpoint(tmp_path / BEST).weights["slope"]) == validated[0]
+    assert float(last(tmp_path).weights["slope"]) == slope != validated[0]
+
+
+def test_gradients_are_clipped_by_their_common_norm(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, replace(CONFIG, clip_norm=0.25))
+    before: list[float] = []
+
+    def watch(optimizer: Any, *rest: Any) -> None:
+        gradients = torch.cat([p.grad for p in loop.task.model.parameters()])
+        before.append(float(gradients.norm()))
+
+    loop.optimizer.register_step_pre_hook(watch)
+    loop.run(quiet=True, stop_after=2)
+    assert before == pytest.approx([0.25, 0.25])
+    x, y = points(0, 0)
+    gradient = torch.stack([(2 * (1 - y) * x).mean(), (2 * (1 - y)).mean()])
+    assert log(tmp_path, "gradient_norm")[0] == pytest.approx(float(gradient.norm()))
+
+
+def test_without_a_limit_nothing_is_clipped(tmp_path: Path) -> None:
+    run(tmp_path, CONFIG, stop_after=1)
+    assert log(tmp_path, "gradient_norm") == []
+
+
+def test_each_group_has_a_rate_and_a_decay_of_its_own(tmp_path: Path) -> None:
+    line = Line()
+    groups = [
+        ParameterGroup([line.slope], 0.1, 0.02, weight_decay=0.5),
+        ParameterGroup([line.offset], 0.01, 0.0),
+    ]
+    loop = make_loop(tmp_path, CONFIG, module=line, model=line, groups=groups)
+    rates: list[tuple[float, float]] = []
+    loop.optimizer.register_step_pre_hook(
+        lambda optimizer, *rest: rates.append(tuple(g["lr"] for g in optimizer.param_groups))
+    )
+    loop.run(quiet=True)
+    halfway = [0.5 * (1 + math.cos(math.pi * step / 14)) for step in range(15)]
+    assert rates == [pytest.approx((0.02 + 0.08 * part, 0.01 * part)) for part in halfway]
+    assert rates[0] == (0.1, 0.01) and rates[-1] == pytest.approx((0.02, 0.0))
+    assert log(tmp_path, "lr") == [rate for rate, _ in rates]
+    assert [group["weight_decay"] for group in loop.optimizer.param_groups] == [0.5, 0.0]
+
+
+def test_another_schedule_takes_the_cosines_place(tmp_path: Path) -> None:
+    run(tmp_path, replace(CONFIG, schedule=lambda part: 1 - part))
+    assert log(tmp_path, "lr") == pytest.approx(np.linspace(0.1, 0.01, 15).tolist())
+
+
+@pytest.mark.parametrize(
+    ("ious", "validations"),
+    [
+        ((0.5, 0.4, 0.3, 0.9), 3),
+        ((0.5, 0.4, 0.6, 0.5, 0.5, 0.9), 5),  # an improvement: patience begins anew
+        ((0.5, 0.5, 0.5, 0.9), 3),  # as good is not better
+    ],
+)
+def test_patience_counts_validations_since_the_best(
+    tmp_path: Path, ious: tuple[float, ...], validations: int
+) -> None:
+    config = replace(CONFIG, val_every_steps=1, patience=2)
+    run(tmp_path, config, validate=scores(*ious))
+    assert log(tmp_path, "val_iou") == list(ious[:validations])
+    assert last(tmp_path).state.stopped and last(tmp_path).state.stale == 2
+    run(tmp_path, config, validate=scores(), resume=True)  # nothing is trained or validated
+    assert len(log(tmp_path, "loss")) == validations
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_patience_goes_on_counting_in_a_resumed_run(tmp_path: Path, stop_after: int) -> None:
+    config = replace(CONFIG, val_every_steps=1, patience=2)
+    ious = (0.5, 0.4, 0.6, 0.5, 0.5, 0.9)
+    run(tmp_path, config, validate=scores(*ious), stop_after=stop_after)
+    run(tmp_path, config, validate=scores(*ious[stop_after:]), resume=True)
+    assert log(tmp_path, "val_iou") == list(ious[:5])
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def validate(model: nn.Module) -> ValScore:
+        iou = next(ious)
+
+        def calibrate() -> dict[str, Any]:
+            asked.append(iou)
+            return {"score": "head", "threshold": iou}
+
+        return ValScore(iou, {"val_extra": 2 * iou}, calibrate, decision={"stay": iou})
+
+    ious = iter((0.5, 0.75, 0.25))
+    run(tmp_path, CONFIG, validate=validate)
+    best = load_checkpoint(tmp_path / BEST, method="line")
+    assert (best.step, best.epoch, best.val_iou) == (10, 2, 0.75)
+    assert best.calibration == {"score": "head", "threshold": 0.75}
+    assert best.decision == {"stay": 0.75}
+    assert best.state.optimizer is None
+    assert asked == [0.5, 0.75]  # only where it is the best one yet
+    assert log(tmp_path, "val_extra") == [1.0, 1.5, 0.5]
+    assert (last(tmp_path).config, last(tmp_path).step) == ({"parameters": 2}, 15)
+
+
+def test_validations_come_when_they_should(tmp_path: Path) -> None:
+    config = replace(CONFIG, val_every_steps=4)
+    loop = run(tmp_path, config)
+    lines = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "val_iou" in line] == [4, 8, 12, 15]
+    assert loop.total_steps == 15
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals go to the main one"
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_saves_it(tmp_path: Path, number: signal.Signals) -> None:
+    def interrupting(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
+        for at, found in enumerate(batches(epoch, first)):
+            if (epoch, at) == (1, 1):
+                os.kill(os.getpid(), number)
+            yield found
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", CONFIG, batches=interrupting)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert last(tmp_path / "parts").step == len(log(tmp_path / "parts", "loss")) == 7
+    run(tmp_path / "parts", CONFIG, resume=True)
+    run(tmp_path / "whole", CONFIG)
+    assert log(tmp_path / "parts", "loss") == log(tmp_path / "whole", "loss")
+
+
+def test_work_is_saved_between_validations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omama.loop.SAVE_SECONDS", -1.0)
+
+    def failing(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
+        yield from list(batches(epoch, first))[:3]
+        raise RuntimeError("the power went")
+
+    with pytest.raises(RuntimeError):
+        run(tmp_path, CONFIG, batches=failing)
+    assert last(tmp_path).step == 3
+
+
+def test_an_infinite_loss_stops_with_the_batch(tmp_path: Path) -> None:
+    def broken(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
+        for number, (batch, size) in enumerate(batches(epoch, first)):
+            yield ((batch[0], batch[1] * math.inf) if number == 2 else batch), size
+
+    message = rf"became inf at step 3, at point {float(points(0, 2)[0][0]):.3f}; .* than 0.1"
+    with pytest.raises(DataError, match=message):
+        run(tmp_path, CONFIG, batches=broken)
+    assert len(log(tmp_path, "loss")) == 2
+
+
+def test_other_data_start_anew_and_other_settings_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, CONFIG, stop_after=4)
+    with pytest.raises(SettingsError, match=r"learning_rate=0.1, now 0.2; resume with the same"):
+        run(tmp_path, CONFIG, settings={"learning_rate": 0.2}, resume=True)
+    with pytest.raises(DataError, match="is a checkpoint of line, not of circle"):
+        run(tmp_path, CONFIG, method="circle", resume=True)
+    run(tmp_path, CONFIG, fingerprint="others", resume=True, stop_after=2)
+    assert "training starts anew" in caplog.text
+    assert len(log(tmp_path, "loss")) == 2
+
+
+def test_the_log_counts_in_the_methods_unit(tmp_path: Path) -> None:
+    run(tmp_path, CONFIG, stop_after=2)
+    assert all(rate > 0 for rate in log(tmp_path, "clips_per_second"))
+    assert len(log(tmp_path, "clips_per_second")) == 2
