@@ -18,13 +18,13 @@ from omama.features.backbones import Backbone
 from omama.features.cache import run_features
 from omama.features.frame_features import Extractor
 from omama.features.key import make_extractor
+from omama.features.store import open_store
 from omama.matching.config import ModelConfig
-from omama.matching.loading import load_batches, open_store
+from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import by_descriptor
 from omama.matching.model import OMama
 from omama.matching.objective import match
 from omama.matching.samples import Bucket
-from omama.matching.schedule import frame_order
 
 FIRST = next(iter(TAKES))
 INLINE = RunOptions(executor="inline", quiet=True)

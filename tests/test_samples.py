@@ -9,8 +9,9 @@ from egoexo_tools.vocab import Direction, Split
 from omama.dataset import load_dataset
 from omama.features.frame_features import FrameFeatures
 from omama.features.frame_shape import FrameShape
+from omama.features.store import open_store
 from omama.matching.config import ModelConfig
-from omama.matching.loading import open_store
+from omama.matching.loading import frames_of
 from omama.matching.model import OMama
 from omama.matching.objective import match
 from omama.matching.samples import (
@@ -22,7 +23,6 @@ from omama.matching.samples import (
     frame_ranks,
     make_buckets,
 )
-from omama.matching.schedule import frames_of
 
 N = NEVER
 

@@ -1,116 +1,76 @@
-"""Batches for training and prediction: features fetched once a frame, from the cache or live.
+"""Which pairs come when, and their batches with the features of the frames that they need.
 
-A store gives features in two steps: `read` may run in a thread a few batches ahead (a picture
-decoded, a memory map copied), `finish` runs in order in the thread that trains (the backbone).
-`load_batches` keeps the frames of the batch before, so that an instant cut by a batch's end does
-not pass through the backbone twice.
+Pairs of one instant (a take at a frame_idx, over all its cameras) come together, so that a
+frame passes through the backbone once an epoch for all its objects and pairs: a batch that cuts
+an instant hands the frames on to the next one. Everything follows from (seed, epoch), never
+from a generator's state, so that training resumes at any step with the batches it would have
+had.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from omama.dataset import FrameTable, Pairs
-from omama.features.cache import IMAGES_AT_ONCE, CachedFeatures
-from omama.features.frame_features import READERS, Extractor, FrameFeatures, RawFrame
-from omama.features.frame_masks import mask_ious
-from omama.features.frame_shape import FrameShape
-from omama.features.key import FeatureKey, make_extractor
+from omama.features.frame_features import READERS, FrameFeatures
+from omama.features.store import FeatureStore
 from omama.matching.samples import Bucket, Draw, make_buckets
-from omama.matching.schedule import frames_of, frames_to_load
 
 Int: TypeAlias = NDArray[np.int64]
 BATCHES_AHEAD = READERS
 
 
-class FeatureStore(Protocol):
-    """Where the features of a FrameTable's frames come from."""
+def epoch_batches(
+    pairs: Pairs, *, seed: int, epoch: int, batch_size: int, rank: int = 0, ranks: int = 1
+) -> list[Int]:
+    """Indices of an epoch's pairs, in batches of `batch_size` (the last may be smaller).
 
-    key: FeatureKey
-    """What the features are of."""
-    is_cache: bool
-
-    def read(self, frames: Int) -> list[Any]:
-        """What a thread can prepare of these frames."""
-        ...
-
-    def finish(self, raw: Sequence[Any]) -> list[FrameFeatures]:
-        """The rest, in the order of `read`."""
-        ...
-
-
-class LiveFeatures:
-    """A FeatureStore that runs the backbone as it goes, and counts its passes."""
-
-    is_cache = False
-
-    def __init__(self, frames: FrameTable, extractor: Extractor) -> None:
-        self.key = FeatureKey.of(extractor)
-        self.passes = 0
-        self._frames = frames
-        self._extractor = extractor
-
-    def read(self, frames: Int) -> list[RawFrame]:
-        return [self._extractor.read(self._frames, frame) for frame in frames.tolist()]
-
-    def finish(self, raw: Sequence[RawFrame]) -> list[FrameFeatures]:
-        self.passes += len(raw)
-        chunks = [raw[at : at + IMAGES_AT_ONCE] for at in range(0, len(raw), IMAGES_AT_ONCE)]
-        return [features for chunk in chunks for features in self._extractor(chunk)]
+    Instants come in random order. With several ranks each takes one stretch of the order, all of
+    one length: the last ones begin again from the front, as in DistributedSampler.
+    """
+    instants = _instants(pairs)
+    rng = np.random.default_rng((seed, epoch))
+    place = rng.permutation(int(instants.max()) + 1)
+    order = np.lexsort((pairs.dest_frame, pairs.source_frame, place[instants]))
+    share = -(-order.size // ranks)
+    order = np.resize(order, share * ranks)[rank * share : (rank + 1) * share]
+    return in_batches(order, batch_size)
 
 
-class MasksOnly:
-    """A FeatureStore for matchers that look at masks alone: no picture is read."""
-
-    key = FeatureKey(backbone="none", weights_hash="", patch_size=1, width=1)
-    is_cache = False
-
-    def __init__(self, frames: FrameTable) -> None:
-        self._frames = frames
-
-    def read(self, frames: Int) -> list[FrameFeatures]:
-        return [self._read(frame) for frame in frames.tolist()]
-
-    def finish(self, raw: Sequence[FrameFeatures]) -> list[FrameFeatures]:
-        return list(raw)
-
-    def _read(self, frame: int) -> FrameFeatures:
-        masks, proposals = (
-            self._frames.masks.of_frame(frame),
-            self._frames.proposals.of_frame(frame),
-        )
-        ious = mask_ious(masks, proposals)
-        near = np.zeros(ious.shape, np.bool_)
-        return FrameFeatures(
-            tokens=torch.zeros(1, 1, 1),
-            masks=torch.zeros(len(masks), 2),
-            proposals=torch.zeros(len(proposals), 2),
-            shape=FrameShape(ious=ious, best=np.zeros(len(masks), np.int64), near=near),
-        )
+def frame_order(pairs: Pairs, *, batch_size: int) -> list[Int]:
+    """All pairs in batches, instant by instant in table order: for evaluation and prediction."""
+    order = np.lexsort((pairs.dest_frame, pairs.source_frame, _instants(pairs)))
+    return in_batches(order, batch_size)
 
 
-def open_store(
-    frames: FrameTable,
-    *,
-    backbone: str,
-    weights: Path | None,
-    cached: bool,
-    precision: str = "fp32",
-    squash_portrait: bool = False,
-) -> FeatureStore:
-    """The cache of a backbone, or the backbone itself. DataError where the cache does not fit."""
-    extractor = make_extractor(
-        backbone, weights, precision=precision, squash_portrait=squash_portrait
-    )
-    if cached:
-        return CachedFeatures(frames, FeatureKey.of(extractor))
-    return LiveFeatures(frames, extractor)
+def in_batches(order: Int, batch_size: int) -> list[Int]:
+    return [order[start : start + batch_size] for start in range(0, order.size, batch_size)]
+
+
+def frames_of(pairs: Pairs, batch: Int) -> Int:
+    """The frames that a batch of pairs needs, each once, ascending."""
+    return np.unique(np.concatenate([pairs.source_frame[batch], pairs.dest_frame[batch]]))
+
+
+def frames_to_load(pairs: Pairs, batches: Sequence[Int]) -> list[Int]:
+    """Per batch: the frames that the batch before did not have."""
+    loads = []
+    before = np.empty(0, np.int64)
+    for batch in batches:
+        frames = frames_of(pairs, batch)
+        loads.append(np.setdiff1d(frames, before, assume_unique=True))
+        before = frames
+    return loads
+
+
+def backbone_passes(pairs: Pairs, batches: Sequence[Int]) -> int:
+    """How many images the backbone sees in these batches."""
+    return sum(frames.size for frames in frames_to_load(pairs, batches))
 
 
 def load_batches(
@@ -134,6 +94,11 @@ def load_batches(
         kept = {frame: kept[frame] for frame in needed}
         generator = rng(number) if rng is not None else None
         yield make_buckets(frames, pairs, batches[number], kept, draw=draw, rng=generator)
+
+
+def _instants(pairs: Pairs) -> Int:
+    """(P,) a number for each (take_uid, frame_idx), without gaps."""
+    return np.asarray(pairs.rows.groupby(["take_uid", "frame_idx"], sort=True).ngroup(), np.int64)
 
 
 def _read_ahead(store: FeatureStore, loads: Sequence[Int]) -> Iterator[list[Any]]:

@@ -24,11 +24,11 @@ from egoexo_tools.manifests import to_table, write_exclusions, write_table
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, load_dataset
-from omama.matching.loading import FeatureStore, MasksOnly, load_batches, open_store
+from omama.features.store import FeatureStore, MasksOnly, open_store
+from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import NEEDS_FEATURES, Matcher, load_matcher
 from omama.matching.objective import memory_advice
 from omama.matching.samples import Bucket
-from omama.matching.schedule import frame_order
 
 logger = logging.getLogger(__name__)
 

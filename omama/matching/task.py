@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from omama.dataset import Dataset
+from omama.features.store import FeatureStore
 from omama.matching.config import TrainConfig
-from omama.matching.loading import FeatureStore, load_batches
+from omama.matching.loading import backbone_passes, epoch_batches, load_batches
 from omama.matching.model import OMama
 from omama.matching.model_files import METHOD
 from omama.matching.objective import Objective, first_bad_pair
 from omama.matching.samples import Bucket, Draw
-from omama.matching.schedule import backbone_passes, epoch_batches
 from omama.matching.validation import HowToValidate, calibrate_on_train, validate
 from omama.task import LoopConfig, ParameterGroup, Task, ValScore
 

@@ -23,9 +23,9 @@ from egoexo_tools.vocab import Direction, Split
 from omama.config import HW
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
+from omama.features.store import FeatureStore, open_store
 from omama.loop import Loop
 from omama.matching.config import ModelConfig, TrainConfig
-from omama.matching.loading import FeatureStore, open_store
 from omama.matching.model import OMama
 from omama.matching.model_files import load_model
 from omama.matching.objective import Objective, memory_advice

@@ -9,11 +9,11 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from omama.dataset import ABSENT, UNANNOTATED, VISIBLE, Dataset, Pairs
-from omama.matching.loading import FeatureStore, load_batches
+from omama.features.store import FeatureStore
+from omama.matching.loading import frame_order, load_batches
 from omama.matching.model import OMama
 from omama.matching.objective import Matches, match, visibility_logit
 from omama.matching.samples import Bucket
-from omama.matching.schedule import frame_order
 from omama.matching.visibility import Calibration, calibrate
 
 CALIBRATION_PAIRS = 256

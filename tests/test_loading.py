@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from omama.dataset import Pairs
-from omama.matching.schedule import backbone_passes, epoch_batches, frame_order, frames_to_load
+from omama.matching.loading import backbone_passes, epoch_batches, frame_order, frames_to_load
 
 
 def some_pairs(instants: int, objects: int, exo_cameras: int) -> Pairs:
