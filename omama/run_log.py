@@ -7,16 +7,14 @@ resumes at step s drops the lines after s first, so that the file reads as if it
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tqdm import tqdm
-
 from egoexo_tools.layout import write_atomic
+from egoexo_tools.running.progress import open_progress, say
 
 TENSORBOARD = "tensorboard"
 """Folder of the event files, inside the run's."""
@@ -42,13 +40,14 @@ class RunLog:
         self._active = active
         self._rate = f"{unit}s_per_second"
         self._path = folder / "log.jsonl"
-        self._bar = tqdm(
+        self._quiet = quiet or not active
+        self._bar = open_progress(
             total=total,
             initial=done,
             desc=f"train {folder.name}",
             unit=unit,
             smoothing=0.05,
-            disable=quiet or not active,
+            quiet=self._quiet,
         )
         self._last = time.perf_counter()
         if not active:
@@ -77,8 +76,8 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line above the bar, unless quiet."""
-        if not self._bar.disable:
-            self._bar.write(text, file=sys.stderr)
+        if not self._quiet:
+            say(text)
 
     def step(
         self,

@@ -131,7 +131,7 @@ def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
             help="Run only on Dask workers that offer it, such as GPU=1.",
         )
         @click.option("--overwrite", is_flag=True, help="Redo what is done.")
-        @click.option("--quiet", is_flag=True, help="No progress bar.")
+        @click.option("--quiet", is_flag=True, help="No progress.")
         @functools.wraps(function)
         def wrapper(
             *args: Any,

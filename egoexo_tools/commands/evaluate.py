@@ -32,7 +32,7 @@ ANY_PATH = click.Path(path_type=Path)
 @click.option("--resize-predictions", is_flag=True, help="Resize masks to the official size.")
 @click.option("--partial", is_flag=True, help="Score what fits, and say how much that is.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: all cores]")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     ground_truth: Path,
     predictions: Path,

@@ -24,7 +24,7 @@ from egoexo_tools.commands import FOLDER
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Takes at a time.  [default: all cores]"
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     release: Path, train: int, val: int, test: int, objects: int, frames: int,
     workers: int | None, quiet: bool, **others: Any,

@@ -14,14 +14,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from egoexo_tools.download.s3 import S3, Opened
 from egoexo_tools.download.s3_errors import OF_ONE_OBJECT, PASSING, S3Error, Trouble, explained
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, write_atomic
+from egoexo_tools.running.progress import Progress, count_as_done_before, open_progress
 from egoexo_tools.video.frames import probe
 
 logger = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ class Stopped(Exception):
 class Meter:
     """Shared by all threads: bytes that came, the bar, the rate limit, and the wish to stop."""
 
-    bar: "tqdm[Any]"
+    bar: Progress
     most_bytes_per_second: float | None = None
     received: int = 0
     """Bytes that came over the network."""
@@ -97,10 +95,7 @@ class Meter:
         They move the bar, and not the rate or the time left that it shows.
         """
         with self._lock:
-            if not self.bar.disable:
-                self.bar.initial += amount
-                self.bar.last_print_n += amount
-            self.bar.n += amount
+            count_as_done_before(self.bar, amount)
 
     @property
     def seconds(self) -> float:
@@ -112,13 +107,8 @@ def metering(
     files: Sequence[RemoteFile], *, quiet: bool, most_bytes_per_second: float | None = None
 ) -> Iterator[Meter]:
     """A meter with a bar over all bytes: share, rate, time left."""
-    with tqdm(
-        total=sum(file.size for file in files),
-        desc="download",
-        unit="B",
-        unit_scale=True,
-        disable=quiet,
-    ) as bar:
+    total = sum(file.size for file in files)
+    with open_progress(total=total, desc="download", unit="B", is_bytes=True, quiet=quiet) as bar:
         yield Meter(bar, most_bytes_per_second)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.align import Problems, Protocol, extra_takes, match_take
@@ -24,6 +23,7 @@ from egoexo_tools.evaluation.scoring import score_take
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_table
 from egoexo_tools.running.executors import available_cores
+from egoexo_tools.running.progress import open_progress
 from egoexo_tools.vocab import Direction, Split
 
 
@@ -177,10 +177,11 @@ def _score_takes(job: _Job, workers: int, quiet: bool) -> tuple[list[_Scored], P
     scored = []
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(lambda take_uid: _score_take(job, take_uid), take_uids)
-        bar = tqdm(results, total=len(take_uids), desc="evaluate", unit="take", disable=quiet)
-        for take in bar:
-            scored.append(take)
-            problems.update(take.problems)
+        with open_progress(total=len(take_uids), desc="evaluate", unit="take", quiet=quiet) as bar:
+            for take in results:
+                scored.append(take)
+                problems.update(take.problems)
+                bar.update()
     extra_takes(iter(job.predictions.take_uids), job.truth.annotations, problems)
     return scored, problems
 

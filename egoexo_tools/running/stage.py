@@ -20,13 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from egoexo_tools import __version__
 from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.executors import available_cores, open_executor
 from egoexo_tools.running.lock import only_run, working
+from egoexo_tools.running.progress import Progress, open_progress
 
 logger = logging.getLogger(__name__)
 
@@ -299,7 +298,7 @@ def _results(
     workers = options.workers or min(available_cores(), len(jobs))
     # A few units ahead of the workers is enough; thousands of futures only cost memory.
     ahead = 1 if options.executor == "inline" else 4 * workers
-    bar = tqdm(total=len(jobs), desc=stage, unit="unit", disable=options.quiet, smoothing=0.1)
+    bar = open_progress(total=len(jobs), desc=stage, unit="unit", quiet=options.quiet)
     with (
         bar,
         open_executor(
@@ -320,7 +319,7 @@ def _results(
 
 
 def _collect(
-    running: "dict[Future[UnitResult], Unit]", bar: "tqdm[Any]", options: RunOptions
+    running: "dict[Future[UnitResult], Unit]", bar: Progress, options: RunOptions
 ) -> Iterator[UnitResult]:
     ended, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in ended:

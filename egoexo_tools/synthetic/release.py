@@ -10,13 +10,11 @@ import shutil
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import Release, write_atomic
 from egoexo_tools.running.executors import available_cores, open_executor
+from egoexo_tools.running.progress import Progress, open_progress
 from egoexo_tools.synthetic.options import SyntheticOptions
 from egoexo_tools.synthetic.takes import TakePlan, plan_takes, redacted_take, render_take
 from egoexo_tools.vocab import Split
@@ -79,7 +77,7 @@ def _render_all(
     workers: int | None,
 ) -> None:
     workers = min(workers or available_cores(), len(plans))
-    bar = tqdm(total=len(plans), desc="synthesize", unit="take", disable=quiet or not plans)
+    bar = open_progress(total=len(plans), desc="synthesize", unit="take", quiet=quiet or not plans)
     executor = "process" if workers > 1 else "inline"
     task = partial(_render_one, release, options)
     with bar, open_executor(executor, workers=max(workers, 1)) as submit:
@@ -92,7 +90,7 @@ def _render_all(
             running = _wait_for_one(running, bar)
 
 
-def _wait_for_one(running: "set[Future[None]]", bar: "tqdm[Any]") -> "set[Future[None]]":
+def _wait_for_one(running: "set[Future[None]]", bar: Progress) -> "set[Future[None]]":
     ended, rest = wait(running, return_when=FIRST_COMPLETED)
     for future in ended:
         future.result()

@@ -11,7 +11,7 @@ from egoexo_tools.commands import FOLDER
 @click.argument("folder", type=FOLDER, default=Path("demo"), metavar="[DIR]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the scene and of training.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(folder: Path, seed: int, workers: int | None, quiet: bool) -> None:
     """Synthesize a release and run everything on it: no weights, no network, no data set.
 

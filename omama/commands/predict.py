@@ -46,7 +46,7 @@ PRECISION = click.Choice(["fp32", "bf16"])
     help="Of the backbone.  [default: the checkpoint's, fp32]",
 )
 @click.option("--reference-behaviour", is_flag=True, help="Portrait frames as the authors' code.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(root: Path | None, source_image: Path | None, **options: Any) -> None:
     """Predict destination masks for a split, or for one pair of pictures.
 

@@ -41,7 +41,7 @@ POSITIVE = click.IntRange(min=1)
 )
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--reference-behaviour", is_flag=True, default=None, help="Keep its quirks too.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     root: Path,
     direction: str,

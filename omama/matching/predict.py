@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.evaluation.metrics import official_size
@@ -22,6 +21,7 @@ from egoexo_tools.evaluation.predictions import write_predictions
 from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import to_table, write_exclusions, write_table
 from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.running.progress import open_progress
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, load_dataset
 from omama.features.store import FeatureStore, MasksOnly, open_store
@@ -141,8 +141,9 @@ def _match_all(
     batches = frame_order(dataset.pairs, batch_size=batch_pairs)
     loaded = load_batches(dataset.frames, dataset.pairs, batches, store)
     parts = [Found(np.empty(0, np.int64), np.empty((0, TOP), np.int64), np.empty(0), np.empty(0))]
-    bar = tqdm(total=len(dataset.pairs), desc=f"predict {run_name}", unit="pair", disable=quiet)
-    with bar:
+    with open_progress(
+        total=len(dataset.pairs), desc=f"predict {run_name}", unit="pair", quiet=quiet
+    ) as bar:
         for buckets in loaded:
             for bucket in buckets:
                 with memory_advice(batch_pairs):
