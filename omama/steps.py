@@ -106,11 +106,13 @@ def run_evaluate(
     run: RunOptions,
 ) -> StageSummary:
     """Write each run's ground truth, then score its predictions under every protocol."""
+    from egoexo_tools.evaluation.evaluate import predictions_of
+
     units = [
         Unit(
             (run_name(direction, method),),
             inputs=(
-                root.runs / run_name(direction, method) / "predictions.json",
+                predictions_of(root.runs / run_name(direction, method)),
                 root.part("pairs", f"{split}.{direction}"),
             ),
             outputs=tuple(

@@ -18,7 +18,12 @@ from tiny_root import EGO, make_tiny_root
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation import metrics
-from egoexo_tools.evaluation.evaluate import Evaluation, evaluate, evaluate_run
+from egoexo_tools.evaluation.evaluate import (
+    EvaluateOptions,
+    Evaluation,
+    evaluate,
+    evaluate_run,
+)
 from egoexo_tools.evaluation.ground_truth import write_ground_truth
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.evaluation.predictions import import_predictions
@@ -179,7 +184,9 @@ def test_a_wrong_size_is_named_and_can_be_resized(truth: Path, tmp_path: Path) -
         error.value
     )
     assert "--resize-predictions" in str(error.value)
-    resized = evaluate(truth, path, protocol="official", resize_predictions=True)
+    resized = evaluate(
+        truth, path, protocol="official", options=EvaluateOptions(resize_predictions=True)
+    )
     assert resized.summary["iou"] == pytest.approx(1.0, abs=1e-9)
     assert resized.scores["scored_height"].to_pylist() == [480] * 6
 
@@ -377,6 +384,24 @@ def test_a_run_is_scored_into_its_folder(root: DatasetRoot, truth: Path) -> None
     scores = read_tables([folder / "scores.parquet"], "scores")
     assert scores.num_rows == 6
     assert json.loads((folder / "summary_omama.json").read_text())["protocol"] == "omama"
+
+
+def test_the_table_of_a_run_is_scored_and_not_its_export(root: DatasetRoot, truth: Path) -> None:
+    path = save(shifted_predictions(truth, shift=5), root.path / "p.json")
+    import_predictions(root, path, "both")
+    table = root.runs / "both" / "predictions.parquet"
+    options: Any = {"direction": Direction.EXO2EGO, "split": Split.VAL}
+    options["protocols"] = {"official": "summary.json"}
+    for name in ("both", "table alone"):
+        folder = root.runs / name
+        folder.mkdir(exist_ok=True)
+        (folder / table.name).write_bytes(table.read_bytes())
+        (root.runs / "both" / "predictions.json").write_text("{}")
+        assert evaluate_run(root, folder, **options) == 6
+    summaries = [root.runs / name / "summary.json" for name in ("both", "table alone")]
+    assert summaries[0].read_text() == summaries[1].read_text()
+    official = evaluate(truth, path, protocol="official").summary["iou"]
+    assert json.loads(summaries[0].read_text())["iou"] == official < 0.9
 
 
 def test_a_new_metric_is_an_entry_and_a_column(

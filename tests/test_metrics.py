@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import reference
 from hypothesis import given, settings
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation import metrics
-from egoexo_tools.evaluation.metrics import Rles, score_masks
+from egoexo_tools.evaluation.metrics import score_masks
+from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import OK, WRONG_TOTAL
 
@@ -34,8 +34,8 @@ def unpack(bits: NDArray[np.uint8], shapes: NDArray[np.int64], each: int) -> Ite
         yield masks
 
 
-def rles(*masks: Mask) -> Rles:
-    return Rles(masks[0].shape, pa.array([MaskRle.encode(mask).counts for mask in masks]))
+def rles(*masks: Mask) -> MaskColumns:
+    return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
 
 
 def score_one(predicted: Mask, truth: Mask, diagonal: float) -> metrics.MaskScores:
@@ -174,11 +174,11 @@ def test_consistency_is_the_iou_with_the_mask_before() -> None:
 
 def test_a_broken_mask_is_reported_and_its_neighbours_are_scored() -> None:
     mask = blobs(3, 40, 60, 3)[2]
-    good = MaskRle.encode(mask).counts
-    bad = MaskRle.encode(mask[:, :30]).counts
+    good = MaskRle.encode(mask)
+    bad = MaskRle(40, 60, MaskRle.encode(mask[:, :30]).counts)
     flags = np.ones(3, bool)
     scores = score_masks(
-        Rles((40, 60), pa.array([good, bad, good])), rles(mask, mask, mask),
+        MaskColumns.of([good, bad, good]), rles(mask, mask, mask),
         size=(40, 60), diagonal=1.0, visible=flags, follows=np.array([False, True, True]),
     )  # fmt: skip
     assert scores.predicted_problem.tolist() == [OK, WRONG_TOTAL, OK]

@@ -53,7 +53,7 @@ def command(
     Example: egoexo-tools evaluate --ground-truth gt.json --predictions pred.json
     """
     from egoexo_tools.evaluation.analysis import table_text
-    from egoexo_tools.evaluation.evaluate import evaluate
+    from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
 
@@ -61,12 +61,14 @@ def command(
         ground_truth,
         predictions,
         protocol=protocol,
-        direction=None if direction is None else Direction(direction),
-        split=split,
         root=None if root is None else DatasetRoot(root),
-        resize_predictions=resize_predictions,
-        partial=partial,
-        threshold=threshold,
+        options=EvaluateOptions(
+            direction=None if direction is None else Direction(direction),
+            split=split,
+            resize_predictions=resize_predictions,
+            partial=partial,
+            threshold=threshold,
+        ),
         workers=workers,
         quiet=quiet,
     )

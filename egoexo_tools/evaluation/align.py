@@ -12,10 +12,14 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import cameras_of
 from egoexo_tools.evaluation.predictions import TakeMasks, confidence_of, join_pair_id
+from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import MAX_SIDE
 from egoexo_tools.vocab import Direction
 
 EXAMPLES = 3
@@ -84,30 +88,34 @@ class Problems:
         }
 
 
-@dataclass
+@dataclass(frozen=True)
 class TakeSamples:
-    """The samples of one take, one list entry each, tracks together and frames ascending."""
+    """The n samples of one take as columns, tracks together and frames ascending."""
 
     take_uid: str
-    object_names: list[str] = field(default_factory=list)
-    source_cameras: list[str] = field(default_factory=list)
-    dest_cameras: list[str] = field(default_factory=list)
-    frame_idxs: list[int] = field(default_factory=list)
-    confidences: list[float] = field(default_factory=list)
-    """NaN: not given, to be taken from the mask's area."""
-    predicted: list[tuple[int, int, str]] = field(default_factory=list)
-    """height, width, counts."""
-    truth: list[tuple[int, int, str]] = field(default_factory=list)
-    """The same; (0, 0, "") where the truth has no mask."""
-    ranked: list[list[int] | None] = field(default_factory=list)
+    object_names: list[str]
+    source_cameras: list[str]
+    dest_cameras: list[str]
+    frame_idxs: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+    """(n,) NaN: not given, to be taken from the mask's area."""
+    predicted: MaskColumns
+    truth: MaskColumns
+    """No mask where the object is absent."""
+    ranked: list[list[int] | None]
     """The proposals that the run ranked first, best first, if it kept them."""
-    expected: int = 0
+    expected: int
     """Samples that the protocol asks for, predicted or not."""
-    unannotated: int = 0
+    unannotated: int
     """Of the samples, those whose destination frame nobody annotated: they count as absent."""
 
     def __len__(self) -> int:
         return len(self.frame_idxs)
+
+    @property
+    def visible(self) -> NDArray[np.bool_]:
+        """(n,) whether the truth has a mask."""
+        return self.truth.heights > 0
 
     def pair_ids(self) -> list[str]:
         return [
@@ -115,7 +123,7 @@ class TakeSamples:
             for key in zip(
                 self.source_cameras,
                 self.dest_cameras,
-                self.frame_idxs,
+                self.frame_idxs.tolist(),
                 self.object_names,
                 strict=True,
             )
@@ -140,56 +148,43 @@ def match_take(
     problems: Problems,
 ) -> TakeSamples:
     """The samples of one take; `predicted` is None where the file does not have the take."""
-    samples = TakeSamples(take_uid)
+    take = _Take(take_uid, truth, predicted, direction, protocol, problems)
     masks = truth["masks"]
     if predicted is None and protocol is Protocol.OFFICIAL:
         problems.add("missing_take", take_uid)
+    expected = 0
     for name in sorted(masks):
-        if protocol is not Protocol.OFFICIAL and name not in (predicted or {}):
-            continue
-        _match_object(name, truth, predicted, direction, protocol, samples, problems)
+        # Only the official protocol holds a take's objects against a file that leaves them out.
+        if protocol is Protocol.OFFICIAL or name in (predicted or {}):
+            expected += _match_object(take, name)
     for name in sorted(predicted or {}):
         if name not in masks:
             problems.add("extra_object", f"take {take_uid}, {name!r}")
-    return samples
+    return _columns(take, expected)
 
 
-def _match_object(
-    name: str,
-    truth: Mapping[str, Any],
-    predicted: TakeMasks | None,
-    direction: Direction,
-    protocol: Protocol,
-    samples: TakeSamples,
-    problems: Problems,
-) -> None:
-    where = f"take {samples.take_uid}, {name!r}"
-    cameras = truth["masks"][name]
-    pairs = None if predicted is None else predicted.get(name)
-    if pairs is not None and not isinstance(pairs, dict):
-        problems.add("bad_entry", where)
-        return
-    before, known = samples.expected, set()
-    for source in cameras_of(cameras, direction.source):
-        for dest in cameras_of(cameras, direction.dest):
-            known.add(f"{source}_{dest}")
-            entries = None if pairs is None else pairs.get(f"{source}_{dest}")
-            track = _Track(name, source, dest, cameras[source] or {}, cameras[dest] or {})
-            annotated = truth.get("annotated_frames", {}).get(name, {}).get(dest, ())
-            wanted = _wanted(track, annotated, entries, protocol)
-            samples.expected += len(wanted)
-            if entries is None:
-                if wanted and pairs is not None:
-                    problems.add("missing_pair", f"{where}, {source}_{dest}")
-                continue
-            if not isinstance(entries, dict):
-                problems.add("bad_entry", f"{where}, {source}_{dest}")
-                continue
-            _match_track(track, wanted, frozenset(annotated), entries, samples, problems)
-    if pairs is None and predicted is not None and samples.expected > before:
-        problems.add("missing_object", where)
-    for pair in sorted(set(pairs or {}) - known):
-        problems.add("extra_pair", f"{where}, {pair}")
+@dataclass(frozen=True)
+class _Sample:
+    track: "_Track"
+    frame_idx: int
+    predicted: MaskRle
+    confidence: float
+    ranked: list[int] | None
+    truth: MaskRle | None
+    is_annotated: bool
+
+
+@dataclass(frozen=True)
+class _Take:
+    """A take while it is matched: what it has, how it is matched, and the samples so far."""
+
+    take_uid: str
+    truth: Mapping[str, Any]
+    predicted: TakeMasks | None
+    direction: Direction
+    protocol: Protocol
+    problems: Problems
+    samples: list[_Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -199,27 +194,85 @@ class _Track:
     dest: str
     source_masks: Mapping[str, Any]
     dest_masks: Mapping[str, Any]
+    annotated: frozenset[int]
+    """Frames of the destination in which somebody looked for the object."""
+
+    @property
+    def pair(self) -> str:
+        return f"{self.source}_{self.dest}"
 
 
-def _wanted(
-    track: _Track, annotated: Any, entries: Mapping[str, Any] | None, protocol: Protocol
-) -> list[int]:
+def _columns(take: _Take, expected: int) -> TakeSamples:
+    samples = take.samples
+    return TakeSamples(
+        take_uid=take.take_uid,
+        object_names=[sample.track.name for sample in samples],
+        source_cameras=[sample.track.source for sample in samples],
+        dest_cameras=[sample.track.dest for sample in samples],
+        frame_idxs=np.array([sample.frame_idx for sample in samples], np.int64),
+        confidences=np.array([sample.confidence for sample in samples], np.float64),
+        predicted=MaskColumns.of([sample.predicted for sample in samples]),
+        truth=MaskColumns.of([sample.truth for sample in samples]),
+        ranked=[sample.ranked for sample in samples],
+        expected=expected,
+        unannotated=sum(not sample.is_annotated for sample in samples),
+    )
+
+
+def _match_object(take: _Take, name: str) -> int:
+    """Match the tracks of an object; returns how many samples the protocol asks for."""
+    where = f"take {take.take_uid}, {name!r}"
+    pairs = None if take.predicted is None else take.predicted.get(name)
+    if pairs is not None and not isinstance(pairs, dict):
+        take.problems.add("bad_entry", where)
+        return 0
+    expected, known = 0, set()
+    for track in _tracks(take, name):
+        known.add(track.pair)
+        entries = None if pairs is None else pairs.get(track.pair)
+        wanted = _wanted(track, entries, take.protocol)
+        expected += len(wanted)
+        if entries is None:
+            # Where the whole object is missing, one line says so, not one for every pair.
+            if wanted and pairs is not None:
+                take.problems.add("missing_pair", f"{where}, {track.pair}")
+        elif not isinstance(entries, dict):
+            take.problems.add("bad_entry", f"{where}, {track.pair}")
+        else:
+            _match_track(take, track, wanted, entries)
+    if pairs is None and take.predicted is not None and expected:
+        take.problems.add("missing_object", where)
+    for pair in sorted(set(pairs or {}) - known):
+        take.problems.add("extra_pair", f"{where}, {pair}")
+    return expected
+
+
+def _tracks(take: _Take, name: str) -> Iterator[_Track]:
+    """Every source camera of an object with every destination camera of it."""
+    cameras = take.truth["masks"][name]
+    annotated = take.truth.get("annotated_frames", {}).get(name, {})
+    for source in cameras_of(cameras, take.direction.source):
+        for dest in cameras_of(cameras, take.direction.dest):
+            yield _Track(
+                name,
+                source,
+                dest,
+                source_masks=cameras[source] or {},
+                dest_masks=cameras[dest] or {},
+                annotated=frozenset(annotated.get(dest, ())),
+            )
+
+
+def _wanted(track: _Track, entries: Mapping[str, Any] | None, protocol: Protocol) -> list[int]:
     """The frames that the protocol scores, ascending."""
     if protocol is Protocol.OFFICIAL:
-        frames = set(annotated)
-        return sorted(idx for key in track.source_masks if (idx := int(key)) in frames)
+        return sorted(idx for key in track.source_masks if (idx := int(key)) in track.annotated)
     return sorted(int(key) for key in entries or () if key in track.source_masks)
 
 
-def _match_track(
-    track: _Track,
-    wanted: list[int],
-    annotated: frozenset[int],
-    entries: Mapping[str, Any],
-    samples: TakeSamples,
-    problems: Problems,
-) -> None:
-    where = f"take {samples.take_uid}, {track.name!r}, {track.source}_{track.dest}, frame"
+def _match_track(take: _Take, track: _Track, wanted: list[int], entries: Mapping[str, Any]) -> None:
+    problems = take.problems
+    where = f"take {take.take_uid}, {track.name!r}, {track.pair}, frame"
     for key in entries:
         if key not in track.source_masks:
             problems.add("extra_frame", f"{where} {key}")
@@ -228,25 +281,17 @@ def _match_track(
         if key not in entries:
             problems.add("missing_frame", f"{where} {key}")
             continue
+        # Both are looked at before either is refused, so that both problems are told.
         entry = _entry(entries[key], f"{where} {key}", problems)
-        true_mask = _truth(track.dest_masks, key, f"{where} {key}", problems)
-        if entry is None or true_mask is None:
+        is_good, truth = _truth(track.dest_masks, key, f"{where} {key}", problems)
+        if entry is None or not is_good:
             continue
-        samples.object_names.append(track.name)
-        samples.source_cameras.append(track.source)
-        samples.dest_cameras.append(track.dest)
-        samples.frame_idxs.append(frame_idx)
-        samples.predicted.append(entry[0])
-        samples.confidences.append(entry[1])
-        samples.ranked.append(entry[2])
-        samples.truth.append(true_mask)
-        samples.unannotated += frame_idx not in annotated
+        take.samples.append(_Sample(track, frame_idx, *entry, truth, frame_idx in track.annotated))
 
 
-Entry = tuple[tuple[int, int, str], float, list[int] | None]
-
-
-def _entry(value: Any, where: str, problems: Problems) -> Entry | None:
+def _entry(
+    value: Any, where: str, problems: Problems
+) -> tuple[MaskRle, float, list[int] | None] | None:
     """Mask, confidence and ranked proposals of one prediction; None after adding a problem."""
     try:
         mask = _mask(value["pred_mask"])
@@ -264,25 +309,25 @@ def _entry(value: Any, where: str, problems: Problems) -> Entry | None:
 
 def _truth(
     masks: Mapping[str, Any], key: str, where: str, problems: Problems
-) -> tuple[int, int, str] | None:
+) -> tuple[bool, MaskRle | None]:
+    """Whether the truth can be used, and its mask: None where the object is absent."""
     if key not in masks:
-        return 0, 0, ""
+        return True, None
     try:
-        return _mask(masks[key])
+        return True, _mask(masks[key])
     except (DataError, KeyError, TypeError, ValueError):
         problems.add("bad_truth", where)
-        return None
+        return False, None
 
 
-def _mask(value: Any) -> tuple[int, int, str]:
+def _mask(value: Any) -> MaskRle:
+    """Stricter than `MaskRle.from_json`: the official file holds text, not plain runs."""
     height, width = value["size"]
     counts = value["counts"]
-    if not (isinstance(counts, str) and 0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+    # Before int(), which would read "480" and overflow at infinity.
+    if not (isinstance(counts, str) and 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise DataError("not a mask")
-    return int(height), int(width), counts
-
-
-_MAX_SIDE = 32_767
+    return MaskRle(int(height), int(width), counts)
 
 
 def extra_takes(predicted: Iterator[str], known: Mapping[str, Any], problems: Problems) -> None:

@@ -18,7 +18,7 @@ from egoexo_tools.evaluation.align import Problems, Protocol, extra_takes, match
 from egoexo_tools.evaluation.analysis import summarize
 from egoexo_tools.evaluation.ceilings import add_ceilings
 from egoexo_tools.evaluation.ground_truth import GroundTruth, read_ground_truth, write_ground_truth
-from egoexo_tools.evaluation.predictions import Predictions, read_predictions, read_ranks
+from egoexo_tools.evaluation.predictions import Predictions, read_predictions
 from egoexo_tools.evaluation.scoring import score_take
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_table
@@ -47,6 +47,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class EvaluateOptions:
+    """What is scored, and what is forgiven."""
+
+    direction: Direction | None = None
+    """Needed where the predictions hold both."""
+    split: str | None = None
+    """Only for the record; from the ground truth or the root if not given."""
+    resize_predictions: bool = False
+    """Bring masks to the size at which the official protocol compares."""
+    partial: bool = False
+    """Score what fits instead of refusing the rest."""
+    threshold: float | None = None
+    """A confidence threshold chosen elsewhere (on val) to report visibility at."""
+
+
+@dataclass(frozen=True)
 class _Job:
     """What every take of an evaluation is scored with."""
 
@@ -56,8 +72,6 @@ class _Job:
     resize: bool
     root: DatasetRoot | None
     scenarios: Mapping[str, str]
-    ranks: Mapping[str, list[int] | None]
-    """pair_id → the proposals that the run ranked first."""
 
 
 @dataclass(frozen=True)
@@ -75,29 +89,21 @@ def evaluate(
     predictions: Path,
     *,
     protocol: str,
-    direction: Direction | None = None,
-    split: str | None = None,
     root: DatasetRoot | None = None,
-    resize_predictions: bool = False,
-    partial: bool = False,
-    threshold: float | None = None,
-    ranked: Path | None = None,
+    options: EvaluateOptions = EvaluateOptions(),
     workers: int | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Score a prediction file (or LM-EEC folder, or predictions.parquet) under a protocol.
 
-    `root` adds scenarios and the ceilings of its proposals; `split` is only for the record, and
-    comes from the ground truth or the root if not given; `threshold` is a confidence threshold
-    chosen elsewhere (on val) to report visibility at; `ranked` is the predictions.parquet that
-    knows which candidates came next, for top-5 (not needed where `predictions` is that file).
-    Raises DataError with the list of what does not fit, unless `partial`: then what fits is
-    scored and the summary's `coverage` tells how much.
+    `root` adds scenarios and the ceilings of its proposals. Raises DataError with the list of
+    what does not fit, unless `options.partial`: then what fits is scored and the summary's
+    `coverage` tells how much.
     """
     if protocol not in list(Protocol):
         raise SettingsError(f"{protocol!r} is no protocol; use {', '.join(Protocol)}")
     truth = read_ground_truth(ground_truth)
-    predicted = read_predictions(predictions, direction=direction or truth.direction)
+    predicted = read_predictions(predictions, direction=options.direction or truth.direction)
     if truth.direction not in {None, predicted.direction}:
         raise DataError(
             f"{ground_truth} was written for {truth.direction}, {predictions} is "
@@ -105,10 +111,10 @@ def evaluate(
         )
     takes = _takes(root)
     scenarios = {take["take_uid"]: take["scenario"] for take in takes.values()}
-    ranks = {} if ranked is None else read_ranks(ranked)
-    job = _Job(truth, predicted, Protocol(protocol), resize_predictions, root, scenarios, ranks)
+    resize = options.resize_predictions
+    job = _Job(truth, predicted, Protocol(protocol), resize, root, scenarios)
     scored, problems = _score_takes(job, workers or available_cores(), quiet)
-    if problems.counts and not partial:
+    if problems.counts and not options.partial:
         raise DataError(
             f"{predictions} does not fit {ground_truth} under the {protocol} protocol:\n"
             f"{problems.text()}\n--partial scores the rest"
@@ -119,17 +125,17 @@ def evaluate(
     about = {
         "protocol": str(job.protocol),
         "direction": str(predicted.direction),
-        "split": split or truth.split or _split_of(takes, truth) or "unstated",
+        "split": options.split or truth.split or _split_of(takes, truth) or "unstated",
     }
-    coverage = {
-        "expected": sum(take.expected for take in scored),
-        "scored": scores.num_rows,
-        "unannotated": sum(take.unannotated for take in scored),
-        "complete": not problems.counts,
-        "problems": problems.to_json(),
-    }
-    summary = summarize(scores, about=about, coverage=coverage, threshold=threshold)
+    coverage = _coverage(scored, problems)
+    summary = summarize(scores, about=about, coverage=coverage, threshold=options.threshold)
     return Evaluation(scores=scores, summary=summary)
+
+
+def predictions_of(folder: Path) -> Path:
+    """The file of a run that is scored: its table; an official JSON in a folder without one."""
+    table, official = folder / "predictions.parquet", folder / "predictions.json"
+    return official if official.exists() and not table.exists() else table
 
 
 def evaluate_run(
@@ -142,26 +148,24 @@ def evaluate_run(
     resize_predictions: bool = False,
     partial: bool = False,
 ) -> int:
-    """Score a run's predictions.json under several protocols; returns the number of samples.
+    """Score a run's predictions under several protocols; returns the number of samples.
 
     Writes ground_truth.json, one summary for each of `protocols` (protocol → file name) and
     scores.parquet of the first. `partial` as in `evaluate`.
     """
     out = folder / "ground_truth.json"
     truth = write_ground_truth(root, direction=direction, split=split, out=out)
-    table = folder / "predictions.parquet"
+    options = EvaluateOptions(
+        direction=direction, split=split, resize_predictions=resize_predictions, partial=partial
+    )
     samples = 0
     for number, (protocol, name) in enumerate(protocols.items()):
         evaluation = evaluate(
             truth,
-            folder / "predictions.json",
+            predictions_of(folder),
             protocol=protocol,
-            direction=direction,
-            split=split,
             root=root,
-            resize_predictions=resize_predictions,
-            partial=partial,
-            ranked=table if table.exists() else None,
+            options=options,
             quiet=True,
         )
         scores = folder / "scores.parquet" if number == 0 else None
@@ -202,13 +206,11 @@ def _score_take(job: _Job, take_uid: str) -> _Scored:
         raise DataError(
             f"{job.truth.path} or {job.predictions.path}: take {take_uid} is damaged ({error!r})"
         ) from error
-    if job.ranks:
-        samples.ranked = [job.ranks.get(pair_id) for pair_id in samples.pair_ids()]
-    scores, batches = score_take(
+    scores, groups = score_take(
         samples, protocol=job.protocol, resize=job.resize, problems=problems
     )
     if job.root is not None:
-        scores = add_ceilings(job.root, samples, batches, scores)
+        scores = add_ceilings(job.root, samples, groups, scores)
     place = scores.schema.get_field_index("scenario")
     scenario = pa.array([job.scenarios.get(take_uid)] * scores.num_rows, pa.string())
     return _Scored(
@@ -217,6 +219,17 @@ def _score_take(job: _Job, take_uid: str) -> _Scored:
         expected=samples.expected,
         unannotated=samples.unannotated,
     )
+
+
+def _coverage(scored: list[_Scored], problems: Problems) -> dict[str, Any]:
+    """How much of what the protocol asks for was scored, and why not the rest."""
+    return {
+        "expected": sum(take.expected for take in scored),
+        "scored": sum(take.scores.num_rows for take in scored),
+        "unannotated": sum(take.unannotated for take in scored),
+        "complete": not problems.counts,
+        "problems": problems.to_json(),
+    }
 
 
 def _no_scores() -> pa.Table:

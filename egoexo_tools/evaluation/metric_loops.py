@@ -1,9 +1,9 @@
-"""Compiled loops over batches of samples: every metric of a pair of masks, and the best candidate.
+"""Compiled loops over many samples: every metric of a pair of masks, and the best candidate.
 
 A loop here knows what a sample is; what a mask is, egoexo_tools/masks/bitmaps.py knows.
 """
 
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from egoexo_tools.masks.bitmaps import (
     Bytes,
     Float,
     Int,
+    Words,
     area,
     contour,
     iou_of,
@@ -20,10 +21,49 @@ from egoexo_tools.masks.bitmaps import (
     overlap,
     rasterise,
 )
+from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.masks.resizing import Size, edges
 from egoexo_tools.masks.rle_loops import OK
 
-Source: TypeAlias = tuple[Bytes, Int, int, int, Int, Int]
-"""Texts, offsets, height, width, row edges, column edges of a batch of masks of one size."""
+IOU, CONTOUR, LOCATION, CONSISTENCY, TRUTH_CONSISTENCY = range(5)
+"""Rows of the floats that `score` fills in."""
+PREDICTED, TRUTH = range(2)
+"""Rows of its areas and of its problems."""
+
+
+class Source(NamedTuple):
+    """Masks of one size, and how they are drawn at another; a tuple, because numba takes those."""
+
+    text: Bytes
+    offsets: Int
+    height: int
+    width: int
+    rows: Int
+    """`resizing.edges` to the size at which they are drawn."""
+    cols: Int
+
+
+def source(masks: MaskColumns, size: Size) -> Source:
+    """Masks to be drawn at `size`; DataError unless all of them have one size themselves."""
+    own = masks.one_size(size)
+    return Source(masks.text, masks.offsets, *own, *edges(own, size))
+
+
+@compiled
+def _draw(masks: Source, i: int, runs: Int, bitmap: Words, box: Int) -> int:
+    counts = masks.text[masks.offsets[i] : masks.offsets[i + 1]]
+    return rasterise(counts, runs, masks.height, masks.width, masks.rows, masks.cols, bitmap, box)
+
+
+@compiled
+def _longest(one: Int, two: Int) -> int:
+    """Length of the longest of two lists of texts, from their offsets: room for any run list."""
+    longest = 1
+    for i in range(one.size - 1):
+        longest = max(longest, one[i + 1] - one[i])
+    for i in range(two.size - 1):
+        longest = max(longest, two[i + 1] - two[i])
+    return longest
 
 
 @compiled
@@ -34,66 +74,55 @@ def score(
     flags: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     out: tuple[Float, Int, Bytes],
 ) -> None:
-    """Score a batch; the arguments and results are those of `metrics.score_masks`.
+    """Score n samples; the arguments and results are those of `metrics.score_masks`.
 
     `target`: height, width, disk heights, diagonal. `flags`: visible, follows (n,). `out`:
     floats (5, n), areas (2, n), problems (2, n), all filled in.
     """
-    text, offsets, source_height, source_width, rows, cols = predicted
-    truth_text, truth_offsets, truth_height, truth_width, truth_rows, truth_cols = truth
     height, width, heights, diagonal = target
     visible, follows = flags
     floats, areas, problems = out
     words = (height + 63) >> 6
-    # Two of each, so that a mask and the one before it are both at hand.
+    # Two of each, in turn, so that a mask and the one before it are both at hand.
     masks = np.empty((2, width, words), np.uint64)
     truths = np.empty((2, width, words), np.uint64)
     boxes, truth_boxes = np.empty((2, 4), np.int64), np.empty((2, 4), np.int64)
-    edges, near = np.empty((2, width, words), np.uint64), np.empty((width, words), np.uint64)
+    edge_maps, near = np.empty((2, width, words), np.uint64), np.empty((width, words), np.uint64)
     scratch = np.empty((3, words), np.uint64)
-    runs = np.empty(_longest(offsets, truth_offsets), np.int64)
+    runs = np.empty(_longest(predicted.offsets, truth.offsets), np.int64)
     for i in range(visible.size):
         now, then = i & 1, 1 - (i & 1)
         a, b, a_box, b_box = masks[now], truths[now], boxes[now], truth_boxes[now]
-        counts = text[offsets[i] : offsets[i + 1]]
-        problems[0, i] = rasterise(counts, runs, source_height, source_width, rows, cols, a, a_box)
-        areas[0, i] = area(a, a_box)
-        follows_well = follows[i] and problems[0, i] == OK and problems[0, i - 1] == OK
+        problems[PREDICTED, i] = _draw(predicted, i, runs, a, a_box)
+        areas[PREDICTED, i] = area(a, a_box)
+        # A damaged mask is drawn empty: an overlap with it would count as one with nothing.
+        follows_well = (
+            follows[i] and problems[PREDICTED, i] == OK and problems[PREDICTED, i - 1] == OK
+        )
         if follows_well:
             both = overlap(a, masks[then], a_box, boxes[then])
-            floats[3, i] = iou_of(both, areas[0, i], areas[0, i - 1])
+            floats[CONSISTENCY, i] = iou_of(both, areas[PREDICTED, i], areas[PREDICTED, i - 1])
         if not visible[i]:
             continue
-        counts = truth_text[truth_offsets[i] : truth_offsets[i + 1]]
-        problems[1, i] = rasterise(
-            counts, runs, truth_height, truth_width, truth_rows, truth_cols, b, b_box
-        )
-        areas[1, i] = area(b, b_box)
-        if problems[0, i] != OK or problems[1, i] != OK:
+        problems[TRUTH, i] = _draw(truth, i, runs, b, b_box)
+        areas[TRUTH, i] = area(b, b_box)
+        if problems[PREDICTED, i] != OK or problems[TRUTH, i] != OK:
             continue
-        floats[0, i] = iou_of(overlap(a, b, a_box, b_box), areas[0, i], areas[1, i])
-        floats[1, i] = contour(a, b, a_box, b_box, height, heights, edges, near, scratch)
-        floats[2, i] = location(a_box, b_box, height, width, diagonal)
-        if follows_well and visible[i - 1] and problems[1, i - 1] == OK:
+        both = overlap(a, b, a_box, b_box)
+        floats[IOU, i] = iou_of(both, areas[PREDICTED, i], areas[TRUTH, i])
+        floats[CONTOUR, i] = contour(a, b, a_box, b_box, height, heights, edge_maps, near, scratch)
+        floats[LOCATION, i] = location(a_box, b_box, height, width, diagonal)
+        # What lies in truths[then] is the sample before only if that one was visible too.
+        if follows_well and visible[i - 1] and problems[TRUTH, i - 1] == OK:
             both = overlap(b, truths[then], b_box, truth_boxes[then])
-            floats[4, i] = iou_of(both, areas[1, i], areas[1, i - 1])
-
-
-@compiled
-def _longest(offsets: Int, truth_offsets: Int) -> int:
-    longest = 1
-    for i in range(offsets.size - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    for i in range(truth_offsets.size - 1):
-        longest = max(longest, truth_offsets[i + 1] - truth_offsets[i])
-    return longest
+            floats[TRUTH_CONSISTENCY, i] = iou_of(both, areas[TRUTH, i], areas[TRUTH, i - 1])
 
 
 @compiled
 def best_candidates(
     candidates: Source,
     truth: Source,
-    size: tuple[int, int],
+    size: Size,
     frames: tuple[Int, Int],
     ranked: tuple[Int, Int],
     out: tuple[Float, Int, Float],
@@ -106,38 +135,31 @@ def best_candidates(
     truth: best IoU and its candidate's number (left as they are without candidates), and the best
     IoU among the ranked (left as it is where none is found).
     """
-    text, offsets, source_height, source_width, rows, cols = candidates
-    truth_text, truth_offsets, truth_height, truth_width, truth_rows, truth_cols = truth
     height, width = size
     first_candidate, first_truth = frames
     numbers, ranks = ranked
     best, best_number, best_ranked = out
     words = (height + 63) >> 6
-    most = 0
+    most = 0  # truths in a frame: they stay drawn while its candidates pass, each drawn once
     for f in range(first_truth.size - 1):
         most = max(most, first_truth[f + 1] - first_truth[f])
     truths, boxes = np.empty((most, width, words), np.uint64), np.empty((most, 4), np.int64)
     areas, problems = np.empty(most, np.int64), np.empty(most, np.int64)
     mask, box = np.empty((width, words), np.uint64), np.empty(4, np.int64)
-    runs = np.empty(_longest(offsets, truth_offsets), np.int64)
+    runs = np.empty(_longest(candidates.offsets, truth.offsets), np.int64)
     for f in range(first_truth.size - 1):
         start, count = first_truth[f], first_truth[f + 1] - first_truth[f]
         for k in range(count):
-            counts = truth_text[truth_offsets[start + k] : truth_offsets[start + k + 1]]
-            problems[k] = rasterise(
-                counts, runs, truth_height, truth_width, truth_rows, truth_cols, truths[k], boxes[k]
-            )
+            problems[k] = _draw(truth, start + k, runs, truths[k], boxes[k])
             areas[k] = area(truths[k], boxes[k])
         for c in range(first_candidate[f], first_candidate[f + 1]):
-            counts = text[offsets[c] : offsets[c + 1]]
-            if rasterise(counts, runs, source_height, source_width, rows, cols, mask, box) != OK:
+            if _draw(candidates, c, runs, mask, box) != OK:
                 continue
             pixels = area(mask, box)
             for k in range(count):
                 if problems[k] != OK:
                     continue
-                both = overlap(mask, truths[k], box, boxes[k])
-                value = iou_of(both, pixels, areas[k])
+                value = iou_of(overlap(mask, truths[k], box, boxes[k]), pixels, areas[k])
                 i = start + k
                 if not value <= best[i]:  # also where best is still NaN
                     best[i], best_number[i] = value, numbers[c]

@@ -1,7 +1,7 @@
 """The three measures of a predicted mask, as the benchmark's evaluator computes them.
 
 Plain functions on two boolean arrays of one shape (H, W), prediction first; METRICS names them.
-`score_masks` is what the evaluator calls: a batch of masks as run lengths, drawn at the size of
+`score_masks` is what the evaluator calls: many masks as run lengths, drawn at the size of
 scoring, measured by compiled loops (egoexo_tools/evaluation/metric_loops.py), to the same numbers.
 
 Definitions: IoU and contour accuracy are J and F of the DAVIS benchmark (Perazzi et al., CVPR
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation import metric_loops
 from egoexo_tools.masks import bitmaps
 from egoexo_tools.masks.bitmaps import Float, Int, Words
-from egoexo_tools.masks.resizing import Size, edges
+from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.masks.resizing import Size
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -108,21 +108,6 @@ def disk_heights(radius: int) -> Int:
 
 
 @dataclass(frozen=True)
-class Rles:
-    """n masks of one size as COCO counts; a null or empty text stands for no mask."""
-
-    size: Size
-    counts: pa.Array
-
-    def buffers(self) -> tuple[NDArray[np.uint8], Int]:
-        """The texts one after the other, and the n + 1 offsets of each."""
-        counts = self.counts.cast(pa.large_string()).fill_null("")
-        _, offsets, text = counts.buffers()
-        starts = np.frombuffer(offsets, np.int64)[counts.offset : counts.offset + len(counts) + 1]
-        return np.frombuffer(text or b"", np.uint8), starts
-
-
-@dataclass(frozen=True)
 class MaskScores:
     """What `score_masks` measured, each (n,); NaN where the truth has no mask."""
 
@@ -141,8 +126,8 @@ class MaskScores:
 
 
 def score_masks(
-    predicted: Rles,
-    truth: Rles,
+    predicted: MaskColumns,
+    truth: MaskColumns,
     *,
     size: Size,
     diagonal: float,
@@ -151,6 +136,7 @@ def score_masks(
 ) -> MaskScores:
     """Compare n predicted masks with the truth at `size`; diagonal in pixels.
 
+    The predicted masks have one size, and so have the true ones; DataError otherwise.
     `visible[i]`: the truth has a mask. `follows[i]`: sample i - 1 is the same object before.
     """
     count = len(visible)
@@ -158,22 +144,22 @@ def score_masks(
     areas = np.zeros((2, count), np.int64)
     problems = np.zeros((2, count), np.uint8)
     metric_loops.score(
-        (*predicted.buffers(), *predicted.size, *edges(predicted.size, size)),
-        (*truth.buffers(), *truth.size, *edges(truth.size, size)),
+        metric_loops.source(predicted, size),
+        metric_loops.source(truth, size),
         (*size, disk_heights(boundary_radius(size)), diagonal),
         (visible, follows),
         (floats, areas, problems),
     )
     return MaskScores(
-        iou=floats[0],
-        contour_accuracy=floats[1],
-        location_error=floats[2],
-        predicted_area=areas[0],
-        truth_area=areas[1],
-        consistency=floats[3],
-        truth_consistency=floats[4],
-        predicted_problem=problems[0],
-        truth_problem=problems[1],
+        iou=floats[metric_loops.IOU],
+        contour_accuracy=floats[metric_loops.CONTOUR],
+        location_error=floats[metric_loops.LOCATION],
+        predicted_area=areas[metric_loops.PREDICTED],
+        truth_area=areas[metric_loops.TRUTH],
+        consistency=floats[metric_loops.CONSISTENCY],
+        truth_consistency=floats[metric_loops.TRUTH_CONSISTENCY],
+        predicted_problem=problems[metric_loops.PREDICTED],
+        truth_problem=problems[metric_loops.TRUTH],
     )
 
 

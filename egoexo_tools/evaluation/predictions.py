@@ -120,13 +120,6 @@ def _from_table(path: Path, direction: Direction | None) -> Predictions:
     return Predictions(path, chosen, tuple(takes), read_take)
 
 
-def read_ranks(path: Path) -> dict[str, list[int] | None]:
-    """pair_id → the candidates that a run ranked first, from its predictions.parquet."""
-    columns = ("pair_id", "top_proposal_idxs")
-    table = read_tables([path], "predictions", columns=columns)
-    return dict(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
-
-
 def _nested(rows: Iterable[Mapping[str, Any]], direction: Direction) -> TakeMasks:
     masks: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
