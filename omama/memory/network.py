@@ -1,0 +1,311 @@
+"""LM-EEC's network: the parts of SAM 2.1 (from transformers), and the fusion of two views.
+
+The parts are called by our own step (tracking.py), not by transformers' tracking loop, which knows
+one view and rounds memories to bfloat16. Shapes: B pictures or tracks, n = grid * grid tokens,
+C = 256 channels of features, 64 of memories. Tokens come first in what the memory attention reads.
+Formulas: "LM-EEC" in docs/lm-eec.md, from the released code's behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from omama.memory.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, MemoryConfig
+from omama.memory.naming import from_file
+
+# A 0/1 mask and a predicted probability enter a memory as 20 x - 10, as in SAM 2.
+MEMORY_SCALE, MEMORY_BIAS = 20.0, -10.0
+ABSENT_LOGIT = -1024.0
+# Nothing of LM-EEC reads these tensors of SAM 2.1: they keep their values, and DDP is not told to
+# wait for their gradients.
+UNUSED = (
+    "sam.mask_downsample.",
+    "sam.no_memory_",
+    "sam.prompt_encoder.mask_embed.",
+    "sam.prompt_encoder.no_mask_embed.",
+    "sam.prompt_encoder.point_embed.",
+)
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the encoder makes of B pictures; nothing of it depends on an object."""
+
+    stride4: torch.Tensor
+    """(B, 32, 4 grid, 4 grid), after the decoder's conv_s0."""
+    stride8: torch.Tensor
+    """(B, 64, 2 grid, 2 grid), after conv_s1."""
+    stride16: torch.Tensor
+    """(B, 256, grid, grid)."""
+
+    def select(self, rows: torch.Tensor) -> ImageFeatures:
+        """The features of some pictures, in the order of `rows` (int64)."""
+        return ImageFeatures(self.stride4[rows], self.stride8[rows], self.stride16[rows])
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the mask decoder says of B tracks in one frame."""
+
+    low_res_logits: torch.Tensor
+    """(B, 4 grid, 4 grid); -1024 everywhere where the object is absent."""
+    iou: torch.Tensor
+    """(B,) predicted IoU of the mask."""
+    object_score: torch.Tensor
+    """(B,) logit of the object's presence: absent at 0 and below."""
+    pointer: torch.Tensor
+    """(B, 256)."""
+
+
+class ViewFusion(nn.Module):
+    """MV_MoE: four gates in (1, 2) weigh a memory feature and a view feature, which are added."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp1 = _channel_gate(channels)
+        self.mlp2 = _channel_gate(channels)
+        self.conv1 = _place_gate(channels)
+        self.conv2 = _place_gate(channels)
+
+    def forward(self, memory: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        """Two features (B, C, H, W) → one, of about twice their sum's scale."""
+        both = torch.cat([memory.mean((2, 3)), view.mean((2, 3))], 1)  # (B, 2C)
+        memory = memory + memory * self.mlp1(both).sigmoid()[:, :, None, None]
+        view = view + view * self.mlp2(both).sigmoid()[:, :, None, None]
+        joined = torch.cat([memory, view], 1)  # (B, 2C, H, W)
+        memory = memory + memory * self.conv1(joined).sigmoid()
+        fused: torch.Tensor = memory + view + view * self.conv2(joined).sigmoid()
+        return fused
+
+
+class MemoryNetwork(nn.Module):
+    """SAM 2.1's parts and the fusion, each as a function of tensors; no state of a track."""
+
+    image_positions: torch.Tensor
+    memory_positions: torch.Tensor
+
+    def __init__(self, config: MemoryConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sam: Any = _sam(config)
+        self.fusion = ViewFusion(CHANNELS)
+        image, memory = self._positions()
+        self.register_buffer("image_positions", image, persistent=False)  # (n, 1, 256)
+        self.register_buffer("memory_positions", memory, persistent=False)  # (n, 1, 64)
+        for name, parameter in self.named_parameters():
+            if name.startswith(UNUSED):
+                parameter.requires_grad_(False)
+
+    def encode_images(self, images: torch.Tensor) -> ImageFeatures:
+        """Normalised pictures (B, 3, S, S), float → their features."""
+        levels = self.sam.vision_encoder(images, return_dict=True).fpn_hidden_states
+        decoder = self.sam.mask_decoder
+        return ImageFeatures(decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2])
+
+    def encode_memory(self, stride16: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """Features (B, 256, grid, grid) and a mask in [0, 1], (B, S, S) → memory (n, B, 64)."""
+        scaled = probabilities[:, None] * MEMORY_SCALE + MEMORY_BIAS
+        memory, _ = self.sam.memory_encoder(stride16, scaled)
+        return tokens_first(memory)
+
+    def source_memory(self, stride16: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """The memory of a source view: features, true 0/1 masks (B, S, S) → (n, B, 64).
+
+        The mask is read as if it were logits, so that background is 0.5 and the object 0.73: what
+        the published weights were trained with.
+        """
+        return self.encode_memory(stride16, masks.to(stride16.dtype).sigmoid())
+
+    def dest_memory(self, stride16: torch.Tensor, decoded: Decoded) -> torch.Tensor:
+        """The memory of a destination view with its predicted mask: (n, B, 64)."""
+        memory = self.encode_memory(stride16, self.full_logits(decoded.low_res_logits).sigmoid())
+        absent = (decoded.object_score <= 0)[None, :, None]
+        embedding: torch.Tensor = self.sam.occlusion_spatial_embedding_parameter  # (1, 64)
+        return memory + absent * embedding
+
+    def view_feature(self, stride16: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        """A destination seen through this frame's source memory: (B, 256, grid, grid)."""
+        positions = self.memory_positions.expand(-1, memory.shape[1], -1)
+        return self._attend(stride16, memory, positions, pointer_tokens=0)
+
+    def memory_feature(
+        self,
+        stride16: torch.Tensor,
+        banks: torch.Tensor,
+        slots: list[int],
+        pointers: torch.Tensor,
+        distances: torch.Tensor,
+    ) -> torch.Tensor:
+        """A destination seen through what came before: (B, 256, grid, grid).
+
+        banks (2, T, n, B, 64) of the source and the destination, oldest first; slots: the entry of
+        the learned positions in time of each of the T; pointers (P, B, 256), nearest first;
+        distances (P, B) in [0, 1]: how long ago each was.
+        """
+        count = banks.shape[3]
+        in_time = self.sam.memory_temporal_positional_encoding[slots][:, :, 0]  # (T, 1, 64)
+        positions = (self.memory_positions[None] + in_time[:, None]).expand(-1, -1, count, -1)
+        keys = [banks.flatten(0, 2)]  # (2 T n, B, 64)
+        places = [positions.flatten(0, 1).repeat(2, 1, 1)]  # (2 T n, B, 64)
+        if len(pointers):
+            split, where = self._pointer_tokens(pointers, distances)
+            keys.append(split)
+            places.append(where)
+        added = len(pointers) * (CHANNELS // MEMORY_CHANNELS)
+        keys = [key.to(keys[0].dtype) for key in keys]
+        return self._attend(stride16, torch.cat(keys), torch.cat(places), pointer_tokens=added)
+
+    def decode(self, fused: torch.Tensor, features: ImageFeatures) -> Decoded:
+        """A fused feature (B, 256, grid, grid) and the destination's finer levels → its mask."""
+        count = len(fused)
+        prompt = self.sam.prompt_encoder.not_a_point_embed.weight  # (1, 256)
+        masks, iou, tokens, score = self.sam.mask_decoder(
+            image_embeddings=fused,
+            image_positional_embeddings=self.sam.get_image_wide_positional_embeddings().expand(
+                count, -1, -1, -1
+            ),
+            sparse_prompt_embeddings=prompt.expand(count, 1, 2, -1),
+            # LM-EEC computes a dense prompt from the source mask, and never adds it.
+            dense_prompt_embeddings=torch.zeros_like(fused),
+            multimask_output=False,
+            high_resolution_features=[features.stride4, features.stride8],
+        )
+        score = score[:, 0, 0].float()
+        present = score > 0
+        logits = torch.where(present[:, None, None], masks[:, 0, 0].float(), ABSENT_LOGIT)
+        pointer = self.sam.object_pointer_proj(tokens[:, 0, 0])
+        pointer = torch.where(present[:, None], pointer, self.sam.no_object_pointer.to(pointer))
+        return Decoded(logits, iou[:, 0, 0].float(), score, pointer)
+
+    def full_logits(self, low_res_logits: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 4 grid, 4 grid) at the input's size, (B, S, S), bilinear."""
+        size = self.config.image_size
+        return nn.functional.interpolate(
+            low_res_logits[:, None], size=(size, size), mode="bilinear", align_corners=False
+        )[:, 0]
+
+    def _pointer_tokens(
+        self, pointers: torch.Tensor, distances: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each pointer as four tokens of 64 channels, (4 P, B, 64), with equal positions."""
+        parts = CHANNELS // MEMORY_CHANNELS
+        tokens = pointers.unflatten(2, (parts, MEMORY_CHANNELS)).transpose(1, 2).flatten(0, 1)
+        sines = _sine(distances, CHANNELS).to(pointers.dtype)  # (P, B, 256)
+        where = self.sam.temporal_positional_encoding_projection_layer(sines)
+        return tokens, where.repeat_interleave(parts, 0)
+
+    def _attend(
+        self,
+        stride16: torch.Tensor,
+        keys: torch.Tensor,
+        positions: torch.Tensor,
+        *,
+        pointer_tokens: int,
+    ) -> torch.Tensor:
+        count, _, height, width = stride16.shape
+        attended = self.sam.memory_attention(
+            current_vision_features=tokens_first(stride16),
+            current_vision_position_embeddings=self.image_positions,
+            memory=keys,
+            memory_posision_embeddings=positions,
+            num_object_pointer_tokens=pointer_tokens,
+        )
+        attended = attended.reshape(count, -1, CHANNELS)  # (B, n, 256)
+        maps: torch.Tensor = attended.transpose(1, 2).reshape(count, CHANNELS, height, width)
+        return maps
+
+    def _positions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        grid = self.config.grid
+        neck = self.sam.vision_encoder.neck.position_encoding
+        memory = self.sam.memory_encoder.position_encoding
+        made = [
+            encoding(torch.Size((1, channels, grid, grid)), "cpu", torch.float32)
+            for encoding, channels in ((neck, CHANNELS), (memory, MEMORY_CHANNELS))
+        ]
+        return tokens_first(made[0]).clone(), tokens_first(made[1]).clone()
+
+
+def build_model(
+    config: MemoryConfig, state: Mapping[str, torch.Tensor] | None, *, fusion: bool = True
+) -> MemoryNetwork:
+    """A network with weights in SAM 2.1's names plus MV_MoE's; strictly, DataError otherwise.
+
+    Without a `state` it is freshly drawn; without `fusion` the state may lack MV_MoE's tensors.
+    """
+    network = MemoryNetwork(config)
+    if state is not None:
+        found = from_file(state, network.state_dict(), fusion=fusion)
+        network.load_state_dict(found, strict=fusion)
+    return network.eval()
+
+
+def tokens_first(maps: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) → (H W, B, C)."""
+    return maps.flatten(2).permute(2, 0, 1)
+
+
+def _channel_gate(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(2 * channels, channels), nn.ReLU(), nn.Linear(channels, channels)
+    )
+
+
+def _place_gate(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(channels, 1, 1, bias=False),
+    )
+
+
+def _sine(distances: torch.Tensor, channels: int) -> torch.Tensor:
+    from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
+
+    encoded: torch.Tensor = get_1d_sine_pe(distances, channels)
+    return encoded
+
+
+def _sam(config: MemoryConfig) -> nn.Module:
+    """SAM 2.1 as transformers builds it; the picture's size is told in four places."""
+    from transformers import Sam2VideoConfig, Sam2VideoModel
+
+    size, grid = config.image_size, config.grid
+    model: nn.Module = Sam2VideoModel(
+        Sam2VideoConfig(
+            vision_config=_vision(config),
+            prompt_encoder_config={"image_size": size},
+            mask_decoder_config={"dynamic_multimask_via_stability": False},
+            image_size=size,
+            num_maskmem=BANK_LENGTH + 1,
+            memory_attention_num_layers=config.attention_layers,
+            memory_attention_feed_forward_hidden_size=config.attention_hidden,
+            memory_attention_rope_feat_sizes=[grid, grid],
+            memory_attention_dropout=config.dropout,
+            memory_attention_rope_dropout=config.dropout,
+        )
+    )
+    return model
+
+
+def _vision(config: MemoryConfig) -> dict[str, Any]:
+    size = config.image_size
+    return {
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model",
+            "hidden_size": config.embed_dim,
+            "num_attention_heads": config.heads,
+            "image_size": [size, size],
+            "blocks_per_stage": list(config.blocks),
+            "embed_dim_per_stage": list(config.stage_channels),
+            "num_attention_heads_per_stage": [config.heads << stage for stage in range(4)],
+            "global_attention_blocks": list(config.global_blocks),
+            "window_positional_embedding_background_size": list(config.position_grid),
+        },
+        "backbone_channel_list": list(reversed(config.stage_channels)),
+        "backbone_feature_sizes": [[size // stride, size // stride] for stride in (4, 8, 16)],
+    }

@@ -1,0 +1,131 @@
+"""LM-EEC's inference, written as plainly as it can be: one object, one frame, one token at a time.
+
+What omama.memory must equal (tests/test_memory_tracking.py) and be faster than (bench_memory.py).
+It shares the network's parts with it, and nothing of how they are fed: every picture is encoded for
+every object anew, a bank is a list, and a token of it is dropped by comparing numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from omama.memory.network import Decoded, MemoryNetwork
+
+BANK = 6
+
+
+@dataclass
+class Track:
+    """What is remembered of one object: a list of (n, 64) arrays of each view, and the pointers."""
+
+    raw: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """Frame → its source and destination memories, as they were encoded."""
+    bank: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    pointers: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+def plain_track(
+    network: MemoryNetwork,
+    source_images: torch.Tensor,
+    dest_images: torch.Tensor,
+    source_masks: torch.Tensor,
+    *,
+    reference: bool,
+) -> dict[int, Decoded]:
+    """Frame → what is decoded there, of the frames whose source mask is not empty."""
+    track, answers = Track(), {}
+    for frame in range(len(source_masks)):
+        if not source_masks[frame].any():
+            continue
+        images = source_images[frame], dest_images[frame]
+        answers[frame] = plain_frame(
+            network, track, frame, len(source_masks), images, source_masks[frame], reference
+        )
+    return answers
+
+
+def plain_frame(network, track, frame, frames, images, mask, reference):
+    """One frame of one object, from its two pictures (3, S, S) and its source mask (S, S)."""
+    source = network.encode_images(images[0][None])
+    dest = network.encode_images(images[1][None])
+    source_memory = network.source_memory(source.stride16, mask[None])
+    view = network.view_feature(dest.stride16, source_memory)
+    bank = bank_before(track, frame, reference)
+    fused = view
+    if bank:
+        pointers, distances = pointers_before(track, frame, frames, reference)
+        oldest = BANK - 1 if reference else len(bank) - 1
+        stacked = torch.stack([torch.stack(list(entry)) for entry in bank], 1)  # (2, T, n, 64)
+        remembered = network.memory_feature(
+            dest.stride16,
+            stacked[:, :, :, None],
+            [oldest - place for place in range(len(bank))],
+            torch.stack(pointers)[:, None] if pointers else torch.zeros((0, 1, 256)),
+            torch.tensor(distances)[:, None],
+        )
+        fused = plain_fusion(network.fusion, remembered, view)
+    decoded = network.decode(fused, dest)
+    dest_memory = network.dest_memory(dest.stride16, decoded)
+    track.raw[frame] = (source_memory[:, 0], dest_memory[:, 0])
+    track.bank = bank
+    track.pointers[frame] = decoded.pointer[0]
+    return decoded
+
+
+def bank_before(track, frame, reference):
+    """The bank that `frame` reads, as a list from the oldest entry to the newest."""
+    run = sorted(track.raw)
+    if len(run) < BANK + 1:
+        if reference:
+            run = [one for one in run if frame - BANK <= one < frame]
+        return [track.raw[one] for one in run[-BANK:]]
+    if reference and run[-1] != frame - 1:
+        return track.bank
+    grown = [*track.bank, track.raw[run[-1]]]
+    views = [plain_compress([entry[view] for entry in grown]) for view in (0, 1)]
+    return list(zip(*views, strict=True))
+
+
+def plain_compress(entries):
+    """One bank of T arrays (n, C) → T - 1: of each token the one most like its elder goes."""
+    shorter = [entry.clone() for entry in entries[:-1]]
+    for token in range(len(entries[0])):
+        history = [entry[token] for entry in entries]
+        steps = [
+            float(np.sqrt(sum(float(value) ** 2 for value in later - earlier)))
+            for earlier, later in zip(history, history[1:], strict=False)
+        ]
+        del history[steps.index(min(steps)) + 1]
+        for place, kept in enumerate(history):
+            shorter[place][token] = kept
+    return shorter
+
+
+def pointers_before(track, frame, frames, reference):
+    """Pointers of the frames just before, nearest first, and how far away they are, in [0, 1]."""
+    count = min(frames, 16) if reference else 8
+    near = [ago for ago in range(1, count) if frame - ago in track.pointers]
+    return [track.pointers[frame - ago] for ago in near], [ago / (count - 1) for ago in near]
+
+
+def plain_fusion(fusion, memory, view):
+    """MV_MoE from its weights: four gates, each between 1 and 2."""
+    weights = {name: value.detach() for name, value in fusion.state_dict().items()}
+
+    def by_channel(which):
+        mean = torch.cat([memory.mean((2, 3)), view.mean((2, 3))], 1)
+        hidden = (mean @ weights[f"{which}.0.weight"].T + weights[f"{which}.0.bias"]).clamp(min=0)
+        gate = hidden @ weights[f"{which}.2.weight"].T + weights[f"{which}.2.bias"]
+        return 1 / (1 + torch.exp(-gate))[:, :, None, None]
+
+    def by_place(which, joined):
+        hidden = torch.conv2d(joined, weights[f"{which}.0.weight"], padding=1).clamp(min=0)
+        return 1 / (1 + torch.exp(-torch.conv2d(hidden, weights[f"{which}.2.weight"])))
+
+    first = memory * (1 + by_channel("mlp1"))
+    second = view * (1 + by_channel("mlp2"))
+    joined = torch.cat([first, second], 1)
+    return first * (1 + by_place("conv1", joined)) + second * (1 + by_place("conv2", joined))

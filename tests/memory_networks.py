@@ -1,0 +1,42 @@
+"""Small LM-EEC networks with weights that make every part matter; shared by its tests."""
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from omama.memory import MemoryConfig, build_model
+from omama.memory.naming import to_file
+
+SMALL = replace(MemoryConfig.tiny(), image_size=64, attention_layers=1, attention_hidden=32)
+"""Four by four tokens: a frame takes milliseconds."""
+
+
+def drawn_state(config, *, seed=0):
+    """Weights in SAM 2.1's names, drawn so that no gate is closed and the object is present."""
+    generator = torch.Generator().manual_seed(seed)
+    state = to_file(build_model(config, None).state_dict())
+    for key in sorted(state):
+        shape = state[key].shape
+        values = torch.randn(shape, generator=generator)
+        if len(shape) > 1:
+            values /= max(1, shape[1:].numel()) ** 0.5
+        else:
+            values = 0.1 * values + (key.endswith("weight"))
+        state[key] = values
+    state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 3
+    return state
+
+
+@cache
+def small_network():
+    return build_model(SMALL, drawn_state(SMALL))
+
+
+def drawn_track(frames, *, seed=0, empty=(), size=SMALL.image_size):
+    """Pictures of both views and source masks of one track; `empty` frames have no mask."""
+    generator = torch.Generator().manual_seed(seed)
+    source, dest = torch.randn((2, frames, 3, size, size), generator=generator)
+    masks = (torch.rand((frames, size, size), generator=generator) > 0.6).float()
+    masks[list(empty)] = 0
+    return source, dest, masks
