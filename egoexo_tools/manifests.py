@@ -190,7 +190,8 @@ COLUMN_DOCS: Mapping[str, str] = {
     "path": "of the picture, under the root",
     "predicted_area": "pixels of the predicted mask at scoring size",
     "predicted_visible": "confidence above 0.5",
-    "proposal_idx": "0-based among the frame's proposals",
+    "proposal_idx": "0-based among the frame's proposals; of a prediction, null where its mask is "
+    "none of them",
     "proposer": "who made it: `fastsam`, `regions` or `oracle`",
     "reason": "why it was left out, as a sentence",
     "rle_counts": "COCO compressed run lengths, column-major; null where there is no mask",
@@ -200,7 +201,7 @@ COLUMN_DOCS: Mapping[str, str] = {
     "score": "the proposer's own, higher is better",
     "scored_height": "pixels at which the masks were compared",
     "scored_width": "pixels at which the masks were compared",
-    "similarity": "cosine of source and chosen candidate, -1 to 1",
+    "similarity": "cosine of source and chosen candidate, -1 to 1; null where none was chosen",
     "source_camera": "camera of the source view",
     "source_height": "pixels of the video's frame",
     "source_width": "pixels of the video's frame",
@@ -223,12 +224,13 @@ Rows: TypeAlias = Any
 """A pyarrow table, a DataFrame, a list of row dicts, or a dict of columns."""
 
 
-def to_table(table: str, rows: Rows) -> pa.Table:
+def to_table(table: str, rows: Rows, *, schema: pa.Schema | None = None) -> pa.Table:
     """Rows in any of the usual shapes → a table of exactly the schema of `table`.
 
-    Columns that a row lacks become null; a column that the schema lacks raises DataError.
+    `schema` is that of a table with further columns. Columns that a row lacks become null; a
+    column that the schema lacks raises DataError.
     """
-    schema = _schema(table)
+    schema = schema or _schema(table)
     if isinstance(rows, pa.Table):
         columns: dict[str, Any] = {name: rows.column(name) for name in rows.column_names}
         count = rows.num_rows
@@ -250,10 +252,15 @@ def to_table(table: str, rows: Rows) -> pa.Table:
 
 
 def write_table(
-    path: Path, table: str, rows: Rows, *, metadata: Mapping[str, str] | None = None
+    path: Path,
+    table: str,
+    rows: Rows,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    schema: pa.Schema | None = None,
 ) -> int:
     """Write one Parquet file of the schema of `table`, atomically; returns the number of rows."""
-    data = to_table(table, rows)
+    data = to_table(table, rows, schema=schema)
     extra = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
     data = data.replace_schema_metadata({**extra, _VERSION_KEY: SCHEMA_VERSION.encode()})
     with atomic_path(path) as partial:
@@ -309,11 +316,13 @@ def read_tables(
     *,
     columns: Sequence[str] | None = None,
     filters: ds.Expression | None = None,
+    schema: pa.Schema | None = None,
 ) -> pa.Table:
     """The same, of named Parquet files."""
     for path in paths:
         _check_part(path, table)
-    dataset = ds.dataset([str(path) for path in paths], schema=_schema(table), format="parquet")
+    schema = schema or _schema(table)
+    dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet")
     return dataset.to_table(columns=None if columns is None else list(columns), filter=filters)
 
 

@@ -1,7 +1,9 @@
-"""What the settings of all rooms share: a frozen dataclass that goes into a checkpoint and back."""
+"""What the settings of all rooms share: a frozen dataclass that goes into a checkpoint and back,
+and the choice of features."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
 from egoexo_tools.errors import DataError
@@ -37,3 +39,29 @@ def check_positive(name: str, value: int) -> None:
     """Raises DataError for anything but an integer of at least 1."""
     if not isinstance(value, int) or value < 1:
         raise DataError(f"{name}={value!r}; it must be an integer of at least 1")
+
+
+DEFAULT_BACKBONE = "dinov2"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Which frozen backbone's features, and where they come from."""
+
+    backbone: str | None = None
+    """Name in BACKBONES; None: the checkpoint's, else DEFAULT_BACKBONE."""
+    weights: Path | None = None
+    """The backbone's own checkpoint file, where it needs one."""
+    precision: str | None = None
+    """`fp32` or `bf16`, of the backbone; None: what the checkpoint was trained on, else fp32."""
+    cached: bool = True
+    """From the cache of `omama features`; else computed when asked for."""
+
+    @property
+    def settings(self) -> dict[str, str | None]:
+        """As status files have them; where features come from does not change them."""
+        return {
+            "backbone": self.backbone,
+            "weights": str(self.weights) if self.weights else None,
+            "feature_precision": self.precision or "fp32",
+        }

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.proposers import ProposerOptions
 from egoexo_tools.running.stage import RunOptions, StageSummary
-from egoexo_tools.running.status import METHODS, score_table
 from egoexo_tools.vocab import Direction, Split
+from omama import methods
+from omama.config import DEFAULT_BACKBONE, Features
 
 Say = Callable[[str], None]
 """Receives one finished line of text for the user."""
@@ -36,19 +39,24 @@ class PipelineOptions:
     """Split → exact number of pairs to keep."""
     seed: int = 0
     proposer: str = "regions"
-    proposer_weights: Path | None = None
-    backbone: str = "classical"
-    backbone_weights: Path | None = None
-    feature_precision: str = "fp32"
-    """Of the backbone; bf16 is faster on a GPU."""
+    proposer_options: ProposerOptions = ProposerOptions()
+    features: Features = Features("classical", precision="fp32")
+    method: str = methods.DEFAULT_METHOD
+    """A name of omama.methods.METHODS; trained if it learns."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of omama.config.TrainConfig that differ from its defaults."""
+    """Its training settings that differ from its defaults."""
     baselines: bool = True
-    """Also score the k-NN matcher, the proposal oracle and a random candidate."""
+    """Also score the proposal oracle, k-NN on descriptors and a random proposal."""
     test_split: Split = Split.TEST
     export: bool = True
     """Also write the mask folders that the O-MaMa code reads, into the root itself."""
     report: bool = True
+
+    @property
+    def scored_methods(self) -> tuple[str, ...]:
+        """All that are to be scored, each once, the bound first."""
+        bound, *others = methods.BASELINES if self.baselines else (self.method,)
+        return tuple(dict.fromkeys((bound, self.method, *others)))
 
 
 def run_pipeline(
@@ -120,7 +128,7 @@ def _data_steps(
             lambda: run_propose(
                 root,
                 proposer=options.proposer,
-                weights=options.proposer_weights,
+                weights=options.proposer_options.weights,
                 directions=options.directions,
                 run=run,
             ),
@@ -138,50 +146,58 @@ def _data_steps(
 
 def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> list[Step]:
     from omama import steps as omama_steps
-    from omama.features.cache import run_features
-    from omama.matching.config import TrainConfig
 
-    features = omama_steps.Features(
-        options.backbone, options.backbone_weights, options.feature_precision
-    )
-    config = TrainConfig(**options.training)
-    methods = tuple(suffix for suffix, _ in METHODS) if options.baselines else ("",)
-    steps: list[Step] = [
-        (
-            f"features: {options.backbone} on every frame",
-            lambda: run_features(
-                root,
-                backbone=features.backbone,
-                weights=features.weights,
-                precision=features.precision,
-                run=run,
-            ),
-        ),
-        (
-            "train: O-MaMa, best checkpoint by val IoU",
-            lambda: omama_steps.run_train(root, options.directions, config, features, run=run),
-        ),
+    # Settings of training are refused before hours of other stages, not after.
+    config = methods.make_config(options.method, options.training)
+    method, names, split = options.method, options.scored_methods, options.test_split
+    entry = methods.method(method)
+    features, directions = options.features, options.directions
+    steps: list[Step] = []
+    if any("features" in methods.method(name).needs for name in names):
+        steps.append(_features_step(root, features, run))
+    if entry.train is not None:
+        steps.append(
+            (
+                f"train: {entry.label}",
+                lambda: omama_steps.run_train(
+                    root, directions, config, features, method=method, run=run
+                ),
+            )
+        )
+    steps += [
         (
             "predict: the test pairs, by every method",
-            lambda: omama_steps.run_predict(
-                root, options.directions, methods, options.test_split, features, run=run
-            ),
+            lambda: omama_steps.run_predict(root, directions, names, split, features, run=run),
         ),
         (
             "evaluate: official and O-MaMa protocol",
-            lambda: omama_steps.run_evaluate(
-                root, options.directions, methods, options.test_split, run=run
-            ),
+            lambda: omama_steps.run_evaluate(root, directions, names, split, run=run),
         ),
     ]
     if options.report:
         steps.append(
             (
                 "report: one page of tables and pictures",
-                lambda: omama_steps.run_report(root, options.directions, methods, run=run),
+                lambda: omama_steps.run_report(root, directions, names, run=run),
             )
         )
     return steps
+
+
+def _features_step(root: DatasetRoot, features: Features, run: RunOptions) -> Step:
+    from omama.features.cache import run_features
+
+    backbone = features.backbone or DEFAULT_BACKBONE
+    return (
+        f"features: {backbone} on every frame",
+        lambda: run_features(
+            root,
+            backbone=backbone,
+            weights=features.weights,
+            precision=features.precision or "fp32",
+            run=run,
+        ),
+    )
 
 
 def run_demo(folder: Path, *, seed: int, run: RunOptions, say: Say) -> str:

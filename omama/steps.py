@@ -1,98 +1,76 @@
 """Training, prediction, evaluation and report as stages: done once, skipped after, resumed.
 
-A unit is a run: `<direction>` for the trained model, `<direction>-knn`, `-oracle` and `-random`
-for what it is measured against. A run depends on the status files of the stages before it, so
-that new proposals or features lead to new scores.
+A unit is a run, called by its usual name: `<direction>` for O-MaMa, `<direction>-<method>` for
+every other. A run depends on the status files of the stages before it, so that new proposals or
+features lead to new scores.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.runs import REPORT, SUMMARIES, RunFolder, parse_run_name, run_name
 from egoexo_tools.vocab import Direction, Split
-from omama.matching.config import TrainConfig
-
-PROTOCOLS = {"official": "summary.json", "omama": "summary_omama.json"}
-"""Protocol → the file in the run's folder; the scores table is of the first."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Which frozen backbone, and its checkpoint where it needs one."""
-
-    backbone: str
-    weights: Path | None = None
-    precision: str = "fp32"
-
-    @property
-    def settings(self) -> dict[str, str | None]:
-        return {
-            "backbone": self.backbone,
-            "weights": str(self.weights) if self.weights else None,
-            "feature_precision": self.precision,
-        }
-
-
-def run_name(direction: Direction, method: str) -> str:
-    """`ego2exo` for the trained model (method ""), `ego2exo-knn` for the others."""
-    return f"{direction}-{method}" if method else direction.value
+from omama import methods
+from omama.config import Features
 
 
 def run_train(
     root: DatasetRoot,
     directions: Sequence[Direction],
-    config: TrainConfig,
+    config: Any,
     features: Features,
     *,
+    method: str = methods.DEFAULT_METHOD,
     run: RunOptions,
 ) -> StageSummary:
-    """Train one model a direction; goes on from the last checkpoint where one was cut short."""
+    """Train one model a direction; goes on from the last checkpoint where one was cut short.
+
+    `config` is what `methods.make_config` made of the method's training settings.
+    """
     units = [
         Unit(
-            (direction.value,),
+            (run_name(direction, method),),
             inputs=(
-                *_status_files(root, "features"),
+                *_made_before(root, method),
                 *(root.part("pairs", f"{split}.{direction}") for split in (Split.TRAIN, Split.VAL)),
             ),
-            outputs=(root.runs / direction / "checkpoint_best.pt",),
+            outputs=(_run(root, direction, method).checkpoint_best,),
         )
         for direction in directions
     ]
-    work = partial(_train, root=root, config=config, features=features, run=run)
-    settings = {**features.settings, **asdict(config)}
+    choices = {"features": features, "resume": not run.overwrite, "quiet": run.quiet}
+    options = methods.make_options(method, {}, where_known=choices)
+    work = partial(_train, root=root, config=config, options=options)
+    settings = {**features.settings, **methods.plain(config)}
     return run_stage(root, "train", units, work, settings=settings, options=_in_order(run))
 
 
 def run_predict(
     root: DatasetRoot,
     directions: Sequence[Direction],
-    methods: Sequence[str],
+    names: Sequence[str],
     split: Split,
     features: Features,
     *,
     run: RunOptions,
 ) -> StageSummary:
-    """Predict the pairs of a split by every method, into the runs' predictions files."""
-    units = [
-        Unit(
-            (run_name(direction, method),),
-            inputs=(
-                *_status_files(root, "features"),
-                root.part("pairs", f"{split}.{direction}"),
-                *([] if method else [root.runs / direction / "checkpoint_best.pt"]),
-            ),
-            outputs=tuple(
-                root.runs / run_name(direction, method) / name
-                for name in ("predictions.json", "predictions.parquet")
-            ),
-        )
-        for direction in directions
-        for method in methods
-    ]
-    work = partial(_predict, root=root, split=split, features=features, run=run)
+    """Predict the pairs of a split by every method of `names`, into the runs' files."""
+    units = []
+    for direction in directions:
+        for name in names:
+            folder = _run(root, direction, name)
+            pairs = root.part("pairs", f"{split}.{direction}")
+            checkpoint = _checkpoint(folder, name)
+            inputs = [*_made_before(root, name), pairs, *([checkpoint] if checkpoint else [])]
+            outputs = (folder.predictions_json, folder.predictions)
+            units.append(Unit((folder.name,), inputs=tuple(inputs), outputs=outputs))
+    work = partial(_predict, root=root, split=split, features=features, quiet=run.quiet)
     settings = {**features.settings, "split": split.value}
     return run_stage(root, "predict", units, work, settings=settings, options=_in_order(run))
 
@@ -100,28 +78,21 @@ def run_predict(
 def run_evaluate(
     root: DatasetRoot,
     directions: Sequence[Direction],
-    methods: Sequence[str],
+    names: Sequence[str],
     split: Split,
     *,
     run: RunOptions,
 ) -> StageSummary:
     """Write each run's ground truth, then score its predictions under every protocol."""
-    from egoexo_tools.evaluation.evaluate import predictions_of
-
-    units = [
-        Unit(
-            (run_name(direction, method),),
-            inputs=(
-                predictions_of(root.runs / run_name(direction, method)),
-                root.part("pairs", f"{split}.{direction}"),
-            ),
-            outputs=tuple(
-                root.runs / run_name(direction, method) / name for name in PROTOCOLS.values()
-            ),
-        )
-        for direction in directions
-        for method in methods
-    ]
+    units = []
+    for direction in directions:
+        for name in names:
+            folder = _run(root, direction, name)
+            # The table is what is scored; its export, always written beside it, is what the
+            # status files of all roots so far have hashed.
+            inputs = (folder.predictions_json, root.part("pairs", f"{split}.{direction}"))
+            outputs = tuple(folder.summaries.values())
+            units.append(Unit((folder.name,), inputs=inputs, outputs=outputs))
     work = partial(_evaluate, root=root, split=split)
     return run_stage(
         root, "evaluate", units, work, settings={"split": split.value}, options=_in_order(run)
@@ -129,56 +100,43 @@ def run_evaluate(
 
 
 def run_report(
-    root: DatasetRoot, directions: Sequence[Direction], methods: Sequence[str], *, run: RunOptions
+    root: DatasetRoot, directions: Sequence[Direction], names: Sequence[str], *, run: RunOptions
 ) -> StageSummary:
     """Write runs/report.html about all the runs."""
-    names = [run_name(direction, method) for direction in directions for method in methods]
-    page = root.runs / "report.html"
-    unit = Unit(
-        ("report",),
-        inputs=tuple(root.runs / name / file for name in names for file in PROTOCOLS.values()),
-        outputs=(page,),
-    )
-    work = partial(_report, runs=[root.runs / name for name in names], page=page)
+    folders = [_run(root, direction, name) for direction in directions for name in names]
+    page = root.runs / REPORT
+    inputs = tuple(path for folder in folders for path in folder.summaries.values())
+    unit = Unit(("report",), inputs=inputs, outputs=(page,))
+    work = partial(_report, runs=[folder.path for folder in folders], page=page)
     return run_stage(root, "report", [unit], work, settings={}, options=_in_order(run))
 
 
-def _train(
-    unit: Unit, *, root: DatasetRoot, config: TrainConfig, features: Features, run: RunOptions
-) -> Mapping[str, int]:
-    from omama.matching.train import train
-
-    (direction,) = unit.key
-    train(
-        root,
-        direction=Direction(direction),
-        config=config,
-        backbone=features.backbone,
-        weights=features.weights,
-        feature_precision=features.precision,
-        resume=not run.overwrite,
-        quiet=run.quiet,
-    )
+def _train(unit: Unit, *, root: DatasetRoot, config: Any, options: Any) -> Mapping[str, int]:
+    direction, method, folder = _parse(root, unit)
+    path = methods.train(method, root, direction, config, folder, options=options)
+    if path != folder.checkpoint_best:
+        # The steps that follow, and a second run, have to find it without having trained.
+        raise DataError(
+            f"{method} kept its checkpoint as {path}; `run` looks for {folder.checkpoint_best}"
+        )
     return {"models": 1}
 
 
 def _predict(
-    unit: Unit, *, root: DatasetRoot, split: Split, features: Features, run: RunOptions
+    unit: Unit, *, root: DatasetRoot, split: Split, features: Features, quiet: bool
 ) -> Mapping[str, int]:
-    from omama.matching.predict import predict_split
+    from omama.writing import predict_run
 
-    direction, method = _parse(unit)
-    predict_split(
+    direction, method, folder = _parse(root, unit)
+    options = methods.make_options(method, {}, where_known={"features": features, "quiet": quiet})
+    predict_run(
+        method,
         root,
-        direction=direction,
-        split=split,
-        run_name=run_name(direction, method),
-        checkpoint=None if method else root.runs / direction / "checkpoint_best.pt",
-        matcher=method or None,
-        backbone=features.backbone,
-        weights=features.weights,
-        feature_precision=features.precision,
-        quiet=run.quiet,
+        direction,
+        split,
+        folder,
+        checkpoint=_checkpoint(folder, method),
+        options=options,
     )
     return {"runs": 1}
 
@@ -186,9 +144,8 @@ def _predict(
 def _evaluate(unit: Unit, *, root: DatasetRoot, split: Split) -> Mapping[str, int]:
     from egoexo_tools.evaluation.evaluate import evaluate_run
 
-    direction, method = _parse(unit)
-    folder = root.runs / run_name(direction, method)
-    samples = evaluate_run(root, folder, direction=direction, split=split, protocols=PROTOCOLS)
+    direction, _, folder = _parse(root, unit)
+    samples = evaluate_run(root, folder.path, direction=direction, split=split, protocols=SUMMARIES)
     return {"samples_scored": samples}
 
 
@@ -199,9 +156,32 @@ def _report(unit: Unit, *, runs: Sequence[Path], page: Path) -> Mapping[str, int
     return {"pages": 1}
 
 
-def _parse(unit: Unit) -> tuple[Direction, str]:
-    direction, _, method = unit.key[0].partition("-")
-    return Direction(direction), method
+def _run(root: DatasetRoot, direction: Direction, method: str) -> RunFolder:
+    return RunFolder.of(root, run_name(direction, method))
+
+
+def _parse(root: DatasetRoot, unit: Unit) -> tuple[Direction, str, RunFolder]:
+    (name,) = unit.key
+    found = parse_run_name(name)
+    if found is None:
+        raise DataError(f"{name!r} is no run's usual name; see egoexo_tools.runs")
+    return *found, RunFolder.of(root, name)
+
+
+def _checkpoint(run: RunFolder, method: str) -> Path | None:
+    return None if methods.method(method).train is None else run.checkpoint_best
+
+
+def _made_before(root: DatasetRoot, method: str) -> list[Path]:
+    """Status files of the last stage that a method builds on.
+
+    Features are made again when proposals are, so they stand for both; a baseline that looks at
+    no features has them too, because the status of every root made so far says so.
+    """
+    entry = methods.method(method)
+    if entry.needs:
+        return _status_files(root, "features") or _status_files(root, "propose")
+    return _status_files(root, "frames")
 
 
 def _status_files(root: DatasetRoot, stage: str) -> list[Path]:

@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,9 @@ import torch.nn.functional as F
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Split
+from omama.config import Features
 from omama.dataset import Dataset, load_dataset
 from omama.features.backbones import Backbone
 from omama.features.cache import run_features
@@ -35,9 +38,9 @@ from omama.features.descriptors import describe, quarter_grid
 from omama.features.frame_features import read_frame, read_picture
 from omama.features.images import PreparationConfig
 from omama.features.key import make_extractor
-from omama.matching.config import TrainConfig
-from omama.matching.predict import predict_split
+from omama.matching.config import MatchingOptions, TrainConfig
 from omama.matching.train import train
+from omama.writing import predict_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_root import DIRECTION, make_root  # noqa: E402
@@ -136,6 +139,7 @@ def training_rows(
     config = TrainConfig(
         epochs=options.steps + 10, val_every_steps=10**9, width=plain.model.config.width
     )
+    features = Features(common["backbone"], common["weights"], common["feature_precision"])
     rates = {}
     for name, cached in (("cached", True), ("live", False)):
         rates[name] = training_rate(
@@ -147,8 +151,9 @@ def training_rows(
             plain.device,
         )  # fmt: skip
         predict = partial(
-            predict_split, root, direction=DIRECTION, split=Split.TEST, run_name="predict",
-            quiet=True, cached=cached, checkpoint=root.runs / name / "checkpoint_last.pt", **common,
+            predict_run, "o-mama", root, DIRECTION, Split.TEST, RunFolder.of(root, "predict"),
+            checkpoint=RunFolder.of(root, name).checkpoint_last,
+            options=MatchingOptions(quiet=True, features=replace(features, cached=cached)),
         )  # fmt: skip
         predict()
         rates[f"predict {name}"] = len(data.pairs) / timed(predict, plain.device)

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import reference
@@ -28,7 +27,7 @@ from egoexo_tools.evaluation.ground_truth import write_ground_truth
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.evaluation.predictions import import_predictions
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import SCHEMAS, read_manifest, read_tables, write_table
+from egoexo_tools.manifests import read_manifest, read_tables, write_table
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
@@ -404,24 +403,17 @@ def test_the_table_of_a_run_is_scored_and_not_its_export(root: DatasetRoot, trut
     assert json.loads(summaries[0].read_text())["iou"] == official < 0.9
 
 
-def test_a_new_metric_is_an_entry_and_a_column(
+def test_a_new_metric_is_an_entry(
     truth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dice(predicted: Any, true: Any) -> float:
         return float(2 * (predicted & true).sum() / (predicted.sum() + true.sum()))
 
-    monkeypatch.setitem(dict_of(metrics.METRICS), "dice", dice)
-    schema = SCHEMAS["scores"].append(pa.field("dice", pa.float64()))
-    monkeypatch.setitem(dict_of(SCHEMAS), "scores", schema)
+    monkeypatch.setitem(metrics.METRICS, "dice", metrics.Metric("Dice", "higher", dice))
     path = save(shifted_predictions(truth, shift=9), tmp_path / "p.json")
     for row in evaluate(truth, path, protocol="official").scores.to_pylist():
         expected = None if row["iou"] is None else 2 * row["iou"] / (1 + row["iou"])
         assert row["dice"] == pytest.approx(expected, abs=1e-6)
-
-
-def dict_of(mapping: Any) -> dict[str, Any]:
-    assert isinstance(mapping, dict)
-    return mapping
 
 
 def test_portrait_images(tmp_path: Path) -> None:

@@ -12,13 +12,17 @@ from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.stage import RunOptions, read_statuses
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.matching.predict import predict_split
+from omama.config import Features
+from omama.matching.config import MatchingOptions
 from omama.pipeline import PipelineOptions, run_pipeline
+from omama.writing import predict_run
 
 pytestmark = pytest.mark.slow
 
 RUN = RunOptions(executor="inline", quiet=True)
+RGB = Features("rgb_grid")
 TINY = {"epochs": 1, "batch_pairs": 8, "width": 32}
 STAGES = ["ingest", "frames", "pairs", "propose", "export", "features", "train", "predict"]
 
@@ -26,7 +30,7 @@ STAGES = ["ingest", "frames", "pairs", "propose", "export", "features", "train",
 @pytest.fixture(scope="module")
 def trained(tiny_release: Release, tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
     root = DatasetRoot(tmp_path_factory.mktemp("pipeline") / "root")
-    options = PipelineOptions(backbone="rgb_grid", training={**TINY, "width": 32})
+    options = PipelineOptions(features=RGB, training={**TINY, "width": 32})
     table = run_pipeline(root, tiny_release, options, run=RUN)
     assert "O-MaMa, trained" in table
     return root
@@ -60,12 +64,12 @@ def test_every_stage_ended_and_status_shows_it(trained: DatasetRoot) -> None:
     result = CliRunner().invoke(main, ["status", str(trained.path)])
     assert result.exit_code == 0
     assert all(stage in result.output for stage in STAGES)
-    assert "proposal oracle (best candidate)" in result.output
+    assert "best proposal (oracle)" in result.output
 
 
 def test_a_second_run_does_nothing(tiny_release: Release, trained: DatasetRoot) -> None:
     before = contents(trained.path)
-    options = PipelineOptions(backbone="rgb_grid", training={**TINY, "width": 32})
+    options = PipelineOptions(features=RGB, training={**TINY, "width": 32})
     said: list[str] = []
     run_pipeline(trained, tiny_release, options, run=RUN, say=said.append)
     assert all(": 0 done" in line for line in said if not line.startswith("["))
@@ -79,13 +83,16 @@ def test_a_second_run_does_nothing(tiny_release: Release, trained: DatasetRoot) 
     [
         ({"sampling": "1fps"}, "frames was done with sampling='annotated', now '1fps'"),
         ({"seed": 7}, "pairs was done with seed=0, now 7"),
-        ({"backbone": "classical"}, "train was done with backbone='rgb_grid', now 'classical'"),
+        (
+            {"features": Features("classical")},
+            "train was done with backbone='rgb_grid', now 'classical'",
+        ),
     ],
 )
 def test_a_changed_setting_is_refused_by_name(
     tiny_release: Release, trained: DatasetRoot, change: dict[str, object], named: str
 ) -> None:
-    options = {"backbone": "rgb_grid", "training": {**TINY, "width": 32}, **change}
+    options = {"features": RGB, "training": {**TINY, "width": 32}, **change}
     with pytest.raises(SettingsError, match=named):
         run_pipeline(trained, tiny_release, PipelineOptions(**options), run=RUN)  # type: ignore[arg-type]
 
@@ -95,7 +102,7 @@ def test_with_oracle_proposals_the_best_candidate_is_exact(
 ) -> None:
     root = DatasetRoot(tmp_path / "root")
     options = PipelineOptions(
-        backbone="rgb_grid", proposer="oracle", training=TINY, export=False, report=False
+        features=RGB, proposer="oracle", training=TINY, export=False, report=False
     )
     run_pipeline(root, tiny_release, options, run=RUN)
     for direction in Direction:
@@ -131,14 +138,14 @@ def test_cached_features_choose_as_features_on_the_fly_do(
 ) -> None:
     found = []
     for cached in (True, False):
-        path = predict_split(
+        path = predict_run(
+            "o-mama",
             trained,
-            direction=direction,
-            split=Split.TEST,
-            run_name=f"{direction}-{'cached' if cached else 'live'}",
-            checkpoint=trained.runs / direction / "checkpoint_best.pt",
-            cached=cached,
-            quiet=True,
+            direction,
+            Split.TEST,
+            RunFolder.of(trained, f"{direction}-{'cached' if cached else 'live'}"),
+            checkpoint=RunFolder.of(trained, direction).checkpoint_best,
+            options=MatchingOptions(features=Features(cached=cached), quiet=True),
         )
         found.append(pq.read_table(path.with_suffix(".parquet")).to_pandas())
     cached_rows, live_rows = found

@@ -20,22 +20,25 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.commands.predict import command
+from omama.config import Features
 from omama.dataset import Dataset, load_dataset
 from omama.features.backbones import BACKBONES, Backbone, build_backbone
 from omama.features.frame_features import read_picture
 from omama.features.images import PreparationConfig, prepare_image
-from omama.matching.config import ModelConfig, TrainConfig
+from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
 from omama.matching.matchers import load_matcher
 from omama.matching.model import OMama
 from omama.matching.model_files import save_official
-from omama.matching.predict import predict_split
 from omama.matching.predict_pair import predict_pair, read_mask
 from omama.matching.train import train
+from omama.writing import predict_run
 
 TEST_TAKE = list(TAKES)[3]
+LIVE = Features("rgb_grid", cached=False)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +54,17 @@ def checkpoint(featured_root: DatasetRoot) -> Path:
 
 
 def predict(root: DatasetRoot, direction: Direction = Direction.EGO2EXO, **options: Any) -> Path:
-    return predict_split(
+    method = options.pop("matcher", "o-mama")
+    checkpoint = options.pop("checkpoint", None)
+    choices = {"quiet": True, "features": Features("rgb_grid"), **options}
+    return predict_run(
+        method,
         root,
-        direction=direction,
-        split=Split.TEST,
-        run_name="run",
-        quiet=True,
-        **{"backbone": "rgb_grid", **options},
+        direction,
+        Split.TEST,
+        RunFolder.of(root, "run"),
+        checkpoint=checkpoint,
+        options=MatchingOptions(**choices),
     )
 
 
@@ -108,7 +115,7 @@ def test_live_and_cached_predictions_are_the_same(
     featured_root: DatasetRoot, checkpoint: Path
 ) -> None:
     cached = rows(predict(featured_root, checkpoint=checkpoint))
-    live = rows(predict(featured_root, checkpoint=checkpoint, cached=False))
+    live = rows(predict(featured_root, checkpoint=checkpoint, features=LIVE))
     assert [row["rle_counts"] for row in live] == [row["rle_counts"] for row in cached]
     for one, two in zip(live, cached, strict=True):
         assert one["similarity"] == pytest.approx(two["similarity"], abs=1e-3)
@@ -160,7 +167,7 @@ def test_a_frame_without_proposals_is_predicted_absent(
     unit = f"{TEST_TAKE}.cam01"
     proposals = read_manifest(own_root, "proposals", units=[unit]).to_pylist()
     write_manifest(own_root, "proposals", unit, [r for r in proposals if r["frame_idx"] != 30])
-    path = predict(own_root, checkpoint=checkpoint, cached=False)
+    path = predict(own_root, checkpoint=checkpoint, features=LIVE)
     absent = [row for row in rows(path) if "/30/" in row["pair_id"]]
     assert len(absent) == 2 and len(rows(path)) == 7
     for row in absent:
@@ -185,7 +192,7 @@ def test_a_frame_with_nothing_in_it_at_all(
             row |= {"visible": False, **dict.fromkeys(gone)}
     write_manifest(own_root, "masks", TEST_TAKE, masks)
     how = {"matcher": matcher} if matcher else {"checkpoint": checkpoint}
-    path = predict(own_root, cached=False, batch_pairs=1, **how)
+    path = predict(own_root, features=LIVE, batch_pairs=1, **how)
     absent = [row for row in rows(path) if "/30/" in row["pair_id"]]
     # The pair whose mask is gone is left out; the other's object was absent all along.
     assert len(absent) == 1 and len(rows(path)) == 6
@@ -263,7 +270,7 @@ def test_reference_behaviour_reaches_the_authors_model(
             tmp_path / "official.pt",
             None,
             direction=None,
-            reference_behaviour=reference_behaviour,
+            options=MatchingOptions(reference_behaviour=reference_behaviour),
         )
         both.append(chosen.matcher.keywords["model"].embed_sources(asked, tokens))  # type: ignore[attr-defined]
     assert (both[0] - both[1]).abs().max() > 1e-3
@@ -301,7 +308,7 @@ def test_other_weights_of_the_backbone_are_refused(
     with pytest.raises(DataError, match=r"trained on other weights of rgb_grid \(0123456789abcdef"):
         predict(featured_root, checkpoint=tmp_path / "other.pt")
     with pytest.raises(SettingsError, match="precision 'fp8'; use fp32 or bf16"):
-        predict(featured_root, checkpoint=checkpoint, precision="fp8")
+        predict(featured_root, checkpoint=checkpoint, model_precision="fp8")
 
 
 def test_wrong_directions_and_choices_are_refused(
@@ -309,9 +316,9 @@ def test_wrong_directions_and_choices_are_refused(
 ) -> None:
     with pytest.raises(DataError, match="was trained for ego2exo, not exo2ego"):
         predict(featured_root, Direction.EXO2EGO, checkpoint=checkpoint)
-    with pytest.raises(SettingsError, match="either a checkpoint or a matcher"):
+    with pytest.raises(SettingsError, match="o-mama predicts with a checkpoint"):
         predict(featured_root)
-    with pytest.raises(SettingsError, match="'best' is no matcher; use knn, oracle, random"):
+    with pytest.raises(SettingsError, match="'best' is no method; use o-mama, knn, oracle, rand"):
         predict(featured_root, matcher="best")
     with pytest.raises(SettingsError, match="size='448'; use official or image"):
         predict(featured_root, matcher="knn", size="448")
@@ -343,7 +350,7 @@ def test_one_pair_of_pictures(featured_root: DatasetRoot, checkpoint: Path) -> N
             dest,
             proposals,
             matcher="knn",
-            backbone="rgb_grid",
+            options=MatchingOptions(features=Features("rgb_grid")),
         )
     with pytest.raises(DataError, match="mask has 30x20 pixels, its picture 140x140"):
         predict_pair(

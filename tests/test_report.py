@@ -26,11 +26,12 @@ from egoexo_tools.report import write_report
 from egoexo_tools.report.causes import causes, choose
 from egoexo_tools.report.gallery import draw, window_around
 from egoexo_tools.report.svg import nice_ticks, tick_text
+from egoexo_tools.runs import SUMMARIES, RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
-from omama.matching.predict import predict_split
+from omama.matching.config import MatchingOptions
+from omama.writing import predict_run
 
-PROTOCOLS = {"official": "summary.json", "omama": "summary_omama.json"}
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 EVIL = '<script>document.title="evil"</script>"><img src=x onerror=document.title="evil">'
@@ -43,11 +44,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     found = []
     for direction in Direction:
         for name, matcher in ((str(direction), "random"), (f"{direction}-oracle", "oracle")):
-            options: dict[str, Any] = {"direction": direction, "split": Split.TEST}
-            predict_split(root, **options, run_name=name, matcher=matcher, quiet=True)
+            run = RunFolder.of(root, name)
+            quiet = MatchingOptions(quiet=True)
+            predict_run(matcher, root, direction, Split.TEST, run, options=quiet)
             if matcher == "random":
-                _call_trained(root.runs / name, direction)
-            evaluate_run(root, root.runs / name, **options, protocols=PROTOCOLS)
+                _call_trained(run.path, direction)
+            evaluate_run(root, run.path, direction=direction, split=Split.TEST, protocols=SUMMARIES)
             found.append(root.runs / name)
     return found
 
@@ -95,7 +97,7 @@ def test_the_page_prints_the_numbers_of_the_summaries(runs: list[Path], browser:
     write_report(runs, page)
     opened = Opened(browser, page)
     for run in runs:
-        for protocol, file in PROTOCOLS.items():
+        for protocol, file in SUMMARIES.items():
             summary = json.loads((run / file).read_bytes())
             table = f'table[data-direction="{summary["direction"]}"][data-protocol="{protocol}"]'
             row = opened.page.locator(f'{table} tr[data-run="{run.name}"]')
@@ -249,10 +251,12 @@ def test_a_damaged_part_of_a_summary_is_a_sentence(runs: list[Path], tmp_path: P
     for part in ("visibility", "breakdowns", "ceilings", "over_time"):
         summary = json.loads((runs[0] / "summary.json").read_bytes())
         summary[part] = {"x": [1]}
-        (tmp_path / "summary.json").write_text(json.dumps(summary))
+        run = tmp_path / "ego2exo"
+        run.mkdir(exist_ok=True)
+        (run / "summary.json").write_text(json.dumps(summary))
         if part != "breakdowns":  # unknown groups are only not shown
             with pytest.raises(DataError, match="is damaged"):
-                write_report([tmp_path], tmp_path / "report.html")
+                write_report([run], tmp_path / "report.html")
 
 
 def test_the_command_writes_beside_the_runs(runs: list[Path]) -> None:
@@ -286,18 +290,20 @@ def test_causes(
     columns = ["visible", "predicted_visible", "iou", "oracle_iou"]
     # The second row makes ceilings known.
     rows = [[visible, said, iou, oracle], [True, True, 1.0, 1.0]]
-    assert causes(pd.DataFrame(rows, columns=columns))[0] == cause
+    assert causes(pd.DataFrame(rows, columns=columns), chooses_proposals=True)[0] == cause
 
 
 def test_a_cause_without_known_ceilings_names_nobody() -> None:
     columns = ["visible", "predicted_visible", "iou", "oracle_iou"]
     rows = pd.DataFrame([[True, True, 0.2, None]], columns=columns)
-    assert causes(rows.astype({"oracle_iou": float})).tolist() == ["unknown"]
+    rows = rows.astype({"oracle_iou": float})
+    assert causes(rows, chooses_proposals=True).tolist() == ["unknown"]
 
 
 def test_tracks_take_turns(tmp_path: Path) -> None:
     folder = _many(tmp_path / "root", takes=3, frames=40, objects=2)
-    chosen = choose(read_tables([folder / "scores.parquet"], "scores").to_pandas())
+    scores = read_tables([folder / "scores.parquet"], "scores").to_pandas()
+    chosen = choose(scores, chooses_proposals=True)
     assert chosen["pair_id"].is_unique
     worst = chosen[chosen["groups"].str.contains("worst")]
     assert len(worst) == 12

@@ -24,10 +24,11 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.stage import RunOptions, StageSummary
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import load_checkpoint
+from omama.config import Features
 from omama.features.cache import run_features
 from omama.matching.config import TrainConfig
 from omama.matching.train import train
-from omama.steps import Features, run_train
+from omama.steps import run_train
 
 CONFIG = TrainConfig(epochs=3, batch_pairs=4, width=16, learning_rate=3e-3)
 FIRST = next(iter(TAKES))
@@ -277,7 +278,8 @@ def test_the_stage_resumes_a_killed_run_and_refuses_other_settings(own_root: Dat
     """`egoexo-tools run`, killed without warning while it trains, and run again."""
     config = replace(CONFIG, epochs=25)
     code = (
-        "import pathlib, torch; from omama.steps import Features, run_train; "
+        "import pathlib, torch; from omama.steps import run_train; "
+        "from omama.config import Features; "
         "from omama.matching.config import TrainConfig; "
         "from egoexo_tools.layout import DatasetRoot; "
         "from egoexo_tools.running.stage import RunOptions; "

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import KEYS, SCHEMAS, read_manifest, read_tables, to_table
+from egoexo_tools.runs import join_pair_ids
 from egoexo_tools.sampling import mix
 from egoexo_tools.vocab import Direction, Split, view_of
 
@@ -278,9 +279,5 @@ def _listed(cameras: Any) -> list[str]:
 
 def _wrong_ids(pairs: pd.DataFrame) -> Bools:
     text = {name: pa.array(pairs[name]).cast(pa.string()) for name in pairs.columns}
-    cameras = pc.binary_join_element_wise(text["source_camera"], text["dest_camera"], ">")
-    expected = pc.binary_join_element_wise(
-        text["take_uid"], cameras, text["frame_idx"], text["object_name"], "/"
-    )
-    same = pc.equal(expected, text["pair_id"])
+    same = pc.equal(join_pair_ids(text), text["pair_id"])
     return np.asarray(pc.invert(pc.fill_null(same, False)).to_numpy(zero_copy_only=False), bool)

@@ -15,8 +15,9 @@ def command(root: Path, all_takes: bool) -> None:
 
     Example: egoexo-tools status demo/root
     """
+    from egoexo_tools.evaluation.score_table import score_table
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.running.status import score_table, status_text
+    from egoexo_tools.running.status import status_text
     from egoexo_tools.vocab import Direction
 
     dataset = DatasetRoot(root)

@@ -13,12 +13,18 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, balanced_accuracy
+from egoexo_tools.evaluation.metrics import (
+    CONFIDENCE_THRESHOLD,
+    METRICS,
+    VISIBILITY_ACCURACY,
+    balanced_accuracy,
+    headlines,
+)
+from egoexo_tools.runs import TRACK
 
 Float: TypeAlias = NDArray[np.float64]
 Json: TypeAlias = dict[str, Any]
 
-METRIC_NAMES = tuple(METRICS)
 DRAWS = 2_000
 SEED = 0
 LEVEL = 0.95
@@ -57,8 +63,8 @@ def mean_scores(frame: pd.DataFrame) -> Json:
     """The headline numbers: means over samples whose truth exists; accuracy over all."""
     visible = frame[frame["visible"]]
     return {
-        **{name: _mean(visible[name]) for name in METRIC_NAMES},
-        "visibility_accuracy": balanced_accuracy(
+        **{name: _mean(visible[name]) for name in METRICS},
+        VISIBILITY_ACCURACY: balanced_accuracy(
             frame["predicted_visible"].to_numpy(bool), frame["visible"].to_numpy(bool)
         ),
         "samples": len(frame),
@@ -69,10 +75,8 @@ def mean_scores(frame: pd.DataFrame) -> Json:
 def intervals(frame: pd.DataFrame) -> Json:
     """95 % intervals [low, high] of the headline numbers; None with fewer than two takes."""
     visible = frame[frame["visible"]]
-    found: Json = {
-        name: bootstrap_mean(visible[name], visible["take_uid"]) for name in METRIC_NAMES
-    }
-    found["visibility_accuracy"] = _bootstrap_visibility(frame)
+    found: Json = {name: bootstrap_mean(visible[name], visible["take_uid"]) for name in METRICS}
+    found[VISIBILITY_ACCURACY] = _bootstrap_visibility(frame)
     return {"level": LEVEL, "draws": DRAWS, "over": "takes", **found}
 
 
@@ -191,7 +195,7 @@ def over_time(frame: pd.DataFrame) -> Json | None:
     Consistency is over neighbours in which the object is visible, prediction and truth alike.
     A flicker is a change of the predicted visibility that the truth does not make.
     """
-    track = ["take_uid", "object_name", "source_camera", "dest_camera"]
+    track = list(TRACK)
     ordered = frame.sort_values([*track, "frame_idx"])
     same = (ordered[track] == ordered[track].shift()).all(axis=1)
     if not same.any():
@@ -305,7 +309,7 @@ def table_text(summary: Mapping[str, Any]) -> str:
         lines.append(
             f"PARTIAL: {coverage['scored']:,} of {coverage['expected']:,} expected samples scored"
         )
-    for name in (*METRIC_NAMES, "visibility_accuracy"):
+    for name in headlines():
         value, interval = summary[name], summary["intervals"][name]
         text = "-" if value is None else f"{value:.4f}"
         if interval is not None:

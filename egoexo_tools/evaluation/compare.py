@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.analysis import (
-    METRIC_NAMES,
     bootstrap_gain,
     bootstrap_mean,
     mean_scores,
     size_names,
 )
+from egoexo_tools.evaluation.metrics import METRICS, VISIBILITY_ACCURACY
+from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.looking.painting import (
     PREDICTION,
@@ -32,16 +33,15 @@ from egoexo_tools.looking.painting import (
     true_mask,
     write_picture,
 )
-from egoexo_tools.manifests import read_tables
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.runs import TRACK, RunFolder
 
 Json = dict[str, Any]
 
 TIE = 1e-6
 """Differences within this are ties."""
-LOWER_IS_BETTER = {"location_error"}
 ABOUT = ("protocol", "direction", "split")
-SAME = ("take_uid", "scenario", "object_name", "source_camera", "dest_camera", "frame_idx")
+SAME = (*TRACK, "scenario", "frame_idx")
 """Columns that follow from the pair_id."""
 GROUPS = ("scenario", "size")
 SHOWN = 10
@@ -64,7 +64,7 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
     Raises DataError where protocol, direction or split differ, or no sample is in both.
     """
     about = _same_about(run_a, run_b)
-    a, b = (read_tables([_scores_path(run)], "scores").to_pandas() for run in (run_a, run_b))
+    a, b = (read_scores(_scores_path(run)).to_pandas() for run in (run_a, run_b))
     pairs = a.merge(b.drop(columns=list(SAME)), on="pair_id", suffixes=("_a", "_b"))
     if pairs.empty:
         raise DataError(f"{run_a} and {run_b} have no sample in common")
@@ -78,8 +78,8 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
         "samples_visible": int(pairs["visible_a"].sum()),
         "only_in_a": len(a) - len(pairs),
         "only_in_b": len(b) - len(pairs),
-        "metrics": {name: _difference(pairs, name) for name in METRIC_NAMES},
-        "visibility_accuracy": _visibility(pairs),
+        "metrics": {name: _difference(pairs, name) for name in METRICS},
+        VISIBILITY_ACCURACY: _visibility(pairs),
         "groups": {group: _by_group(pairs, group) for group in GROUPS},
     }
     return Comparison(summary, pairs)
@@ -136,7 +136,7 @@ def comparison_text(comparison: Comparison) -> str:
             lines.append(f"left out: {alone:,} samples that only {key.upper()} scored")
     for name, found in {
         **summary["metrics"],
-        "visibility_accuracy": summary["visibility_accuracy"],
+        VISIBILITY_ACCURACY: summary[VISIBILITY_ACCURACY],
     }.items():
         lines.append("  " + _metric_text(name, found))
     for title, samples in zip(
@@ -163,13 +163,13 @@ def _metric_text(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _scores_path(run: Path) -> Path:
-    return run / "scores.parquet" if run.is_dir() else run
+    return RunFolder(run).scores if run.is_dir() else run
 
 
 def _same_about(run_a: Path, run_b: Path) -> dict[str, str]:
     found = []
     for run in (run_a, run_b):
-        read_tables([_scores_path(run)], "scores", columns=["pair_id"])  # checks the file
+        read_scores(_scores_path(run), columns=["pair_id"])  # checks the file
         metadata = pq.read_schema(_scores_path(run)).metadata
         found.append({key: metadata.get(key.encode(), b"unknown").decode() for key in ABOUT})
     for key in ABOUT:
@@ -187,7 +187,7 @@ def _difference(pairs: pd.DataFrame, name: str) -> Json:
     if known.empty:
         return {"a": None, "b": None, "difference": None, "interval": None}
     difference = known[f"{name}_b"] - known[f"{name}_a"]
-    better = -difference if name in LOWER_IS_BETTER else difference
+    better = -difference if METRICS[name].better == "lower" else difference
     return {
         "a": float(known[f"{name}_a"].mean()),
         "b": float(known[f"{name}_b"].mean()),
@@ -203,9 +203,9 @@ def _visibility(pairs: pd.DataFrame) -> Json:
     """Balanced accuracy of each run, and the difference with its interval."""
     frames = []
     for key in ("a", "b"):
-        columns = {f"{name}_{key}": name for name in (*METRIC_NAMES, "predicted_visible")}
+        columns = {f"{name}_{key}": name for name in (*METRICS, "predicted_visible")}
         frames.append(pairs.rename(columns={**columns, "visible_a": "visible"}))
-    a, b = (mean_scores(frame)["visibility_accuracy"] for frame in frames)
+    a, b = (mean_scores(frame)[VISIBILITY_ACCURACY] for frame in frames)
     return {"a": a, "b": b, "difference": b - a, "interval": bootstrap_gain(*frames)}
 
 

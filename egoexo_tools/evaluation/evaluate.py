@@ -19,11 +19,13 @@ from egoexo_tools.evaluation.analysis import summarize
 from egoexo_tools.evaluation.ceilings import add_ceilings
 from egoexo_tools.evaluation.ground_truth import GroundTruth, read_ground_truth, write_ground_truth
 from egoexo_tools.evaluation.predictions import Predictions, read_predictions
+from egoexo_tools.evaluation.score_files import scores_schema, write_scores
 from egoexo_tools.evaluation.scoring import score_take
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.manifests import SCHEMAS, read_manifest, write_table
+from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.progress import open_progress
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 
 
@@ -41,7 +43,7 @@ class Evaluation:
         as JSON."""
         if scores is not None:
             about = {key: str(self.summary[key]) for key in ("protocol", "direction", "split")}
-            write_table(scores, "scores", self.scores, metadata=about)
+            write_scores(scores, self.scores, about=about)
         if summary is not None:
             write_atomic(summary, json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
 
@@ -153,8 +155,8 @@ def evaluate_run(
     Writes ground_truth.json, one summary for each of `protocols` (protocol → file name) and
     scores.parquet of the first. `partial` as in `evaluate`.
     """
-    out = folder / "ground_truth.json"
-    truth = write_ground_truth(root, direction=direction, split=split, out=out)
+    run = RunFolder(folder)
+    truth = write_ground_truth(root, direction=direction, split=split, out=run.ground_truth)
     options = EvaluateOptions(
         direction=direction, split=split, resize_predictions=resize_predictions, partial=partial
     )
@@ -168,7 +170,7 @@ def evaluate_run(
             options=options,
             quiet=True,
         )
-        scores = folder / "scores.parquet" if number == 0 else None
+        scores = run.scores if number == 0 else None
         evaluation.write(scores=scores, summary=folder / name)
         samples = samples or evaluation.scores.num_rows
     return samples
@@ -233,7 +235,7 @@ def _coverage(scored: list[_Scored], problems: Problems) -> dict[str, Any]:
 
 
 def _no_scores() -> pa.Table:
-    return SCHEMAS["scores"].empty_table()
+    return scores_schema().empty_table()
 
 
 def _takes(root: DatasetRoot | None) -> dict[str, dict[str, Any]]:

@@ -9,14 +9,14 @@ Definitions: IoU and contour accuracy are J and F of the DAVIS benchmark (Perazz
 docs/metrics.md tells what each protocol makes of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egoexo_tools.errors import DataError
+from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation import metric_loops
 from egoexo_tools.masks import bitmaps
 from egoexo_tools.masks.bitmaps import Float, Int, Words
@@ -57,12 +57,37 @@ def location_error(predicted: Mask, truth: Mask, *, diagonal: float | None = Non
     return bitmaps.location(a_box, b_box, height, width, diagonal or diagonal_of(size))
 
 
-METRICS: Mapping[str, Callable[[Mask, Mask], float]] = {
-    "iou": iou,
-    "contour_accuracy": contour_accuracy,
-    "location_error": location_error,
+@dataclass(frozen=True)
+class Metric:
+    """A measure of a predicted mask: what tables call it, and which way is up."""
+
+    title: str
+    """Its first word alone heads a narrow column."""
+    better: str
+    """`higher` or `lower`."""
+    function: Callable[[Mask, Mask], float]
+    """Of (predicted, truth), both (H, W) bool of one shape."""
+
+    def __post_init__(self) -> None:
+        if self.better not in {"higher", "lower"}:
+            raise SettingsError(f"better={self.better!r}; a metric is better higher or lower")
+
+
+METRICS: dict[str, Metric] = {
+    "iou": Metric("IoU", "higher", iou),
+    "contour_accuracy": Metric("contour accuracy", "higher", contour_accuracy),
+    "location_error": Metric("location error", "lower", location_error),
 }
-"""Name → metric of (predicted, truth). The column of `scores` has the same name."""
+"""Name → metric. The name is a column of `scores` and a key of every summary; tables, report and
+comparison show what is here, in this order."""
+VISIBILITY_ACCURACY = "visibility_accuracy"
+"""The headline beside METRICS: it looks at confidences, over all samples."""
+
+
+def headlines() -> dict[str, str]:
+    """Name → title of every headline number: METRICS as they are now, then visibility."""
+    titles = {name: metric.title for name, metric in METRICS.items()}
+    return {**titles, VISIBILITY_ACCURACY: "visibility accuracy"}
 
 
 def existence_agrees(predicted: Mask, truth: Mask) -> bool:

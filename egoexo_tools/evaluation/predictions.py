@@ -21,6 +21,7 @@ from egoexo_tools.evaluation.ground_truth import VERSION, members, parsed, read_
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
 from egoexo_tools.manifests import read_tables, write_table
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.runs import RunFolder, join_pair_id, split_pair_id
 from egoexo_tools.vocab import Direction, view_of
 
 VISIBLE_SHARE = 0.001
@@ -135,22 +136,6 @@ def _nested(rows: Iterable[Mapping[str, Any]], direction: Direction) -> TakeMask
     return masks
 
 
-def split_pair_id(pair_id: str) -> tuple[str, str, str, int, str]:
-    """take_uid, source_camera, dest_camera, frame_idx, object_name; DataError for other text."""
-    try:
-        take_uid, cameras, frame_idx, object_name = pair_id.split("/", 3)
-        source, dest = cameras.split(">")
-        return take_uid, source, dest, int(frame_idx), object_name
-    except ValueError as error:
-        raise DataError(
-            f"{pair_id!r} is no pair_id: <take_uid>/<source>><dest>/<frame_idx>/<object_name>"
-        ) from error
-
-
-def join_pair_id(take_uid: str, source: str, dest: str, frame_idx: int, object_name: str) -> str:
-    return f"{take_uid}/{source}>{dest}/{frame_idx}/{object_name}"
-
-
 def write_predictions(path: Path, table: pa.Table, *, direction: Direction) -> int:
     """Write rows of the `predictions` schema as an official prediction file; returns their number.
 
@@ -195,10 +180,10 @@ def import_predictions(
             raise DataError(f"{path}: take {take_uid} is damaged ({error!r})") from error
     if not rows:
         raise DataError(f"{path} holds no predictions")
-    folder = root.runs / component(run_name)
-    write_table(folder / "predictions.parquet", "predictions", rows, metadata={"run": run_name})
-    table = read_tables([folder / "predictions.parquet"], "predictions")
-    return write_predictions(folder / "predictions.json", table, direction=predictions.direction)
+    run = RunFolder.of(root, run_name)
+    write_table(run.predictions, "predictions", rows, metadata={"run": run_name})
+    table = read_tables([run.predictions], "predictions")
+    return write_predictions(run.predictions_json, table, direction=predictions.direction)
 
 
 def _rows(take_uid: str, masks: TakeMasks, predictions: Predictions) -> Iterable[dict[str, Any]]:

@@ -23,7 +23,8 @@ from egoexo_tools.evaluation.metrics import (
     score_masks,
 )
 from egoexo_tools.evaluation.predictions import VISIBLE_SHARE
-from egoexo_tools.manifests import SCHEMAS, to_table
+from egoexo_tools.evaluation.score_files import scores_schema
+from egoexo_tools.manifests import to_table
 from egoexo_tools.masks.resizing import Size
 from egoexo_tools.masks.rle_loops import OK
 
@@ -173,7 +174,7 @@ def _add_further_metrics(
         predicted = samples.predicted.rle(sample).decode_at(*group.size)
         truth = samples.truth.rle(sample).decode_at(*group.size)
         for name in further:
-            columns[name][sample] = METRICS[name](predicted, truth)
+            columns[name][sample] = METRICS[name].function(predicted, truth)
 
 
 def _table(
@@ -198,7 +199,7 @@ def _table(
         "predicted_visible": confidence > CONFIDENCE_THRESHOLD,
         **{name: _nullable(name, values) for name, values in columns.items()},
     }
-    return to_table("scores", rows)
+    return to_table("scores", rows, schema=scores_schema())
 
 
 def _confidences(
@@ -214,5 +215,5 @@ def _confidences(
 
 
 def _nullable(name: str, values: NDArray[np.float64]) -> pa.Array:
-    type_ = SCHEMAS["scores"].field(name).type
+    type_ = scores_schema().field(name).type
     return pa.array(values, pa.float64(), from_pandas=True).cast(type_)

@@ -15,6 +15,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest, read_tables
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.runs import RunFolder
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -71,7 +72,7 @@ def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
     """The masks that a run's predictions.parquet has for these pairs."""
     columns = ("pair_id", "rle_height", "rle_width", "rle_counts")
     table = read_tables(
-        [run / "predictions.parquet"],
+        [RunFolder(run).predictions],
         "predictions",
         columns=columns,
         filters=pc.field("pair_id").isin(list(pair_ids)),

@@ -2,7 +2,8 @@
 
 A visible object is found if the prediction's IoU is at least 0.5. Otherwise one cause is named,
 the earliest in the chain: no proposal was good enough, the object was called absent though one
-was, or another candidate was chosen.
+was, or another candidate was chosen. Of a run that chooses no proposals (it paints masks of its
+own, or nobody knows how they came to be) proposals explain nothing: its mask is wrong.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from egoexo_tools.runs import TRACK
 
 GOOD_IOU = 0.5
 
@@ -28,8 +31,10 @@ FAILURES = ("no-proposal", "wrong", "unknown", "falsely-absent", "falsely-visibl
 EXPLAINED: Mapping[str, str] = {
     "no-proposal": "visible, and no proposal reaches IoU 0.5: the proposer's failure",
     "wrong": "a proposal reaches IoU 0.5, another was chosen: the matcher's failure",
-    "unknown": "visible and IoU below 0.5; what the proposals allow is not known",
-    "falsely-absent": "visible, with a good proposal, but the confidence says absent",
+    "unknown": "visible and IoU below 0.5; the mask is no choice among the proposals, or what they "
+    "allow is not known",
+    "falsely-absent": "visible, but the confidence says absent (where proposals are chosen: though "
+    "one was good)",
     "falsely-visible": "not in the destination view, but the confidence says visible",
     "found": "visible, said to be visible, IoU at least 0.5",
     "rightly-absent": "not in the destination view, and the confidence says so",
@@ -38,16 +43,15 @@ EXAMPLES = 12
 """Samples shown as best, as median and as worst."""
 FAILURE_EXAMPLES = 24
 """Samples shown for each cause of failure."""
-TRACK = ["take_uid", "object_name", "source_camera", "dest_camera"]
 
 
-def causes(scores: pd.DataFrame) -> NDArray[Any]:
+def causes(scores: pd.DataFrame, *, chooses_proposals: bool) -> NDArray[Any]:
     """The cause of every sample, (n,) of keys of CAUSES."""
     visible = scores["visible"].to_numpy(bool)
     said = scores["predicted_visible"].to_numpy(bool)
     iou = scores["iou"].fillna(0.0).to_numpy(float)
     oracle = scores["oracle_iou"].to_numpy(float)
-    known = np.isfinite(oracle).any()
+    known = chooses_proposals and np.isfinite(oracle).any()
     # With ceilings known, a sample without one is a frame without proposals.
     poor = known & ~(oracle >= GOOD_IOU)
     return np.select(
@@ -63,19 +67,20 @@ def causes(scores: pd.DataFrame) -> NDArray[Any]:
     )
 
 
-def count_causes(scores: pd.DataFrame) -> dict[str, int]:
+def count_causes(scores: pd.DataFrame, *, chooses_proposals: bool) -> dict[str, int]:
     """Samples of each cause, in the order of CAUSES, those that occur."""
-    counts = pd.Series(causes(scores)).value_counts()
+    found = causes(scores, chooses_proposals=chooses_proposals)
+    counts = pd.Series(found).value_counts()
     return {cause: int(counts[cause]) for cause in CAUSES if cause in counts.index}
 
 
-def choose(scores: pd.DataFrame) -> pd.DataFrame:
+def choose(scores: pd.DataFrame, *, chooses_proposals: bool) -> pd.DataFrame:
     """The samples to show: best, median, worst and failures of every cause, each once.
 
     Adds `cause` and `groups` (space-separated). Samples of one track look alike, so each track
     gives one before any gives a second.
     """
-    frame = scores.assign(cause=causes(scores))
+    frame = scores.assign(cause=causes(scores, chooses_proposals=chooses_proposals))
     visible = frame[frame["visible"].astype(bool)].sort_values(["iou", "pair_id"])
     middle = (visible["iou"] - visible["iou"].median()).abs().sort_values(kind="stable").index
     picked = {
@@ -107,5 +112,5 @@ _WORST_FIRST = {
 
 def _spread(ordered: pd.DataFrame, count: int) -> pd.Index:
     """The first `count` rows, taking one of every track before the second of any."""
-    turn = ordered.groupby(TRACK, sort=False, dropna=False).cumcount()
+    turn = ordered.groupby(list(TRACK), sort=False, dropna=False).cumcount()
     return turn.sort_values(kind="stable").index[:count]

@@ -11,8 +11,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from egoexo_tools.report.causes import CAUSES, count_causes
-from egoexo_tools.report.runs import METHODS, Run
+from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.report.svg import Figure, nice_ticks, shares
+from egoexo_tools.runs import PLAIN_METHOD, order_of
 
 UNIT = (0.0, 1.0)
 TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -21,7 +22,7 @@ CURVE_POINTS = 150
 
 STYLES: Mapping[str, tuple[str, str]] = {
     "oracle": ("#009e73", "6 3"),
-    "model": ("#2a85d0", ""),
+    PLAIN_METHOD: ("#2a85d0", ""),
     "knn": ("#e69f00", "2 2"),
     "random": ("#8a8a8a", "1 3"),
 }
@@ -41,22 +42,23 @@ CAUSE_COLOURS: Mapping[str, str] = {
 LOSS_COLOURS = {"reached": "#2a85d0", "matcher": "#d55e00", "proposer": "#5a5a5a"}
 
 
-def styles(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
+def styles(runs: Sequence[ScoredRun]) -> dict[str, tuple[str, str]]:
     """Run name → colour and dash; the first run of a method has the method's own."""
     found: dict[str, tuple[str, str]] = {}
     taken: set[str] = set()
     others = 0
     for run in runs:
-        if run.method in STYLES and run.method not in taken:
-            found[run.name] = STYLES[run.method]
-            taken.add(run.method)
+        method = run.stamp.method
+        if method in STYLES and method not in taken:
+            found[run.name] = STYLES[method]
+            taken.add(method)
         else:
             found[run.name] = OTHER_STYLES[others % len(OTHER_STYLES)]
             others += 1
     return found
 
 
-def success_chart(runs: Sequence[Run]) -> Markup | None:
+def success_chart(runs: Sequence[ScoredRun]) -> Markup | None:
     """Share of visible samples whose IoU is above t, for every t."""
     figure = Figure(UNIT, UNIT, "IoU above", "share of visible samples", "success curve")
     look = styles(runs)
@@ -71,7 +73,7 @@ def success_chart(runs: Sequence[Run]) -> Markup | None:
     return _drawn(figure, any(len(_ious(run)) for run in runs))
 
 
-def histogram(run: Run) -> Markup | None:
+def histogram(run: ScoredRun) -> Markup | None:
     """How the IoU of visible samples is distributed."""
     ious = _ious(run)
     if not len(ious):
@@ -87,7 +89,7 @@ def histogram(run: Run) -> Markup | None:
     return figure.markup(x_ticks=TICKS, y_ticks=[t for t in nice_ticks(0, top) if not t % 1])
 
 
-def roc_chart(runs: Sequence[Run]) -> Markup | None:
+def roc_chart(runs: Sequence[ScoredRun]) -> Markup | None:
     """Visibility: share of visible samples kept against share of absent ones let through."""
     figure = Figure(
         UNIT, UNIT, "absent called visible", "visible called visible", "ROC", height=330
@@ -103,7 +105,7 @@ def roc_chart(runs: Sequence[Run]) -> Markup | None:
     return _drawn(figure, any_curve)
 
 
-def calibration_chart(runs: Sequence[Run]) -> Markup | None:
+def calibration_chart(runs: Sequence[ScoredRun]) -> Markup | None:
     """Mean confidence of ten bins against the share that is visible; the area is the samples."""
     figure = Figure(UNIT, UNIT, "confidence", "share visible", "calibration", height=330)
     figure.line([(0, 0), (1, 1)], colour="#999999", width=1)
@@ -120,7 +122,7 @@ def calibration_chart(runs: Sequence[Run]) -> Markup | None:
     return _drawn(figure, any_bin)
 
 
-def training_charts(run: Run) -> list[Markup]:
+def training_charts(run: ScoredRun) -> list[Markup]:
     """Loss and validation IoU over steps, as far as the log has them."""
     found = []
     for key, label in (("loss", "training loss"), ("val_iou", "IoU on val")):
@@ -143,7 +145,7 @@ def training_charts(run: Run) -> list[Markup]:
     return found
 
 
-def loss_bar(run: Run) -> Markup | None:
+def loss_bar(run: ScoredRun) -> Markup | None:
     """IoU reached, and the rest split into what the matcher and what the proposer lost."""
     parts = loss_parts(run)
     if parts is None:
@@ -151,20 +153,23 @@ def loss_bar(run: Run) -> Markup | None:
     return shares([(parts[key], LOSS_COLOURS[key], f"{key}: {parts[key]:.3f}") for key in parts])
 
 
-def loss_parts(run: Run) -> dict[str, float] | None:
-    """reached + matcher + proposer = 1, or None where the ceilings are not known."""
+def loss_parts(run: ScoredRun) -> dict[str, float] | None:
+    """reached + matcher + proposer = 1, or None where the ceilings are not known.
+
+    Nor for a run that chose no proposals: they are no ceiling of masks of its own.
+    """
     ceilings, iou = run.summary.get("ceilings"), run.summary["iou"]
-    if not ceilings or iou is None:
+    if not ceilings or iou is None or not run.stamp.chooses_proposals:
         return None
     oracle = float(ceilings["oracle_iou"])
     return {"reached": iou, "matcher": max(oracle - iou, 0.0), "proposer": 1 - max(oracle, iou)}
 
 
-def cause_bar(run: Run) -> Markup | None:
+def cause_bar(run: ScoredRun) -> Markup | None:
     """All samples by cause."""
     if run.scores is None:
         return None
-    counts = count_causes(run.scores)
+    counts = count_causes(run.scores, chooses_proposals=run.stamp.chooses_proposals)
     total = sum(counts.values())
     order = ["found", "rightly-absent", *(c for c in CAUSES if c in counts)]
     return shares(
@@ -176,25 +181,23 @@ def cause_bar(run: Run) -> Markup | None:
     )
 
 
-def legend(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def legend(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
     """Label, colour and dash of each run, for the page."""
-    order = [*METHODS, ""]
     look = styles(runs)
-    known = sorted(runs, key=lambda run: order.index(run.method))
     return [
         {"label": run.label, "colour": look[run.name][0], "dash": look[run.name][1]}
-        for run in known
+        for run in sorted(runs, key=lambda run: order_of(run.stamp)[0])
     ]
 
 
-def _ious(run: Run) -> NDArray[np.float64]:
+def _ious(run: ScoredRun) -> NDArray[np.float64]:
     if run.scores is None:
         return np.zeros(0)
     visible = run.scores[run.scores["visible"].astype(bool)]
     return visible["iou"].dropna().to_numpy(np.float64)
 
 
-def _curve(run: Run, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curve(run: ScoredRun, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps and values of a key of the log, averaged into at most CURVE_POINTS points."""
     found = [(line["step"], line[key]) for line in run.log if key in line]
     pairs = np.array(found, np.float64).reshape(-1, 2)

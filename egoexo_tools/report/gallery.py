@@ -29,7 +29,8 @@ from egoexo_tools.looking.painting import (
 )
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report.causes import CAUSES, choose
-from egoexo_tools.report.runs import Run
+from egoexo_tools.report.runs import ScoredRun
+from egoexo_tools.runs import RunFolder
 
 CARD_WIDTH, CARD_HEIGHT = 320, 240
 JPEG_QUALITY = 80
@@ -62,6 +63,8 @@ class Card:
     visible: bool
     iou: float | None
     oracle_iou: float | None
+    chosen: bool
+    """The prediction is one of the proposals, so that the best of them says something about it."""
     confidence: float | None
     cause: str
     cause_name: str
@@ -72,14 +75,14 @@ class Card:
     dest_picture: str | None
 
 
-def make_cards(run: Run, missing: list[str]) -> list[Card]:
+def make_cards(run: ScoredRun, missing: list[str]) -> list[Card]:
     """The cards of a run's chosen samples; adds to `missing` what cannot be shown."""
     if run.scores is None:
         return []
     if run.root is None:
         missing.append(f"{run.name} lies in no dataset root: no frames, so no gallery")
         return []
-    chosen = choose(run.scores)
+    chosen = choose(run.scores, chooses_proposals=run.stamp.chooses_proposals)
     predicted = _predicted(run, chosen, missing)
     masks = _true_masks(run.root, chosen, missing)
     cards = []
@@ -95,8 +98,8 @@ def make_cards(run: Run, missing: list[str]) -> list[Card]:
     return cards
 
 
-def _predicted(run: Run, chosen: pd.DataFrame, missing: list[str]) -> dict[str, MaskRle]:
-    if not (run.folder / "predictions.parquet").is_file():
+def _predicted(run: ScoredRun, chosen: pd.DataFrame, missing: list[str]) -> dict[str, MaskRle]:
+    if not RunFolder(run.folder).predictions.is_file():
         missing.append(f"{run.name} has no predictions.parquet: pictures show no predicted masks")
         return {}
     return predicted_masks(run.folder, chosen["pair_id"].tolist())
@@ -222,7 +225,7 @@ def _put_map(picture: Picture, frame: Picture, window: Window, covered: NDArray[
     picture[corner] = small[:rows, :cols]
 
 
-def _card(run: Run, row: dict[Any, Any], pictures: tuple[str | None, str | None]) -> Card:
+def _card(run: ScoredRun, row: dict[Any, Any], pictures: tuple[str | None, str | None]) -> Card:
     return Card(
         direction=str(run.direction),
         object_name=row["object_name"],
@@ -235,6 +238,7 @@ def _card(run: Run, row: dict[Any, Any], pictures: tuple[str | None, str | None]
         visible=bool(row["visible"]),
         iou=_known(row["iou"]) if row["visible"] else None,
         oracle_iou=_known(row["oracle_iou"]),
+        chosen=run.stamp.chooses_proposals,
         confidence=_known(row["confidence"]),
         cause=row["cause"],
         cause_name=CAUSES[row["cause"]],

@@ -13,20 +13,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headlines
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.report.runs import Run, main_run, read_runs
+from egoexo_tools.report.runs import ScoredRun, main_run, read_runs
 from egoexo_tools.vocab import Direction
 
 Json: TypeAlias = dict[str, Any]
 
 TEMPLATES = Path(__file__).parent
 DIRECTION_NAMES = {Direction.EGO2EXO: "Ego → Exo", Direction.EXO2EGO: "Exo → Ego"}
-METRIC_TITLES: Mapping[str, str] = {
-    "iou": "IoU",
-    "contour_accuracy": "contour accuracy",
-    "location_error": "location error",
-    "visibility_accuracy": "visibility accuracy",
-}
 BREAKDOWN_TITLES: Mapping[str, str] = {
     "scenario": "scenario",
     "size": "object size (share of the destination image)",
@@ -45,8 +40,8 @@ class Side:
 
     direction: Direction
     title: str
-    runs: list[Run]
-    main: Run
+    runs: list[ScoredRun]
+    main: ScoredRun
     """The run that figures of one run, and the gallery, are about."""
     colours: dict[str, str]
     """Run name → colour."""
@@ -73,7 +68,7 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
     write_atomic(page, html)
 
 
-def _render(runs: Sequence[Run]) -> str:
+def _render(runs: Sequence[ScoredRun]) -> str:
     import jinja2
 
     from egoexo_tools.report.gallery import make_cards
@@ -95,6 +90,8 @@ def _render(runs: Sequence[Run]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html.jinja").render(
         sides=[_context(side) for side in shown],
+        metrics=_columns(),
+        threshold=CONFIDENCE_THRESHOLD,
         cards=cards,
         filters=_filters(cards),
         missing=missing,
@@ -113,7 +110,7 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def _side(direction: Direction, runs: Sequence[Run]) -> Side | None:
+def _side(direction: Direction, runs: Sequence[ScoredRun]) -> Side | None:
     from egoexo_tools.report.charts import styles
 
     mine = [run for run in runs if run.direction is direction]
@@ -136,6 +133,7 @@ def _context(side: Side) -> Json:
         "legend": charts.legend(side.runs),
         "tables": _score_tables(side),
         "ceilings": _ceilings(side),
+        "unbounded": [run.label for run in side.runs if not run.stamp.chooses_proposals],
         "causes": _causes(side),
         "breakdowns": _breakdowns(side),
         "histogram": charts.histogram(side.main),
@@ -173,6 +171,15 @@ def _score_tables(side: Side) -> list[Json]:
     ]
 
 
+def _columns() -> list[Json]:
+    """Name, title and arrow of every headline number: METRICS as they are now, then visibility."""
+    lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
+    return [
+        {"name": name, "title": title, "arrow": "↓" if name in lower else "↑"}
+        for name, title in headlines().items()
+    ]
+
+
 def _size(summary: Json) -> tuple[int, int, int]:
     return summary["samples"], summary["samples_visible"], summary["takes"]
 
@@ -192,7 +199,11 @@ def _causes(side: Side) -> Json | None:
     from egoexo_tools.report.causes import CAUSES, EXPLAINED, count_causes
     from egoexo_tools.report.charts import CAUSE_COLOURS, cause_bar
 
-    counts = {run.name: count_causes(run.scores) for run in side.runs if run.scores is not None}
+    counts = {
+        run.name: count_causes(run.scores, chooses_proposals=run.stamp.chooses_proposals)
+        for run in side.runs
+        if run.scores is not None
+    }
     if not counts:
         return None
     used = [cause for cause in CAUSES if any(cause in found for found in counts.values())]
@@ -237,7 +248,7 @@ def _breakdowns(side: Side) -> list[Json]:
     return found
 
 
-def _by_value(run: Run, key: str) -> dict[Any, float | None]:
+def _by_value(run: ScoredRun, key: str) -> dict[Any, float | None]:
     groups = run.summary.get("breakdowns", {}).get(key) or []
     return {group["value"]: group["iou"] for group in groups}
 

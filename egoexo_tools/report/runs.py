@@ -1,12 +1,12 @@
 """What a run left behind, as the report needs it; whatever is missing is said, not fatal.
 
-Reads `<root>/runs/<run>/`: summary.json, summary_omama.json, scores.parquet, the metadata of
-predictions.parquet, and log.jsonl. These files may come from others: their values are checked
+Reads `<root>/runs/<run>/`: the summaries, scores.parquet, the stamp of predictions.parquet, and
+log.jsonl. These files may come from others: their values are checked
 here and escaped by the page.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,34 +14,34 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.evaluation.analysis import METRIC_NAMES, summarize
+from egoexo_tools.evaluation.analysis import summarize
+from egoexo_tools.evaluation.metrics import headlines
+from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_manifest, read_tables
+from egoexo_tools.manifests import read_manifest
+from egoexo_tools.runs import (
+    PLAIN_METHOD,
+    RunFolder,
+    Stamp,
+    interest_of,
+    read_stamp,
+    run_name,
+    table_metadata,
+)
 from egoexo_tools.vocab import Direction
 
 Json: TypeAlias = dict[str, Any]
 
-METHODS: Mapping[str, str] = {
-    "oracle": "best proposal (oracle)",
-    "model": "O-MaMa, trained",
-    "knn": "k-NN, no training",
-    "random": "random proposal",
-}
-"""Matcher of a run → how the page calls it, in the order of legends."""
-HEADLINES = (*METRIC_NAMES, "visibility_accuracy")
-SUMMARIES = ("summary.json", "summary_omama.json")
-
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """One scored run of one direction."""
 
     folder: Path
-    method: str
-    """A key of METHODS, or "" for predictions of unknown origin."""
+    stamp: Stamp
+    """What made it; its method is "" for predictions of unknown origin."""
     summaries: tuple[Json, ...]
     """One for each protocol, from `egoexo-tools evaluate`; the first goes with `scores`."""
     scores: pd.DataFrame | None
@@ -66,11 +66,11 @@ class Run:
     @property
     def label(self) -> str:
         """What readers call it: the method, and the run's name where that says more."""
-        if not self.method:
+        if not self.stamp.label:
             return self.name
-        usual = {str(self.direction), f"{self.direction}-{self.method}"}
-        label = METHODS[self.method]
-        return label if self.name in usual else f"{label} ({self.name})"
+        usual = run_name(self.direction, self.stamp.method, self.stamp.decision)
+        title = self.stamp.title
+        return title if self.name == usual else f"{title} ({self.name})"
 
     @cached_property
     def root(self) -> DatasetRoot | None:
@@ -87,7 +87,7 @@ class Run:
         return {take["take_uid"]: take["take_name"] for take in takes.to_pylist()}
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
     """The runs in the order given, each once; DataError for a folder that is no scored run."""
     unique = dict.fromkeys(folder.resolve() for folder in folders)
     if not unique:
@@ -95,10 +95,11 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return [read_run(folder) for folder in unique]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> ScoredRun:
     """One run; DataError where the folder holds neither a summary nor scores, or damaged ones."""
     missing: list[str] = []
-    paths = [folder / name for name in SUMMARIES]
+    run = RunFolder(folder)
+    paths = list(run.summaries.values())
     summaries = [_summary(path) for path in paths if path.is_file()]
     table = _scores(folder, missing)
     if not summaries and table is None:
@@ -113,13 +114,13 @@ def read_run(folder: Path) -> Run:
         raise DataError(f"{folder}: its summaries are of two directions; evaluate the run again")
     if len(summaries) == 1:
         missing.append(f"scored under the {summaries[0]['protocol']} protocol only")
-    method = _method(folder, Direction(summaries[0]["direction"]))
-    log = _log(folder / "log.jsonl", missing)
-    if method == "model" and not log:
+    stamp = read_stamp(run, Direction(summaries[0]["direction"]))
+    log = _log(run.log, missing)
+    if stamp.method == PLAIN_METHOD and not log:
         missing.append("no log.jsonl: no training curves")
-    return Run(
+    return ScoredRun(
         folder=folder,
-        method=method,
+        stamp=stamp,
         summaries=tuple(summaries),
         scores=None if table is None else table.to_pandas(),
         log=log,
@@ -127,10 +128,10 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def main_run(runs: Sequence[Run]) -> Run:
-    """The run of a direction that figures and gallery are about: a trained one before k-NN."""
-    order = ("model", "", "knn", "random", "oracle")
-    return min(runs, key=lambda run: (order.index(run.method), len(run.name)))
+def main_run(runs: Sequence[ScoredRun]) -> ScoredRun:
+    """The run of a direction that figures and gallery are about: O-MaMa, then other methods, and
+    the baselines only where there is nothing else."""
+    return min(runs, key=lambda run: (*interest_of(run.stamp), len(run.name)))
 
 
 def _summary(path: Path) -> Json:
@@ -165,7 +166,7 @@ def _problem(summary: Any) -> str | None:
     for name in ("samples", "samples_visible", "takes"):
         if not isinstance(summary.get(name), int):
             return f"{name!r} is missing or no whole number"
-    for name in HEADLINES:
+    for name in headlines():
         if not isinstance(summary.get(name, ""), float | int | None):
             return f"{name!r} is missing or no number"
     if not isinstance(summary.get("intervals"), dict) or "coverage" not in summary:
@@ -174,40 +175,23 @@ def _problem(summary: Any) -> str | None:
 
 
 def _scores(folder: Path, missing: list[str]) -> pa.Table | None:
-    path = folder / "scores.parquet"
+    path = RunFolder(folder).scores
     if not path.is_file():
         missing.append("no scores.parquet: no distributions, causes and pictures")
         return None
-    return read_tables([path], "scores").replace_schema_metadata(pq.read_schema(path).metadata)
+    return read_scores(path)
 
 
 def _summary_of(folder: Path, table: pa.Table) -> Json:
-    about = _metadata(table.schema)
+    path = RunFolder(folder).scores
+    about = table_metadata(path)
     if about.get("direction") not in list(Direction):
-        raise DataError(f"{folder / 'scores.parquet'} does not say its direction; evaluate again")
+        raise DataError(f"{path} does not say its direction; evaluate again")
     return summarize(
         table,
         about={key: about.get(key, "unstated") for key in ("protocol", "direction", "split")},
         coverage={"expected": table.num_rows, "scored": table.num_rows, "complete": False},
     )
-
-
-def _method(folder: Path, direction: Direction) -> str:
-    """From the predictions' metadata, else from the run's usual name."""
-    path = folder / "predictions.parquet"
-    if path.is_file():
-        try:
-            matcher = _metadata(pq.read_schema(path)).get("matcher", "")
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path} is not a readable Parquet file ({error})") from error
-        return matcher if matcher in METHODS else ""
-    rest = folder.name.removeprefix(str(direction)).removeprefix("-")
-    return "model" if not rest else rest if rest in METHODS else ""
-
-
-def _metadata(schema: pa.Schema) -> dict[str, str]:
-    found = (schema.metadata or {}).items()
-    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found}
 
 
 def _log(path: Path, missing: list[str]) -> tuple[Json, ...]:

@@ -1,18 +1,15 @@
-"""What a root has behind it: stages by unit and take, and the scores of its runs, as text.
+"""What a root has behind it, stages by unit and take, as text.
 
-Reads status files, the takes manifest and the runs' summaries; writes nothing.
+Reads status files and the takes manifest; writes nothing.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.stage import UnitResult, read_statuses
-from egoexo_tools.vocab import Direction
 
 STAGE_ORDER = (
     "download",
@@ -27,14 +24,6 @@ STAGE_ORDER = (
     "evaluate",
     "report",
 )
-
-METHODS = (
-    ("oracle", "proposal oracle (best candidate)"),
-    ("", "O-MaMa, trained"),
-    ("knn", "k-NN on mask features, no training"),
-    ("random", "random candidate"),
-)
-"""Run suffix → its row in the score table, best bound first."""
 
 
 def status_text(root: DatasetRoot, *, most_takes: int = 40) -> str:
@@ -53,28 +42,6 @@ def status_text(root: DatasetRoot, *, most_takes: int = 40) -> str:
         lines.append(_stage_line(stage, results))
         lines.extend(_failure_lines(results))
     return "\n".join([*lines, "", *_take_lines(root, statuses, most_takes)])
-
-
-def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
-    """The test scores of the trained run and its baselines, from their summary.json files."""
-    lines: list[str] = []
-    for direction in directions:
-        summaries = [
-            (label, summary)
-            for suffix, label in METHODS
-            if (summary := _summary(root, f"{direction}-{suffix}" if suffix else direction.value))
-        ]
-        if not summaries:
-            continue
-        first = summaries[0][1]
-        lines += [
-            f"{direction}: {first['split']} split, {first['protocol']} protocol, "
-            f"{first['samples']} samples, {first['samples_visible']} with the object in view",
-            f"  {'':36}{'IoU':>8}{'contour':>9}{'location':>10}{'visibility':>12}",
-        ]
-        lines += [_score_line(label, summary) for label, summary in summaries]
-        lines.append("")
-    return "\n".join(lines).rstrip()
 
 
 def _stages(root: DatasetRoot) -> list[str]:
@@ -129,22 +96,3 @@ def _cell(statuses: Sequence[str]) -> str:
         return "-"
     done = sum(status == "done" for status in statuses)
     return f"{done}/{len(statuses)}" if done < len(statuses) else f"{done} ok"
-
-
-def _summary(root: DatasetRoot, run: str) -> dict[str, object] | None:
-    path = Path(root.runs / run / "summary.json")
-    if not path.is_file():
-        return None
-    summary: dict[str, object] = json.loads(path.read_bytes())
-    return summary
-
-
-def _score_line(label: str, summary: dict[str, object]) -> str:
-    values = [
-        summary[name]
-        for name in ("iou", "contour_accuracy", "location_error", "visibility_accuracy")
-    ]
-    iou, contour, location, visibility = (
-        "-" if not isinstance(value, float) else f"{value:.3f}" for value in values
-    )
-    return f"  {label:36}{iou:>8}{contour:>9}{location:>10}{visibility:>12}"

@@ -22,6 +22,7 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.runs import join_pair_ids
 from egoexo_tools.sampling import Sampling, choose
 from egoexo_tools.vocab import Direction, Split
 
@@ -183,11 +184,7 @@ def _with_ids(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa.Tab
         if name not in {"frame_idx", "scenario", "exo_camera"}
     }
     frame_idx = pa.array(pairs["frame_idx"], pa.int32())
-    take, source, dest = columns["take_uid"], columns["source_camera"], columns["dest_camera"]
-    camera_pair = pc.binary_join_element_wise(source, dest, ">")
-    columns["pair_id"] = pc.binary_join_element_wise(
-        take, camera_pair, frame_idx.cast(pa.string()), columns["object_name"], "/"
-    )
+    columns["pair_id"] = join_pair_ids({**columns, "frame_idx": frame_idx})
     constant = {"split": str(split), "direction": str(direction)}
     for name, value in constant.items():
         columns[name] = pa.repeat(pa.scalar(value), len(pairs))

@@ -5,6 +5,11 @@ from typing import Any
 import click
 
 from egoexo_tools.commands import FILE, feature_precision_option
+from omama.methods import METHODS
+
+method_option = click.option(
+    "--method", type=click.Choice(list(METHODS)), help="What predicts.  [default: o-mama]"
+)
 
 
 def backbone_options(function: Any) -> Any:

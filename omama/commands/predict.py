@@ -7,6 +7,7 @@ import click
 
 from egoexo_tools.commands import FILE, FOLDER
 from egoexo_tools.errors import SettingsError
+from omama.commands import method_option
 
 PRECISION = click.Choice(["fp32", "bf16"])
 
@@ -15,8 +16,13 @@ PRECISION = click.Choice(["fp32", "bf16"])
 @click.argument("root", type=FOLDER, required=False)
 @click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]))
 @click.option("--split", type=click.Choice(["train", "val", "test"]))
+@method_option
 @click.option("--checkpoint", type=FILE, help="Ours or the authors'.")
-@click.option("--matcher", type=click.Choice(["knn", "oracle", "random"]), help="No checkpoint.")
+@click.option(
+    "--matcher",
+    type=click.Choice(["knn", "oracle", "random"]),
+    help="The same as --method, of those that need no checkpoint.",
+)
 @click.option("--backbone", help="As of `omama features`.  [default: the checkpoint's, dinov2]")
 @click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
 @click.option("-o", "--output", type=FILE, help="Prediction file of a split; PNG of one pair.")
@@ -26,31 +32,34 @@ PRECISION = click.Choice(["fp32", "bf16"])
 @click.option(
     "--size",
     type=click.Choice(["official", "image"]),
-    default="official",
-    show_default=True,
-    help="Masks with long side 480, or at the kept image's size.",
+    help="Masks with long side 480, or at the kept image's size.  [default: official]",
 )
-@click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction, -MATCHER]")
-@click.option("--batch-pairs", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction, -METHOD]")
+@click.option("--batch-pairs", type=click.IntRange(min=1), help="[default: 64]")
 @click.option("--source-image", type=FILE, help="One pair of pictures: where the object is marked.")
 @click.option("--source-mask", type=FILE, help="PNG (not black = object) or JSON {size, counts}.")
 @click.option("--dest-image", type=FILE, help="Where to look for it.")
 @click.option("--proposer", type=click.Choice(["regions", "fastsam"]), default="regions")
 @click.option("--proposer-weights", type=FILE, help="FastSAM checkpoint.")
-@click.option(
-    "--precision", type=PRECISION, default="fp32", show_default=True, help="Of the model."
-)
+@click.option("--precision", type=PRECISION, help="Of the model.  [default: fp32]")
 @click.option(
     "--feature-precision",
     type=PRECISION,
     help="Of the backbone.  [default: the checkpoint's, fp32]",
 )
-@click.option("--reference-behaviour", is_flag=True, help="Portrait frames as the authors' code.")
+@click.option(
+    "--reference-behaviour",
+    is_flag=True,
+    default=None,
+    help="Portrait frames as the authors' code.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(root: Path | None, source_image: Path | None, **options: Any) -> None:
     """Predict destination masks for a split, or for one pair of pictures.
 
     Example: omama predict demo/root --direction ego2exo --split test --checkpoint best.pt
+
+    Example: omama predict demo/root --direction ego2exo --split test --method knn
 
     \b
     Example: omama predict --source-image ego.jpg --source-mask cup.png --dest-image exo.jpg
@@ -64,81 +73,99 @@ def command(root: Path | None, source_image: Path | None, **options: Any) -> Non
         raise SettingsError("give either a dataset ROOT, or --source-image and its companions")
 
 
-def _predict_root(root: Path, options: dict[str, Any]) -> str:
+def _predict_root(root: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.layout import DatasetRoot, write_atomic
+    from egoexo_tools.runs import RunFolder, run_name
     from egoexo_tools.vocab import Direction, Split
-    from omama.matching.predict import predict_split
+    from omama import methods
+    from omama.writing import predict_run
 
-    _require(options, "direction", "split")
-    matcher, run_name = options["matcher"], options["run_name"]
-    default_name = options["direction"] + (f"-{matcher}" if matcher else "")
-    path = predict_split(
-        DatasetRoot(root),
-        direction=Direction(options["direction"]),
-        split=Split(options["split"]),
-        run_name=run_name or default_name,
-        **{
-            name: options[name]
-            for name in (
-                "checkpoint",
-                "matcher",
-                "backbone",
-                "weights",
-                "cached",
-                "size",
-                "batch_pairs",
-                "precision",
-                "feature_precision",
-                "reference_behaviour",
-                "quiet",
-            )
-        },
+    _require(given, "direction", "split")
+    direction, method = Direction(given["direction"]), _method(given)
+    name = given["run_name"] or run_name(direction, method)
+    options = methods.make_options(
+        method, _choices(given), where_known={"quiet": given["quiet"], "run_name": name}
     )
-    if options["output"] is not None:
-        write_atomic(options["output"], path.read_bytes())
-    return f"predictions: {options['output'] or path}"
+    path = predict_run(
+        method,
+        DatasetRoot(root),
+        direction,
+        Split(given["split"]),
+        RunFolder.of(DatasetRoot(root), name),
+        checkpoint=given["checkpoint"],
+        options=options,
+    )
+    if given["output"] is not None:
+        write_atomic(given["output"], path.read_bytes())
+    return f"predictions: {given['output'] or path}"
 
 
-def _predict_pair(source_image: Path, options: dict[str, Any]) -> str:
+def _method(given: dict[str, Any]) -> str:
+    """The method's name; O-MaMa is meant where a checkpoint says so."""
+    from omama import methods
+
+    named = {given["method"], given["matcher"]} - {None}
+    if len(named) > 1:
+        raise SettingsError(f"--method {given['method']} and --matcher {given['matcher']} differ")
+    name: str = named.pop() if named else methods.DEFAULT_METHOD
+    if (given["checkpoint"] is None) == (methods.method(name).train is not None):
+        bare = [key for key, one in methods.METHODS.items() if one.train is None]
+        raise SettingsError(f"give either a checkpoint or a matcher ({', '.join(bare)})")
+    return name
+
+
+def _choices(given: dict[str, Any]) -> dict[str, Any]:
+    """What the user chose, under the names of a method's options."""
+    from omama.config import Features
+
+    features = Features(
+        backbone=given["backbone"],
+        weights=given["weights"],
+        precision=given["feature_precision"],
+        cached=given["cached"] is not False,
+    )
+    return {
+        "features": None if features == Features() else features,
+        "model_precision": given["precision"],
+        "reference_behaviour": given["reference_behaviour"],
+        "size": given["size"],
+        "batch_pairs": given["batch_pairs"],
+    }
+
+
+def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
+    from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
     from egoexo_tools.looking.painting import write_picture
     from egoexo_tools.proposers import Frame, ProposerOptions, entry
     from egoexo_tools.vocab import Direction
+    from omama import methods
     from omama.features.frame_features import read_picture
     from omama.matching.predict_pair import pair_picture, predict_pair, read_mask
 
-    _require(options, "source_mask", "dest_image", "output")
-    source, dest = read_picture(source_image), read_picture(options["dest_image"])
-    mask = read_mask(options["source_mask"])
-    propose = entry(options["proposer"]).load(ProposerOptions(weights=options["proposer_weights"]))
-    (found,) = propose([Frame(options["dest_image"], *dest.shape[:2])])
+    _require(given, "source_mask", "dest_image", "output")
+    source, dest = read_picture(source_image), read_picture(given["dest_image"])
+    mask = read_mask(given["source_mask"])
+    propose = entry(given["proposer"]).load(ProposerOptions(weights=given["proposer_weights"]))
+    (found,) = propose([Frame(given["dest_image"], *dest.shape[:2])])
     prediction = predict_pair(
         source,
         mask,
         dest,
         [proposal.rle for proposal in found.proposals],
-        direction=Direction(options["direction"]) if options["direction"] else None,
-        **{
-            name: options[name]
-            for name in (
-                "checkpoint",
-                "matcher",
-                "backbone",
-                "weights",
-                "precision",
-                "feature_precision",
-                "reference_behaviour",
-            )
-        },
+        direction=Direction(given["direction"]) if given["direction"] else None,
+        checkpoint=given["checkpoint"],
+        matcher=given["matcher"],
+        options=methods.make_options(methods.DEFAULT_METHOD, _choices(given)),
     )
-    write_picture(options["output"], pair_picture(source, mask, dest, prediction))
-    seen = "visible" if prediction.confidence > 0.5 else "absent"
+    write_picture(given["output"], pair_picture(source, mask, dest, prediction))
+    seen = "visible" if prediction.confidence > CONFIDENCE_THRESHOLD else "absent"
     return (
         f"{seen}, confidence {prediction.confidence:.2f}, proposal {prediction.proposal_idx} of "
-        f"{len(found.proposals)}; overlay: {options['output']}"
+        f"{len(found.proposals)}; overlay: {given['output']}"
     )
 
 
-def _require(options: dict[str, Any], *names: str) -> None:
-    missing = [f"--{name.replace('_', '-')}" for name in names if options[name] is None]
+def _require(given: dict[str, Any], *names: str) -> None:
+    missing = [f"--{name.replace('_', '-')}" for name in names if given[name] is None]
     if missing:
         raise SettingsError(f"{', '.join(missing)} missing; see omama predict --help")

@@ -15,6 +15,7 @@ from egoexo_tools.commands import (
     root_argument,
     stage_options,
 )
+from omama.commands import method_option
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     show_default=True,
 )
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt")
+@method_option
 @click.option("--backbone", default="classical", show_default=True, help="dinov2, dinov3, ...")
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
 @feature_precision_option
@@ -61,12 +63,13 @@ def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> Non
     --proposer-weights FastSAM-x.pt --backbone dinov2 --backbone-weights dinov2_vitb14_reg4.pth
     """
     from egoexo_tools.layout import DatasetRoot, Release
+    from egoexo_tools.runs import REPORT
     from omama.pipeline import run_pipeline
 
     table = run_pipeline(
         DatasetRoot(root), Release(release), _options(**choices), run=run, say=click.echo
     )
-    click.echo(f"\n{table}\n\nReport: {root / 'runs' / 'report.html'}")
+    click.echo(f"\n{table}\n\nReport: {DatasetRoot(root).runs / REPORT}")
 
 
 def _options(
@@ -75,13 +78,21 @@ def _options(
     size: str,
     fractions: Sequence[str],
     counts: Sequence[str],
+    proposer_weights: Path | None,
+    backbone: str,
+    backbone_weights: Path | None,
+    feature_precision: str,
+    method: str | None,
     epochs: int | None,
     batch_pairs: int | None,
     learning_rate: float | None,
     **others: Any,
 ) -> "PipelineOptions":
     from egoexo_tools.layout import DOWNSCALED_448
+    from egoexo_tools.proposers import ProposerOptions
     from egoexo_tools.vocab import directions
+    from omama.config import Features
+    from omama.methods import DEFAULT_METHOD
     from omama.pipeline import PipelineOptions
 
     training = {"epochs": epochs, "batch_pairs": batch_pairs, "learning_rate": learning_rate}
@@ -90,6 +101,9 @@ def _options(
         short_side=DOWNSCALED_448 if size == "448" else None,
         fractions=per_split(fractions, float),
         counts=per_split(counts, int),
+        proposer_options=ProposerOptions(weights=proposer_weights),
+        features=Features(backbone, backbone_weights, feature_precision),
+        method=method or DEFAULT_METHOD,
         training={name: value for name, value in training.items() if value is not None},
         **others,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from egoexo_tools.commands import FILE, root_argument
-from omama.commands import backbone_options
+from omama.commands import backbone_options, method_option
 
 POSITIVE = click.IntRange(min=1)
 
@@ -15,11 +15,12 @@ POSITIVE = click.IntRange(min=1)
 @click.command()
 @root_argument
 @click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]), required=True)
+@method_option
 @backbone_options
 @click.option(
     "--cached/--on-the-fly", default=True, show_default=True, help="Features from the cache or not."
 )
-@click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction]")
+@click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction, -METHOD]")
 @click.option("--init", type=FILE, help="Start from a checkpoint, ours or the authors'.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option("--epochs", type=POSITIVE, help="[default: 3]")
@@ -45,37 +46,48 @@ POSITIVE = click.IntRange(min=1)
 def command(
     root: Path,
     direction: str,
-    backbone: str,
-    weights: Path | None,
-    feature_precision: str,
-    cached: bool,
+    method: str | None,
     run_name: str | None,
     init: Path | None,
     resume: bool,
     quiet: bool,
-    **settings: Any,
+    **further: Any,
 ) -> None:
-    """Train O-MaMa on a root's pairs; several GPUs by torchrun.
+    """Train a method on a root's pairs, O-MaMa unless another is named; several GPUs by torchrun.
 
     Example: omama train demo/root --direction ego2exo --backbone classical --width 128
     """
+    from egoexo_tools import runs
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
-    from omama.matching.config import TrainConfig
-    from omama.matching.train import train
+    from omama import methods
 
-    best = train(
+    name = method or methods.DEFAULT_METHOD
+    features = _features(further)
+    choices = {"init": init, "resume": resume or None}
+    options = methods.make_options(
+        name, choices, where_known={"features": features, "quiet": quiet}
+    )
+    settings = {key: value for key, value in further.items() if value is not None}
+    best = methods.train(
+        name,
         DatasetRoot(root),
-        direction=Direction(direction),
-        run_name=run_name,
-        config=TrainConfig(**{k: v for k, v in settings.items() if v is not None}),
-        backbone=backbone,
-        weights=weights,
-        feature_precision=feature_precision,
-        cached=cached,
-        resume=resume,
-        init=init,
-        quiet=quiet,
+        Direction(direction),
+        methods.make_config(name, settings),
+        runs.RunFolder.of(DatasetRoot(root), run_name or runs.run_name(Direction(direction), name)),
+        options=options,
     )
     if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us per GPU
         click.echo(f"best checkpoint: {best}")
+
+
+def _features(further: dict[str, Any]) -> Any:
+    """The choice of features, taken out of the other options: what is left are settings."""
+    from omama.config import Features
+
+    return Features(
+        backbone=further.pop("backbone"),
+        weights=further.pop("weights"),
+        precision=further.pop("feature_precision"),
+        cached=further.pop("cached"),
+    )

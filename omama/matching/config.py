@@ -5,15 +5,20 @@ Grids are (rows, columns) of tokens. The defaults are the published O-MaMa's.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from egoexo_tools.errors import DataError
+from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.vocab import Direction, View
-from omama.config import HW, PlainSettings, check_positive
+from omama.config import HW, Features, PlainSettings, check_positive
 
 MODEL_WIDTH = 768
 """Width of the published model, and of what a projection leads to."""
 OFFICIAL_GRIDS: Mapping[View, HW] = {View.EGO: (50, 50), View.EXO: (38, 68)}
 """Tokens of a 704x704 ego and a 540x960 exo frame at patch 14."""
+SIZES = ("official", "image")
+"""Of predicted masks."""
+PRECISIONS = ("fp32", "bf16")
+"""Of the model when it predicts."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +111,33 @@ class TrainConfig(PlainSettings):
             raise DataError(f"average_decay={self.average_decay!r}; it goes from 0 to below 1")
         if not self.temperature > 0:
             raise DataError(f"temperature={self.temperature!r}; it must be above 0")
+
+
+@dataclass(frozen=True)
+class MatchingOptions:
+    """The choices of O-MaMa and of its baselines, beside the settings of training."""
+
+    features: Features = Features()
+    model_precision: str = "fp32"
+    """`fp32` or `bf16`, of a trained model when it predicts."""
+    reference_behaviour: bool = False
+    """Predict portrait frames with position embeddings as the authors' code adds them."""
+    size: str = "official"
+    """Predicted masks at the official evaluator's size (long side 480), or at the kept image's."""
+    batch_pairs: int = 64
+    """Of prediction."""
+    run_name: str | None = None
+    """What a progress bar and the exclusions call a prediction; None: the run's usual name."""
+    init: Path | None = None
+    """Train on from the weights of a checkpoint, ours or the authors'."""
+    resume: bool = False
+    """Go on from the run's last checkpoint, if there is one of the same data."""
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise SettingsError(f"size={self.size!r}; use {' or '.join(SIZES)}")
+        if self.model_precision not in PRECISIONS:
+            raise SettingsError(
+                f"precision {self.model_precision!r}; use {' or '.join(PRECISIONS)}"
+            )

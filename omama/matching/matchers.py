@@ -19,7 +19,9 @@ from torch import Tensor
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.vocab import Direction
-from omama.features.key import PRECISIONS, FeatureKey
+from omama.config import DEFAULT_BACKBONE
+from omama.features.key import FeatureKey
+from omama.matching.config import MatchingOptions
 from omama.matching.model import OMama
 from omama.matching.model_files import load_model_and_checkpoint
 from omama.matching.objective import match, visibility_logit
@@ -27,7 +29,6 @@ from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration
 
 Floats: TypeAlias = NDArray[np.float64]
-DEFAULT_BACKBONE = "dinov2"
 
 
 @dataclass(frozen=True)
@@ -132,31 +133,26 @@ def load_matcher(
     matcher: str | None,
     *,
     direction: Direction | None,
-    backbone: str | None = None,
-    precision: str = "fp32",
-    feature_precision: str | None = None,
-    reference_behaviour: bool = False,
+    options: MatchingOptions = MatchingOptions(),
 ) -> Chosen:
     """A baseline by name or the model of a checkpoint, and the features that it takes.
 
-    `precision` is the model's; see `predict.predict_split` for the others. DataError for a
-    checkpoint of another direction or backbone.
+    DataError for a checkpoint of another direction or backbone.
     """
+    wanted = options.features
     if checkpoint is None:
         if matcher is None or matcher not in BASELINES:
             raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
         baseline = BASELINES[matcher]
-        return Chosen(baseline, backbone or DEFAULT_BACKBONE, feature_precision or "fp32")
-    if precision not in PRECISIONS:
-        raise SettingsError(f"precision {precision!r}; use {' or '.join(PRECISIONS)}")
+        return Chosen(baseline, wanted.backbone or DEFAULT_BACKBONE, wanted.precision or "fp32")
     model, ours = load_model_and_checkpoint(checkpoint, direction=direction)
     trained_on = model.config.backbone
-    if backbone is not None and trained_on != backbone:
+    if wanted.backbone is not None and trained_on != wanted.backbone:
         raise DataError(
             f"{checkpoint} was trained on {trained_on} features of {model.config.feature_width} "
-            f"channels, not on {backbone}; give --backbone {trained_on}"
+            f"channels, not on {wanted.backbone}; give --backbone {trained_on}"
         )
-    if reference_behaviour:
+    if options.reference_behaviour:
         model.config = replace(model.config, reference_behaviour=True)
     features = ours.features if ours else {}
     calibration = ours.calibration if ours else None
@@ -165,10 +161,10 @@ def load_matcher(
             model,
             calibration=Calibration(**calibration) if calibration else None,
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            bf16=precision == "bf16",
+            bf16=options.model_precision == "bf16",
         ),
         backbone=trained_on,
-        feature_precision=feature_precision or features.get("precision", "fp32"),
+        feature_precision=wanted.precision or features.get("precision", "fp32"),
         checkpoint=checkpoint,
         weights_hash=features.get("weights_hash"),
     )

@@ -1,12 +1,15 @@
-"""Predict the destination mask of every pair of a split, and write the files that are scored.
+"""Predict the destination mask of every pair of a split: O-MaMa's line in METHODS, and its
+baselines'.
 
-Writes `<root>/runs/<run_name>/predictions.parquet` and `predictions.json` (the official format).
-A pair whose frame has no proposals is predicted absent, with an empty mask and confidence 0, and
-counted. Scoring is another step (`egoexo-tools evaluate`), which needs no model.
+Yields tables of the `predictions` schema, which `omama.writing` writes. A pair whose frame has no
+proposals is predicted absent, with an empty mask and confidence 0, and counted. Scoring is
+another step (`egoexo-tools evaluate`), which needs no model.
 """
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,18 +18,18 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from egoexo_tools.errors import SettingsError
 from egoexo_tools.evaluation.metrics import official_size
-from egoexo_tools.evaluation.predictions import write_predictions
-from egoexo_tools.layout import DatasetRoot, component
-from egoexo_tools.manifests import to_table, write_exclusions, write_table
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import write_exclusions
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.progress import open_progress
+from egoexo_tools.runs import PLAIN_METHOD, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, load_dataset
 from omama.features.store import FeatureStore, MasksOnly, open_store
+from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
-from omama.matching.matchers import NEEDS_FEATURES, Matcher, load_matcher
+from omama.matching.matchers import NEEDS_FEATURES, Chosen, Matcher, load_matcher
 from omama.matching.objective import memory_advice
 from omama.matching.samples import Bucket
 
@@ -34,85 +37,106 @@ logger = logging.getLogger(__name__)
 
 Int: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
-BATCH_PAIRS = 64
 TOP = 5
-SIZES = ("official", "image")
+TABLE_PAIRS = 4096
+"""Of one table: many pairs of a frame choose the same proposal, which is resized once a table."""
 
 
-def predict_split(
+def predict(
     root: DatasetRoot,
-    *,
     direction: Direction,
     split: Split,
-    run_name: str,
-    checkpoint: Path | None = None,
-    matcher: str | None = None,
-    backbone: str | None = None,
-    weights: Path | None = None,
-    precision: str = "fp32",
-    feature_precision: str | None = None,
-    reference_behaviour: bool = False,
-    cached: bool = True,
-    size: str = "official",
-    batch_pairs: int = BATCH_PAIRS,
-    quiet: bool = False,
-) -> Path:
-    """Predict a split by a checkpoint (ours or the authors') or by a baseline; returns the JSON.
+    checkpoint: Path | None,
+    *,
+    options: MatchingOptions = MatchingOptions(),
+) -> Iterator[pa.Table]:
+    """Predict a split by a checkpoint, ours or the authors': the method `o-mama`.
 
-    `size`: masks at the official evaluator's size (long side 480) or at the kept image's.
-    `backbone` and `feature_precision` are the checkpoint's own if not given; `precision` is the
-    model's. `reference_behaviour` adds position embeddings to portrait frames as the authors'
-    code does. Raises DataError for a checkpoint of another direction or backbone, and for a stale
-    cache.
+    Yields tables of the `predictions` schema. Raises DataError for a checkpoint of another
+    direction or backbone, and for a stale cache.
     """
-    if (checkpoint is None) == (matcher is None):
-        raise SettingsError("give either a checkpoint or a matcher (knn, oracle, random)")
-    if size not in SIZES:
-        raise SettingsError(f"size={size!r}; use {' or '.join(SIZES)}")
+    return _predict(root, direction, split, checkpoint, None, options)
+
+
+def predict_knn(
+    root: DatasetRoot,
+    direction: Direction,
+    split: Split,
+    checkpoint: Path | None,
+    *,
+    options: MatchingOptions = MatchingOptions(),
+) -> Iterator[pa.Table]:
+    """The same by the nearest descriptor; like the next two it learns nothing."""
+    return _predict(root, direction, split, None, "knn", options)
+
+
+def predict_oracle(
+    root: DatasetRoot,
+    direction: Direction,
+    split: Split,
+    checkpoint: Path | None,
+    *,
+    options: MatchingOptions = MatchingOptions(),
+) -> Iterator[pa.Table]:
+    """The same by the ground truth: the ceiling that the proposals set."""
+    return _predict(root, direction, split, None, "oracle", options)
+
+
+def predict_random(
+    root: DatasetRoot,
+    direction: Direction,
+    split: Split,
+    checkpoint: Path | None,
+    *,
+    options: MatchingOptions = MatchingOptions(),
+) -> Iterator[pa.Table]:
+    """The same by chance: the floor."""
+    return _predict(root, direction, split, None, "random", options)
+
+
+def _predict(
+    root: DatasetRoot,
+    direction: Direction,
+    split: Split,
+    checkpoint: Path | None,
+    matcher: str | None,
+    options: MatchingOptions,
+) -> Iterator[pa.Table]:
     dataset = load_dataset(root.require(), split=split, direction=direction)
-    chosen = load_matcher(
-        checkpoint,
-        matcher,
-        direction=direction,
-        backbone=backbone,
-        precision=precision,
-        feature_precision=feature_precision,
-        reference_behaviour=reference_behaviour,
-    )
-    if matcher is not None and matcher not in NEEDS_FEATURES:
-        store: FeatureStore = MasksOnly(dataset.frames)
-    else:
-        store = open_store(
-            dataset.frames,
-            backbone=chosen.backbone,
-            weights=weights,
-            cached=cached,
-            precision=chosen.feature_precision,
-        )
-        chosen.check(store.key)
-    found = _match_all(dataset, store, chosen.matcher, batch_pairs, run_name, quiet)
-    folder = root.runs / component(run_name)
-    absent = int((found.top[:, 0] < 0).sum())
+    chosen = load_matcher(checkpoint, matcher, direction=direction, options=options)
+    store = _open_store(dataset, chosen, matcher, options)
+    name = options.run_name or run_name(direction, matcher or PLAIN_METHOD)
+    about = {
+        "matcher": matcher or "model",
+        "size": options.size,
+        "precision": options.model_precision,
+        "features": store.key.name,
+    }
+    absent = 0
+    for found in _match_all(dataset, store, chosen.matcher, options, name):
+        absent += int((found.top[:, 0] < 0).sum())
+        yield _table(dataset, found, options.size).replace_schema_metadata(about)
     if absent:
         logger.warning(
-            "%d of %d pairs have no proposals: predicted absent", absent, len(found.pair)
+            "%d of %d pairs have no proposals: predicted absent", absent, len(dataset.pairs)
         )
-    write_exclusions(root, "predict", folder.name, dataset.left_out)
-    table = to_table("predictions", _table(dataset, found, size)).sort_by("pair_id")
-    metadata = {
-        "run": run_name,
-        "checkpoint": str(checkpoint or ""),
-        "matcher": matcher or "model",
-        "split": str(split),
-        "direction": str(direction),
-        "size": size,
-        "precision": precision,
-        "features": store.key.name,
-        "pairs_without_proposals": str(absent),
-    }
-    write_table(folder / "predictions.parquet", "predictions", table, metadata=metadata)
-    write_predictions(folder / "predictions.json", table, direction=direction)
-    return folder / "predictions.json"
+    write_exclusions(root, "predict", name, dataset.left_out)
+
+
+def _open_store(
+    dataset: Dataset, chosen: Chosen, matcher: str | None, options: MatchingOptions
+) -> FeatureStore:
+    if matcher is not None and matcher not in NEEDS_FEATURES:
+        return MasksOnly(dataset.frames)
+    store = open_store(
+        dataset.frames,
+        backbone=chosen.backbone,
+        weights=options.features.weights,
+        cached=options.features.cached,
+        precision=chosen.feature_precision,
+    )
+    chosen.check(store.key)
+    return store
 
 
 @dataclass(frozen=True)
@@ -130,25 +154,28 @@ class Found:
 
 
 def _match_all(
-    dataset: Dataset,
-    store: FeatureStore,
-    matcher: Matcher,
-    batch_pairs: int,
-    run_name: str,
-    quiet: bool,
-) -> Found:
-    """Every pair of the dataset, in the order in which frames come."""
-    batches = frame_order(dataset.pairs, batch_size=batch_pairs)
+    dataset: Dataset, store: FeatureStore, matcher: Matcher, options: MatchingOptions, name: str
+) -> Iterator[Found]:
+    """Every pair of the dataset, in the order in which frames come, TABLE_PAIRS or so at a time."""
+    batches = frame_order(dataset.pairs, batch_size=options.batch_pairs)
     loaded = load_batches(dataset.frames, dataset.pairs, batches, store)
-    parts = [Found(np.empty(0, np.int64), np.empty((0, TOP), np.int64), np.empty(0), np.empty(0))]
+    parts: list[Found] = []
+    total = len(dataset.pairs)
     with open_progress(
-        total=len(dataset.pairs), desc=f"predict {run_name}", unit="pair", quiet=quiet
+        total=total, desc=f"predict {name}", unit="pair", quiet=options.quiet
     ) as bar:
-        for buckets in loaded:
-            for bucket in buckets:
-                with memory_advice(batch_pairs):
-                    parts.append(match_bucket(bucket, matcher))
-                bar.update(len(parts[-1].pair))
+        for bucket in chain.from_iterable(loaded):
+            with memory_advice(options.batch_pairs):
+                parts.append(match_bucket(bucket, matcher))
+            bar.update(len(parts[-1].pair))
+            if sum(len(part.pair) for part in parts) >= TABLE_PAIRS:
+                yield _joined(parts)
+                parts = []
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: Sequence[Found]) -> Found:
     columns = ([getattr(part, column.name) for part in parts] for column in fields(Found))
     return Found(*map(np.concatenate, columns))
 

@@ -21,6 +21,7 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction
 from omama.features.frame_features import FrameFeatures, raw_frame
 from omama.features.key import FeatureKey, make_extractor
+from omama.matching.config import MatchingOptions
 from omama.matching.matchers import NEEDS_FEATURES, load_matcher
 from omama.matching.samples import Bucket
 
@@ -67,29 +68,18 @@ def predict_pair(
     checkpoint: Path | None = None,
     matcher: str | None = None,
     direction: Direction | None = None,
-    backbone: str | None = None,
-    weights: Path | None = None,
-    precision: str = "fp32",
-    feature_precision: str | None = None,
-    reference_behaviour: bool = False,
+    options: MatchingOptions = MatchingOptions(),
 ) -> PairPrediction:
     """The proposal of the destination picture that is the source mask's object.
 
-    Pictures are (H, W, 3) uint8; settings as of `predict_split`. Raises DataError for an empty
+    Pictures are (H, W, 3) uint8. Raises DataError for an empty
     mask, one of another shape than its picture, and a checkpoint that does not fit.
     """
     if (checkpoint is None) == (matcher not in NEEDS_FEATURES):
         raise SettingsError("for two pictures give either a checkpoint or the matcher knn")
     _check_mask(source_mask, source_rgb)
-    chosen = load_matcher(
-        checkpoint,
-        matcher,
-        direction=direction,
-        backbone=backbone,
-        precision=precision,
-        feature_precision=feature_precision,
-        reference_behaviour=reference_behaviour,
-    )
+    chosen = load_matcher(checkpoint, matcher, direction=direction, options=options)
+    weights = options.features.weights
     extractor = make_extractor(chosen.backbone, weights, precision=chosen.feature_precision)
     chosen.check(FeatureKey.of(extractor))
     if not proposals:

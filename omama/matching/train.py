@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.manifests import write_exclusions
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.config import HW
+from omama.config import DEFAULT_BACKBONE, HW
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
 from omama.features.store import FeatureStore, open_store
 from omama.loop import Loop
-from omama.matching.config import ModelConfig, TrainConfig
+from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
 from omama.matching.model import OMama
 from omama.matching.model_files import load_model
 from omama.matching.objective import Objective, memory_advice
@@ -101,6 +102,30 @@ def train(
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return best
+
+
+def train_method(
+    root: DatasetRoot,
+    direction: Direction,
+    config: TrainConfig,
+    run: RunFolder,
+    *,
+    options: MatchingOptions = MatchingOptions(),
+) -> Path:
+    """`train`, as METHODS calls it."""
+    return train(
+        root,
+        direction=direction,
+        run_name=run.name,
+        config=config,
+        backbone=options.features.backbone or DEFAULT_BACKBONE,
+        weights=options.features.weights,
+        feature_precision=options.features.precision or "fp32",
+        cached=options.features.cached,
+        resume=options.resume,
+        init=options.init,
+        quiet=options.quiet,
+    )
 
 
 def training_data(root: DatasetRoot, direction: Direction, config: TrainConfig) -> Dataset:
