@@ -21,7 +21,7 @@ from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.matchers import by_descriptor, model_matcher
 from omama.matching.model import OMama
 from omama.matching.objective import Objective, match, visibility_logit
-from omama.matching.samples import Bucket
+from omama.matching.samples import Bucket, Drawn, Truth
 
 CUDA = torch.device("cuda", 0)
 GROUPS, SOURCES, ROWS, PAIRS, CANDIDATES, WIDTH = 2, 3, 7, 5, 4, 12
@@ -64,11 +64,12 @@ def bucket(device: torch.device | None) -> Bucket:
         first_proposal=torch.zeros(GROUPS, dtype=torch.long),
         group=torch.zeros(PAIRS, dtype=torch.long),
         source_row=torch.zeros(PAIRS, dtype=torch.long),
-        visible=torch.ones(PAIRS, dtype=torch.bool),
         pair=torch.arange(PAIRS),
-        ious=torch.zeros(PAIRS, ROWS),
-        candidates=torch.zeros(PAIRS, CANDIDATES, dtype=torch.long),
-        valid=torch.ones(PAIRS, CANDIDATES, dtype=torch.bool),
+        truth=Truth(torch.ones(PAIRS, dtype=torch.bool), torch.zeros(PAIRS, ROWS)),
+        drawn=Drawn(
+            candidates=torch.zeros(PAIRS, CANDIDATES, dtype=torch.long),
+            valid=torch.ones(PAIRS, CANDIDATES, dtype=torch.bool),
+        ),
     )
 
 
@@ -101,7 +102,7 @@ def test_validation_looks_at_the_head() -> None:
     model, moved = on_gpu(lambda: OMama(CONFIG)), bucket(None).to(CUDA)
     matches = match(model, moved)
     assert visibility_logit(model, matches).device == CUDA
-    assert moved.ious.gather(1, matches.best_row[:, None]).device == CUDA
+    assert moved.truth.ious.gather(1, matches.best_row[:, None]).device == CUDA
 
 
 @pytest.mark.parametrize("bf16", [False, True])

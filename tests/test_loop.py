@@ -333,6 +333,16 @@ def test_work_is_saved_between_validations(tmp_path: Path, monkeypatch: pytest.M
     assert last(tmp_path).step == 3
 
 
+def test_the_log_forgets_what_the_checkpoint_does_not_know(tmp_path: Path) -> None:
+    """As after a power cut: steps were logged, the last one by half, after the last save."""
+    run(tmp_path / "parts", CONFIG, stop_after=6)
+    with (tmp_path / "parts" / "log.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss": 1.5}\n{"step": 8, "lo')
+    run(tmp_path / "parts", CONFIG, resume=True)
+    run(tmp_path / "whole", CONFIG)
+    assert log(tmp_path / "parts", "loss") == log(tmp_path / "whole", "loss")
+
+
 def test_an_infinite_loss_stops_with_the_batch(tmp_path: Path) -> None:
     def broken(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
         for number, (batch, size) in enumerate(batches(epoch, first)):

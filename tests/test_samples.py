@@ -107,4 +107,4 @@ def test_a_batch_says_what_each_pair_alone_says(featured_root: DatasetRoot) -> N
         assert torch.allclose(together, alone, atol=1e-5)
         assert int(matches.best_row[i]) == first + int(alone.argmax())
         if data.pairs.dest_mask[pair] >= 0:
-            assert float(bucket.ious[i].max()) == 1.0  # the tiny root proposes every object
+            assert float(bucket.truth.ious[i].max()) == 1.0  # the tiny root proposes every object

@@ -110,7 +110,7 @@ def by_descriptor(bucket: Bucket) -> Scored:
 
 def by_truth(bucket: Bucket) -> Scored:
     """IoU with the ground truth, and visible exactly where it is."""
-    return Scored(bucket.ious, bucket.visible.double())
+    return Scored(bucket.truth.ious, bucket.truth.visible.double())
 
 
 def by_chance(bucket: Bucket, *, seed: int = 0) -> Scored:

@@ -84,16 +84,19 @@ class Objective(nn.Module):
         return torch.stack(losses).sum() / pairs, {}
 
     def _bucket_loss(self, bucket: Bucket) -> Tensor:
+        if bucket.drawn is None:
+            raise ValueError("a training step needs a bucket with drawn candidates")
         matches = match(self.model, bucket)
-        drawn = matches.similarity.gather(1, bucket.candidates)  # (B, K)
-        drawn = drawn.masked_fill(~bucket.valid, -torch.inf)
+        visible = bucket.truth.visible
+        drawn = matches.similarity.gather(1, bucket.drawn.candidates)  # (B, K)
+        drawn = drawn.masked_fill(~bucket.drawn.valid, -torch.inf)
         # The ground truth is always the first candidate (see samples.draw_candidates).
         first = torch.zeros_like(bucket.pair)
         temperature = self.config.temperature
-        loss = matching_loss(drawn, first, bucket.visible, temperature=temperature)
+        loss = matching_loss(drawn, first, visible, temperature=temperature)
         if self.trains_visibility:
             logit = visibility_logit(self.model, matches)
-            visibility = visibility_loss(logit, bucket.visible, visible_share=self.visible_share)
+            visibility = visibility_loss(logit, visible, visible_share=self.visible_share)
             loss = loss + self.config.visibility_weight * visibility
         return loss
 

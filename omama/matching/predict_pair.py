@@ -23,7 +23,7 @@ from omama.features.frame_features import FrameFeatures, raw_frame
 from omama.features.key import FeatureKey, make_extractor
 from omama.matching.config import MatchingOptions
 from omama.matching.matchers import NEEDS_FEATURES, load_matcher
-from omama.matching.samples import Bucket
+from omama.matching.samples import Bucket, Truth
 
 LONG_SIDE = 960
 """Of a kept exo frame, in pixels."""
@@ -144,9 +144,6 @@ def _bucket(source: FrameFeatures, dest: FrameFeatures) -> Bucket:
         first_proposal=zero,
         group=zero,
         source_row=zero,
-        visible=torch.ones(1, dtype=torch.bool),
         pair=zero,
-        ious=torch.zeros(1, count),
-        candidates=torch.zeros(1, 0, dtype=torch.long),
-        valid=torch.zeros(1, 0, dtype=torch.bool),
+        truth=Truth(visible=torch.ones(1, dtype=torch.bool), ious=torch.zeros(1, count)),
     ).to(source.tokens.device)

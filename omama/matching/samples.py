@@ -10,7 +10,7 @@ pairs, K candidates of a pair, C channels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -28,8 +28,34 @@ NEAR, FAR, NEVER = range(3)
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What is known of a bucket's pairs; loss and validation look at it, the model never."""
+
+    visible: Tensor
+    """(B,) bool"""
+    ious: Tensor
+    """(B, R) IoU of each row's mask with the pair's ground truth; 0 but for proposals."""
+
+    def to(self, device: torch.device) -> Self:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The candidates that a training step compares each of a bucket's objects with."""
+
+    candidates: Tensor
+    """(B, K) rows in `Bucket.dests`; of a visible pair the first is the ground truth."""
+    valid: Tensor
+    """(B, K) bool; False where the frame had too few proposals."""
+
+    def to(self, device: torch.device) -> Self:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
 class Bucket:
-    """Frame pairs of one grid size with their pairs."""
+    """Frame pairs of one grid size with their pairs: what the model sees, then what it does not."""
 
     source_tokens: Tensor
     """(G, C, h, w)"""
@@ -47,20 +73,29 @@ class Bucket:
     """(B,) the frame pair of each pair."""
     source_row: Tensor
     """(B,) row in `sources`."""
-    visible: Tensor
-    """(B,) bool"""
     pair: Tensor
     """(B,) position in `Pairs`."""
-    ious: Tensor
-    """(B, R) IoU of each row's mask with the pair's ground truth; 0 but for proposals."""
-    candidates: Tensor
-    """(B, K) rows in `dests`; of a visible pair the first is the ground truth. K = 0: no draw."""
-    valid: Tensor
-    """(B, K) bool; False where the frame had too few proposals."""
+    truth: Truth
+    drawn: Drawn | None = None
+    """None where all rows are compared: in validation and prediction."""
 
     def to(self, device: torch.device) -> Self:
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return type(self)(**moved)
+        return _moved(self, device)
+
+
+Record = TypeVar("Record", bound="Truth | Drawn | Bucket")
+
+
+def _moved(record: Record, device: torch.device) -> Record:
+    """The same record with its tensors on a device; copies from pinned memory run alongside."""
+    moved: dict[str, Any] = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if isinstance(value, Tensor):
+            moved[item.name] = value.to(device, non_blocking=True)
+        elif value is not None:
+            moved[item.name] = value.to(device)
+    return type(record)(**moved)
 
 
 @dataclass(frozen=True)
@@ -116,11 +151,11 @@ def _bucket(
     is_proposal = (column >= masks[:, None]) & (column < rows[:, None])
     truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
     truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
-    candidates = np.zeros((batch.size, 0), np.int64)
-    valid = candidates.astype(np.bool_)
+    drawn = None
     if draw is not None and rng is not None:
         ranks = _ranks(dests, group, truth, draw)
         candidates, valid = draw_candidates(rng, ranks, truth, masks[group], draw.count)
+        drawn = Drawn(torch.from_numpy(candidates), torch.from_numpy(valid))
     source_row = pairs.source_mask[batch] - frames.masks.start[pairs.source_frame[batch]]
     return Bucket(
         source_tokens=torch.stack([source.tokens for source in sources]),
@@ -131,11 +166,12 @@ def _bucket(
         first_proposal=torch.from_numpy(masks),
         group=torch.from_numpy(group),
         source_row=torch.from_numpy(source_row),
-        visible=torch.from_numpy(pairs.state[batch] == VISIBLE),
         pair=torch.from_numpy(batch),
-        ious=torch.from_numpy(_ious(dests, group, truth, column.size)),
-        candidates=torch.from_numpy(candidates),
-        valid=torch.from_numpy(valid),
+        truth=Truth(
+            visible=torch.from_numpy(pairs.state[batch] == VISIBLE),
+            ious=torch.from_numpy(_ious(dests, group, truth, column.size)),
+        ),
+        drawn=drawn,
     )
 
 

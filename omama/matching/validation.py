@@ -91,8 +91,8 @@ def _scores(
 
 def _values(bucket: Bucket, matches: Matches, logit: torch.Tensor) -> np.ndarray:
     """(4, B): IoU of the chosen proposal, visible, best similarity, the head's log odds."""
-    iou = bucket.ious.gather(1, matches.best_row[:, None])[:, 0]
+    iou = bucket.truth.ious.gather(1, matches.best_row[:, None])[:, 0]
     none = ~torch.isfinite(matches.best)  # no proposals: whatever was picked does not count
     iou, logit = iou.masked_fill(none, 0.0), logit.masked_fill(none, -torch.inf)
-    values = torch.stack([iou, bucket.visible.float(), matches.best.float(), logit.float()])
+    values = torch.stack([iou, bucket.truth.visible.float(), matches.best.float(), logit.float()])
     return np.asarray(values.double().cpu().numpy())
