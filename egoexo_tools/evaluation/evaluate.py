@@ -25,7 +25,7 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.progress import open_progress
-from egoexo_tools.runs import RunFolder
+from egoexo_tools.runs import RunFolder, Stamp, table_metadata
 from egoexo_tools.vocab import Direction, Split
 
 
@@ -114,7 +114,8 @@ def evaluate(
     takes = _takes(root)
     scenarios = {take["take_uid"]: take["scenario"] for take in takes.values()}
     resize = options.resize_predictions
-    job = _Job(truth, predicted, Protocol(protocol), resize, root, scenarios)
+    bounded = root if _may_choose_proposals(predictions) else None
+    job = _Job(truth, predicted, Protocol(protocol), resize, bounded, scenarios)
     scored, problems = _score_takes(job, workers or available_cores(), quiet)
     if problems.counts and not options.partial:
         raise DataError(
@@ -132,6 +133,14 @@ def evaluate(
     coverage = _coverage(scored, problems)
     summary = summarize(scores, about=about, coverage=coverage, threshold=options.threshold)
     return Evaluation(scores=scores, summary=summary)
+
+
+def _may_choose_proposals(predictions: Path) -> bool:
+    """False only where a run's table says that its masks are not chosen among the proposals."""
+    if predictions.suffix != ".parquet":
+        return True
+    stamp = Stamp.from_metadata(table_metadata(predictions))
+    return stamp is None or stamp.chooses_proposals
 
 
 def predictions_of(folder: Path) -> Path:

@@ -1,0 +1,157 @@
+"""Methods by name, a user's own among them: what their runs say, and what table and report show."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_root import make_tiny_root
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.evaluation.evaluate import evaluate_run
+from egoexo_tools.evaluation.score_table import score_table
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest, read_tables
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.report import write_report
+from egoexo_tools.runs import (
+    SUMMARIES,
+    UNKNOWN,
+    UNSTAMPED,
+    RunFolder,
+    Stamp,
+    parse_run_name,
+    read_stamp,
+    run_name,
+)
+from egoexo_tools.vocab import Direction, Split
+from omama import methods
+from omama.methods import METHODS, Method, make_options, stamp_of
+from omama.writing import predict_run, write_run
+
+E2X = Direction.EGO2EXO
+EMPTY = MaskRle.encode(np.zeros((300, 480), np.bool_)).counts
+ROW = {"pair_id": "t/aria01>cam01/0/cup", "confidence": 1.0, "rle_height": 2, "rle_width": 2,
+       "rle_counts": "4"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
+    return make_tiny_root(tmp_path_factory.mktemp("methods") / "root")
+
+
+@pytest.fixture
+def painter(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A method of four plain arguments that paints nothing and is sure of it."""
+    module = ModuleType("someones_painter")
+
+    def predict(
+        root: DatasetRoot, direction: Direction, split: Split, checkpoint: Path | None
+    ) -> Iterator[pa.Table]:
+        assert checkpoint is None
+        pairs = read_manifest(root, "pairs", units=[f"{split}.{direction}"])
+        for pair_id in pairs.column("pair_id").to_pylist():
+            mask = {"rle_height": 300, "rle_width": 480, "rle_counts": EMPTY}
+            yield pa.Table.from_pylist([{**ROW, **mask, "pair_id": pair_id}])
+
+    module.predict = predict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    entry = Method(
+        label="Someone's painter", chooses_proposals=False, predict="someones_painter:predict"
+    )
+    monkeypatch.setitem(METHODS, "painter", entry)
+    return "painter"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ego2exo", (E2X, "o-mama")),
+        ("exo2ego-knn", (Direction.EXO2EGO, "knn")),
+        ("ego2exo-lm-eec", (E2X, "lm-eec")),
+        ("ego2exo-", None),
+        ("mine", None),
+    ],
+)
+def test_a_runs_usual_name(name: str, found: tuple[Direction, str] | None) -> None:
+    assert parse_run_name(name) == found
+    if found is not None:
+        assert run_name(*found) == name
+
+
+def test_a_decision_that_is_not_the_usual_one_is_in_name_and_title() -> None:
+    stamp = Stamp("knn", "k-NN", True, decision="track")
+    assert stamp.title == "k-NN, track" and run_name(E2X, "knn", "track") == "ego2exo-knn-track"
+    assert Stamp.from_metadata(stamp.to_metadata()) == stamp
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_the_labels_of_old_roots_are_those_of_the_methods(name: str) -> None:
+    old = {stamp.method: stamp for stamp in UNSTAMPED.values()}
+    assert old[name] == stamp_of(name)
+
+
+def test_predictions_without_a_stamp(tmp_path: Path) -> None:
+    assert read_stamp(RunFolder(tmp_path / "ego2exo-knn"), E2X).method == "knn"
+    assert read_stamp(RunFolder(tmp_path / "exo2ego-knn"), E2X) == UNKNOWN
+    assert read_stamp(RunFolder(tmp_path / "theirs"), E2X) == UNKNOWN
+
+
+def test_a_users_method_is_in_table_and_report_by_its_label(
+    root: DatasetRoot, painter: str
+) -> None:
+    run = RunFolder.of(root, run_name(E2X, painter))
+    predict_run(painter, root, E2X, Split.TEST, run)
+    assert read_stamp(run) == Stamp(painter, "Someone's painter", chooses_proposals=False)
+    evaluate_run(root, run.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
+    assert "  Someone's painter " in score_table(root, [E2X])
+    scores = read_tables([run.scores], "scores").to_pandas()
+    assert scores["oracle_iou"].isna().all() and scores["top5_iou"].isna().all()
+    write_report([run.path], root.runs / "report.html")
+    page = (root.runs / "report.html").read_text(encoding="utf-8")
+    assert "Someone&#39;s painter" in page and "wrong mask" in page
+    assert "no good proposal" not in page and "matcher's failure" not in page
+    assert "the proposals are no ceiling of Someone&#39;s painter" in page
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([ROW, ROW], "predicted 1 pairs twice, such as 't/aria01>cam01/0/cup'"),
+        ([{**ROW, "confidence": None}], "left confidence empty in 1 of 1 predictions"),
+        ([{**ROW, "rle_counts": None}], "left rle_counts empty in 1 of 1"),
+    ],
+)
+def test_tables_that_lack_something_write_nothing(
+    tmp_path: Path, rows: list[dict[str, Any]], said: str
+) -> None:
+    run = RunFolder(tmp_path / "ego2exo-x")
+    tables = [pa.Table.from_pylist(rows)]
+    with pytest.raises(DataError, match=said):
+        write_run(run, tables, Stamp("x", "X", False), direction=E2X)
+    assert not run.path.exists()
+
+
+def test_both_files_or_none(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "ego2exo-x")
+    tables = [pa.Table.from_pylist([{**ROW, "pair_id": "no pair"}])]
+    with pytest.raises(DataError, match="is no pair_id"):
+        write_run(run, tables, Stamp("x", "X", False), direction=E2X)
+    assert list(run.path.iterdir()) == []
+
+
+def test_choices_that_a_method_does_not_have(painter: str, root: DatasetRoot) -> None:
+    with pytest.raises(SettingsError, match="the method painter has no use for --batch-pairs"):
+        make_options(painter, {"batch_pairs": 3, "size": None})
+    assert make_options(painter, {}, where_known={"quiet": True}) is None
+    assert make_options("knn", {"size": "image"}, where_known={"quiet": True}).quiet
+    with pytest.raises(SettingsError, match="training o-mama has no setting epoch; there are"):
+        methods.make_config("o-mama", {"epoch": 3})
+    with pytest.raises(SettingsError, match="'best' is no method; use o-mama, knn"):
+        methods.method("best")
+    with pytest.raises(SettingsError, match="knn learns nothing; train one of o-mama"):
+        methods.train("knn", root, E2X, {}, RunFolder.of(root, "x"))

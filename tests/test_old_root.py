@@ -1,0 +1,89 @@
+"""A root and a checkpoint of before predictions were stamped (tests/data/root_0.1) still work."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from egoexo_tools.evaluation.evaluate import evaluate_run
+from egoexo_tools.evaluation.score_table import score_table
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_tables
+from egoexo_tools.report import write_report
+from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.status import status_text
+from egoexo_tools.runs import SUMMARIES, RunFolder, read_stamp, run_name
+from egoexo_tools.vocab import Direction, Split
+from omama import methods
+from omama.config import Features
+from omama.features.cache import run_features
+from omama.matching.config import MatchingOptions
+from omama.methods import METHODS
+from omama.steps import run_evaluate, run_predict, run_train
+from omama.writing import predict_run
+
+ARCHIVE = Path(__file__).parent / "data" / "root_0.1" / "root.tar.gz"
+E2X = Direction.EGO2EXO
+RUN = RunOptions(executor="inline", quiet=True)
+RGB = Features("rgb_grid")
+NAMES = list(METHODS)[:4]
+SETTINGS = {"epochs": 2, "batch_pairs": 4, "width": 8, "learning_rate": 3e-3, "candidates": 4}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return DatasetRoot(folder / "root")
+
+
+def test_nothing_is_done_again(root: DatasetRoot) -> None:
+    config = methods.make_config("o-mama", SETTINGS)
+    stages = [
+        run_features(root, backbone="rgb_grid", run=RUN),
+        run_train(root, [E2X], config, RGB, run=RUN),
+        run_predict(root, [E2X], NAMES, Split.TEST, RGB, run=RUN),
+        run_evaluate(root, [E2X], NAMES, Split.TEST, run=RUN),
+    ]
+    assert [(stage.stage, stage.done, len(stage.failed)) for stage in stages] == [
+        ("features", 0, 0), ("train", 0, 0), ("predict", 0, 0), ("evaluate", 0, 0)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_predictions_and_scores_are_what_they_were(root: DatasetRoot, method: str) -> None:
+    old, new = RunFolder.of(root, run_name(E2X, method)), RunFolder.of(root, f"again-{method}")
+    assert read_stamp(old, E2X) == methods.stamp_of(method)
+    trained = old.checkpoint_best if METHODS[method].train else None
+    options = MatchingOptions(features=Features(backbone="rgb_grid"), quiet=True)
+    predict_run(method, root, E2X, Split.TEST, new, checkpoint=trained, options=options)
+    evaluate_run(root, new.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
+    for table in ("predictions", "scores"):
+        was, now = (read_tables([run.path / f"{table}.parquet"], table) for run in (old, new))
+        assert now.equals(was)
+    for name in SUMMARIES.values():
+        was, now = (json.loads((run.path / name).read_text()) for run in (old, new))
+        assert now == was
+    assert new.predictions_json.read_bytes() == old.predictions_json.read_bytes()
+
+
+def test_table_status_and_report(root: DatasetRoot) -> None:
+    table = score_table(root, list(Direction))
+    labels = [METHODS[name].label for name in ("oracle", "o-mama", "knn", "random")]
+    assert [line[2:38].rstrip() for line in table.splitlines()[2:]] == labels
+    assert "predict" in status_text(root)
+    write_report([root.runs / run_name(E2X, name) for name in NAMES], root.runs / "report.html")
+    page = (root.runs / "report.html").read_text(encoding="utf-8")
+    assert all(label in page for label in labels)
+
+
+def test_training_resumes(root: DatasetRoot) -> None:
+    run = RunFolder.of(root, "ego2exo")
+    lines = run.log.read_text()
+    config = methods.make_config("o-mama", SETTINGS)
+    options = MatchingOptions(features=RGB, resume=True, quiet=True)
+    best = methods.train("o-mama", root, E2X, config, run, options=options)
+    assert best == run.checkpoint_best
+    assert run.log.read_text() == lines  # it had come to its end
