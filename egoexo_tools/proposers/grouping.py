@@ -117,6 +117,18 @@ def without_holes(pixels: Superpixels, members: Bools) -> Bools:
     return members
 
 
+def first_of_equals(members: Bools) -> NDArray[np.int64]:
+    """Of each set of equal rows (R, S) the first, in the order of the rows as binary numbers."""
+    packed = np.packbits(members, axis=1)
+    missing = -packed.shape[1] % 8
+    words = np.pad(packed, ((0, 0), (0, missing))).view(">u8")
+    order = np.lexsort(words.T[::-1])
+    ordered = words[order]
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return order[is_first]
+
+
 def outlines(pixels: Superpixels, members: Bools) -> Outlines:
     """How strong the edges are on the outline of each region and inside it."""
     measures = _outlines(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import grouping
 from egoexo_tools.proposers.grouping import Bools, Floats, Ints, Superpixels
+from egoexo_tools.proposers.superpixels import oversegment
 
 COLOUR_BINS = 20
 ORIENTATIONS, MAGNITUDES = 8, 4
@@ -112,14 +113,10 @@ def _colour_bins(lab: Floats) -> Ints:
 
 def _oversegment(lab: Floats) -> list[Ints]:
     """Label images (H, W): of the frame as it is, and with its texture smoothed away."""
-    from skimage.segmentation import felzenszwalb
-
     smooth = np.stack([cv2.medianBlur(np.ascontiguousarray(lab[:, :, c]), 5) for c in range(3)], 2)
     settings = ((lab, 0.5, 12.0), (smooth, 0.8, 30.0))
     return [
-        felzenszwalb(image / 100, scale=scale * 255 / 100, sigma=sigma, min_size=20).astype(
-            np.int32
-        )
+        oversegment(image / np.float32(100), scale=scale / 100, sigma=sigma, min_size=20)
         for image, sigma, scale in settings
     ]
 
@@ -134,11 +131,11 @@ def _candidates(
         features = np.concatenate([colours * s.colour, textures * s.texture], axis=1)
         trees.append(grouping.group(pixels, features, size_weight=s.size, fill_weight=s.fill))
     members = grouping.without_holes(pixels, np.concatenate(trees))
-    _, first = np.unique(np.packbits(members, axis=1), axis=0, return_index=True)
-    areas = members[first] @ pixels.sizes
+    members = members[grouping.first_of_equals(members)]
+    areas = members @ pixels.sizes
     share = areas / pixels.labels.size
     wanted = (share >= options.min_area) & (share <= options.max_area)
-    members = members[first[wanted]]
+    members = members[wanted]
     return Candidates(pixels.labels, members, _standing_out(pixels, members, areas[wanted]))
 
 
@@ -157,33 +154,39 @@ def _standing_out(pixels: Superpixels, members: Bools, areas: Floats) -> Floats:
 def _best(found: Sequence[Candidates], options: RegionOptions) -> tuple[list[Bools], Floats]:
     """The masks that survive suppression across all over-segmentations, and their scores."""
     atoms, sizes, columns = _intersected([candidates.labels for candidates in found])
-    members = np.concatenate(
-        [candidates.members[:, column] for candidates, column in zip(found, columns, strict=True)]
-    )
     scores = np.concatenate([candidates.scores for candidates in found])
     order = np.argsort(-scores, kind="stable")[: 10 * options.max_proposals]
-    weights = members[order].astype(np.float32)
+    # Spelled out in atoms for the best alone: all of them would be most of the work.
+    members = np.empty((len(order), len(sizes)), np.bool_)
+    start = 0
+    for candidates, column in zip(found, columns, strict=True):
+        mine = (order >= start) & (order < start + len(candidates.scores))
+        members[mine] = candidates.members[order[mine] - start][:, column]
+        start += len(candidates.scores)
+    weights = members.astype(np.float32)
     common = (weights * sizes) @ weights.T
     areas: Floats = np.diagonal(common)
     overlaps = np.asarray(common / (areas[:, None] + areas[None, :] - common), np.float32)
-    kept = order[
-        grouping.suppress(overlaps, threshold=options.nms_iou, limit=options.max_proposals)
-    ]
-    return [members[i][atoms] for i in kept], scores[kept]
+    kept = grouping.suppress(overlaps, threshold=options.nms_iou, limit=options.max_proposals)
+    return [members[i][atoms] for i in kept], scores[order[kept]]
 
 
 def _intersected(labelings: Sequence[Ints]) -> tuple[Ints, Floats, list[Ints]]:
     """Label images → their common refinement (H, W), the sizes of its atoms (A,), and for each
     input the label (A,) of every atom.
     """
-    joint = labelings[0].astype(np.int64)
-    for labels in labelings[1:]:
-        joint = joint * (int(labels.max()) + 1) + labels
-    _, first, atoms, sizes = np.unique(
-        joint, return_index=True, return_inverse=True, return_counts=True
-    )
-    columns = [labels.ravel()[first] for labels in labelings]
-    return atoms.reshape(joint.shape).astype(np.int32), sizes.astype(np.float32), columns
+    atoms = labelings[0]
+    columns: list[Ints] = []
+    for labels in labelings:
+        count = int(labels.max()) + 1
+        joint = atoms.astype(np.int64) * count + labels
+        # Numbered by a table, not by sorting: there are fewer combinations than pixels.
+        occurs = np.bincount(joint.ravel()) > 0
+        pairs = np.flatnonzero(occurs)
+        atoms = (np.cumsum(occurs) - 1).astype(np.int32)[joint]
+        before, own = pairs // count, (pairs % count).astype(np.int32)
+        columns = [*(column[before] for column in columns), own]
+    return atoms, np.bincount(atoms.ravel()).astype(np.float32), columns
 
 
 def _smoothed(mask: Bools, height: int, width: int) -> Bools:

@@ -1,0 +1,143 @@
+"""Over-segmentation by Felzenszwalb and Huttenlocher (Efficient Graph-Based Image Segmentation,
+IJCV 2004), compiled: pixels are joined over their edges, weakest first, as long as an edge is no
+stronger than what either side holds together within.
+
+The slow, obvious twin is `skimage.segmentation.felzenszwalb`, whose answer this is where no two
+edges are equally strong; the sort here is by float32, there by float64.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.compiled import compiled
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Words = NDArray[np.uint32]
+
+_DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+"""Rows down and columns right from a pixel to the neighbours whose edge is its own."""
+_RADIX_BITS = 11
+_RADIX = 1 << _RADIX_BITS
+
+
+def oversegment(image: Floats, *, scale: float, sigma: float, min_size: int) -> Ints:
+    """Labels (H, W), 0 to S - 1, of an image (H, W, C).
+
+    `scale` is the paper's k: larger, coarser. `sigma` of the smoothing before, in pixels.
+    Segments smaller than `min_size` pixels join the neighbour that is most like them.
+    """
+    height, width = image.shape[:2]
+    smooth = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    costs, edges = _edges(np.ascontiguousarray(smooth, np.float32).reshape(height, width, -1))
+    # Cost and edge travel as one number, so that joining reads memory from front to back.
+    packed = _sorted_by_cost(costs.view(np.uint32).astype(np.uint64) << np.uint64(32) | edges)
+    costs = (packed >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    edges = packed.astype(np.uint32)
+    return _join(costs, edges, height, width, np.float32(scale), min_size)
+
+
+@compiled
+def _edges(image: Floats) -> tuple[Floats, Words]:
+    """The edges of each pixel to its neighbours in _DIRECTIONS: cost, and 4 pixel + direction."""
+    height, width, channels = image.shape
+    count = height * (width - 1) + (height - 1) * width + 2 * (height - 1) * (width - 1)
+    costs = np.empty(count, np.float32)
+    edges = np.empty(count, np.uint32)
+    at = 0
+    for row in range(height):
+        for col in range(width):
+            for direction in range(4):
+                down, right = _DIRECTIONS[direction]
+                if not (row + down < height and 0 <= col + right < width):
+                    continue
+                total = np.float32(0)
+                for c in range(channels):
+                    difference = image[row, col, c] - image[row + down, col + right, c]
+                    total += difference * difference
+                costs[at] = np.sqrt(total)
+                edges[at] = 4 * (row * width + col) + direction
+                at += 1
+    return costs, edges
+
+
+@compiled
+def _sorted_by_cost(packed: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Stable radix sort by the upper halves: the bits of floats from 0 up sort as they do."""
+    other = np.empty_like(packed)
+    mask = np.uint64(_RADIX - 1)
+    for digit in range(3):
+        shift = np.uint64(32 + digit * _RADIX_BITS)
+        places = np.zeros(_RADIX + 1, np.int64)
+        for i in range(packed.size):
+            places[np.int64((packed[i] >> shift) & mask) + 1] += 1
+        places = np.cumsum(places)
+        for i in range(packed.size):
+            bucket = np.int64((packed[i] >> shift) & mask)
+            other[places[bucket]] = packed[i]
+            places[bucket] += 1
+        packed, other = other, packed
+    return packed
+
+
+@compiled
+def _find(parents: Ints, pixel: int) -> int:
+    """The root of a pixel's segment; the way there is halved for the next who asks."""
+    while parents[pixel] != pixel:
+        parents[pixel] = parents[parents[pixel]]
+        pixel = parents[pixel]
+    return pixel
+
+
+@compiled
+def _union(parents: Ints, sizes: Ints, first: int, second: int) -> int:
+    """Put the smaller of two segments under the root of the larger; returns that root."""
+    if sizes[first] < sizes[second]:
+        first, second = second, first
+    parents[second] = first
+    sizes[first] += sizes[second]
+    return first
+
+
+@compiled
+def _join(
+    costs: Floats, edges: Words, height: int, width: int, scale: float, min_size: int
+) -> Ints:
+    """The labels; costs and edges (E,) as of `_edges`, weakest first."""
+    count = height * width
+    steps = np.array([down * width + right for down, right in _DIRECTIONS])
+    parents = np.arange(count).astype(np.int32)
+    sizes = np.ones(count, np.int32)
+    # What holds a segment together: its strongest inner edge, and a bonus that shrinks with size.
+    holds = np.full(count, scale, np.float32)
+    between = np.empty(edges.size, np.uint32)
+    left = 0  # edges between segments, for the second round
+    for i in range(edges.size):
+        edge = int(edges[i])
+        first = _find(parents, edge >> 2)
+        second = _find(parents, (edge >> 2) + int(steps[edge & 3]))
+        if first == second:
+            continue
+        if costs[i] < min(holds[first], holds[second]):
+            root = _union(parents, sizes, first, second)
+            holds[root] = costs[i] + scale / sizes[root]
+        else:
+            between[left] = edge
+            left += 1
+    for i in range(left):
+        edge = int(between[i])
+        first = _find(parents, edge >> 2)
+        second = _find(parents, (edge >> 2) + int(steps[edge & 3]))
+        if first != second and min(sizes[first], sizes[second]) < min_size:
+            _union(parents, sizes, first, second)
+    labels = np.full(count, -1, np.int32)
+    out = np.empty((height, width), np.int32)
+    names = 0
+    for pixel in range(count):
+        root = _find(parents, pixel)
+        if labels[root] < 0:
+            labels[root] = names
+            names += 1
+        out[pixel // width, pixel % width] = labels[root]
+    return out
