@@ -6,6 +6,8 @@ The slow, obvious twin is `skimage.segmentation.felzenszwalb`, whose answer this
 edges are equally strong; the sort here is by float32, there by float64.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +84,7 @@ def _sorted_by_cost(packed: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @compiled
-def _find(parents: Ints, pixel: int) -> int:
+def _find(parents: Ints, pixel: Any) -> Any:
     """The root of a pixel's segment; the way there is halved for the next who asks."""
     while parents[pixel] != pixel:
         parents[pixel] = parents[parents[pixel]]
@@ -91,7 +93,7 @@ def _find(parents: Ints, pixel: int) -> int:
 
 
 @compiled
-def _union(parents: Ints, sizes: Ints, first: int, second: int) -> int:
+def _union(parents: Ints, sizes: Ints, first: Any, second: Any) -> Any:
     """Put the smaller of two segments under the root of the larger; returns that root."""
     if sizes[first] < sizes[second]:
         first, second = second, first
@@ -101,9 +103,7 @@ def _union(parents: Ints, sizes: Ints, first: int, second: int) -> int:
 
 
 @compiled
-def _join(
-    costs: Floats, edges: Words, height: int, width: int, scale: float, min_size: int
-) -> Ints:
+def _join(costs: Floats, edges: Words, height: int, width: int, scale: Any, min_size: int) -> Ints:
     """The labels; costs and edges (E,) as of `_edges`, weakest first."""
     count = height * width
     steps = np.array([down * width + right for down, right in _DIRECTIONS])
@@ -114,9 +114,9 @@ def _join(
     between = np.empty(edges.size, np.uint32)
     left = 0  # edges between segments, for the second round
     for i in range(edges.size):
-        edge = int(edges[i])
+        edge = np.int64(edges[i])
         first = _find(parents, edge >> 2)
-        second = _find(parents, (edge >> 2) + int(steps[edge & 3]))
+        second = _find(parents, (edge >> 2) + steps[edge & 3])
         if first == second:
             continue
         if costs[i] < min(holds[first], holds[second]):
@@ -126,9 +126,9 @@ def _join(
             between[left] = edge
             left += 1
     for i in range(left):
-        edge = int(between[i])
+        edge = np.int64(between[i])
         first = _find(parents, edge >> 2)
-        second = _find(parents, (edge >> 2) + int(steps[edge & 3]))
+        second = _find(parents, (edge >> 2) + steps[edge & 3])
         if first != second and min(sizes[first], sizes[second]) < min_size:
             _union(parents, sizes, first, second)
     labels = np.full(count, -1, np.int32)
