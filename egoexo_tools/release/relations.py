@@ -6,9 +6,11 @@ ends; msgspec then decodes one such slice at a time, in whichever process wants 
 mapping belong to the operating system's cache, so memory stays at the size of one take.
 
 The file is untrusted: where it is cut off or is no JSON, iteration yields the takes before that
-place and then raises BrokenRelations, which names the place and the take that was cut.
+place and then raises BrokenRelations, which names the place and the take that was cut. A take of
+an unusual shape is read once more by `odd_relations`, value by value.
 """
 
+import codecs
 import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +64,8 @@ class TakeRelations(msgspec.Struct, gc=False):
     scenario: str | None = None
     take_name: str | None = None
     object_masks: dict[str, dict[str, Track]] = {}
+    faults: list[Any] = []
+    """Of what is not in object_masks: exclusion rows, filled by `odd_relations`."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,14 @@ class TakeSlice:
             return self.decode(file.read(self.end - self.start))
 
     def decode(self, text: bytes | memoryview) -> TakeRelations:
+        from egoexo_tools.release.odd_relations import read_odd_take
+
         try:
-            return msgspec.json.decode(text, type=TakeRelations)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise DataError(
-                f"{self.path.name} is damaged in take {self.take_uid}: {error}; download it again"
-            ) from error
+            found = msgspec.json.decode(text, type=TakeRelations)
+            found.faults = []  # ours, whatever the file holds under that name
+            return found
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return read_odd_take(bytes(text), self.path.name, self.take_uid)
 
 
 def index_takes(path: Path, *, digests: dict[TakeSlice, str] | None = None) -> Iterator[TakeSlice]:
@@ -141,6 +147,11 @@ def mapped(path: Path) -> Iterator[memoryview]:
     yield memoryview(whole)
 
 
+def list_elements(data: bytes, path: Path) -> list[bytes]:
+    """The values of a JSON list as they stand in its text; BrokenRelations where it is none."""
+    return [data[start:end] for start, end in _Scanner(memoryview(data), path).elements()]
+
+
 class _Scanner:
     """A position in JSON text, moved over whole keys and values."""
 
@@ -148,9 +159,12 @@ class _Scanner:
         self.bytes = np.frombuffer(data, np.uint8)
         # The same bytes eight at a time, for the long strings; the tail is left to `bytes`.
         self.words = self.bytes[: self.bytes.size // 8 * 8].view(np.uint64)
-        self.position = 0
+        head = bytes(data[:3])
+        self.position = len(codecs.BOM_UTF8) if head == codecs.BOM_UTF8 else 0
         self.take_uid: str | None = None
         self._path = path
+        if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise DataError(f"{path} is UTF-16, as some editors save it; save it as UTF-8")
 
     def members(self) -> Iterator[str]:
         """The keys of the object that starts here; the caller moves over each value."""
@@ -172,6 +186,24 @@ class _Scanner:
                 raise self._broken()
             self.position += 1
             if separator == _CLOSE:
+                return
+
+    def elements(self) -> Iterator[tuple[int, int]]:
+        """Where each value of the list that starts here begins and ends."""
+        self._expect(_OPEN_LIST)
+        separator = _OPEN_LIST
+        while True:
+            if separator == _OPEN_LIST and self._next() == _CLOSE_LIST:
+                return
+            self._next()
+            start = self.position
+            self.skip_value()
+            yield start, self.position
+            separator = self._next()
+            if separator not in (_COMMA, _CLOSE_LIST):
+                raise self._broken()
+            self.position += 1
+            if separator == _CLOSE_LIST:
                 return
 
     def skip_value(self) -> None:
