@@ -13,7 +13,7 @@ from small_release import EGO, EXO, annotated, block, packed, plain_take, shippe
 from egoexo_tools.manifests import to_table
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.annotations import CameraLimits, CheckedTake, check_take
-from egoexo_tools.release.relations import TakeRelations
+from egoexo_tools.release.take_relations import TakeRelations
 
 SECOND_EGO = "aria02_214-1"
 CAMERAS = frozenset({EGO, SECOND_EGO, EXO, "cam02"})

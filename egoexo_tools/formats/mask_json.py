@@ -20,7 +20,8 @@ from egoexo_tools.formats.tolerant import (
     posix_path,
     whole_number,
 )
-from egoexo_tools.masks.rle import MAX_SIDE, MaskRle
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import MAX_SIDE
 
 NAME_KEYS = ("object_name", "label", "name", "category", "category_name")
 """Where an entry may hold the object's name."""

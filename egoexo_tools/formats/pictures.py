@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.rle import MAX_SIDE, MaskRle
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import MAX_SIDE
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_PICTURES = (*PICTURES, ".gif")

@@ -23,7 +23,7 @@ from egoexo_tools.layout import component
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
 from egoexo_tools.release import lzstring
-from egoexo_tools.release.relations import ShippedMask, TakeRelations, Track
+from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, Track
 from egoexo_tools.vocab import View, view_of
 
 Exclusion: TypeAlias = dict[str, Any]

@@ -7,7 +7,7 @@ mapping belong to the operating system's cache, so memory stays at the size of o
 
 The file is untrusted: where it is cut off or is no JSON, iteration yields the takes before that
 place and then raises BrokenRelations, which names the place and the take that was cut. A take of
-an unusual shape is read once more by `odd_relations`, value by value.
+an unusual shape is read once more by `take_relations`, value by value.
 """
 
 import codecs
@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
+from egoexo_tools.release.take_relations import TakeRelations, decode_take
 
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _OPEN, _CLOSE = b'"\\,:{}'
 _OPEN_LIST, _CLOSE_LIST = b"[]"
@@ -41,31 +41,6 @@ class BrokenRelations(DataError):
     def __init__(self, message: str, take_uid: str | None) -> None:
         super().__init__(message)
         self.take_uid = take_uid
-
-
-class ShippedMask(msgspec.Struct, gc=False):
-    """One visible mask as shipped; its values are checked later, each mask for itself."""
-
-    width: Any = None
-    height: Any = None
-    encoded: Any = msgspec.field(default=None, name="encodedMask")
-
-
-class Track(msgspec.Struct, gc=False):
-    """An object in a camera: its masks by frame, and all frames that were looked at."""
-
-    annotation: dict[str, ShippedMask] = {}
-    annotated_frames: list[int] = []
-
-
-class TakeRelations(msgspec.Struct, gc=False):
-    """The annotations of one take: object_masks[object_name][camera]."""
-
-    scenario: str | None = None
-    take_name: str | None = None
-    object_masks: dict[str, dict[str, Track]] = {}
-    faults: list[Any] = []
-    """Of what is not in object_masks: exclusion rows, filled by `odd_relations`."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +60,7 @@ class TakeSlice:
             return self.decode(file.read(self.end - self.start))
 
     def decode(self, text: bytes | memoryview) -> TakeRelations:
-        from egoexo_tools.release.odd_relations import read_odd_take
-
-        try:
-            found = msgspec.json.decode(text, type=TakeRelations)
-            found.faults = []  # ours, whatever the file holds under that name
-            return found
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return read_odd_take(bytes(text), self.path.name, self.take_uid)
+        return decode_take(bytes(text), self.path.name, self.take_uid)
 
 
 def index_takes(path: Path, *, digests: dict[TakeSlice, str] | None = None) -> Iterator[TakeSlice]:

@@ -1,20 +1,56 @@
-"""Reads a take of a relations file value by value, where its shape is not the usual one.
+"""The annotations of one take as a relations file holds them, decoded.
 
-Null in place of a mask, numbers as text, padded frame numbers: each value is understood or becomes
-a row of exclusions, and the rest of the take goes on. Slower than the typed way, and only for
-takes that this cannot read.
+The usual shape is decoded typed, which is fast. What has another shape is read value by value:
+null in place of a mask, numbers as text, padded frame numbers. Each value is understood or becomes
+a row of exclusions, and the rest of the take goes on.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.tolerant import frame_number
-from egoexo_tools.release.relations import ShippedMask, TakeRelations, Track
 
 
-def read_odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
+class ShippedMask(msgspec.Struct, gc=False):
+    """One visible mask as shipped; its values are checked later, each mask for itself."""
+
+    width: Any = None
+    height: Any = None
+    encoded: Any = msgspec.field(default=None, name="encodedMask")
+
+
+class Track(msgspec.Struct, gc=False):
+    """An object in a camera: its masks by frame, and all frames that were looked at."""
+
+    annotation: dict[str, ShippedMask] = {}
+    annotated_frames: list[int] = []
+
+
+class TakeRelations(msgspec.Struct, gc=False):
+    """The annotations of one take: object_masks[object_name][camera]."""
+
+    scenario: str | None = None
+    take_name: str | None = None
+    object_masks: dict[str, dict[str, Track]] = {}
+    faults: list[Any] = []
+    """Of what is not in object_masks: exclusion rows, filled by `decode_take`."""
+
+
+def decode_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
+    """One take's JSON; DataError, naming the file and the take, where it is no annotation at all."""
+    try:
+        found = msgspec.json.decode(text, type=TakeRelations)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _odd_take(text, file, take_uid)
+    found.faults = []  # ours, whatever the file holds under that name
+    return found
+
+
+def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
     """One take's JSON → what of it can be understood; DataError where it is no JSON object."""
     try:
         value = json.loads(text)
