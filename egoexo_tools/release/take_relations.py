@@ -41,7 +41,7 @@ class TakeRelations(msgspec.Struct, gc=False):
 
 
 def decode_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
-    """One take's JSON; DataError, naming the file and the take, where it is no annotation at all."""
+    """One take's JSON; DataError, naming file and take, where it is no annotation at all."""
     try:
         found = msgspec.json.decode(text, type=TakeRelations)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
