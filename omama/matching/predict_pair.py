@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
 from egoexo_tools.formats.mask_json import read_mask_json
 from egoexo_tools.formats.pictures import read_mask as read_mask_picture
 from egoexo_tools.formats.pictures import read_picture
@@ -97,7 +98,7 @@ def pair_picture(
     source_rgb: Rgb, source_mask: MaskRle, dest_rgb: Rgb, found: PairPrediction
 ) -> Rgb:
     """Both pictures side by side with the mask that was given and the one that was found."""
-    visible = found.confidence > 0.5
+    visible = found.confidence > CONFIDENCE_THRESHOLD
     caption = f"prediction, {'visible' if visible else 'absent'} ({found.confidence:.2f})"
     return strip(
         [
