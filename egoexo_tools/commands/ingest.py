@@ -37,8 +37,7 @@ def command(
     Example: egoexo-tools ingest data/root --release data/egoexo --scenario Health
     """
     from egoexo_tools.layout import DatasetRoot, Release
-    from egoexo_tools.stages.ingest import STAGE, run_ingest
-    from egoexo_tools.stages.left_out import left_out_text
+    from egoexo_tools.stages.ingest import left_out_text, run_ingest
 
     dataset = DatasetRoot(root)
     summary = run_ingest(
@@ -49,6 +48,6 @@ def command(
         scenarios=scenarios or None,
         run=run,
     )
-    if left_out := left_out_text(dataset, STAGE):
+    if left_out := left_out_text(dataset):
         click.echo(left_out, err=True)
     click.echo(summary.check().text())

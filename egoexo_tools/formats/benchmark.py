@@ -25,7 +25,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.tolerant import load_json
 from egoexo_tools.layout import atomic_path, write_atomic
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split, View, view_of
@@ -52,7 +51,12 @@ def write_splits(path: Path, splits: Mapping[str, Sequence[str]]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object; else DataError."""
-    content = load_json(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
@@ -131,8 +135,11 @@ def write_pairs(path: Path, pairs: pa.Table) -> None:
 def read_pairs(path: Path) -> list[dict[str, Any]]:
     """A pair file → take_uid, object_name, frame_idx, ego_camera, exo_camera of each pair."""
     try:
-        return [_read_pair(entry) for entry in load_json(path)]
-    except (DataError, ValueError, TypeError, RecursionError) as error:
+        entries = json.loads(path.read_bytes())
+        return [_read_pair(entry) for entry in entries]
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} is not a pair file: it must hold a list of "
             f"[ego_rgb, ego_mask, exo_rgb, exo_mask] ({error})"
@@ -217,7 +224,7 @@ def _pair_lines(pairs: pa.Table) -> Any:
     escaped = [json.dumps(name)[1:-1] for name in names.dictionary.to_pylist()]
     object_names = pa.array(escaped, pa.string()).take(names.indices)
     # Nothing but object names needs escaping: take_uids and cameras are checked file names.
-    source_is_ego = pc.match_substring(pairs["source_camera"], "aria", ignore_case=True)
+    source_is_ego = pc.match_substring(pairs["source_camera"], "aria")
     cameras = {
         View.EGO: pc.if_else(source_is_ego, pairs["source_camera"], pairs["dest_camera"]),
         View.EXO: pc.if_else(source_is_ego, pairs["dest_camera"], pairs["source_camera"]),

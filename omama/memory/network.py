@@ -126,7 +126,7 @@ class MemoryNetwork(nn.Module):
         memory = self.encode_memory(stride16, self.full_logits(decoded.low_res_logits).sigmoid())
         absent = (decoded.object_score <= 0)[None, :, None]
         embedding: torch.Tensor = self.sam.occlusion_spatial_embedding_parameter  # (1, 64)
-        return memory + absent * embedding
+        return memory + (absent * embedding).to(memory.dtype)
 
     def view_feature(self, stride16: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
         """A destination seen through this frame's source memory: (B, 256, grid, grid)."""

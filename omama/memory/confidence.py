@@ -1,0 +1,94 @@
+"""From the object score and the mask's area to the confidence that the object is there.
+
+The released code calls an object visible where its mask covers more than 0.1 % of the picture, and
+does not ask the score. Here val chooses between the score, the area and a logistic mixture of both
+by balanced accuracy, and the threshold with it; as for O-MaMa, 0.5 is then the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.predictions import VISIBLE_SHARE
+from omama.matching.visibility import Calibration, calibrate
+
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+_STEPS = 50
+_RIDGE = 1e-2
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How sure to be; without a calibration by the released code's rule."""
+
+    weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of the mixture: of the score, of the area's logarithm, and a constant."""
+    calibration: Calibration | None = None
+
+    def of(self, object_scores: Floats, shares: Floats) -> Floats:
+        """(B,) in 0..1 from object scores and shares of the picture; an empty mask gives 0."""
+        if self.calibration is None:
+            return np.asarray((shares > VISIBLE_SHARE).astype(np.float64))
+        sure = self.calibration.confidence(_scores(object_scores, shares, self.weights))
+        return np.asarray(np.where(shares > 0, sure, 0.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with `threshold` as every method's."""
+        assert self.calibration is not None
+        return {**self.calibration.to_dict(), "weights": list(self.weights)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Confidence:
+        """What `to_dict` made; DataError for another method's."""
+        known = dict(values)
+        try:
+            first, second, third = (float(value) for value in known.pop("weights"))
+            return Confidence((first, second, third), Calibration(**known))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"these are no settings of LM-EEC's confidence: {error!r}") from error
+
+
+def fit_confidence(object_scores: Floats, shares: Floats, visible: Bools) -> Confidence | None:
+    """Chosen on val: (n,) scores and shares of predictions, and what is true of them.
+
+    None where all are visible, or none.
+    """
+    if visible.all() or not visible.any():
+        return None
+    weights = _logistic(np.stack(_inputs(object_scores, shares), 1), visible)
+    chosen = calibrate(_scores(object_scores, shares, weights), visible)
+    return Confidence(weights, chosen)
+
+
+def _scores(
+    object_scores: Floats, shares: Floats, weights: tuple[float, float, float]
+) -> dict[str, Floats]:
+    score, area = _inputs(object_scores, shares)
+    mixed = weights[0] * score + weights[1] * area + weights[2]
+    return {"object_score": score, "area": area, "both": mixed}
+
+
+def _inputs(object_scores: Floats, shares: Floats) -> tuple[Floats, Floats]:
+    """The score, and the area on a scale where doubling counts the same, from 1/100 % up."""
+    return np.asarray(object_scores, np.float64), np.log1p(np.asarray(shares, np.float64) * 1e4)
+
+
+def _logistic(inputs: Floats, visible: Bools) -> tuple[float, float, float]:
+    """Weights of a ridge logistic regression (n, 2) → visible, by Newton's method."""
+    middle, spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-6)
+    columns = np.column_stack([(inputs - middle) / spread, np.ones(len(inputs))])
+    weights = np.zeros(3)
+    for _ in range(_STEPS):
+        chance = 1 / (1 + np.exp(-np.clip(columns @ weights, -30, 30)))
+        slope = columns.T @ (chance - visible) / len(columns) + _RIDGE * weights
+        curve = (columns * (chance * (1 - chance))[:, None]).T @ columns / len(columns)
+        weights -= np.linalg.solve(curve + _RIDGE * np.eye(3), slope)
+    first, second = (weights[:2] / spread).tolist()
+    return first, second, float(weights[2] - (weights[:2] / spread) @ middle)

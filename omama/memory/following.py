@@ -1,0 +1,236 @@
+"""A take followed through time: every picture encoded once, for all objects, cameras, directions.
+
+Frames come in chunks, in the order of time, so that what is held is bounded whatever a take's
+length: a chunk's features, its source memories and view features, and the tracks' banks. Pictures
+of the next chunk are read while one is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from egoexo_tools.errors import DataError
+from omama.features.images import normalise
+from omama.memory.bank import Rules, TrackMemory
+from omama.memory.network import ImageFeatures, MemoryNetwork
+from omama.memory.pictures import Bytes, read_squashed, squash_mask
+from omama.memory.tracking import Step, advance
+from omama.memory.tracks import TakeTracks, Track
+
+_READERS = 8
+# Pictures whose features are held at once: 1.8 MB each in bfloat16, at 480 pixels.
+_CHUNK_PICTURES = 64
+
+
+@dataclass(frozen=True)
+class HowToFollow:
+    """What does not depend on the take."""
+
+    rules: Rules
+    device: torch.device
+    bf16: bool
+    batch: int
+    """Tracks side by side, and pictures or masks encoded at once."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What the network says of some tracks in one frame; rows in the same order."""
+
+    tracks: list[int]
+    """Positions in the take's tracks."""
+    places: list[int]
+    """Of the frame in each track's list."""
+    low_res_logits: torch.Tensor
+    """(B, 4 grid, 4 grid) float32, on the device."""
+    object_scores: torch.Tensor
+    """(B,) float32, on the device."""
+
+
+@dataclass(frozen=True)
+class _Event:
+    """One track in one frame."""
+
+    track: int
+    place: int
+    frame_idx: int
+    source: int
+    """Position in the FrameTable."""
+    dest: int
+    mask: int
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    events: list[_Event]
+    pictures: list[int]
+    """Positions in the FrameTable, each once."""
+
+
+@torch.no_grad()
+def follow(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Iterator[Followed]:
+    """Every frame of every track whose source sees the object, in the order of time.
+
+    Raises DataError for a picture that cannot be read, and where the GPU's memory is too small.
+    """
+    chunks = _chunks(take.tracks)
+    memories = [TrackMemory(len(track)) for track in take.tracks]
+    with ThreadPoolExecutor(_READERS) as readers, _memory_advice(how.batch):
+        waiting = _read(readers, take, chunks[0], network) if chunks else []
+        for number, chunk in enumerate(chunks):
+            pictures = [picture.result() for picture in waiting]
+            if number + 1 < len(chunks):
+                waiting = _read(readers, take, chunks[number + 1], network)
+            with torch.autocast(how.device.type, torch.bfloat16, enabled=how.bf16):
+                yield from _follow_chunk(network, take, memories, chunk, pictures, how)
+
+
+def frames_to_follow(track: Track) -> int:
+    """Frames of a track that are run: those in which the source sees the object."""
+    return int((track.source_masks >= 0).sum())
+
+
+def _chunks(tracks: Sequence[Track]) -> list[_Chunk]:
+    events = [
+        _Event(number, place, *(int(value) for value in values))
+        for number, track in enumerate(tracks)
+        for place, values in enumerate(
+            zip(track.frame_idxs, track.source_frames, track.dest_frames, track.source_masks,
+                strict=True)
+        )
+        if values[3] >= 0
+    ]  # fmt: skip
+    events.sort(key=lambda event: (event.frame_idx, event.track))
+    chunks: list[_Chunk] = []
+    here: list[_Event] = []
+    pictures: dict[int, None] = {}
+    for at, event in enumerate(events):
+        here.append(event)
+        pictures |= {event.source: None, event.dest: None}
+        last = at + 1 == len(events) or events[at + 1].frame_idx != event.frame_idx
+        if last and (len(pictures) >= _CHUNK_PICTURES or at + 1 == len(events)):
+            chunks.append(_Chunk(here, list(pictures)))
+            here, pictures = [], {}
+    return chunks
+
+
+def _read(
+    readers: ThreadPoolExecutor, take: TakeTracks, chunk: _Chunk, network: MemoryNetwork
+) -> list[Future[Bytes]]:
+    size = network.config.image_size
+    return [
+        readers.submit(read_squashed, take.frames.path(frame), size) for frame in chunk.pictures
+    ]
+
+
+def _follow_chunk(
+    network: MemoryNetwork,
+    take: TakeTracks,
+    memories: list[TrackMemory],
+    chunk: _Chunk,
+    pictures: Sequence[Bytes],
+    how: HowToFollow,
+) -> Iterator[Followed]:
+    features = _encode(network, pictures, how)
+    row = {frame: number for number, frame in enumerate(chunk.pictures)}
+    dests = torch.tensor([row[event.dest] for event in chunk.events], device=how.device)
+    memory, view = _look(network, take, chunk, features, row, how)
+    for start, stop in _same_frame(chunk.events, how.batch):
+        events, place = chunk.events[start:stop], slice(start, stop)
+        step = Step(
+            [event.place for event in events],
+            features.select(dests[place]),
+            memory[:, place],
+            view[place],
+        )
+        decoded = advance(network, [memories[event.track] for event in events], step, how.rules)
+        yield Followed(
+            [event.track for event in events],
+            [event.place for event in events],
+            decoded.low_res_logits,
+            decoded.object_score,
+        )
+
+
+def _encode(network: MemoryNetwork, pictures: Sequence[Bytes], how: HowToFollow) -> ImageFeatures:
+    parts = []
+    for start in range(0, len(pictures), how.batch):
+        batch = torch.from_numpy(np.stack(pictures[start : start + how.batch])).to(how.device)
+        parts.append(network.encode_images(normalise(batch)))
+    return ImageFeatures(
+        torch.cat([part.stride4 for part in parts]),
+        torch.cat([part.stride8 for part in parts]),
+        torch.cat([part.stride16 for part in parts]),
+    )
+
+
+def _look(
+    network: MemoryNetwork,
+    take: TakeTracks,
+    chunk: _Chunk,
+    features: ImageFeatures,
+    row: dict[int, int],
+    how: HowToFollow,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Source memories (n, E, 64) and view features (E, 256, grid, grid) of the chunk's events.
+
+    An object that is looked for in several cameras is remembered once.
+    """
+    masks: dict[int, int] = {}
+    frames = []
+    for event in chunk.events:
+        if event.mask not in masks:
+            masks[event.mask] = len(masks)
+            frames.append(row[event.source])
+    which = [masks[event.mask] for event in chunk.events]
+    dests = [row[event.dest] for event in chunk.events]
+    memories = [
+        network.source_memory(
+            features.stride16[frames[start : start + how.batch]],
+            _squashed(network, take, list(masks)[start : start + how.batch]).to(how.device),
+        )
+        for start in range(0, len(masks), how.batch)
+    ]
+    memory = torch.cat(memories, 1)[:, which]
+    views = [
+        network.view_feature(
+            features.stride16[dests[start : start + how.batch]],
+            memory[:, start : start + how.batch],
+        )
+        for start in range(0, len(dests), how.batch)
+    ]
+    return memory, torch.cat(views)
+
+
+def _squashed(network: MemoryNetwork, take: TakeTracks, rows: Sequence[int]) -> torch.Tensor:
+    """Masks (B, S, S), float32 0 and 1."""
+    size = network.config.image_size
+    drawn = [squash_mask(take.frames.masks.rle(row), size) for row in rows]
+    return torch.from_numpy(np.stack(drawn)).float()
+
+
+def _same_frame(events: Sequence[_Event], batch: int) -> Iterator[tuple[int, int]]:
+    """Ranges of events of one frame, of at most `batch`."""
+    start = 0
+    for stop in range(1, len(events) + 1):
+        full = stop - start == batch
+        if full or stop == len(events) or events[stop].frame_idx != events[start].frame_idx:
+            yield start, stop
+            start = stop
+
+
+@contextmanager
+def _memory_advice(batch: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DataError(
+            f"the GPU ran out of memory with {batch} tracks side by side; try --batch-pairs"
+            f" {max(1, batch // 2)}"
+        ) from error

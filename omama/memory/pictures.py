@@ -1,0 +1,68 @@
+"""Pictures and masks as the network reads them: the whole frame, squashed to a square.
+
+The aspect ratio is lost, as in the released code; S is the square's side in pixels.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.masks.rle import MaskRle
+
+Floats: TypeAlias = NDArray[np.float32]
+Bytes: TypeAlias = NDArray[np.uint8]
+
+
+def read_squashed(path: Path, size: int) -> Bytes:
+    """A frame's picture, (S, S, 3) RGB, bicubic; DataError names a file that cannot be read."""
+    return squash(read_rgb(path), size)
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """A frame's picture at its own size."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the picture {path} cannot be read ({error}); run egoexo-tools frames again"
+        ) from error
+
+
+def squash(image: Image.Image, size: int) -> Bytes:
+    """(S, S, 3) uint8 by PIL's bicubic, which looks at all pixels when it makes them fewer."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.uint8)
+
+
+def squash_mask(rle: MaskRle, size: int) -> NDArray[np.bool_]:
+    """A mask of any size → (S, S): bilinear over all pixels (antialiased), 0.5 and more is in.
+
+    Only the rows and columns of its box are looked at: a cup in a 4K frame is a hundredth of it.
+    """
+    x, y, right, below = (int(value) for value in rle.box_xywh())
+    rows, columns = slice(y, y + below + 1), slice(x, x + right + 1)
+    part = rle.decode()[rows, columns].astype(np.float32)
+    down = _weights(rle.height, size)[:, rows]
+    across = _weights(rle.width, size)[:, columns]
+    return np.asarray(down @ part @ across.T >= 0.5)
+
+
+@lru_cache(maxsize=8)
+def _weights(length: int, size: int) -> Floats:
+    """(size, length) shares of the pixels of a line in each pixel of the resized line.
+
+    A triangle around each new pixel's centre, as wide as two of the coarser pixels.
+    """
+    scale = length / size
+    reach = max(scale, 1.0)
+    centres = (np.arange(size) + 0.5) * scale
+    distance = np.abs(np.arange(length)[None] + 0.5 - centres[:, None]) / reach
+    weights = np.maximum(0.0, 1.0 - distance)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
