@@ -1,7 +1,7 @@
 """The words of the field and their spellings; the one place that knows them.
 
-A camera's view is ego iff its name contains "aria". A direction is written `ego2exo` here,
-`egoexo` in pair files, `ego-exo` in prediction files and `EGO2EXO` in mask folders.
+A camera's view is ego iff its name contains "aria", in any case. A direction is written `ego2exo`
+here, `egoexo` in pair files, `ego-exo` in prediction files and `EGO2EXO` in mask folders.
 """
 
 from enum import StrEnum
@@ -65,7 +65,7 @@ class Direction(StrEnum):
 
 def view_of(camera: str) -> View:
     """The view of a camera, from its name (`aria01_214-1` is ego, `cam01` and `gp02` are exo)."""
-    return View.EGO if "aria" in camera else View.EXO
+    return View.EGO if "aria" in camera.lower() else View.EXO
 
 
 def directions(choice: str) -> tuple[Direction, ...]:

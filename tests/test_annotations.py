@@ -13,7 +13,7 @@ from small_release import EGO, EXO, annotated, block, packed, plain_take, shippe
 from egoexo_tools.manifests import to_table
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.annotations import CameraLimits, CheckedTake, check_take
-from egoexo_tools.release.relations import TakeRelations
+from egoexo_tools.release.take_relations import TakeRelations
 
 SECOND_EGO = "aria02_214-1"
 CAMERAS = frozenset({EGO, SECOND_EGO, EXO, "cam02"})
@@ -87,7 +87,7 @@ def test_order_is_the_files_with_frames_ascending() -> None:
         ({"width": 16, "height": 9, "encodedMask": packed("5")}, "wrong size: .*add up"),
         ({**shipped(block(EXO)), "width": 15}, "wrong size: .*add up"),
         ({**shipped(block(EXO)), "width": 9, "height": 16}, "wrong size: the mask is 9x16, most"),
-        ({**shipped(block(EXO)), "width": "16"}, "wrong size: .*no valid width"),
+        ({**shipped(block(EXO)), "width": "1six"}, "wrong size: .*no valid width"),
         ({**shipped(block(EXO)), "width": 2**40}, "wrong size: .*no valid width"),
         (shipped(MaskRle.encode(np.zeros((9, 16)))), "empty mask"),
     ],
@@ -105,12 +105,23 @@ def test_a_bad_mask_is_an_exclusion_and_neither_visible_nor_absent(mask: Any, re
     assert [idx for _, camera, idx, _ in keys(checked) if camera == EXO] == [0, 60]
 
 
-@pytest.mark.parametrize("frame", ["x", "-3", "1.5", "030", "", "9" * 30, "٣"])
+@pytest.mark.parametrize("frame", ["x", "-3", "1.5", "", "9" * 30, "٣"])
 def test_a_frame_that_is_no_number_is_an_exclusion(frame: str) -> None:
     checked = with_mask(shipped(block(EXO)), frame=frame)
     (excluded,) = checked.exclusions
     assert excluded["frame_idx"] is None and "frame number" in excluded["reason"]
     assert len(keys(checked)) == 5
+
+
+def test_a_padded_frame_number_is_read_and_never_a_second_mask_of_a_frame() -> None:
+    take = plain_take()
+    masks = take["object_masks"]["cup_0"][EXO]["annotation"]
+    masks["030"] = masks.pop("30")
+    assert check(take).exclusions == []
+    masks["30"] = shipped(block(EXO, 31))
+    checked = check(take)
+    assert [row["frame_idx"] for row in checked.exclusions] == [30, 30]
+    assert "two masks of one frame" in checked.exclusions[0]["reason"]
 
 
 def test_frames_beyond_the_videos_end() -> None:

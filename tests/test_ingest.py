@@ -25,7 +25,8 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.stage import RunOptions, StageSummary
-from egoexo_tools.stages.ingest import left_out_text, run_ingest
+from egoexo_tools.stages.ingest import STAGE, run_ingest
+from egoexo_tools.stages.left_out import left_out_text
 
 INLINE = RunOptions(executor="inline", quiet=True)
 OVERWRITE = RunOptions(executor="inline", quiet=True, overwrite=True)
@@ -77,7 +78,7 @@ def test_manifests_hold_the_release(tmp_path: Path, root: DatasetRoot) -> None:
     assert [take["split"] for take in takes] == ["train", "train", "test"]
     assert read_manifest(root, "masks").num_rows == 15
     assert read_manifest(root, "exclusions").num_rows == 0
-    assert left_out_text(root) == ""
+    assert left_out_text(root, STAGE) == ""
 
 
 def test_annotation_json_reads_with_plain_json_and_pycocotools(
@@ -159,8 +160,8 @@ def test_takes_that_cannot_be_used_are_named_with_a_reason(
     for name, words in expected.items():
         assert words in found[name]
     assert not (tmp_path / "up").exists()
-    assert "1 left out: takes.json marks it as dropped\n" in left_out_text(root, reasons=99)
-    assert "and 8 more reasons" in left_out_text(root, reasons=1)
+    assert "1 left out: takes.json marks it as dropped\n" in left_out_text(root, STAGE, reasons=99)
+    assert "and 8 more reasons" in left_out_text(root, STAGE, reasons=1)
 
 
 def test_a_take_in_two_files_comes_from_the_file_of_its_split(
@@ -332,7 +333,7 @@ def test_what_is_no_release_is_refused(
     [
         ("{", "is no list of takes"),
         ('{"a": 1}', "is no list of takes"),
-        ('[{"take_uid": 3}]', "entry 0 is damaged"),
+        ('[{"take_uid": 3}]', "entry 0 of takes.json has no take_uid"),
     ],
 )
 def test_a_damaged_takes_json_is_refused(

@@ -110,14 +110,14 @@ def test_captures_and_participants_of_takes_json(
 ) -> None:
     path = tmp_path / "takes.json"
     path.write_text(json.dumps([takes_entry("a", take_name="cmu_bike01_2", **fields)]))
-    take = read_takes(path)[0]
+    take = read_takes(path)[0][0]
     assert (capture_of(take), take.participant_uid) == (capture, participant)
 
 
 def test_a_name_without_a_number_is_its_own_capture(tmp_path: Path) -> None:
     path = tmp_path / "takes.json"
     path.write_text(json.dumps([takes_entry("a", take_name="kitchen")]))
-    assert capture_of(read_takes(path)[0]) == ("kitchen", False)
+    assert capture_of(read_takes(path)[0][0]) == ("kitchen", False)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The synthetic release is what it says: layout, frame numbers, masks, states, reproducibility."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from egoexo_tools.synthetic import (
     write_manifests,
 )
 from egoexo_tools.synthetic.cameras import EGO_RENDITION, EXO_RENDITION, ExoPlace, HeadMotion
-from egoexo_tools.synthetic.frame_code import draw_frame_index
+from egoexo_tools.synthetic.frame_code import code_size, draw_frame_index
 from egoexo_tools.synthetic.objects import draw_objects
 from egoexo_tools.synthetic.render import Painter, bounds
 from egoexo_tools.synthetic.scene import Scene, shaded_table
@@ -410,3 +411,39 @@ def test_download_manifests_list_every_file_with_its_size(
     annotations = load(written["annotations"])
     benchmarks = {entry["uid"]: entry["benchmarks"] for entry in annotations}
     assert benchmarks["relations_train"] == ["relations"] and benchmarks["splits"] is None
+
+
+def test_a_scene_that_stands_still_between_pictures_keeps_its_annotated_frames(
+    tmp_path: Path,
+) -> None:
+    whole = synthesize(tmp_path / "whole", ONE_TAKE, quiet=True, workers=1)
+    options = SyntheticOptions(**{**ONE_TAKE.to_json(), "motion_fps": 3})
+    quick = synthesize(tmp_path / "quick", options, quiet=True, workers=1)
+    for split in ("train", "val", "test"):
+        name = f"annotations/relations_{split}.json"
+        assert (quick.path / name).read_bytes() == (whole.path / name).read_bytes()
+    for path in sorted((quick.path / "takes").rglob("*.mp4")):
+        if "downscaled" in path.parts:
+            continue
+        frames = decode(path)
+        assert [read_frame_index(frame) for frame in frames] == list(range(31))
+        rows, _ = code_size(*frames[0].shape[:2])
+        if view_of(path.stem) is View.EGO:  # the head never rests
+            below = [frame[rows:].astype(int) for frame in frames]
+            moved = np.array([np.abs(a - b).mean() for a, b in pairwise(below)])
+            pictures = [9, 19, 29]  # a codec redraws a still one almost as it was
+            assert moved[pictures].min() > 2 * np.delete(moved, pictures).max()
+
+
+def test_motion_that_does_not_divide_a_second_is_refused() -> None:
+    with pytest.raises(SettingsError, match="motion_fps is 7; it must divide 30"):
+        SyntheticOptions(motion_fps=7)
+
+
+def test_a_release_of_before_an_option_is_taken_as_made_with_its_default(tmp_path: Path) -> None:
+    synthesize(tmp_path, ONE_TAKE, quiet=True, workers=1)
+    marker = tmp_path / "synthetic.json"
+    options = json.loads(marker.read_text())
+    del options["motion_fps"]
+    marker.write_text(json.dumps(options))
+    assert synthesize(tmp_path, ONE_TAKE, quiet=True, workers=1).path == tmp_path

@@ -41,12 +41,15 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
     Example: egoexo-tools import images my_photos --root my_root
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.stages.import_images import run_import_images
+    from egoexo_tools.stages.import_images import STAGE, run_import_images
+    from egoexo_tools.stages.left_out import left_out_text
     from egoexo_tools.vocab import Split
 
     summary = run_import_images(
         DatasetRoot(root), folder, split=Split(split), scenario=scenario, run=run
     )
+    if left_out := left_out_text(DatasetRoot(root), STAGE):
+        click.echo(left_out)
     click.echo(summary.check().text())
 
 

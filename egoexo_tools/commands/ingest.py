@@ -37,7 +37,8 @@ def command(
     Example: egoexo-tools ingest data/root --release data/egoexo --scenario Health
     """
     from egoexo_tools.layout import DatasetRoot, Release
-    from egoexo_tools.stages.ingest import left_out_text, run_ingest
+    from egoexo_tools.stages.ingest import STAGE, run_ingest
+    from egoexo_tools.stages.left_out import left_out_text
 
     dataset = DatasetRoot(root)
     summary = run_ingest(
@@ -48,6 +49,6 @@ def command(
         scenarios=scenarios or None,
         run=run,
     )
-    if left_out := left_out_text(dataset):
+    if left_out := left_out_text(dataset, STAGE):
         click.echo(left_out, err=True)
     click.echo(summary.check().text())

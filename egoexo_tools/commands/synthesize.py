@@ -20,6 +20,12 @@ from egoexo_tools.commands import FOLDER
 @click.option("--frames", default=6, show_default=True, help="Annotated frames a take, 1 a second.")
 @click.option("--exo-cameras", default=2, show_default=True, help="At most, a take.")
 @click.option("--gop", default=250, show_default=True, help="Most frames between key frames.")
+@click.option(
+    "--motion-fps",
+    default=30,
+    show_default=True,
+    help="Pictures drawn a second; fewer are quicker, the videos keep 30 frames a second.",
+)
 @click.option("--seed", default=0, show_default=True, help="Same seed, same release.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Takes at a time.  [default: all cores]"

@@ -18,7 +18,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DOWNSCALED_448, Release
 from egoexo_tools.release.annotations import left_out_cameras
 from egoexo_tools.release.plan import Plan, PlannedTake, plan_ingest
-from egoexo_tools.release.relations import TakeRelations
+from egoexo_tools.release.take_relations import TakeRelations
 from egoexo_tools.vocab import Split, View, view_of
 
 RESOLUTIONS: Mapping[str, int | None] = {"full": None, "448": DOWNSCALED_448}

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.formats.tolerant import load_json
 from egoexo_tools.layout import atomic_path, write_atomic
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split, View, view_of
@@ -51,12 +52,7 @@ def write_splits(path: Path, splits: Mapping[str, Sequence[str]]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object; else DataError."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error})") from error
+    content = load_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
@@ -135,11 +131,8 @@ def write_pairs(path: Path, pairs: pa.Table) -> None:
 def read_pairs(path: Path) -> list[dict[str, Any]]:
     """A pair file → take_uid, object_name, frame_idx, ego_camera, exo_camera of each pair."""
     try:
-        entries = json.loads(path.read_bytes())
-        return [_read_pair(entry) for entry in entries]
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except (ValueError, TypeError, RecursionError) as error:
+        return [_read_pair(entry) for entry in load_json(path)]
+    except (DataError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} is not a pair file: it must hold a list of "
             f"[ego_rgb, ego_mask, exo_rgb, exo_mask] ({error})"
@@ -224,7 +217,7 @@ def _pair_lines(pairs: pa.Table) -> Any:
     escaped = [json.dumps(name)[1:-1] for name in names.dictionary.to_pylist()]
     object_names = pa.array(escaped, pa.string()).take(names.indices)
     # Nothing but object names needs escaping: take_uids and cameras are checked file names.
-    source_is_ego = pc.match_substring(pairs["source_camera"], "aria")
+    source_is_ego = pc.match_substring(pairs["source_camera"], "aria", ignore_case=True)
     cameras = {
         View.EGO: pc.if_else(source_is_ego, pairs["source_camera"], pairs["dest_camera"]),
         View.EXO: pc.if_else(source_is_ego, pairs["dest_camera"], pairs["source_camera"]),

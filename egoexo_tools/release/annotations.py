@@ -18,11 +18,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.formats.tolerant import frame_number, whole_number
 from egoexo_tools.layout import component
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
 from egoexo_tools.release import lzstring
-from egoexo_tools.release.relations import ShippedMask, TakeRelations, Track
+from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, Track
 from egoexo_tools.vocab import View, view_of
 
 Exclusion: TypeAlias = dict[str, Any]
@@ -77,6 +78,7 @@ def check_take(
         _check_camera(rows, camera, (limits or {}).get(camera, CameraLimits()))
     lonely = _lonely_objects(relations, rows)
     exclusions = [
+        *relations.faults,
         *({"camera": camera, "reason": reason} for camera, reason in left_out.items()),
         *rows.exclusions(),
         *({"object_name": name, "reason": reason} for name, reason in lonely.items()),
@@ -231,14 +233,16 @@ def _append_track(track: Track, frame_idxs: list[int], shipped: list[ShippedMask
 
 
 def _frame_number(key: str) -> int:
-    """-1 for a key that is none; "030" is none, because "30" may be there as well."""
-    if key.isascii() and key.isdigit() and (key[0] != "0" or key == "0") and len(key) < 11:
+    """-1 for a key that is none; "030" is 30."""
+    if key.isascii() and key.isdigit() and len(key) < 10:
         return int(key)
-    return -1
+    number = frame_number(key)
+    return -1 if number is None else number
 
 
 def _side(value: Any) -> int:
-    return value if type(value) is int and 0 < value <= MAX_SIDE else 0
+    side = value if type(value) is int else whole_number(value)
+    return side if side is not None and 0 < side <= MAX_SIDE else 0
 
 
 def _check_masks(rows: _Rows) -> pa.StringArray:
@@ -255,6 +259,12 @@ def _check_masks(rows: _Rows) -> pa.StringArray:
     areas, boxes, problems = masks.measure()
     rows.areas[rows.visible], rows.boxes[rows.visible] = areas, boxes
     rows.leave_out(rows.frame_idx < 0, "its frame number is no number from 0 up")
+    rows.leave_out(
+        _written_twice(rows), "two masks of one frame, whose number is written in two ways"
+    )
+    missing = [mask is not None and mask.encoded is None for mask in rows.shipped]
+    empty = "undecodable mask: null in its place, or no encodedMask"
+    rows.leave_out(np.array(missing, np.bool_), empty)
     for problem, words in enumerate(lzstring.PROBLEMS[1:], start=1):
         rows.leave_out(_among(rows.visible, unpacking == problem), f"undecodable mask: {words}")
     no_size = rows.visible & ((rows.heights == 0) | (rows.widths == 0))
@@ -265,6 +275,15 @@ def _check_masks(rows: _Rows) -> pa.StringArray:
     rows.leave_out(rows.visible & (rows.areas == 0), "empty mask")
     ends = pa.py_buffer(offsets.astype(np.int32))
     return pa.StringArray.from_buffers(len(texts), ends, pa.py_buffer(data))
+
+
+def _written_twice(rows: _Rows) -> Bool:
+    """Visible rows of one track and frame: "30" and "030", of which either may be meant."""
+    same = (rows.track_idx[1:] == rows.track_idx[:-1]) & (rows.frame_idx[1:] == rows.frame_idx[:-1])
+    twice = np.zeros(rows.frame_idx.size, np.bool_)
+    twice[1:] |= same
+    twice[:-1] |= same
+    return twice
 
 
 def _among(visible: Bool, which: Bool) -> Bool:

@@ -90,14 +90,17 @@ def plan_ingest(release: Release, *, split_file: Path | None = None) -> Plan:
     """
     release.require()
     plan = Plan()
-    for entry in read_takes(release.takes_json):
+    entries, faults = read_takes(release.takes_json)
+    for named, why in faults:
+        plan.leave_out(named, why)
+    for entry in entries:
         if entry.take_uid in plan.entries:
             plan.leave_out(entry.take_uid, "duplicate take in takes.json: the first entry is used")
         else:
             plan.entries[entry.take_uid] = entry
     digests: dict[TakeSlice, str] = {}
     found = _index(release, plan, digests)
-    splits = _splits(release, split_file)
+    splits = _splits(release, split_file, plan)
     for take_uid in dict.fromkeys([*(splits or ()), *found]):
         slices = found.get(take_uid, [])
         reason = _refusal(plan, take_uid, splits)
@@ -132,10 +135,16 @@ def _index(release: Release, plan: Plan, digests: dict[TakeSlice, str]) -> Found
     return found
 
 
-def _splits(release: Release, split_file: Path | None) -> Mapping[str, list[Split]] | None:
-    if split_file is not None:
-        return read_split_file(split_file)
-    return read_split_file(release.splits_json) if release.splits_json.is_file() else None
+def _splits(
+    release: Release, split_file: Path | None, plan: Plan
+) -> Mapping[str, list[Split]] | None:
+    path = split_file or release.splits_json
+    if split_file is None and not path.is_file():
+        return None
+    splits, faults = read_split_file(path)
+    for reason in faults:
+        plan.leave_out(None, reason)
+    return splits
 
 
 def _refusal(plan: Plan, take_uid: str, splits: Mapping[str, list[Split]] | None) -> str | None:

@@ -6,9 +6,11 @@ ends; msgspec then decodes one such slice at a time, in whichever process wants 
 mapping belong to the operating system's cache, so memory stays at the size of one take.
 
 The file is untrusted: where it is cut off or is no JSON, iteration yields the takes before that
-place and then raises BrokenRelations, which names the place and the take that was cut.
+place and then raises BrokenRelations, which names the place and the take that was cut. A take of
+an unusual shape is read once more by `take_relations`, value by value.
 """
 
+import codecs
 import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
+from egoexo_tools.release.take_relations import TakeRelations, decode_take
 
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _OPEN, _CLOSE = b'"\\,:{}'
 _OPEN_LIST, _CLOSE_LIST = b"[]"
@@ -39,29 +41,6 @@ class BrokenRelations(DataError):
     def __init__(self, message: str, take_uid: str | None) -> None:
         super().__init__(message)
         self.take_uid = take_uid
-
-
-class ShippedMask(msgspec.Struct, gc=False):
-    """One visible mask as shipped; its values are checked later, each mask for itself."""
-
-    width: Any = None
-    height: Any = None
-    encoded: Any = msgspec.field(default=None, name="encodedMask")
-
-
-class Track(msgspec.Struct, gc=False):
-    """An object in a camera: its masks by frame, and all frames that were looked at."""
-
-    annotation: dict[str, ShippedMask] = {}
-    annotated_frames: list[int] = []
-
-
-class TakeRelations(msgspec.Struct, gc=False):
-    """The annotations of one take: object_masks[object_name][camera]."""
-
-    scenario: str | None = None
-    take_name: str | None = None
-    object_masks: dict[str, dict[str, Track]] = {}
 
 
 @dataclass(frozen=True)
@@ -81,12 +60,7 @@ class TakeSlice:
             return self.decode(file.read(self.end - self.start))
 
     def decode(self, text: bytes | memoryview) -> TakeRelations:
-        try:
-            return msgspec.json.decode(text, type=TakeRelations)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise DataError(
-                f"{self.path.name} is damaged in take {self.take_uid}: {error}; download it again"
-            ) from error
+        return decode_take(bytes(text), self.path.name, self.take_uid)
 
 
 def index_takes(path: Path, *, digests: dict[TakeSlice, str] | None = None) -> Iterator[TakeSlice]:
@@ -141,6 +115,11 @@ def mapped(path: Path) -> Iterator[memoryview]:
     yield memoryview(whole)
 
 
+def list_elements(data: bytes, path: Path) -> list[bytes]:
+    """The values of a JSON list as they stand in its text; BrokenRelations where it is none."""
+    return [data[start:end] for start, end in _Scanner(memoryview(data), path).elements()]
+
+
 class _Scanner:
     """A position in JSON text, moved over whole keys and values."""
 
@@ -148,9 +127,12 @@ class _Scanner:
         self.bytes = np.frombuffer(data, np.uint8)
         # The same bytes eight at a time, for the long strings; the tail is left to `bytes`.
         self.words = self.bytes[: self.bytes.size // 8 * 8].view(np.uint64)
-        self.position = 0
+        head = bytes(data[:3])
+        self.position = len(codecs.BOM_UTF8) if head == codecs.BOM_UTF8 else 0
         self.take_uid: str | None = None
         self._path = path
+        if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise DataError(f"{path} is UTF-16, as some editors save it; save it as UTF-8")
 
     def members(self) -> Iterator[str]:
         """The keys of the object that starts here; the caller moves over each value."""
@@ -172,6 +154,24 @@ class _Scanner:
                 raise self._broken()
             self.position += 1
             if separator == _CLOSE:
+                return
+
+    def elements(self) -> Iterator[tuple[int, int]]:
+        """Where each value of the list that starts here begins and ends."""
+        self._expect(_OPEN_LIST)
+        separator = _OPEN_LIST
+        while True:
+            if separator == _OPEN_LIST and self._next() == _CLOSE_LIST:
+                return
+            self._next()
+            start = self.position
+            self.skip_value()
+            yield start, self.position
+            separator = self._next()
+            if separator not in (_COMMA, _CLOSE_LIST):
+                raise self._broken()
+            self.position += 1
+            if separator == _CLOSE_LIST:
                 return
 
     def skip_value(self) -> None:

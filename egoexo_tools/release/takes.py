@@ -4,6 +4,7 @@ Both come from outside. An entry is kept as the bytes that were shipped, so that
 takes.json holds it untouched; the few fields that the toolkit uses are read beside it.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,26 +14,13 @@ import msgspec
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
+from egoexo_tools.formats.tolerant import finite_number, flag, read_bytes
 from egoexo_tools.layout import write_atomic
+from egoexo_tools.release.relations import BrokenRelations, list_elements
 from egoexo_tools.vocab import Split, View, view_of
 
 FPS = 30
 """Of every frame-aligned video."""
-
-
-class _Entry(msgspec.Struct):
-    take_uid: str
-    take_name: str
-    university_id: str | None = None
-    university_name: str | None = None
-    parent_task_name: str | None = None
-    duration_sec: float | None = None
-    is_dropped: bool | None = False
-    frame_aligned_videos: Any = None
-    task_name: Any = None
-    capture_uid: Any = None
-    capture: Any = None
-    participant_uid: Any = None
 
 
 @dataclass(frozen=True)
@@ -62,15 +50,25 @@ class ShippedTake:
         return None if self.duration_seconds is None else round(self.duration_seconds * FPS)
 
 
-def read_takes(path: Path) -> list[ShippedTake]:
-    """Every entry of takes.json in its order; DataError where the file or an entry is damaged."""
+def read_takes(path: Path) -> tuple[list[ShippedTake], list[tuple[str | None, str]]]:
+    """Every entry of takes.json in its order; and (take_uid, why) of those that are none.
+
+    A field that makes no sense counts as not given. Raises DataError where the file is no list.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is missing; fetch it with `egoexo-tools download`")
     try:
-        raws = msgspec.json.decode(path.read_bytes(), type=list[msgspec.Raw])
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; fetch it with `egoexo-tools download`") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is no list of takes: {error}; download it again") from error
-    return [_take(raw, f"{path}, entry {number}") for number, raw in enumerate(raws)]
+        texts = list_elements(read_bytes(path), path)
+    except BrokenRelations as error:
+        raise DataError(f"{path} is no list of takes: {error}") from error
+    takes, faults = [], []
+    for number, text in enumerate(texts):
+        found = _take(text, number)
+        if isinstance(found, ShippedTake):
+            takes.append(found)
+        else:
+            faults.append(found)
+    return takes, faults
 
 
 def write_takes(path: Path, entries: Iterable[bytes]) -> None:
@@ -78,8 +76,9 @@ def write_takes(path: Path, entries: Iterable[bytes]) -> None:
     write_atomic(path, b"[\n" + b",\n".join(entries) + b"\n]\n")
 
 
-def read_split_file(path: Path) -> dict[str, list[Split]]:
-    """take_uid → its splits (more than one is a fault of the file), in the file's order.
+def read_split_file(path: Path) -> tuple[dict[str, list[Split]], list[str]]:
+    """take_uid → its splits (more than one is a fault of the file), in the file's order; and
+    what the file holds that is no take_uid.
 
     Reads both forms: split.json (`{"train": [take_uid], ...}`) and the release's splits.json,
     which has the same under `split_to_take_uids`.
@@ -89,33 +88,62 @@ def read_split_file(path: Path) -> dict[str, list[Split]]:
     if not isinstance(lists, Mapping) or not set(lists) & set(Split):
         raise DataError(f'{path} is no split file: it must hold {{"train": [take_uid], ...}}')
     found: dict[str, list[Split]] = {}
+    faults = []
     for split in Split:
-        take_uids = lists.get(split, [])
-        if not isinstance(take_uids, list) or not all(isinstance(uid, str) for uid in take_uids):
+        take_uids = lists.get(split) or []
+        if not isinstance(take_uids, list):
             raise DataError(f"{path}: {split} must be a list of take_uids")
-        for take_uid in dict.fromkeys(take_uids):
-            found.setdefault(take_uid, []).append(split)
-    return found
+        wrong = [uid for uid in take_uids if not isinstance(uid, str) or not uid.strip()]
+        faults += [f"{path.name}: {uid!r:.40} in {split} is no take_uid" for uid in wrong]
+        for take_uid in dict.fromkeys(uid.strip() for uid in take_uids if isinstance(uid, str)):
+            if take_uid:
+                found.setdefault(take_uid, []).append(split)
+    return found, faults
 
 
-def _take(raw: msgspec.Raw, where: str) -> ShippedTake:
+def _take(text: bytes, number: int) -> ShippedTake | tuple[str | None, str]:
+    """An entry, or (its take_uid where it has one, why it cannot be used)."""
+    where = f"entry {number} of takes.json"
     try:
-        entry = msgspec.json.decode(raw, type=_Entry)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{where} is damaged: {error}; download the file again") from error
+        entry, text = _decoded(text)
+    except (ValueError, RecursionError, UnicodeDecodeError) as error:
+        return None, f"{where} is no JSON ({error})"
+    take_uid = entry.get("take_uid") if isinstance(entry, dict) else None
+    if not isinstance(take_uid, str) or not take_uid:
+        return None, f"{where} has no take_uid"
+    take_name = entry.get("take_name")
+    if not isinstance(take_name, str) or not take_name:
+        return take_uid, f"{where} has no take_name"
+    dropped = flag(entry.get("is_dropped") or False)
+    if dropped is None:
+        return take_uid, f"{where}: is_dropped is {entry['is_dropped']!r:.40}, not true or false"
+    seconds = finite_number(entry.get("duration_sec"))
     return ShippedTake(
-        take_uid=entry.take_uid,
-        take_name=entry.take_name,
-        scenario=entry.parent_task_name,
-        university=entry.university_id or entry.university_name,
-        duration_seconds=entry.duration_sec,
-        is_dropped=bool(entry.is_dropped),
-        cameras=frozenset(_cameras(entry.frame_aligned_videos)),
-        text=bytes(raw),
-        task=entry.task_name if isinstance(entry.task_name, str) else None,
-        capture_uid=_uid(entry.capture_uid, entry.capture),
-        participant_uid=_uid(entry.participant_uid),
+        take_uid=take_uid,
+        take_name=take_name,
+        scenario=_name(entry.get("parent_task_name")),
+        university=_name(entry.get("university_id")) or _name(entry.get("university_name")),
+        duration_seconds=seconds if seconds is not None and seconds >= 0 else None,
+        is_dropped=dropped,
+        cameras=frozenset(_cameras(entry.get("frame_aligned_videos"))),
+        text=text,
+        task=_name(entry.get("task_name")),
+        capture_uid=_uid(entry.get("capture_uid"), entry.get("capture")),
+        participant_uid=_uid(entry.get("participant_uid")),
     )
+
+
+def _decoded(text: bytes) -> tuple[Any, bytes]:
+    """An entry and its text; NaN, which is no JSON and which Python writes, becomes null in it."""
+    try:
+        return msgspec.json.decode(text), text
+    except msgspec.DecodeError:
+        entry = json.loads(text, parse_constant=lambda _: None)
+        return entry, json.dumps(entry, ensure_ascii=False).encode()
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _uid(value: Any, parent: Any = None) -> str | None:

@@ -9,9 +9,14 @@ Reads `<folder>/<take>/<ego|exo camera>/<frame>.jpg`, one folder a take, one fol
 - any other .json in the folder, a take's or a camera's: COCO, RLE or polygons, where the category
   is the object's name and `file_name` is relative to the JSON.
 
+`cameras.json` in the folder or a take says which camera is which view, `{"wrist": "ego", "front":
+"exo"}`; without it a name with `ego` at its beginning or `aria` in it is the ego camera.
+
 An object has one name in both views. A picture with any mask, or that an annotation file names,
-counts as looked at: objects of the take without a mask in it are recorded as absent there.
-Pictures of one name in two cameras show one instant. Writes frames (JPEG 95, the longer side cut
+counts as looked at: objects of the take without a mask in it are recorded as absent there. What
+cannot be used goes to exclusions with its file's name and costs nothing else; an object whose mask
+is among it is neither visible nor absent there. Pictures of one name in two cameras show one
+instant. Writes frames (JPEG 95, the longer side cut
 to LONG_SIDE), the takes, frames and masks manifests, annotation.json, and at the end takes.json
 and split.json.
 """
@@ -20,37 +25,57 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
+from egoexo_tools.formats.mask_json import PictureMasks
+from egoexo_tools.formats.pictures import read_picture
+from egoexo_tools.formats.tolerant import entries, plain_name
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
-from egoexo_tools.stages.import_masks import PictureMasks, read_camera_masks
+from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, UnitResult, run_stage
+from egoexo_tools.stages.import_cameras import NAME, Camera, find_cameras, not_read, read_views
+from egoexo_tools.stages.import_masks import (
+    CameraMasks,
+    annotation_files,
+    read_annotation_files,
+    read_camera_masks,
+)
 from egoexo_tools.vocab import Split, View, view_of
 
 STAGE = "import"
-PICTURES = (".jpg", ".jpeg", ".png")
+SHARED_UNIT = "shared"
+"""Exclusions of files that belong to no take."""
 LONG_SIDE: Mapping[View, int] = {View.EGO: 704, View.EXO: 960}
 """Pixels of a kept frame's longer side: those of the benchmark's own frames."""
 ASPECT_TOLERANCE = 0.01
 FPS = 30
+_KEYS = ("camera", "object_name", "frame_idx")
 
 
-@dataclass(frozen=True)
-class Camera:
-    """A camera's folder: its name in the root, and its pictures by frame."""
+@dataclass
+class _Take:
+    """A take that is being imported."""
 
-    name: str
-    pictures: Mapping[int, Path]
+    take_uid: str
+    cameras: list[Camera]
+    masks: dict[str, CameraMasks]
+    """By camera."""
+    sizes: dict[tuple[str, int], tuple[int, int, int, int]] = field(default_factory=dict)
+    """(camera, frame_idx) → height and width of the kept frame, and of its picture."""
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of exclusions."""
+
+    def leave_out(self, reason: str, *keys: Any) -> None:
+        """`keys`: camera, object_name, frame_idx, as far as they are known."""
+        named = dict(zip(_KEYS, keys, strict=False))
+        self.left_out.append({"take_uid": self.take_uid, **named, "reason": reason})
 
 
 def run_import_images(
@@ -63,10 +88,10 @@ def run_import_images(
 ) -> StageSummary:
     """Import every take of `folder` into the root, all into one split.
 
-    A root may be filled by several imports. Raises DataError for a folder without takes, or with
-    one that cannot be read as described above (as a failed unit, the others are imported).
+    A root may be filled by several imports. Raises DataError for a folder without takes; a take
+    that cannot be read as described above is a failed unit, the others are imported.
     """
-    todo = units(root, folder)
+    todo, refused = units(root, folder)
     summary = run_stage(
         root,
         STAGE,
@@ -76,68 +101,205 @@ def run_import_images(
         options=run,
     )
     _write_lists(root)
-    return summary
+    write_exclusions(root, STAGE, SHARED_UNIT, _shared_notes(folder))
+    failed = [
+        UnitResult(unit=name, status="failed", error=reason, seconds=0)
+        for name, reason in refused.items()
+    ]
+    return replace(summary, failed=(*summary.failed, *failed))
 
 
-def units(root: DatasetRoot, folder: Path) -> list[Unit]:
-    """One unit per folder; its inputs are all files in it."""
-    takes = sorted(path for path in _entries(folder) if path.is_dir())
+def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
+    """One unit per folder, its inputs are all files in it; and folders that cannot be takes.
+
+    Raises SettingsError where no folder can be one.
+    """
+    takes = [path for path in entries(folder) if path.is_dir()]
     if not takes:
         raise DataError(
             f"{folder} holds no takes; it must look like {folder.name}/<take>/<ego, exo>/"
             "<frame>.jpg, see docs/import.md"
         )
-    shared = tuple(sorted(folder.glob("*.json")))
+    shared = tuple(path for path in entries(folder) if path.is_file())
     foreign = {path.stem for path in root.table("takes").glob("*.parquet")}
     foreign -= {path.stem for path in root.status_dir(STAGE).glob("*.json")}
-    found = []
+    found, refused = [], {}
     for take in takes:
-        if not re.fullmatch(r"[\w-]+", take.name):
-            raise SettingsError(
-                f"{take.name!r} cannot be a take's name; use letters, digits, - and _ only"
-            )
-        if take.name in foreign:
-            raise SettingsError(f"{root.path} has a take {take.name} that was not imported")
+        name = plain_name(take.name)
+        if not re.fullmatch(NAME, name):
+            refused[name] = f"{name!r} cannot be a take's name; use letters, digits, - and _ only"
+            continue
+        if name in foreign:
+            raise SettingsError(f"{root.path} has a take {name} that was not imported")
         inputs = tuple(sorted(path for path in take.rglob("*") if path.is_file()))
-        outputs = tuple(root.part(table, take.name) for table in ("takes", "masks"))
-        found.append(Unit((take.name,), (*shared, *inputs), outputs))
-    return found
+        outputs = tuple(root.part(table, name) for table in ("takes", "masks"))
+        found.append(Unit((name,), (*shared, *inputs), outputs))
+    if not found:
+        raise SettingsError(next(iter(refused.values())))
+    return found, refused
 
 
 def work(
     unit: Unit, *, root: DatasetRoot, folder: Path, split: Split, scenario: str
 ) -> dict[str, int]:
     """Import one take; returns counts of frames and masks."""
-    take_uid = unit.key[0]
-    take = folder / take_uid
-    cameras = find_cameras(take)
-    masks = {camera.name: read_camera_masks([folder, take], camera.pictures) for camera in cameras}
-    names = sorted({name for frames in masks.values() for one in frames.values() for name in one})
-    if not names:
-        raise DataError(f"{take} has no masks; docs/import.md shows where they go")
-    mask_rows = [
+    take = _read_take(unit.key[0], folder)
+    try:
+        _keep_frames(root, take)
+        rows = _mask_rows(take)
+        if not any(row["visible"] for row in rows):
+            raise DataError(_without_masks(take, folder))
+    except DataError:
+        if not root.part("takes", take.take_uid).exists():  # leave no half of a take behind
+            shutil.rmtree(root.processed / take.take_uid, ignore_errors=True)
+        raise
+    _write_take(root, take, rows, split=split, scenario=scenario)
+    visible = sum(row["visible"] for row in rows)
+    counts = {"frames": len(take.sizes), "masks": visible, "absent": len(rows) - visible}
+    return counts | ({"noted": len(take.left_out)} if take.left_out else {})
+
+
+def _read_take(take_uid: str, folder: Path) -> _Take:
+    place = next(path for path in entries(folder) if plain_name(path.name) == take_uid)
+    notes: list[str] = []
+    cameras = find_cameras(place, read_views(folder, place), notes)
+    shared = read_annotation_files(annotation_files(folder))
+    own = read_annotation_files(annotation_files(place))
+    take = _Take(take_uid, cameras, {})
+    for reason in [*notes, *own.notes]:
+        take.leave_out(reason)
+    for path in entries(place):
+        if path.is_file() and path.suffix.lower() != ".json":
+            take.leave_out(not_read(path))
+    for camera in cameras:
+        files = annotation_files(camera.folder, camera.pictures.values())
+        beside = read_annotation_files(files)
+        masks = read_camera_masks(camera, [shared, own, beside])
+        take.masks[camera.name] = masks
+        for reason in [*beside.notes, *masks.notes]:
+            take.leave_out(reason, camera.name)
+        for frame_idx, picture in masks.frames.items():
+            for name, reason in picture.notes:
+                take.leave_out(reason, camera.name, name, frame_idx)
+    return take
+
+
+def _keep_frames(root: DatasetRoot, take: _Take) -> None:
+    """Write the frames; a picture that cannot be read is left out with its masks."""
+    for camera in take.cameras:
+        for frame_idx, path in camera.pictures.items():
+            try:
+                sides = _keep_frame(root, take.take_uid, camera.name, frame_idx, path)
+                take.sizes[camera.name, frame_idx] = sides
+            except DataError as error:
+                take.leave_out(str(error), camera.name, None, frame_idx)
+                take.masks[camera.name].frames.pop(frame_idx, None)
+        if not any(name == camera.name for name, _ in take.sizes):
+            raise DataError(f"no picture of {camera.folder} can be read: {_first_reasons(take)}")
+
+
+def _keep_frame(
+    root: DatasetRoot, take_uid: str, camera: str, frame_idx: int, path: Path
+) -> tuple[int, int, int, int]:
+    """Write one frame; returns its height and width, and those of the picture."""
+    picture = read_picture(path)
+    height, width = picture.shape[:2]
+    scale = min(1.0, LONG_SIDE[view_of(camera)] / max(height, width))
+    kept = max(1, round(height * scale)), max(1, round(width * scale))
+    if scale < 1:
+        picture = cv2.resize(picture, kept[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    write_atomic(root.frame(take_uid, camera, frame_idx), data.tobytes())
+    return (*kept, height, width)
+
+
+def _mask_rows(take: _Take) -> list[dict[str, Any]]:
+    """Rows of the masks manifest: visible or absent where anyone has looked."""
+    for camera, masks in take.masks.items():
+        for frame_idx, found in masks.frames.items():
+            _check_shapes(take, camera, frame_idx, found)
+    pictures = [found for masks in take.masks.values() for found in masks.frames.values()]
+    names = sorted({name for one in pictures for name, rle in one.masks.items() if rle.area()})
+    return [
         row
         for name in names
-        for camera in cameras
-        for row in _track(take_uid, name, camera, masks[camera.name])
+        for camera in take.cameras
+        for row in _track(take.take_uid, name, camera.name, take.masks[camera.name].frames)
     ]
-    try:
-        sizes = {
-            (cam.name, idx): _keep_frame(root, take_uid, cam, idx, masks[cam.name].get(idx, {}))
-            for cam in cameras
-            for idx in cam.pictures
+
+
+def _check_shapes(take: _Take, camera: str, frame_idx: int, found: PictureMasks) -> None:
+    """Masks drawn on a smaller copy are fine; one of a turned or another picture is not."""
+    height, width = take.sizes[camera, frame_idx][2:]
+    for name, rle in list(found.masks.items()):
+        if abs(rle.width * height / (rle.height * width) - 1) > ASPECT_TOLERANCE:
+            reason = (
+                f"the mask of {name!r} has {rle.height}x{rle.width} pixels (height x width), its "
+                f"picture {camera}/{frame_idx} is shown at {height}x{width}; it must have the "
+                "same shape"
+            )
+            found.refuse(name, reason)
+            take.leave_out(reason, camera, name, frame_idx)
+
+
+def _track(
+    take_uid: str, name: str, camera: str, frames: Mapping[int, PictureMasks]
+) -> Sequence[dict[str, Any]]:
+    rows = []
+    for frame_idx, found in sorted(frames.items()):
+        rle = found.masks.get(name)
+        if rle is None and (found.is_open or name in found.unknown):
+            continue  # it may be there: neither visible nor absent
+        visible = rle is not None and rle.area() > 0
+        row: dict[str, Any] = {
+            "take_uid": take_uid,
+            "object_name": name,
+            "camera": camera,
+            "frame_idx": frame_idx,
+            "view": str(view_of(camera)),
+            "visible": visible,
         }
-    except DataError:
-        if not root.part("takes", take_uid).exists():  # leave no half of a take behind
-            shutil.rmtree(root.processed / take_uid, ignore_errors=True)
-        raise
-    _write_frames(root, take_uid, cameras, sizes)
-    frame_idxs = sorted({idx for camera in cameras for idx in camera.pictures})
+        if rle is not None and visible:
+            row |= {"rle_height": rle.height, "rle_width": rle.width, "rle_counts": rle.counts}
+            row |= {"area": rle.area(), "bbox_xywh": [float(side) for side in rle.box_xywh()]}
+        rows.append(row)
+    return rows
+
+
+def _without_masks(take: _Take, folder: Path) -> str:
+    if take.left_out:
+        return f"{folder / take.take_uid} has no masks that can be used: {_first_reasons(take)}"
+    return f"{folder / take.take_uid} has no masks; docs/import.md shows where they go"
+
+
+def _first_reasons(take: _Take) -> str:
+    more = f"; and {len(take.left_out) - 3} more" if len(take.left_out) > 3 else ""
+    return "; ".join(row["reason"] for row in take.left_out[:3]) + more
+
+
+def _shared_notes(folder: Path) -> list[dict[str, Any]]:
+    """Rows of exclusions about what lies beside the takes."""
+    found = read_annotation_files(annotation_files(folder))
+    others = [
+        not_read(path)
+        for path in entries(folder)
+        if path.is_file() and path.suffix.lower() != ".json"
+    ]
+    return [{"reason": reason} for reason in [*found.notes, *others]]
+
+
+def _write_take(
+    root: DatasetRoot, take: _Take, rows: list[dict[str, Any]], *, split: Split, scenario: str
+) -> None:
+    take_uid = take.take_uid
+    _write_frames(root, take)
+    frame_idxs = sorted({idx for _, idx in take.sizes})
     benchmark.write_annotation(
-        root.annotation_json(take_uid), mask_rows, frame_idxs, extra={"scenario": scenario}
+        root.annotation_json(take_uid), rows, frame_idxs, extra={"scenario": scenario}
     )
-    write_manifest(root, "masks", take_uid, mask_rows)
-    ego, *exo = [camera.name for camera in cameras]
+    write_manifest(root, "masks", take_uid, rows)
+    write_exclusions(root, STAGE, take_uid, take.left_out)
+    ego, *exo = [camera.name for camera in take.cameras]
     row = {
         "take_uid": take_uid,
         "take_name": take_uid,
@@ -147,145 +309,27 @@ def work(
         "ego_camera": ego,
         "exo_cameras": exo,
         "duration_seconds": (frame_idxs[-1] + 1) / FPS,
-        "frames_annotated": len({row["frame_idx"] for row in mask_rows}),
+        "frames_annotated": len({row["frame_idx"] for row in rows}),
     }
     write_manifest(root, "takes", take_uid, [row])
-    visible = sum(row["visible"] for row in mask_rows)
-    return {"frames": len(sizes), "masks": visible, "absent": len(mask_rows) - visible}
 
 
-def find_cameras(take: Path) -> list[Camera]:
-    """The cameras of a take, the ego one first; DataError unless there is one ego and an exo.
-
-    A folder called `ego`, or whose name contains `aria`, is the ego camera.
-    """
-    folders = sorted(path for path in _entries(take) if path.is_dir())
-    pictures = {path: _pictures(path) for path in folders}
-    pictures = {path: found for path, found in pictures.items() if found}
-    names = {path: _camera_name(path.name) for path in pictures}
-    ego = [path for path, name in names.items() if view_of(name) is View.EGO]
-    if len(ego) != 1 or len(names) < 2:
-        listed = ", ".join(path.name for path in pictures) or "none"
-        raise DataError(
-            f"{take} must hold one folder `ego` and at least one other with pictures; "
-            f"it has {listed}"
-        )
-    idxs = _frame_idxs({stem for found in pictures.values() for stem in found})
-    return [
-        Camera(names[path], {idxs[stem]: file for stem, file in sorted(pictures[path].items())})
-        for path in sorted(pictures, key=lambda path: (path not in ego, path.name))
-    ]
-
-
-def _camera_name(folder: str) -> str:
-    name = f"aria_{folder}" if folder.lower().startswith("ego") else folder
-    if not re.fullmatch(r"[\w-]+", name):
-        raise DataError(f"{folder!r} cannot be a camera's name; use letters, digits, - and _ only")
-    return name
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if not path.name.startswith((".", "__"))]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error})") from error
-
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Stem → picture; DataError where two pictures have one stem."""
-    found: dict[str, Path] = {}
-    for path in sorted(_entries(folder)):
-        if path.suffix.lower() in PICTURES and path.is_file():
-            if path.stem in found:
-                raise DataError(f"{path} and {found[path.stem].name} have one name; keep one")
-            found[path.stem] = path
-    return found
-
-
-def _frame_idxs(stems: set[str]) -> dict[str, int]:
-    """Stem → frame_idx: the number if all are numbers, else the place in name order."""
-    if all(re.fullmatch(r"[0-9]{1,8}", stem) for stem in stems):
-        idxs = {stem: int(stem) for stem in stems}
-        if len(set(idxs.values())) < len(idxs):
-            raise DataError("two pictures have one number (such as 7 and 007); rename one")
-        return idxs
-    return {stem: place for place, stem in enumerate(sorted(stems))}
-
-
-def _track(
-    take_uid: str, name: str, camera: Camera, masks: Mapping[int, PictureMasks]
-) -> Sequence[dict[str, Any]]:
-    """Mask rows of one object in one camera: visible or absent where anyone has looked."""
-    rows = []
-    for frame_idx, found in sorted(masks.items()):
-        rle = found.get(name)
-        row: dict[str, Any] = {
-            "take_uid": take_uid,
-            "object_name": name,
-            "camera": camera.name,
-            "frame_idx": frame_idx,
-            "view": str(view_of(camera.name)),
-            "visible": rle is not None,
-        }
-        if rle is not None:
-            row |= {"rle_height": rle.height, "rle_width": rle.width, "rle_counts": rle.counts}
-            row |= {"area": rle.area(), "bbox_xywh": [float(side) for side in rle.box_xywh()]}
-        rows.append(row)
-    return rows
-
-
-def _keep_frame(
-    root: DatasetRoot, take_uid: str, camera: Camera, frame_idx: int, masks: PictureMasks
-) -> tuple[int, int, int, int]:
-    """Write one frame; returns its height and width, and those of the picture."""
-    path = camera.pictures[frame_idx]
-    picture = read_picture(path)
-    height, width = picture.shape[:2]
-    for name, rle in masks.items():
-        # Masks drawn on a smaller copy are fine; one of a turned or another picture is not.
-        if abs(rle.width * height / (rle.height * width) - 1) > ASPECT_TOLERANCE:
-            raise DataError(
-                f"the mask of {name!r} has {rle.height}x{rle.width} pixels (height x width), its "
-                f"picture {path} is shown at {height}x{width}; it must have the same shape"
-            )
-    scale = min(1.0, LONG_SIDE[view_of(camera.name)] / max(height, width))
-    kept = max(1, round(height * scale)), max(1, round(width * scale))
-    if scale < 1:
-        picture = cv2.resize(picture, kept[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    write_atomic(root.frame(take_uid, camera.name, frame_idx), data.tobytes())
-    return (*kept, height, width)
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture as it is shown (a phone's rotation applied), (H, W, 3) uint8 BGR."""
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise DataError(f"{path} is not a picture that can be read; use JPEG or PNG")
-    return np.asarray(picture, np.uint8)
-
-
-def _write_frames(
-    root: DatasetRoot,
-    take_uid: str,
-    cameras: Sequence[Camera],
-    sizes: Mapping[tuple[str, int], tuple[int, int, int, int]],
-) -> None:
+def _write_frames(root: DatasetRoot, take: _Take) -> None:
     names = ("height", "width", "source_height", "source_width")
-    for camera in cameras:
+    for camera in take.cameras:
         rows = [
             {
-                "take_uid": take_uid,
+                "take_uid": take.take_uid,
                 "camera": camera.name,
                 "frame_idx": idx,
                 "view": str(view_of(camera.name)),
-                "path": root.relative(root.frame(take_uid, camera.name, idx)),
-                **dict(zip(names, sizes[camera.name, idx], strict=True)),
+                "path": root.relative(root.frame(take.take_uid, camera.name, idx)),
+                **dict(zip(names, take.sizes[camera.name, idx], strict=True)),
             }
             for idx in sorted(camera.pictures)
+            if (camera.name, idx) in take.sizes
         ]
-        write_manifest(root, "frames", f"{take_uid}.{camera.name}", rows)
+        write_manifest(root, "frames", f"{take.take_uid}.{camera.name}", rows)
 
 
 def _write_lists(root: DatasetRoot) -> None:

@@ -1,147 +1,148 @@
-"""Reads the masks of somebody's own pictures: PNG, SAM-style JSON, COCO JSON → MaskRle by name.
+"""Gathers the masks of somebody's own pictures: PNG, SAM-style JSON, COCO JSON, by camera.
 
-Where each lies is told in `import_images`. All of it comes from outside: every error names the
-file and says what it should hold.
+Where each lies is told in `import_images`. All of it comes from outside: what cannot be used is
+noted with its file, and everything else in a folder is noted as well, so that nothing that could
+be data is passed over in silence.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import cv2
-import numpy as np
-from pycocotools import mask as coco
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.rle import MaskRle
-
-PictureMasks: TypeAlias = dict[str, MaskRle]
-"""object_name → mask, of one picture."""
-
-NAME_KEYS = ("object_name", "label", "name", "category")
-"""Where a SAM-style entry may hold the object's name."""
+from egoexo_tools.formats.mask_json import PictureMasks, is_coco, read_coco, read_sam
+from egoexo_tools.formats.pictures import MASK_PICTURES, read_mask
+from egoexo_tools.formats.tolerant import entries, frame_number, load_json, plain_name
+from egoexo_tools.stages.import_cameras import CAMERAS_JSON, Camera, not_read
 
 
-def read_camera_masks(
-    parents: Sequence[Path], pictures: Mapping[int, Path]
-) -> dict[int, PictureMasks]:
-    """frame_idx → masks of every picture of a camera that has been annotated.
+@dataclass
+class CameraMasks:
+    """What is known of a camera's pictures."""
 
-    COCO files are looked for in `parents` and in the camera's folder. Raises DataError for a
-    file that cannot be used, and where one picture has two masks of one object.
-    """
-    folder = next(iter(pictures.values())).parent
-    coco_masks: dict[Path, PictureMasks] = {}
-    own = {path.with_suffix(".json") for path in pictures.values()}
-    for parent in [*parents, folder]:
-        for path in sorted(set(parent.glob("*.json")) - own):
-            for picture, masks in read_coco(path).items():
-                known = coco_masks.setdefault(picture, {})
-                _add(known, masks, path)
-    found: dict[int, PictureMasks] = {}
-    for frame_idx, picture in pictures.items():
-        of_coco = coco_masks.get(picture.resolve())
-        sources = [] if of_coco is None else [(of_coco, picture)]
-        pngs, sam = picture.with_suffix(""), picture.with_suffix(".json")
-        if pngs.is_dir():
-            sources.append((read_pngs(pngs), pngs))
-        if sam.is_file():
-            sources.append((read_sam(sam), sam))
-        for masks, path in sources:
-            _add(found.setdefault(frame_idx, {}), masks, path)
+    frames: dict[int, PictureMasks] = field(default_factory=dict)
+    """frame_idx → masks, of every picture that anybody has looked at."""
+    notes: list[str] = field(default_factory=list)
+    """Of files that belong to no picture."""
+
+
+@dataclass
+class AnnotationFiles:
+    """The COCO files of some folders."""
+
+    pictures: dict[str, PictureMasks] = field(default_factory=dict)
+    """By `picture_key`."""
+    notes: list[str] = field(default_factory=list)
+    is_open: bool = False
+    """A file that wants to hold annotations cannot be read: it may speak of any picture."""
+
+
+def picture_key(path: Path) -> str:
+    """The same for the same picture, however its path is spelled."""
+    return plain_name(str(path.resolve()))
+
+
+def read_annotation_files(paths: Iterable[Path]) -> AnnotationFiles:
+    """Every JSON file of these that is no picture's own."""
+    found = AnnotationFiles()
+    for path in paths:
+        try:
+            content = load_json(path)
+            if not is_coco(content):
+                found.notes.append(f"{path} is not a COCO file, and not named like a picture")
+                found.is_open |= isinstance(content, dict) and (
+                    "annotations" in content or "images" in content
+                )
+                continue
+            coco = read_coco(path, content)
+        except DataError as error:
+            found.notes.append(str(error))
+            found.is_open = True
+            continue
+        found.notes += [reason for _, reason in coco.notes]
+        found.is_open |= bool(coco.notes)
+        for picture, masks in coco.pictures.items():
+            if not picture.is_file():
+                found.notes.append(f"{path} lists {picture.name}, which is not at {picture}")
+            found.pictures.setdefault(picture_key(picture), PictureMasks()).merge(masks, str(path))
     return found
 
 
-def read_pngs(folder: Path) -> PictureMasks:
-    """`<object>.png` → the object's mask: every pixel that is not 0 (or not transparent)."""
-    masks: PictureMasks = {}
-    for path in sorted(folder.glob("*.png")):
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise DataError(f"{path} is not a PNG that can be read")
-        image = np.asarray(image)
-        if image.ndim == 3:
-            # With transparency, what is drawn is what is opaque; its colour may be black.
-            image = image[..., 3] if image.shape[2] == 4 else image.max(axis=2)
-        _add(masks, {path.stem: MaskRle.encode(image)}, path)
-    return masks
+def annotation_files(folder: Path, pictures: Iterable[Path] = ()) -> list[Path]:
+    """A folder's JSON files but its pictures' own and cameras.json."""
+    own = _index(path.stem for path in pictures)
+    return [
+        path
+        for path in entries(folder)
+        if path.suffix.lower() == ".json" and path.is_file()
+        and path.name.lower() != CAMERAS_JSON and _own_stem(path, own) is None
+    ]  # fmt: skip
 
 
-def read_sam(path: Path) -> PictureMasks:
-    """A list of `{"object_name", "segmentation": {size, counts}}`, or `{"annotations": [...]}`."""
-    content = _load(path)
-    entries = content.get("annotations") if isinstance(content, dict) else content
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f"{path} must hold a list of masks, as SAM writes it")
-    masks: PictureMasks = {}
-    for number, entry in enumerate(entries):
-        name = next((entry[key] for key in NAME_KEYS if isinstance(entry.get(key), str)), None)
-        if not name:
-            raise DataError(
-                f'{path}: mask {number} has no name; add "object_name", the same for the same '
-                "object in the other view"
-            )
-        _add(masks, {name: _rle(entry.get("segmentation"), f"{path}, {name}")}, path)
-    return masks
-
-
-def read_coco(path: Path) -> dict[Path, PictureMasks]:
-    """Picture → masks, for every image that a COCO file lists (without annotations: no masks).
-
-    The name of an object is `object_name` where an annotation has it, else its category.
-    """
-    content = _load(path)
-    try:
-        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        images = {entry["id"]: entry for entry in content["images"]}
-        pictures = {id_: (path.parent / e["file_name"]).resolve() for id_, e in images.items()}
-        found: dict[Path, PictureMasks] = {picture: {} for picture in pictures.values()}
-        for entry in content["annotations"]:
-            name = entry.get("object_name") or categories[entry["category_id"]]
-            image = images[entry["image_id"]]
-            size = int(image["height"]), int(image["width"])
-            rle = _coco_rle(entry["segmentation"], size, f"{path}, {name}")
-            _add(found[pictures[entry["image_id"]]], {name: rle}, path)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path} is not a COCO file: it must hold images, annotations and categories "
-            f"({type(error).__name__}: {error}); a SAM-style file is named like its picture"
-        ) from error
+def read_camera_masks(camera: Camera, files: Sequence[AnnotationFiles]) -> CameraMasks:
+    """The masks of a camera, from its own folder and from the COCO files that are given."""
+    found = CameraMasks()
+    is_open = any(file.is_open for file in files)
+    for frame_idx, picture in camera.pictures.items():
+        for file in files:
+            if (masks := file.pictures.get(picture_key(picture))) is not None:
+                found.frames.setdefault(frame_idx, PictureMasks()).merge(masks, str(picture))
+    frame_of = {plain_name(path.stem): idx for idx, path in camera.pictures.items()}
+    own, pictures = _index(frame_of), set(camera.pictures.values())
+    for path in entries(camera.folder):
+        if path in pictures:
+            continue
+        stem = _own_stem(path, own)
+        is_json = path.suffix.lower() == ".json"
+        if path.is_dir() and stem is not None:
+            masks = read_mask_folder(path)
+        elif is_json and stem is not None:
+            masks = read_sam(path)
+        else:
+            if not (is_json and path.is_file()):  # those are read as COCO
+                found.notes.append(not_read(path))
+            continue
+        found.frames.setdefault(frame_of[stem], PictureMasks()).merge(masks, str(path))
+    for masks in found.frames.values():
+        masks.is_open |= is_open
     return found
 
 
-def _coco_rle(segmentation: Any, size: tuple[int, int], where: str) -> MaskRle:
-    if isinstance(segmentation, dict):
-        return _rle(segmentation, where)
-    polygons = [[float(value) for value in polygon] for polygon in segmentation]
-    if not polygons or any(len(polygon) < 6 for polygon in polygons):
-        raise DataError(f"{where}: a polygon needs three points at least")
-    merged = coco.merge(coco.frPyObjects(polygons, *size))
-    return _rle(merged, where)
+def read_mask_folder(folder: Path) -> PictureMasks:
+    """`<object>.png` → the object's mask, for each picture file of a folder."""
+    found = PictureMasks()
+    for path in entries(folder):
+        if path.suffix.lower() not in MASK_PICTURES or not path.is_file():
+            found.refuse(None, not_read(path))
+            continue
+        name = plain_name(path.stem)
+        try:
+            rle = read_mask(path)
+        except DataError as error:
+            found.refuse(name, str(error))
+            continue
+        if name in found.masks and found.masks[name] != rle:
+            found.refuse(name, f"{path} and another file hold different masks of {name!r}")
+        elif name not in found.unknown:
+            found.masks[name] = rle
+    return found
 
 
-def _rle(value: Any, where: str) -> MaskRle:
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: segmentation must be {{size, counts}}")
-    try:
-        return MaskRle.from_json(value).validate()
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+def _index(stems: Iterable[str]) -> dict[str | int, str]:
+    """Picture names by themselves, and by their number where it is one picture's only."""
+    names = [plain_name(stem) for stem in stems]
+    numbers = [(frame_number(name), name) for name in names]
+    times = Counter(number for number, _ in numbers)
+    by_number = {number: name for number, name in numbers if number is not None}
+    unique: dict[str | int, str] = {
+        number: name for number, name in by_number.items() if times[number] == 1
+    }
+    return {**unique, **{name: name for name in names}}
 
 
-def _add(masks: PictureMasks, more: PictureMasks, path: Path) -> None:
-    """Add masks to those of a picture; empty ones say "absent" and are left out."""
-    if twice := sorted(set(masks) & set(more)):
-        raise DataError(
-            f"{path}: {twice[0]!r} has two masks in one picture; an object has one, "
-            "give the other a name of its own"
-        )
-    masks.update({name: rle for name, rle in more.items() if rle.area()})
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error})") from error
+def _own_stem(path: Path, index: Mapping[str | int, str]) -> str | None:
+    """The picture that a file or folder is named after, padded numbers among them; else None."""
+    name = plain_name(path.name if path.is_dir() else path.stem)
+    number = frame_number(name)
+    return index.get(name) or (None if number is None else index.get(number))

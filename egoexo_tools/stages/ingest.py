@@ -6,14 +6,12 @@ Reads takes.json, the relations files and the split; writes for each take its pa
 finds where each lies in the relations files, and a worker decodes only those bytes.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
@@ -79,17 +77,6 @@ def run_ingest(
     if plan.exclusions:
         counts["takes_left_out"] = len({row["take_uid"] for row in plan.exclusions})
     return replace(summary, counts=counts, failed=(*summary.failed, *broken))
-
-
-def left_out_text(root: DatasetRoot, *, reasons: int = 5) -> str:
-    """What ingest left out of a root, the most common reasons first; empty for nothing."""
-    of_stage = pc.field("stage") == STAGE
-    found = read_manifest(root, "exclusions", columns=["reason"], filters=of_stage)
-    counts = Counter(found.column("reason").to_pylist()).most_common()
-    lines = [f"  {count:,} left out: {reason}" for reason, count in counts[:reasons]]
-    if len(counts) > reasons:
-        lines.append(f"  and {len(counts) - reasons} more reasons")
-    return "\n".join([*lines, f"  all of it: {root.table('exclusions')}"] if lines else [])
 
 
 def units(root: DatasetRoot, takes: Sequence[PlannedTake]) -> list[Unit]:

@@ -34,6 +34,9 @@ class SyntheticOptions:
     """The first so many takes of each split have an upright exo camera, as a few real ones do."""
     gop: int = 250
     """Largest distance of two key frames; 250 is x264's default."""
+    motion_fps: int = FPS
+    """Pictures drawn a second. The videos have 30 frames a second all the same: between two
+    pictures the scene stands still, which is drawn and encoded for next to nothing."""
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -47,11 +50,17 @@ class SyntheticOptions:
             "exo_cameras": (1, 4),
             "portrait_takes": (0, 10_000),
             "gop": (1, 10_000),
+            "motion_fps": (1, FPS),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SettingsError(f"{name} is {value}; it must be from {low:g} to {high:g}")
+        if FPS % self.motion_fps:
+            raise SettingsError(
+                f"motion_fps is {self.motion_fps}; it must divide {FPS}, so that every annotated "
+                "frame is drawn"
+            )
         if not any(self.takes(split) for split in Split):
             raise SettingsError("a release needs a take; give --train, --val or --test a number")
 
@@ -75,6 +84,11 @@ class SyntheticOptions:
     def annotated(self) -> range:
         """The frame_idxs that are annotated: 0, 30, 60..."""
         return range(0, self.frames, FPS)
+
+    @property
+    def drawn(self) -> range:
+        """The frame_idxs whose picture is drawn; the annotated ones are among them."""
+        return range(0, self.frames, FPS // self.motion_fps)
 
     def to_json(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

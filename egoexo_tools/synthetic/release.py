@@ -52,7 +52,8 @@ def _claim(release: Release, options: SyntheticOptions) -> None:
     """Make sure that `release.path` is empty or ours with the same options, and mark it."""
     marker = release.path / "synthetic.json"
     if marker.is_file():
-        before = json.loads(marker.read_bytes())
+        # An option that came later had its default before.
+        before = SyntheticOptions().to_json() | json.loads(marker.read_bytes())
         now = options.to_json()
         if changed := [name for name in now if before.get(name) != now[name]]:
             told = ", ".join(f"{name}={before.get(name)}, now {now[name]}" for name in changed)

@@ -165,14 +165,15 @@ def _film(
     still = None if isinstance(place, HeadMotion) else place.camera(*hw)
     table = scene.textures.table
     for frame_idx in range(options.frames):
-        solids = scene.solids(frame_idx)
-        if before is None or not np.array_equal(solids, before):
-            table = shaded_table(scene.textures.table, solids)
-        if isinstance(place, HeadMotion):
-            painter.paint(place.camera(frame_idx, *hw), solids, table)
-        elif still is not None:
-            painter.paint(still, solids, table, _changed(still, before, solids, hw))
-        before = solids
+        if frame_idx in options.drawn:
+            solids = scene.solids(frame_idx)
+            if before is None or not np.array_equal(solids, before):
+                table = shaded_table(scene.textures.table, solids)
+            if isinstance(place, HeadMotion):
+                painter.paint(place.camera(frame_idx, *hw), solids, table)
+            elif still is not None:
+                painter.paint(still, solids, table, _changed(still, before, solids, hw))
+            before = solids
         draw_frame_index(painter.rgb, frame_idx)
         painter.ids[: code[0], : code[1]] = 0
         video.write(painter.rgb)

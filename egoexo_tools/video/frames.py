@@ -23,13 +23,14 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import PacketSideData
 from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.video.output import DAMAGED, Broken, Output, TooLate
-from egoexo_tools.video.packets import PacketIndex, Run, reference_test
+from egoexo_tools.video.packets import PacketIndex, Run, hidden_test, reference_test
 from egoexo_tools.video.read_ahead import in_order
 from egoexo_tools.video.source import (
     ByteSource,
@@ -196,8 +197,14 @@ class _Video:
         self.codec = stream.codec_context.name
         self._codec_hw = (stream.codec_context.height, stream.codec_context.width)
         self._threads = max(1, threads)
-        self.duration_seconds = float((stream.duration or 0) * (stream.time_base or 0))
+        self._hidden: frozenset[int] = frozenset()
+        """Decode indices of packets whose pictures are never shown."""
+        self._settings: dict[int, PacketSideData] = {}
+        """Decode index → the decoder settings that hold from this packet on."""
+        self._places: dict[int, int] = {}
+        """Byte in the file → decode index, where packets are found by seeking."""
         self.index = self._build_index(stream)
+        self.duration_seconds = self._duration(stream)
         self._is_reference = reference_test(self.codec, stream.codec_context.extradata or b"")
         self._idle_decoders: dict[int, list[VideoCodecContext]] = {}
         """By their number of threads."""
@@ -298,9 +305,10 @@ class _Video:
             is_wanted = int(self.index.frame_idx[packet]) in output.wanted
             if is_leading[packet - run.start] or not (is_wanted or self._is_reference(data)):
                 continue
-            output.expect(packet)
+            if packet not in self._hidden:
+                output.expect(packet)
             try:
-                frames = self._send(decoder, data, packet)
+                frames = self._send(decoder, data, packet, self._settings_at(packet, run))
             except Broken:
                 output.due.discard(packet)
                 yield from output.take(self._send(decoder, None, packet))
@@ -309,14 +317,26 @@ class _Video:
         yield from output.take(self._send(decoder, None, run.stop - 1))
         output.finish()
 
+    def _settings_at(self, packet: int, run: Run) -> PacketSideData | None:
+        """New settings that a decoder needs with this packet; the run's first brings its own."""
+        if packet == run.start and self._settings:
+            packet = max((start for start in self._settings if start <= packet), default=-1)
+        return self._settings.get(packet)
+
     def _send(
-        self, decoder: VideoCodecContext, data: bytes | None, packet_idx: int
+        self,
+        decoder: VideoCodecContext,
+        data: bytes | None,
+        packet_idx: int,
+        settings: PacketSideData | None = None,
     ) -> list[av.VideoFrame]:
         """Send one packet (None: no more) and take the frames that are ready."""
         packet = None
         if data is not None:
             packet = av.Packet(data)
             packet.pts = packet_idx
+            if settings is not None:
+                settings.to_packet(packet)
             with self._lock:
                 self.packets_read += 1
         try:
@@ -350,7 +370,8 @@ class _Video:
             yield decoder
         finally:
             decoder.flush_buffers()
-            idle.append(decoder)
+            if not self._settings:  # otherwise it may hold those of another part of the video
+                idle.append(decoder)
 
     def _new_decoder(self, threads: int) -> VideoCodecContext:
         _, stream = self._demuxer()
@@ -396,21 +417,47 @@ class _Video:
         return container, stream
 
     def _build_index(self, stream: av.VideoStream) -> PacketIndex:
-        packets = [
-            (packet.pos or 0, packet.size, packet.pts, packet.is_keyframe, not packet.is_discard)
-            for packet in self._container.demux(stream)
-            if packet.size
-        ]
+        is_hidden = hidden_test(self.codec)
+        packets: list[tuple[int, int, int | None, bool, bool]] = []
+        hidden: list[bool] = []
+        for packet in self._container.demux(stream):
+            if not packet.size:
+                continue
+            if packet.has_sidedata("new_extradata"):
+                self._settings[len(packets)] = packet.get_sidedata("new_extradata")
+            hidden.append(is_hidden is not None and is_hidden(self._first_bytes(packet)))
+            is_shown = not packet.is_discard and not hidden[-1]
+            packets.append((packet.pos or 0, packet.size, packet.pts, packet.is_keyframe, is_shown))
         if not packets or any(pts is None for _, _, pts, _, _ in packets):
             raise DataError(f"{self.source.name} lists no frames with presentation times")
-        position, size, pts, is_key, is_shown = zip(*packets, strict=True)
+        self._hidden = frozenset(np.flatnonzero(hidden).tolist())
+        position, size, pts, is_key, is_shown_all = zip(*packets, strict=True)
+        if self._mp4 is None and len(set(position)) == len(position):
+            self._places = {place: idx for idx, place in enumerate(position)}
         return PacketIndex.build(
             position=position if self._mp4 else [-1] * len(packets),
             size=size,
             pts=cast(tuple[int, ...], pts),
             is_key=is_key,
-            is_shown=is_shown,
+            is_shown=is_shown_all,
         )
+
+    def _first_bytes(self, packet: "av.Packet[Any]") -> bytes:
+        """A packet's own bytes; an MP4 file's pictures read as zeros while they are listed."""
+        if self._mp4 is None:
+            return bytes(packet)
+        return self.source.read(packet.pos or 0, packet.size).ljust(1, b"\0")
+
+    def _duration(self, stream: av.VideoStream) -> float:
+        """Seconds: the stream's, else the file's, else what its frames' times come to."""
+        tick = float(stream.time_base or 0)
+        if stream.duration:
+            return float(stream.duration * tick)
+        if self._container.duration:
+            return float(self._container.duration / av.time_base)
+        times = np.sort(self.index.pts[self.index.decode_idx])
+        steps = max(len(times) - 1, 1)
+        return float((times[-1] - times[0]) * (steps + 1) / steps * tick) if len(times) > 1 else 0.0
 
     def _packets(self, run: Run) -> Iterator[bytes]:
         """The bytes of a run's packets, in decode order."""
@@ -419,7 +466,38 @@ class _Video:
             positions = self.index.position[packets].tolist()
             yield from read_pieces(self.source, positions, self.index.size[packets].tolist())
             return
-        # Other containers have no index to rely on: their packets are read from the beginning.
+        # Other containers have no index to rely on: what comes says where it lies.
+        given = 0
+        for data in self._sought(run):
+            yield data
+            given += 1
+        if given < run.stop - run.start:
+            yield from self._from_beginning(Run(run.start + given, run.stop, ()))
+
+    def _sought(self, run: Run) -> Iterator[bytes]:
+        """A run's packets from its keyframe on; none of them where seeking leads elsewhere."""
+        if not run.start or not self._places:
+            return
+        container, stream = self._demuxer()
+        with container:
+            try:
+                container.seek(int(self.index.pts[run.start]), stream=stream)
+                for packet in container.demux(stream):
+                    place = self._places.get(packet.pos or 0) if packet.size else None
+                    if place is None or place > run.start:
+                        return
+                    if place == run.start:
+                        yield bytes(packet)
+                        break
+                held = (packet for packet in container.demux(stream) if packet.size)
+                for idx, packet in enumerate(islice(held, run.stop - run.start - 1), run.start + 1):
+                    if self._places.get(packet.pos or 0) != idx:
+                        return
+                    yield bytes(packet)
+            except av.error.FFmpegError:
+                return
+
+    def _from_beginning(self, run: Run) -> Iterator[bytes]:
         container, stream = self._demuxer()
         with container:
             held = (packet for packet in container.demux(stream) if packet.size)

@@ -180,6 +180,38 @@ def reference_test(codec: str, extradata: bytes) -> Callable[[bytes], bool]:
     return _always
 
 
+def hidden_test(codec: str) -> Callable[[bytes], bool] | None:
+    """A function that says whether a packet makes a picture that is never shown; None: none does.
+
+    VP8's alternate reference frames lie in packets of their own (`show_frame`, RFC 6386 9.1);
+    VP9's as well where a muxer did not pack them into a superframe (`show_existing_frame` and
+    `show_frame`, VP9 bitstream specification 6.2; superframes, annex B).
+    """
+    return {"vp8": _vp8_is_hidden, "vp9": _vp9_is_hidden}.get(codec)
+
+
+def _vp8_is_hidden(packet: bytes) -> bool:
+    return not packet[0] >> 4 & 1
+
+
+def _vp9_is_hidden(packet: bytes) -> bool:
+    if packet[-1] >> 5 == 6 and _is_superframe(packet):
+        return False  # its last frame is shown
+    bits = int.from_bytes(packet[:2].ljust(2, b"\0"))
+    profile = (bits >> 13 & 1) | (bits >> 12 & 1) << 1
+    after = 11 - (profile == 3)  # the next bit, counted from the lowest of sixteen
+    if bits >> 14 != 2 or bits >> after & 1:  # no frame at all; an earlier frame is shown
+        return False
+    return not bits >> after - 2 & 1
+
+
+def _is_superframe(packet: bytes) -> bool:
+    """Whether the index at the end has its marker at both ends."""
+    frames, length = (packet[-1] & 7) + 1, (packet[-1] >> 3 & 3) + 1
+    size = 2 + frames * length
+    return len(packet) >= size and packet[-size] == packet[-1]
+
+
 def _always(packet: bytes) -> bool:
     return True
 

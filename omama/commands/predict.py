@@ -139,11 +139,10 @@ def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.proposers import Frame, ProposerOptions, entry
     from egoexo_tools.vocab import Direction
     from omama import methods
-    from omama.features.frame_features import read_picture
-    from omama.matching.predict_pair import pair_picture, predict_pair, read_mask
+    from omama.matching.predict_pair import pair_picture, predict_pair, read_mask, read_rgb
 
     _require(given, "source_mask", "dest_image", "output")
-    source, dest = read_picture(source_image), read_picture(given["dest_image"])
+    source, dest = read_rgb(source_image), read_rgb(given["dest_image"])
     mask = read_mask(given["source_mask"])
     propose = entry(given["proposer"]).load(ProposerOptions(weights=given["proposer_weights"]))
     (found,) = propose([Frame(given["dest_image"], *dest.shape[:2])])

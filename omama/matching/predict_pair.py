@@ -4,7 +4,6 @@ Pictures of any size are reduced for the backbone to the kept frames' size (long
 most); masks and proposals keep the size of their picture.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
+from egoexo_tools.formats.mask_json import read_mask_json
+from egoexo_tools.formats.pictures import read_mask as read_mask_picture
+from egoexo_tools.formats.pictures import read_picture
 from egoexo_tools.looking.painting import PREDICTION, SOURCE, overlay, strip
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
@@ -42,21 +45,14 @@ class PairPrediction:
     """Above 0.5: visible."""
 
 
+def read_rgb(path: Path) -> Rgb:
+    """A picture as `egoexo-tools import images` reads it, (H, W, 3) uint8 RGB."""
+    return np.ascontiguousarray(read_picture(path)[..., ::-1])
+
+
 def read_mask(path: Path) -> MaskRle:
-    """A mask from a picture file (any pixel that is not black) or a JSON `{"size", "counts"}`."""
-    if path.suffix == ".json":
-        try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as JSON ({error})") from error
-        if not isinstance(value, dict):
-            raise DataError(f"{path} is no mask; it must hold size [height, width] and counts")
-        return MaskRle.from_json(value).validate()
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if picture is None:
-        raise DataError(f"{path} is missing or no picture; give a PNG, or a JSON with an rle")
-    channels = picture[..., :3] if picture.ndim == 3 else picture[..., None]  # alpha is no mask
-    return MaskRle.encode((channels != 0).any(axis=2))
+    """A mask from a picture file or a JSON, as `egoexo-tools import images` reads them."""
+    return read_mask_json(path) if path.suffix.lower() == ".json" else read_mask_picture(path)
 
 
 def predict_pair(
@@ -102,7 +98,7 @@ def pair_picture(
     source_rgb: Rgb, source_mask: MaskRle, dest_rgb: Rgb, found: PairPrediction
 ) -> Rgb:
     """Both pictures side by side with the mask that was given and the one that was found."""
-    visible = found.confidence > 0.5
+    visible = found.confidence > CONFIDENCE_THRESHOLD
     caption = f"prediction, {'visible' if visible else 'absent'} ({found.confidence:.2f})"
     return strip(
         [

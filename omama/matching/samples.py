@@ -120,10 +120,11 @@ def make_buckets(
 
     With `draw` (and `rng`) each pair gets its candidates.
     """
-    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)
+    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
     known, position = np.unique(ends, return_inverse=True)
     grids = np.array([features[frame].tokens.shape[-2:] for frame in known.tolist()])  # (F, 2)
-    both = grids[position.reshape(ends.shape)].reshape(batch.size, 4)
+    # NumPy 1 gives the inverse flat, NumPy 2 in the input's shape: reshape bears both.
+    both = grids[position.reshape(ends.shape)].reshape(batch.size, 4)  # (B, h w h' w')
     _, first, bucket = np.unique(both, axis=0, return_index=True, return_inverse=True)
     return [
         _bucket(frames, pairs, batch[bucket.reshape(-1) == number], features, draw, rng)
@@ -139,8 +140,8 @@ def _bucket(
     draw: Draw | None,
     rng: np.random.Generator | None,
 ) -> Bucket:
-    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)
-    groups, group = np.unique(ends, axis=0, return_inverse=True)
+    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
+    groups, group = np.unique(ends, axis=0, return_inverse=True)  # (G, 2), (B,)
     group = group.reshape(-1)
     sources = [features[frame] for frame in groups[:, 0].tolist()]
     dests = [features[frame] for frame in groups[:, 1].tolist()]
@@ -148,7 +149,8 @@ def _bucket(
     rows = np.array([len(dest.masks) + len(dest.proposals) for dest in dests])
     # At least one row, of padding where there is neither a mask nor a proposal.
     column = np.arange(max(1, rows.max()))
-    is_proposal = (column >= masks[:, None]) & (column < rows[:, None])
+    is_proposal = (column >= masks[:, None]) & (column < rows[:, None])  # (G, R)
+    # Masks of a frame lie together in the table of all masks: a row there less the frame's first.
     truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
     truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
     drawn = None
@@ -196,12 +198,15 @@ def draw_candidates(
     entropy, so it is always the first.
     """
     visible = truth >= 0
-    keys = rng.random(ranks.shape) + ranks
+    # Ranks are whole numbers and the noise below 1: sorting keeps the order of ranks and shuffles
+    # within each, for all pairs at once.
+    keys = rng.random(ranks.shape) + ranks  # (B, N)
     drawn = np.argsort(keys, axis=1)[:, :count]  # (B, <= count)
     valid = np.take_along_axis(ranks, drawn, axis=1) != NEVER
     short = ((0, 0), (0, count - drawn.shape[1]))
-    drawn, valid = np.pad(drawn, short), np.pad(valid, short)
+    drawn, valid = np.pad(drawn, short), np.pad(valid, short)  # (B, count)
     rows = drawn + first_proposal[:, None]
+    # Rolled by one, the last negative makes room for the truth; it is overwritten at once.
     candidates = np.where(visible[:, None], np.roll(rows, 1, axis=1), rows)
     valid = np.where(visible[:, None], np.roll(valid, 1, axis=1), valid)
     candidates[visible, 0] = truth[visible]
@@ -240,6 +245,8 @@ def frame_ranks(dest: FrameFeatures, draw: Draw) -> NDArray[np.int8]:
     if masks and proposals:
         ranks[:-1][shape.near] = NEAR
         at = np.arange(masks)
+        # The proposal nearest the truth is as good as the truth: called a negative it would teach
+        # the opposite. The reference draws it like any neighbour.
         ranks[at, shape.best] = NEAR if draw.reference_behaviour else NEVER
         if draw.negative_max_iou is not None and not draw.reference_behaviour:
             ranks[:-1][shape.ious > draw.negative_max_iou] = NEVER

@@ -21,7 +21,7 @@ from omama.matching.model import OMama
 from omama.matching.model_files import METHOD
 from omama.matching.objective import Objective, first_bad_pair
 from omama.matching.samples import Bucket, Draw
-from omama.matching.validation import HowToValidate, calibrate_on_train, validate
+from omama.matching.validation import HowToValidate, calibrate_on_train, score_val
 from omama.task import LoopConfig, ParameterGroup, Task, ValScore
 
 Int: TypeAlias = NDArray[np.int64]
@@ -159,7 +159,7 @@ def _validate(
         bf16=config.precision == "bf16",
     )
     omama = cast(OMama, model)
-    found = validate(omama, data.val, data.val_store, how)
+    found = score_val(omama, data.val, data.val_store, how)
 
     def calibrate() -> dict[str, object] | None:
         known = found.calibration

@@ -40,7 +40,7 @@ class Validation:
     """None where val has only visible or only absent pairs."""
 
 
-def validate(model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate) -> Validation:
+def score_val(model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate) -> Validation:
     """Every annotated val pair against all proposals of its frame; ranks share the batches."""
     pairs = val.pairs.take(val.pairs.state != UNANNOTATED)
     iou, visible, similarity, head = _scores(model, val, pairs, store, how)

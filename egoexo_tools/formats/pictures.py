@@ -1,0 +1,190 @@
+"""Pictures and object masks from outside, read the same in every command.
+
+A mask picture marks one object. What marks it:
+
+- one channel, or colours: every pixel that is not 0 (a palette's numbers, not its colours);
+- with transparency: a constant alpha says nothing, and the colours decide; where the colours say
+  nothing, what is not transparent is the object; where both say something they must agree, else
+  DataError gives both readings;
+- JPEG, which blurs values: only where nearly every pixel is near black or near white.
+
+The size is looked at before a pixel is decoded, so that no file takes more memory than a large
+photograph. Files are decoded to their last byte: a picture that is cut off is refused.
+"""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import MAX_SIDE
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASK_PICTURES = (*PICTURES, ".gif")
+HEIF = (".heic", ".heif", ".avif")
+MOST_PIXELS = 1 << 27
+"""134 million: above the largest phone cameras in use, 400 MB in colour."""
+_MOST_RAW_PIXELS = 1 << 26
+"""Of masks: colours, transparency and 16 bits take up to eight bytes a pixel."""
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", b"avif")
+_DARK, _BRIGHT, _MOST_BETWEEN = 64, 192, 0.02
+"""Of a JPEG mask: where its values must lie, and which share may lie between (its edges)."""
+
+Bool: TypeAlias = NDArray[np.bool_]
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture as it is shown (a phone's rotation applied), (H, W, 3) uint8 BGR."""
+    import cv2
+
+    with _opened(path, MOST_PIXELS) as image:
+        image.load()  # OpenCV fills up what is cut off; Pillow says so
+        if image.format in {"HEIF", "AVIF"}:
+            from PIL import ImageOps
+
+            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
+            return np.ascontiguousarray(rgb[..., ::-1])
+    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise DataError(f"{path} is not a picture that can be read; use JPEG or PNG")
+    return np.asarray(picture, np.uint8)
+
+
+def read_mask(path: Path) -> MaskRle:
+    """The mask of one object out of a picture file; DataError where it cannot be told."""
+    with _opened(path, _MOST_RAW_PIXELS) as image:
+        mask = _mask(image, path)
+    return MaskRle.encode(mask)
+
+
+def _mask(image: Any, path: Path) -> Bool:
+    if image.format in {"JPEG", "MPO"}:
+        return _from_jpeg(np.asarray(image.convert("L")), path)
+    if "transparency" in image.info or image.mode in {"LA", "PA", "RGBA", "La", "RGBa"}:
+        return _with_alpha(image, path)
+    return _marked(_values(image, path))
+
+
+def _values(image: Any, path: Path) -> NDArray[Any]:
+    """(H, W) or (H, W, C) numbers; a palette's are its indices."""
+    values = np.asarray(image)
+    if values.dtype == np.uint8 and image.format == "PNG" and _is_16_bit(path):
+        # Pillow keeps the upper byte of 16-bit colours: a mask that holds small numbers is lost.
+        import cv2
+
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        deep = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if deep is not None and deep.shape[:2] == values.shape[:2]:
+            return np.asarray(deep)
+    return values
+
+
+def _with_alpha(image: Any, path: Path) -> Bool:
+    if image.mode in {"P", "PA"}:
+        rgba = np.asarray(image.convert("RGBA"))
+        colours, opaque = _marked(np.asarray(image.convert("P")) if image.mode == "P" else
+                                  rgba[..., :3]), rgba[..., 3] > 0  # fmt: skip
+    else:
+        deep = _values(image, path) if image.mode in {"LA", "RGBA"} else np.asarray(image)
+        if deep.ndim == 2 or deep.shape[2] not in {2, 4}:
+            deep = np.asarray(image.convert("RGBA"))
+        colours, opaque = _marked(deep[..., :-1]), deep[..., -1] > 0
+    if opaque.all() or not opaque.any():
+        return colours
+    drawn = colours & opaque
+    if not drawn.any() or np.array_equal(drawn, opaque):
+        return opaque
+    raise DataError(
+        f"{path} can be read in two ways: {int(opaque.sum()):,} pixels are not transparent, "
+        f"{int(drawn.sum()):,} of them are not black; save the mask without transparency, the "
+        "object white on black"
+    )
+
+
+def _from_jpeg(values: NDArray[np.uint8], path: Path) -> Bool:
+    between = float(((values > _DARK) & (values < _BRIGHT)).mean())
+    if between > _MOST_BETWEEN:
+        raise DataError(
+            f"{path} is no mask that can be read: JPEG blurs it, and {between:.0%} of its pixels "
+            "are neither black nor white; save it as PNG"
+        )
+    return np.asarray(values >= 128, np.bool_)
+
+
+def _marked(values: NDArray[Any]) -> Bool:
+    """Every pixel that is not 0 in some channel."""
+    marked = values != 0
+    return np.asarray(marked if marked.ndim == 2 else marked.any(axis=2), np.bool_)
+
+
+def _is_16_bit(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(26)
+    return head[12:16] == b"IHDR" and head[24] == 16
+
+
+@contextmanager
+def _opened(path: Path, most_pixels: int) -> Iterator[Any]:
+    """The file as a Pillow image that is not decoded yet; every fault of it as a DataError."""
+    from PIL import Image
+
+    _register_heif(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes and metadata; the size is checked here
+        try:
+            with Image.open(path) as image:
+                _check_size(image.size, path, most_pixels)
+                yield image
+        except DataError:
+            raise
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing") from None
+        except Exception as error:  # a decoder's faults come as many types
+            raise DataError(
+                f"{path} is not a picture that can be read ({_first_line(error)}); use JPEG or PNG"
+            ) from error
+
+
+def _check_size(size: tuple[int, int], path: Path, most_pixels: int) -> None:
+    width, height = size
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE) or width * height > most_pixels:
+        raise DataError(
+            f"{path} says that it has {width:,}x{height:,} pixels; at most {most_pixels:,} are "
+            "read, save it smaller"
+        )
+
+
+def _register_heif(path: Path) -> None:
+    """An iPhone's HEIC is read where its reader is installed, else named with what to do."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
+        if not head:
+            raise DataError(f"{path} is not a picture that can be read: it is empty")
+        return
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        raise DataError(heif_advice(path)) from None
+
+
+def heif_advice(path: Path) -> str:
+    """What to do about an iPhone's picture."""
+    return (
+        f"{path} is HEIC, the format of iPhone pictures; export it as JPEG (on the phone: "
+        "Settings, Camera, Formats, Most Compatible), or `pip install pillow-heif`"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

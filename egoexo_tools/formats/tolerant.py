@@ -1,0 +1,130 @@
+"""Files from outside: which differences do no harm, in one place for every reader.
+
+People's files pass through editors, spreadsheets, zip programs and other languages on their way.
+Understood here, the same for every command: byte-order marks (UTF-8 and UTF-16), line ends, NFC
+and NFD spellings of a name, `\\` in paths, numbers as text, padded frame numbers, `0/1` and words
+for booleans, and the files that macOS and Windows leave beside the real ones. What cannot be
+understood is a DataError that names the item; nothing is guessed.
+"""
+
+import codecs
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from egoexo_tools.errors import DataError
+
+MAX_FRAME_IDX = 2**31 - 1
+MOST_JSON_BYTES = 1 << 29
+"""Of a JSON file that is read in one piece; an annotation of own pictures has some megabytes."""
+_ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"),
+              (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
+_SYSTEM_FILES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "icon\r", "@eadir"})
+_FLAGS: Mapping[Any, bool] = {
+    True: True, False: False, "true": True, "false": False, "1": True, "0": False,
+    "yes": True, "no": False,
+}  # fmt: skip
+_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*")
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file is a system's own: hidden, AppleDouble (`._cup.png`), a folder's settings."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder in name order, without the systems' own files; else DataError."""
+    try:
+        return sorted(path for path in folder.iterdir() if not is_system_file(path.name))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror or error})") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A text file's bytes as UTF-8 without a mark; DataError where it cannot be read."""
+    try:
+        size = path.stat().st_size
+        if size > MOST_JSON_BYTES:
+            raise DataError(
+                f"{path} has {size:,} bytes, more than the {MOST_JSON_BYTES:,} that are read in "
+                "one piece; split it into a file for each take"
+            )
+        return without_mark(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+
+
+def without_mark(data: bytes) -> bytes:
+    """Text without a byte-order mark, as UTF-8; UnicodeDecodeError for broken UTF-16."""
+    for mark, encoding in _ENCODINGS:
+        if data.startswith(mark):
+            rest = data[len(mark) :]
+            return rest if encoding == "utf-8" else rest.decode(encoding).encode()
+    return data
+
+
+def load_json(path: Path) -> Any:
+    """The value in a JSON file; NaN and infinity, which Python writes, are let through.
+
+    Raises DataError for a file that is missing, too large or no JSON.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error})") from error
+
+
+def whole_number(value: Any) -> int | None:
+    """An integer, also as text (`"480"`, `"00030"`) or as a float without a rest; else None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) and value == int(value) else None
+    if isinstance(value, str) and value.isascii() and _NUMBER.fullmatch(value):
+        return int(value.split(".")[0])
+    return None
+
+
+def finite_number(value: Any) -> float | None:
+    """A finite number, also as text; else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def frame_number(value: Any) -> int | None:
+    """A frame_idx: a whole number from 0 to MAX_FRAME_IDX, padded or as text; else None."""
+    number = whole_number(value)
+    return number if number is not None and 0 <= number <= MAX_FRAME_IDX else None
+
+
+def flag(value: Any) -> bool | None:
+    """A boolean, also as 0/1 or as a word; else None."""
+    if isinstance(value, str):
+        value = value.strip().lower()
+    try:
+        return _FLAGS.get(value)
+    except TypeError:
+        return None
+
+
+def plain_name(text: str) -> str:
+    """A name in its composed spelling (NFC): macOS hands out the decomposed one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def posix_path(text: str) -> PurePosixPath:
+    """A relative path that a file names, whichever slashes it uses."""
+    return PurePosixPath(text.replace("\\", "/"))
