@@ -15,7 +15,7 @@ from tiny_root import EGO, OBJECTS, TAKES, make_tiny_root
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.formats.lm_eec import folder_names
+from egoexo_tools.formats.names import folder_names
 from egoexo_tools.formats.sam2 import davis_palette
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from egoexo_tools.commands import FILE, FOLDER, stage_options
+from egoexo_tools.commands import FOLDER, stage_options
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
@@ -54,16 +54,29 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
 
 
 @command.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=click.Path(path_type=Path))
 @root_option
 @click.option("--run", "run_name", required=True, metavar="NAME", help="Name of the run.")
-def predictions(file: Path, root: Path, run_name: str) -> None:
+@click.option(
+    "--direction",
+    type=click.Choice(["ego2exo", "exo2ego"]),
+    help="Which, where FILE holds both.  [default: what it holds]",
+)
+def predictions(file: Path, root: Path, run_name: str, direction: str | None) -> None:
     """Read predictions of another method, to score, report and compare them.
+
+    FILE is the official or O-MaMa's JSON, LM-EEC's folder, or SAM 2's folder of palette PNGs.
 
     Example: egoexo-tools import predictions theirs.json --root demo/root --run theirs
     """
-    from egoexo_tools.evaluation.predictions import import_predictions
+    from egoexo_tools.evaluation.import_predictions import LEFT_OUT, import_run
     from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.vocab import Direction
 
-    count = import_predictions(DatasetRoot(root).require(), file, run_name)
-    click.echo(f"{count:,} predictions in {DatasetRoot(root).runs / run_name}")
+    dataset = DatasetRoot(root).require()
+    chosen = Direction(direction) if direction else None
+    done = import_run(dataset, file, run_name, direction=chosen)
+    folder = dataset.runs / run_name
+    if done.left_out:
+        click.echo(f"{len(done.left_out):,} left out, as {done.left_out[0]}: {folder / LEFT_OUT}")
+    click.echo(f"{done.predictions:,} predictions in {folder}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import cameras_of
 from egoexo_tools.evaluation.predictions import TakeMasks, confidence_of
+from egoexo_tools.formats.names import match_names
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
@@ -149,8 +150,10 @@ def match_take(
     problems: Problems,
 ) -> TakeSamples:
     """The samples of one take; `predicted` is None where the file does not have the take."""
-    take = _Take(take_uid, truth, predicted, direction, protocol, problems)
     masks = truth["masks"]
+    if predicted is not None and (meant := match_names(predicted, sorted(masks))):
+        predicted = {meant.get(name, name): pairs for name, pairs in predicted.items()}
+    take = _Take(take_uid, truth, predicted, direction, protocol, problems)
     if predicted is None and protocol is Protocol.OFFICIAL:
         problems.add("missing_take", take_uid)
     expected = 0

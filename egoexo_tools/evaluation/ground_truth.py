@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.formats.tolerant import without_mark
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Direction, Split, View, view_of
@@ -83,9 +84,11 @@ def write_ground_truth(root: DatasetRoot, *, direction: Direction, split: Split,
 def read_json(path: Path) -> dict[str, Any]:
     """The top level of a JSON object, its values unparsed where they can be (see `parsed`)."""
     try:
-        data = path.read_bytes()
+        data = without_mark(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text ({error})") from error
     return _decode(data, path)
 
 

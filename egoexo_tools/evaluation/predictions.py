@@ -7,8 +7,8 @@ Read: the official JSON (`{"ego-exo": {"version", "challenge", "results": {take_
 predictions.parquet. What is inside a take is checked where it is matched with the truth.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,20 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import VERSION, members, parsed, read_json
-from egoexo_tools.layout import DatasetRoot, atomic_path, component
-from egoexo_tools.manifests import read_tables, write_table
-from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.runs import RunFolder, join_pair_id, split_pair_id
+from egoexo_tools.formats.mask_json import read_rle
+from egoexo_tools.formats.tolerant import (
+    entries,
+    finite_number,
+    frame_number,
+    is_system_file,
+    load_json,
+)
+from egoexo_tools.layout import atomic_path, component
+from egoexo_tools.manifests import read_tables
+from egoexo_tools.runs import split_pair_id
 from egoexo_tools.vocab import Direction, view_of
+
+logger = logging.getLogger(__name__)
 
 VISIBLE_SHARE = 0.001
 """LM-EEC calls an object visible where its mask covers more than this share of the image."""
@@ -72,15 +81,15 @@ def _from_json(path: Path, direction: Direction | None) -> Predictions:
         masks = take.get("masks") if isinstance(take, dict) else None
         if not isinstance(masks, dict):
             raise DataError(f"{path}: take {take_uid} has no masks")
-        return masks
+        return understood(masks)
 
     return Predictions(path, chosen, tuple(results), read_take)
 
 
 def _from_folder(path: Path, direction: Direction | None) -> Predictions:
     """LM-EEC's folder. Object names may hold `/`: what lies between is the name."""
-    take_uids = sorted(child.name for child in path.iterdir() if child.is_dir())
-    pairs = {pair.name for uid in take_uids for pair in path.joinpath(uid).glob("*__*")}
+    take_uids = [child.name for child in entries(path) if child.is_dir()]
+    pairs = {pair.name for uid in take_uids for pair in _pair_folders(path / uid)}
     found = sorted({_direction_of(*name.split("__", 1)) for name in pairs})
     if not found:
         raise DataError(
@@ -91,17 +100,76 @@ def _from_folder(path: Path, direction: Direction | None) -> Predictions:
 
     def read_take(take_uid: str) -> TakeMasks:
         masks: dict[str, dict[str, dict[str, Any]]] = {}
-        for pair in sorted(path.joinpath(component(take_uid)).glob("*__*")):
+        for pair in _pair_folders(path / component(take_uid)):
             source, dest = pair.name.split("__", 1)
             if _direction_of(source, dest) is not chosen:
                 continue
-            for file in sorted(pair.rglob("*.json")):
+            for file in _json_files(pair):
                 name = file.parent.relative_to(pair).as_posix()
                 frames = masks.setdefault(name, {}).setdefault(f"{source}_{dest}", {})
                 frames[file.stem] = {"pred_mask": _read_mask(file), "confidence": None}
-        return masks
+        return understood(masks)
 
     return Predictions(path, chosen, tuple(take_uids), read_take)
+
+
+def _pair_folders(take: Path) -> list[Path]:
+    return [pair for pair in entries(take) if "__" in pair.name and pair.is_dir()]
+
+
+def _json_files(pair: Path) -> list[Path]:
+    """The JSON files below a folder in name order; what else lies there is said once."""
+    files = [
+        path
+        for path in sorted(pair.rglob("*"))
+        if path.is_file() and not any(map(is_system_file, path.relative_to(pair).parts))
+    ]
+    found = [path for path in files if path.suffix.lower() == ".json"]
+    if others := [path for path in files if path.suffix.lower() != ".json"]:
+        logger.warning("%d files are no JSON and are not read, as %s", len(others), others[0])
+    return found
+
+
+def understood(masks: Mapping[str, Any]) -> TakeMasks:
+    """A take's predictions with plain frame numbers and masks as text; the rest stays as it came.
+
+    A frame that is there twice, as "30" and "030", has no prediction that can be used.
+    """
+    return {
+        name: {
+            pair: _plain_frames(frames) if isinstance(frames, dict) else frames
+            for pair, frames in pairs.items()
+        }
+        if isinstance(pairs, dict)
+        else pairs
+        for name, pairs in masks.items()
+    }
+
+
+def _plain_frames(frames: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, entry in frames.items():
+        number = frame_number(key)
+        plain = key if number is None else str(number)
+        found[plain] = None if plain in found else _plain_entry(entry)
+    return found
+
+
+def _plain_entry(entry: Any) -> Any:
+    mask = entry.get("pred_mask") if isinstance(entry, dict) else None
+    if not isinstance(mask, dict) or _is_plain(mask):
+        return entry
+    try:
+        return {**entry, "pred_mask": read_rle(mask, "").to_json()}
+    except DataError:
+        return entry  # it is reported where it is matched
+
+
+def _is_plain(mask: Mapping[str, Any]) -> bool:
+    size = mask.get("size")
+    return isinstance(mask.get("counts"), str) and isinstance(size, list) and all(
+        type(side) is int for side in size
+    )  # fmt: skip
 
 
 def _from_table(path: Path, direction: Direction | None) -> Predictions:
@@ -155,58 +223,11 @@ def write_predictions(path: Path, table: pa.Table, *, direction: Direction) -> i
 def _official_take(masks: TakeMasks) -> dict[str, Any]:
     frames: set[int] = set()
     for pairs in masks.values():
-        for entries in pairs.values():
-            frames.update(map(int, entries))
-            for entry in entries.values():
+        for of_pair in pairs.values():
+            frames.update(map(int, of_pair))
+            for entry in of_pair.values():
                 entry.pop("top_proposal_idxs")
     return {"masks": masks, "subsample_idx": sorted(frames)}
-
-
-def import_predictions(
-    root: DatasetRoot, path: Path, run_name: str, *, direction: Direction | None = None
-) -> int:
-    """Other people's predictions → `<root>/runs/<run_name>/predictions.{parquet,json}`.
-
-    Any format that `read_predictions` reads; returns the number of predictions. Object and camera
-    names are kept as they came; `egoexo-tools evaluate` checks them against the truth. Raises
-    DataError for a mask, frame or confidence that cannot be used, and writes nothing then.
-    """
-    predictions = read_predictions(path, direction=direction)
-    rows: list[dict[str, Any]] = []
-    for take_uid in predictions.take_uids:
-        try:
-            rows.extend(_rows(take_uid, predictions.read_take(take_uid), predictions))
-        except AttributeError as error:
-            raise DataError(f"{path}: take {take_uid} is damaged ({error!r})") from error
-    if not rows:
-        raise DataError(f"{path} holds no predictions")
-    run = RunFolder.of(root, run_name)
-    write_table(run.predictions, "predictions", rows, metadata={"run": run_name})
-    table = read_tables([run.predictions], "predictions")
-    return write_predictions(run.predictions_json, table, direction=predictions.direction)
-
-
-def _rows(take_uid: str, masks: TakeMasks, predictions: Predictions) -> Iterable[dict[str, Any]]:
-    for name, pairs in masks.items():
-        for pair, entries in pairs.items():
-            source, dest = split_cameras(pair, predictions.direction)
-            for frame, entry in entries.items():
-                where = f"{predictions.path}: {take_uid}, {name!r}, {pair}, frame {frame}"
-                try:
-                    mask = MaskRle.from_json(entry["pred_mask"])
-                    confidence = confidence_of(entry["confidence"])
-                    if confidence is None:
-                        confidence = covers_enough(mask.area(), mask.height * mask.width)
-                    pair_id = join_pair_id(take_uid, source, dest, int(frame), name)
-                except (DataError, KeyError, TypeError, ValueError) as error:
-                    raise DataError(f"{where}: {error}") from error
-                yield {
-                    "pair_id": pair_id,
-                    "confidence": confidence,
-                    "rle_height": mask.height,
-                    "rle_width": mask.width,
-                    "rle_counts": mask.counts,
-                }
 
 
 def covers_enough(area: int, pixels: int) -> float:
@@ -223,27 +244,39 @@ def confidence_of(value: Any) -> float | None:
         value = value[0]
     if value is None:
         return None
-    if isinstance(value, bool | int | float) and abs(value) < float("inf"):
-        return float(value)
+    number = float(value) if isinstance(value, bool) else finite_number(value)
+    if number is not None:
+        return number
     raise DataError(f"confidence {value!r} is no finite number")
 
 
-def split_cameras(pair: str, direction: Direction) -> tuple[str, str]:
-    """`aria01_214-1_cam01` → source and destination camera; camera names hold `_` themselves."""
-    for position, char in enumerate(pair):
-        source, dest = pair[:position], pair[position + 1 :]
-        # A camera's own `_` leaves a rest such as "214-1_cam01", which starts with a digit.
-        if char == "_" and source and dest and not dest[0].isdigit():
-            views = (view_of(source), view_of(dest))
-            if views == (direction.source, direction.dest):
-                return source, dest
-    raise DataError(f"{pair!r} is no <source>_<dest> camera pair of {direction}")
+def split_cameras(pair: str, direction: Direction, known: Collection[str] = ()) -> tuple[str, str]:
+    """`aria01_214-1_cam01` → source and destination camera; camera names hold `_` themselves.
+
+    Cameras that are known decide; else a destination that begins with a digit is taken for the
+    end of the source's name. DataError where there is no reading, or two of known cameras.
+    """
+    readings = [
+        (pair[:position], pair[position + 1 :])
+        for position, char in enumerate(pair)
+        if char == "_" and 0 < position < len(pair) - 1
+    ]
+    views = (direction.source, direction.dest)
+    readings = [two for two in readings if tuple(map(view_of, two)) == views]
+    sure = [two for two in readings if set(two) <= set(known)]
+    # A camera's own `_` leaves a rest such as "214-1_cam01", which starts with a digit.
+    chosen = sure or [two for two in readings if not two[1][0].isdigit()] or readings
+    if not chosen:
+        raise DataError(f"{pair!r} is no <source>_<dest> camera pair of {direction}")
+    if len(sure) > 1:
+        raise DataError(f"{pair!r} can be read as {' and as '.join(map(str, sure))}")
+    return chosen[0]
 
 
 def _read_mask(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except ValueError:
+        return load_json(path)
+    except DataError:
         return None  # an unreadable mask is reported with its sample
 
 

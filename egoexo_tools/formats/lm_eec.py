@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 
 from egoexo_tools.formats import benchmark
+from egoexo_tools.formats.names import folder_names
 from egoexo_tools.formats.source import (
     Done,
     Row,
@@ -74,20 +75,6 @@ def finish(root: DatasetRoot, out: Path) -> None:
     for split, takes in replaced.items():
         text = json.dumps(takes, indent=1, sort_keys=True) + "\n"
         write_atomic(out / f"object_names_{component(split)}.json", text)
-
-
-def folder_names(object_names: list[str]) -> dict[str, str]:
-    """Object name → the name without slashes, different for different objects."""
-    names: dict[str, str] = {}
-    for name in dict.fromkeys(object_names):
-        new = name.replace("/", "-").replace("\\", "-").replace("\0", "-")
-        new = f"_{new}" if new in {"", ".", ".."} else new
-        taken = {*names.values(), *(set(object_names) - {name})}
-        base, number = new, 2
-        while new in taken:
-            new, number = f"{base}_{number}", number + 1
-        names[name] = new
-    return names
 
 
 def _take_folder(out: Path, split: str, take_uid: str) -> Path:

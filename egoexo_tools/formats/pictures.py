@@ -64,6 +64,17 @@ def read_mask(path: Path) -> MaskRle:
     return MaskRle.encode(mask)
 
 
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """A palette or grey picture's numbers, (H, W) uint8; DataError for colours."""
+    with _opened(path, _MOST_RAW_PIXELS) as image:
+        if image.mode not in {"P", "L", "1"}:
+            raise DataError(
+                f"{path} holds colours ({image.mode}), not numbers; save it as a palette PNG"
+            )
+        labels = np.asarray(image)
+    return labels.astype(np.uint8)
+
+
 def _mask(image: Any, path: Path) -> Bool:
     if image.format in {"JPEG", "MPO"}:
         return _from_jpeg(np.asarray(image.convert("L")), path)

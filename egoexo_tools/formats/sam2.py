@@ -54,8 +54,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
     take = read_take(root, unit.key[1])
     frames = read_frames(root, take)
     masks, excluded = with_frame(read_masks(root, take.take_uid), frames)
-    names = list(dict.fromkeys(row["object_name"] for row in masks))
-    numbers = {name: number for number, name in enumerate(names[:MAX_OBJECTS], start=1)}
+    numbers = _numbers(masks)
     by_frame: dict[tuple[str, int], list[Row]] = {}
     for row in masks:
         if row["object_name"] in numbers:
@@ -84,6 +83,20 @@ def finish(root: DatasetRoot, out: Path) -> None:
         folder = out / component(split) / "JPEGImages"
         videos = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         write_atomic(out / component(split) / "videos.txt", "".join(f"{v}\n" for v in videos))
+
+
+def object_numbers(root: DatasetRoot, take_uid: str) -> dict[int, str]:
+    """Number → object name as this export counts them; empty for a take that the root lacks."""
+    if not root.part("takes", take_uid).is_file():
+        return {}
+    take = read_take(root, take_uid)
+    masks, _ = with_frame(read_masks(root, take_uid), read_frames(root, take))
+    return {number: name for name, number in _numbers(masks).items()}
+
+
+def _numbers(masks: list[Row]) -> dict[str, int]:
+    names = list(dict.fromkeys(row["object_name"] for row in masks))
+    return {name: number for number, name in enumerate(names[:MAX_OBJECTS], start=1)}
 
 
 def davis_palette() -> NDArray[np.uint8]:
