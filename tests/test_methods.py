@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,9 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, read_tables
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report import write_report
+from egoexo_tools.report.causes import count_causes
+from egoexo_tools.report.charts import loss_parts
+from egoexo_tools.report.runs import read_run
 from egoexo_tools.runs import (
     SUMMARIES,
     UNKNOWN,
@@ -27,6 +31,7 @@ from egoexo_tools.runs import (
     parse_run_name,
     read_stamp,
     run_name,
+    table_metadata,
 )
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
@@ -107,6 +112,7 @@ def test_a_users_method_is_in_table_and_report_by_its_label(
     run = RunFolder.of(root, run_name(E2X, painter))
     predict_run(painter, root, E2X, Split.TEST, run)
     assert read_stamp(run) == Stamp(painter, "Someone's painter", chooses_proposals=False)
+    assert "pairs_without_proposals" not in table_metadata(run.predictions)
     evaluate_run(root, run.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
     assert "  Someone's painter " in score_table(root, [E2X])
     scores = read_tables([run.scores], "scores").to_pandas()
@@ -116,6 +122,20 @@ def test_a_users_method_is_in_table_and_report_by_its_label(
     assert "Someone&#39;s painter" in page and "wrong mask" in page
     assert "no good proposal" not in page and "matcher's failure" not in page
     assert "the proposals are no ceiling of Someone&#39;s painter" in page
+
+
+def test_proposals_explain_nothing_of_masks_that_are_not_chosen(root: DatasetRoot) -> None:
+    """Another's predictions, scored with --root, have ceilings; nobody is blamed for them."""
+    run = RunFolder.of(root, run_name(E2X, "random"))
+    predict_run("random", root, E2X, Split.TEST, run)
+    evaluate_run(root, run.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
+    ours = read_run(run.path)
+    theirs = replace(ours, stamp=UNKNOWN)
+    assert ours.scores is not None and ours.summary["ceilings"] is not None
+    assert loss_parts(ours) is not None and loss_parts(theirs) is None
+    assert "wrong" in count_causes(ours.scores, chooses_proposals=True)
+    found = count_causes(ours.scores, chooses_proposals=False)
+    assert "unknown" in found and not {"wrong", "no-proposal"} & set(found)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,13 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from egoexo_tools.evaluation.compare import compare, comparison_text
 from egoexo_tools.evaluation.evaluate import evaluate_run
+from egoexo_tools.evaluation.metrics import METRICS, Metric
 from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_tables
@@ -70,6 +74,9 @@ def test_predictions_and_scores_are_what_they_were(root: DatasetRoot, method: st
 
 
 def test_table_status_and_report(root: DatasetRoot) -> None:
+    RunFolder.of(root, "ego2exo-mine").path.mkdir()
+    summary = RunFolder.of(root, "ego2exo").summary.read_bytes()
+    RunFolder.of(root, "ego2exo-mine").summary.write_bytes(summary)  # nobody's usual name
     table = score_table(root, list(Direction))
     labels = [METHODS[name].label for name in ("oracle", "o-mama", "knn", "random")]
     assert [line[2:38].rstrip() for line in table.splitlines()[2:]] == labels
@@ -77,6 +84,27 @@ def test_table_status_and_report(root: DatasetRoot) -> None:
     write_report([root.runs / run_name(E2X, name) for name in NAMES], root.runs / "report.html")
     page = (root.runs / "report.html").read_text(encoding="utf-8")
     assert all(label in page for label in labels)
+
+
+def test_a_metric_that_was_added_after_a_run_was_scored(
+    root: DatasetRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that is scored again has it in table, page and comparison; the other has dashes."""
+    monkeypatch.setitem(METRICS, "extent", Metric("extent error", "lower", _extent_error))
+    old, new = RunFolder.of(root, "ego2exo"), RunFolder.of(root, "ego2exo-random")
+    evaluate_run(root, new.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
+    assert json.loads(new.summary.read_text())["extent"] >= 0
+    lines = score_table(root, [E2X]).splitlines()
+    assert lines[1].split() == ["IoU", "contour", "location", "extent", "visibility"]
+    assert [line.split()[-2] == "-" for line in lines[2:]] == [True, True, True, False]
+    write_report([old.path, new.path], root.runs / "both.html")
+    page = (root.runs / "both.html").read_text(encoding="utf-8")
+    assert "extent error&nbsp;↓" in page and page.count('data-key="extent"') == 4
+    assert "extent " in comparison_text(compare(old.path, new.path))
+
+
+def _extent_error(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    return abs(float(predicted.mean()) - float(truth.mean()))
 
 
 def test_training_resumes(root: DatasetRoot) -> None:

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.analysis import summarize
-from egoexo_tools.evaluation.metrics import headlines
+from egoexo_tools.evaluation.metrics import VISIBILITY_ACCURACY, headlines
 from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_manifest
+from egoexo_tools.manifests import SCHEMAS, read_manifest
 from egoexo_tools.runs import (
     PLAIN_METHOD,
     RunFolder,
@@ -167,7 +167,9 @@ def _problem(summary: Any) -> str | None:
         if not isinstance(summary.get(name), int):
             return f"{name!r} is missing or no whole number"
     for name in headlines():
-        if not isinstance(summary.get(name, ""), float | int | None):
+        # A metric may have been added after the run was scored: then it has no number there.
+        without = "" if name in (*SCHEMAS["scores"].names, VISIBILITY_ACCURACY) else None
+        if not isinstance(summary.get(name, without), float | int | None):
             return f"{name!r} is missing or no number"
     if not isinstance(summary.get("intervals"), dict) or "coverage" not in summary:
         return "intervals or coverage are missing"
