@@ -6,7 +6,7 @@ file is written: to a sibling first, then renamed, so that a reader never sees h
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from egoexo_tools.vocab import Direction, Split
 PARTIAL_SUFFIX = ".partial"
 DOWNSCALED_448 = 448
 """The short side of the small copies that the release ships, in pixels."""
+RESOLUTIONS: Mapping[str, int | None] = {"full": None, "448": DOWNSCALED_448}
+"""Which copies of the videos, by the name that a user gives → their short side."""
 
 
 @contextmanager

@@ -7,15 +7,17 @@ of a track share their hashes, so that they share most of their frames.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Codes: TypeAlias = NDArray[np.int64]
 Hashes: TypeAlias = NDArray[np.uint64]
@@ -61,7 +63,38 @@ class Sampling:
             raise SettingsError("floor and cap must be at least 1, and the floor not above the cap")
 
 
-def choose(pairs: pd.DataFrame, sampling: Sampling) -> NDArray[np.bool_]:
+@dataclass(frozen=True)
+class SplitSampling:
+    """A number of pairs for each split, and one rule by which they are chosen."""
+
+    fractions: Mapping[str, float] = field(default_factory=dict)
+    """Split → share of its pairs; a split that is not named keeps all."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Split → exact number of its pairs."""
+    rule: Sampling = Sampling()
+    """Its own fraction and count do not matter."""
+
+    def of(self, split: str) -> Sampling:
+        """The sampling of one split; SettingsError for settings that contradict each other."""
+        fraction, count = self.fractions.get(split), self.counts.get(split)
+        return replace(self.rule, fraction=fraction, count=count)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the pairs depend on, as the status files hold it."""
+        rule = self.rule
+        return {
+            "fraction": dict(sorted(self.fractions.items())),
+            "count": dict(sorted(self.counts.items())),
+            "by": rule.by,
+            "balance": rule.balance,
+            "floor": rule.floor,
+            "cap": rule.cap,
+            "seed": rule.seed,
+        }
+
+
+def choose(pairs: "pd.DataFrame", sampling: Sampling) -> NDArray[np.bool_]:
     """Which rows to keep, (n,) bool in the order of `pairs`.
 
     `pairs` has take_uid, object_name, exo_camera, frame_idx and scenario, no two rows the same.
@@ -98,7 +131,7 @@ def mix(values: Hashes) -> Hashes:
 class _Order:
     """The order in which pairs are taken, as sort keys."""
 
-    def __init__(self, pairs: pd.DataFrame, sampling: Sampling) -> None:
+    def __init__(self, pairs: "pd.DataFrame", sampling: Sampling) -> None:
         self.by = sampling.by
         self.frame_idx = pairs["frame_idx"].to_numpy(np.uint64)
         take, take_names = _named(pairs, ["take_uid"])
@@ -181,11 +214,13 @@ def _level(total: int, least: Codes, most: Codes) -> Codes:
 
 def _codes(column: "pd.Series[Any]") -> Codes:
     """A number per row, in the order of the names: independent of the order of the rows."""
+    import pandas as pd  # here: `pairs --help` reads BY and BALANCE
+
     codes, _ = pd.factorize(column.astype(str), sort=True)
     return codes.astype(np.int64)
 
 
-def _named(pairs: pd.DataFrame, columns: list[str]) -> tuple[Codes, list[str]]:
+def _named(pairs: "pd.DataFrame", columns: list[str]) -> tuple[Codes, list[str]]:
     """Codes of the distinct combinations of columns, and their names joined by "/"."""
     codes = np.zeros(len(pairs), np.int64)
     for column in columns:

@@ -1,4 +1,4 @@
-"""The words of the field and their spellings; the one place that knows them.
+"""The words of the field and their spellings, where more than one module needs them.
 
 A camera's view is ego iff its name contains "aria", in any case. A direction is written `ego2exo`
 here, `egoexo` in pair files, `ego-exo` in prediction files and `EGO2EXO` in mask folders.
@@ -7,6 +7,9 @@ here, `egoexo` in pair files, `ego-exo` in prediction files and `EGO2EXO` in mas
 from enum import StrEnum
 
 from egoexo_tools.errors import DataError
+
+GROUPS = ("take", "capture", "participant")
+"""What a division into splits keeps together."""
 
 
 class View(StrEnum):
@@ -22,6 +25,14 @@ class Split(StrEnum):
     TRAIN = "train"
     VAL = "val"
     TEST = "test"
+
+
+class Protocol(StrEnum):
+    """Whose evaluator's rules hold; docs/metrics.md has the table of differences."""
+
+    OFFICIAL = "official"
+    OMAMA = "omama"
+    LM_EEC = "lm-eec"
 
 
 class Direction(StrEnum):

@@ -87,11 +87,13 @@ Step = tuple[str, Callable[[], StageSummary]]
 def _data_steps(
     root: DatasetRoot, release: Release, options: PipelineOptions, run: RunOptions
 ) -> list[Step]:
+    from egoexo_tools.sampling import Sampling, SplitSampling
     from egoexo_tools.stages.export import run_export
     from egoexo_tools.stages.frames import run_frames
     from egoexo_tools.stages.ingest import run_ingest
     from egoexo_tools.stages.pairs import run_pairs
     from egoexo_tools.stages.propose import run_propose
+    from egoexo_tools.stages.settings import FrameSettings
 
     release.require()
     steps: list[Step] = [
@@ -109,7 +111,12 @@ def _data_steps(
         (
             "frames: annotated frames out of the videos",
             lambda: run_frames(
-                root, release, sampling=options.sampling, short_side=options.short_side, run=run
+                root,
+                release,
+                settings=FrameSettings.choose(
+                    sampling=options.sampling, short_side=options.short_side
+                ),
+                run=run,
             ),
         ),
         (
@@ -117,9 +124,9 @@ def _data_steps(
             lambda: run_pairs(
                 root,
                 directions=options.directions,
-                fractions=options.fractions,
-                counts=options.counts,
-                seed=options.seed,
+                sampling=SplitSampling(
+                    options.fractions, options.counts, Sampling(seed=options.seed)
+                ),
                 run=run,
             ),
         ),
@@ -128,7 +135,7 @@ def _data_steps(
             lambda: run_propose(
                 root,
                 proposer=options.proposer,
-                weights=options.proposer_options.weights,
+                options=options.proposer_options,
                 directions=options.directions,
                 run=run,
             ),

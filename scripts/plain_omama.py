@@ -1,4 +1,4 @@
-"""The plain implementation that benchmark_model.py compares with: one pair, one mask at a time.
+"""The plain implementation that bench_model.py compares with: one pair, one mask at a time.
 
 It does what the published code does, in float32: for each pair it reads both frames, runs the
 backbone on both, upsamples the tokens, decodes every candidate mask at full size, loops over them,

@@ -6,6 +6,7 @@ masks and boxes can be compared with what was drawn.
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,9 @@ def test_the_stage_writes_what_the_network_finds(weights: Path, tmp_path: Path) 
     for path in root.processed.glob(f"*/{EGO}/*.jpg"):
         rgb, _ = draw(rng, 140, 3)
         cv2.imwrite(str(path), rgb[:, :, ::-1])
-    only = {"proposer": "fastsam", "weights": weights, "directions": [Direction.EXO2EGO]}
-    summary = run_propose(root, **only, max_det=2, image_size=SIDE, run=RUN).check()
+    only = {"proposer": "fastsam", "directions": [Direction.EXO2EGO]}
+    options = ProposerOptions(weights, max_det=2, image_size=SIDE)
+    summary = run_propose(root, **only, options=options, run=RUN).check()
     table = read_manifest(root, "proposals").to_pandas()
     assert set(table["proposer"]) == {"fastsam"}
     assert set(table["camera"]) == {EGO}
@@ -189,9 +191,9 @@ def test_the_stage_writes_what_the_network_finds(weights: Path, tmp_path: Path) 
     assert table.groupby(["take_uid", "frame_idx"]).size().max() == 2
     boxes = np.stack(table["bbox_xywh"].to_list())
     assert (boxes % 1 != 0).any()  # the network's own, not the mask's
-    assert run_propose(root, **only, max_det=2, image_size=SIDE, run=RUN).done == 0
+    assert run_propose(root, **only, options=options, run=RUN).done == 0
     with pytest.raises(SettingsError, match="max_det=2, now 3"):
-        run_propose(root, **only, max_det=3, image_size=SIDE, run=RUN)
+        run_propose(root, **only, options=replace(options, max_det=3), run=RUN)
 
 
 class Payload:

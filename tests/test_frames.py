@@ -18,7 +18,8 @@ from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.running.stage import RunOptions, StageSummary
-from egoexo_tools.stages.frames import FrameSettings, annotated_frames, run_frames, units
+from egoexo_tools.stages.frames import annotated_frames, run_frames, units
+from egoexo_tools.stages.settings import FrameSettings
 
 EGO, EXO = "aria01_214-1", "cam01"
 INLINE = RunOptions(executor="inline", quiet=True)
@@ -71,8 +72,10 @@ def make_root(path: Path, annotated: Mapping[str, list[int]]) -> DatasetRoot:
     return root
 
 
-def frames_run(root: DatasetRoot, release: Release, **options: Any) -> StageSummary:
-    return run_frames(root, release, **{"run": INLINE, **options})
+def frames_run(
+    root: DatasetRoot, release: Release, run: RunOptions = INLINE, **choices: Any
+) -> StageSummary:
+    return run_frames(root, release, settings=FrameSettings.choose(**choices), run=run)
 
 
 def written(root: DatasetRoot) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.sampling import Sampling, SplitSampling
 from egoexo_tools.stages.pairs import run_pairs
 from egoexo_tools.vocab import Direction, Split
 
@@ -26,6 +27,7 @@ SAMPLE = {
     f"{SECOND}/{EGO}>cam01/90/green box/lid",
 }
 """The train pairs that seed 5 takes; never to change, on any machine."""
+SEVEN = SplitSampling(counts={"train": 7}, rule=Sampling(by="track", seed=5))
 RUN = RunOptions(executor="inline", quiet=True)
 AGAIN = RunOptions(executor="inline", quiet=True, overwrite=True)
 
@@ -129,17 +131,17 @@ def test_names_are_escaped_in_the_pair_file(root: DatasetRoot) -> None:
 
 
 def test_run_again_does_nothing_and_other_settings_are_refused(root: DatasetRoot) -> None:
-    run_pairs(root, counts={"train": 5}, run=RUN).check()
-    assert run_pairs(root, counts={"train": 5}, run=RUN).skipped == 6
+    run_pairs(root, sampling=SplitSampling(counts={"train": 5}), run=RUN).check()
+    assert run_pairs(root, sampling=SplitSampling(counts={"train": 5}), run=RUN).skipped == 6
     with pytest.raises(SettingsError, match="count="):
-        run_pairs(root, counts={"train": 6}, run=RUN)
-    run_pairs(root, counts={"train": 6}, run=AGAIN).check()
+        run_pairs(root, sampling=SplitSampling(counts={"train": 6}), run=RUN)
+    run_pairs(root, sampling=SplitSampling(counts={"train": 6}), run=AGAIN).check()
     assert len(pairs_of(root, "train.ego2exo")) == 6
     assert len(pairs_of(root, "val.ego2exo")) == 7
 
 
 def test_more_pairs_than_there_are_fails_that_unit_only(root: DatasetRoot) -> None:
-    summary = run_pairs(root, counts={"train": 17}, run=RUN)
+    summary = run_pairs(root, sampling=SplitSampling(counts={"train": 17}), run=RUN)
     assert [result.unit for result in summary.failed] == ["train.exo2ego"]
     assert "17 pairs are asked for and 16 are there" in summary.text()
     assert len(pairs_of(root, "train.ego2exo")) == 17
@@ -147,18 +149,22 @@ def test_more_pairs_than_there_are_fails_that_unit_only(root: DatasetRoot) -> No
 
 def test_a_split_without_masks_has_no_pairs(root: DatasetRoot) -> None:
     write_manifest(root, "masks", list(TAKES)[2], [])
-    run_pairs(root, fractions={"val": 0.5}, by="track", balance="scenario", run=RUN).check()
+    run_pairs(
+        root,
+        sampling=SplitSampling({"val": 0.5}, rule=Sampling(by="track", balance="scenario")),
+        run=RUN,
+    ).check()
     assert pairs_of(root, "val.ego2exo").empty
     assert json.loads(root.pairs_json(Split.VAL, Direction.EGO2EXO).read_text()) == []
 
 
 def test_a_sample_is_the_same_after_takes_and_rows_moved(root: DatasetRoot) -> None:
-    run_pairs(root, counts={"train": 7}, by="track", seed=5, run=RUN).check()
+    run_pairs(root, sampling=SEVEN, run=RUN).check()
     before = set(pairs_of(root, "train.ego2exo")["pair_id"])
     root.split_json.write_text(json.dumps({"train": [SECOND, FIRST]}))
     masks = read_manifest(root, "masks", units=[FIRST]).to_pandas()
     write_manifest(root, "masks", FIRST, masks.iloc[::-1])
-    run_pairs(root, counts={"train": 7}, by="track", seed=5, run=RUN).check()
+    run_pairs(root, sampling=SEVEN, run=RUN).check()
     after = list(pairs_of(root, "train.ego2exo")["pair_id"])
     assert set(after) == before == SAMPLE
     assert after[0].startswith(SECOND)
@@ -174,8 +180,8 @@ def test_a_mask_row_that_comes_twice_is_refused(root: DatasetRoot) -> None:
     ("arguments", "code", "message"),
     [
         (["--count", "train=5", "--fraction", "val=0.5", "--by", "track"], 0, "pairs: 6 done"),
-        (["--fraction", "train"], 2, "must look like train=0.2"),
-        (["--count", "dev=3"], 2, "'dev' is no split"),
+        (["--fraction", "train"], 2, "is not SPLIT=NUMBER; write it as train=0.2"),
+        (["--count", "dev=3"], 2, "'dev=3' is not SPLIT=NUMBER; write it as val=1950"),
         (["--count", "val=3", "--fraction", "val=0.1"], 2, "not both"),
         (["--count", "val=999"], 1, "999 pairs are asked for"),
     ],

@@ -13,6 +13,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.proposers import ProposerOptions
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.stages.propose import run_propose
 from egoexo_tools.vocab import Direction
@@ -115,7 +116,9 @@ def test_other_settings_are_refused_by_name(root: DatasetRoot) -> None:
 
 def test_a_damaged_frame_fails_its_camera_only(root: DatasetRoot) -> None:
     root.frame(FIRST, "cam01", 30).write_bytes(b"")
-    summary = run_propose(root, max_det=5, directions=[Direction.EGO2EXO], run=INLINE)
+    summary = run_propose(
+        root, options=ProposerOptions(max_det=5), directions=[Direction.EGO2EXO], run=INLINE
+    )
     assert [result.unit for result in summary.failed] == [f"{FIRST}.cam01"]
     assert "30.jpg cannot be read as a picture" in (summary.failed[0].error or "")
     assert not root.part("proposals", f"{FIRST}.cam01").exists()
@@ -125,10 +128,10 @@ def test_a_damaged_frame_fails_its_camera_only(root: DatasetRoot) -> None:
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(root: DatasetRoot) -> None:
     only = [Direction.EXO2EGO]
-    run_propose(root, max_det=20, directions=only, run=INLINE).check()
+    run_propose(root, options=ProposerOptions(max_det=20), directions=only, run=INLINE).check()
     first = read_manifest(root, "proposals")
     processes = RunOptions(executor="process", workers=2, overwrite=True, quiet=True)
-    run_propose(root, max_det=20, directions=only, run=processes).check()
+    run_propose(root, options=ProposerOptions(max_det=20), directions=only, run=processes).check()
     assert read_manifest(root, "proposals").equals(first)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from egoexo_tools import __version__
+from egoexo_tools.commands.choices import DIRECTIONS, EXECUTOR
 from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
 
 if TYPE_CHECKING:
@@ -91,18 +92,10 @@ release_option = click.option(
 )
 direction_option = click.option(
     "--direction",
-    type=click.Choice(["ego2exo", "exo2ego", "both"]),
+    type=DIRECTIONS,
     default="both",
     show_default=True,
     help="Source view to destination view.",
-)
-
-feature_precision_option = click.option(
-    "--feature-precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Of the backbone; bf16 is faster on a GPU.",
 )
 
 
@@ -114,7 +107,7 @@ def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
 
         @click.option(
             "--executor",
-            type=click.Choice(["inline", "process", "dask"]),
+            type=EXECUTOR,
             default=default_executor,
             show_default=True,
             help="Where units run.",
@@ -168,7 +161,8 @@ def per_split(texts: Sequence[str], kind: Callable[[str], Number]) -> dict[str, 
             values[Split(split).value] = kind(number)
         except ValueError:
             raise SettingsError(
-                f"{text!r} is not SPLIT=NUMBER; write it as train=0.2, with train, val or test"
+                f"{text!r} is not SPLIT=NUMBER; write it as "
+                f"{'val=1950' if kind is int else 'train=0.2'}, with train, val or test"
             ) from None
     return values
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from egoexo_tools.commands import FILE, FOLDER, stage_options
+from egoexo_tools.commands.choices import RESOLUTION, SPLIT
 from egoexo_tools.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("release", type=FOLDER)
 @click.option("--split-file", type=FILE, help="split.json of `select`.  [default: official]")
-@click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]))
+@click.option("--split", "splits", multiple=True, type=SPLIT)
 @click.option("--take", "take_uids", multiple=True, metavar="UID", help="Only this take.")
 @click.option("--scenario", "scenarios", multiple=True, help="Only takes of this scenario.")
 @click.option(
     "--resolution",
-    type=click.Choice(["full", "448"]),
+    type=RESOLUTION,
     default="full",
     show_default=True,
     help="The full-size videos, or the small copies.",
@@ -65,9 +66,14 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
         raise SettingsError("--disk-budget and --from-s3 need --root, and not each other")
     s3 = S3(choices["source"] or DEFAULT_SOURCE, profile=choices["profile"])
     options = DownloadOptions(choices["connections"], _bytes(choices["max_rate"]), run.quiet)
-    common = {"selection": _selection(choices), "resolution": choices["resolution"]}
     plan = prepare(
-        s3, Release(release), record=root, budget_bytes=budget, options=options, **common
+        s3,
+        Release(release),
+        selection=_selection(choices),
+        resolution=choices["resolution"],
+        record=root,
+        budget_bytes=budget,
+        options=options,
     )
     click.echo(plan.text())
     if plan.exclusions:
@@ -75,7 +81,7 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
     if dry_run:
         return
     if budget or choices["from_s3"]:
-        click.echo(_frames(s3, root, Release(release), plan, budget, options, run, common))
+        click.echo(_frames(s3, root, Release(release), plan, budget, options, run))
     else:
         click.echo(download_files(s3, plan.files, options=options).check().text())
 
@@ -88,16 +94,15 @@ def _frames(
     budget: int | None,
     options: "DownloadOptions",
     run: "RunOptions",
-    common: dict[str, Any],
 ) -> str:
     """Frames without keeping videos; the text that says what was done."""
     from egoexo_tools.stages.disk_budget import frames_from_s3, frames_within_budget, share_text
 
     if budget is None:
-        summary = frames_from_s3(s3, root, release, plan, run=run, **common)
+        summary = frames_from_s3(s3, root, release, plan, run=run)
     else:
         summary = frames_within_budget(
-            s3, root, release, plan, budget_bytes=budget, options=options, run=run, **common
+            s3, root, release, plan, budget_bytes=budget, options=options, run=run
         )
     return "\n".join(filter(None, [summary.check().text(), share_text(summary)]))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.commands.choices import DIRECTION, PROTOCOL
 
 ANY_PATH = click.Path(path_type=Path)
 
@@ -19,11 +20,11 @@ ANY_PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--protocol",
-    type=click.Choice(["official", "omama", "lm-eec"]),
+    type=PROTOCOL,
     required=True,
     help="Whose evaluator's rules.",
 )
-@click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]), help="If a file has both.")
+@click.option("--direction", type=DIRECTION, help="If a file has both.")
 @click.option("--split", help="Named in the result; known if the ground truth is ours.")
 @click.option("--root", type=FOLDER, help="Dataset root: adds scenarios and ceilings.")
 @click.option("--threshold", type=float, help="Confidence threshold chosen on val, to report too.")

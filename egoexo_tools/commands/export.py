@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from egoexo_tools.commands import FOLDER, root_argument, stage_options
+from egoexo_tools.commands.choices import EXPORT_FORMAT
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["omama", "lm-eec", "coco", "sam2", "hf"]),
+    type=EXPORT_FORMAT,
     required=True,
     help="Whose format to write.",
 )

@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from egoexo_tools.commands import release_option, root_argument, stage_options
+from egoexo_tools.commands.choices import SAMPLING, NameOf
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
-
-SIZES: dict[str, tuple[int | None, float | None]] = {
-    "processed": (None, None),
-    "full": (None, 1.0),
-    "448": (448, None),
-}
-"""--size → short side of the copies to read, scale (None: the default of those copies)."""
 
 
 @click.command()
@@ -24,14 +18,14 @@ SIZES: dict[str, tuple[int | None, float | None]] = {
 @release_option
 @click.option(
     "--sampling",
-    type=click.Choice(["annotated", "1fps"]),
+    type=SAMPLING,
     default="annotated",
     show_default=True,
     help="Every annotated frame, or frames 0, 30, 60... of the whole video.",
 )
 @click.option(
     "--size",
-    type=click.Choice(list(SIZES)),
+    type=NameOf("egoexo_tools.stages.settings:SIZES"),
     default="processed",
     show_default=True,
     help="Ego halved and exo quartered; the video's size; or the release's small copies.",
@@ -63,15 +57,18 @@ def command(
     """
     from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.stages.frames import run_frames
+    from egoexo_tools.stages.settings import SIZES, FrameSettings
 
     short_side, size_scale = SIZES[size]
     summary = run_frames(
         DatasetRoot(root),
         Release(release).require(),
-        sampling=sampling,
-        short_side=short_side,
-        scale=size_scale if scale is None else scale,
-        jpeg_quality=jpeg_quality,
+        settings=FrameSettings.choose(
+            sampling=sampling,
+            short_side=short_side,
+            scale=size_scale if scale is None else scale,
+            jpeg_quality=jpeg_quality,
+        ),
         run=replace(run, time_limit_seconds=time_limit),
     )
     click.echo(summary.check().text())

@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from egoexo_tools.commands import FILE, root_argument
+from egoexo_tools.commands.choices import DIRECTION, SPLIT
 
 
 @click.command()
 @root_argument
-@click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]), required=True)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), required=True)
+@click.option("--direction", type=DIRECTION, required=True)
+@click.option("--split", type=SPLIT, required=True)
 @click.option("-o", "--out", type=FILE, required=True, help="File to write.")
 def command(root: Path, direction: str, split: str, out: Path) -> None:
     """Write the official ground-truth file of a root's pairs.

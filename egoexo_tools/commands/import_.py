@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from egoexo_tools.commands import FOLDER, stage_options
+from egoexo_tools.commands.choices import DIRECTION, SPLIT
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
@@ -26,7 +27,7 @@ def command() -> None:
 @root_option
 @click.option(
     "--split",
-    type=click.Choice(["train", "val", "test"]),
+    type=SPLIT,
     default="test",
     show_default=True,
     help="Where the takes go.",
@@ -59,7 +60,7 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
 @click.option("--run", "run_name", required=True, metavar="NAME", help="Name of the run.")
 @click.option(
     "--direction",
-    type=click.Choice(["ego2exo", "exo2ego"]),
+    type=DIRECTION,
     help="Which, where FILE holds both.  [default: what it holds]",
 )
 def predictions(file: Path, root: Path, run_name: str, direction: str | None) -> None:

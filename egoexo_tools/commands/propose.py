@@ -1,18 +1,22 @@
 """`egoexo-tools propose`"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from egoexo_tools.commands import FILE, direction_option, root_argument, stage_options
+from egoexo_tools.commands.choices import PROPOSER
+
+if TYPE_CHECKING:
+    from egoexo_tools.running.stage import RunOptions
 
 
 @click.command()
 @root_argument
 @click.option(
     "--proposer",
-    type=click.Choice(["fastsam", "regions", "oracle"]),
+    type=PROPOSER,
     required=True,
     help="fastsam needs --weights; regions needs none; oracle takes the ground truth.",
 )
@@ -27,14 +31,21 @@ from egoexo_tools.commands import FILE, direction_option, root_argument, stage_o
 @click.option("--image-size", type=click.IntRange(min=32), help="FastSAM's.  [default: 1024]")
 @direction_option
 @stage_options()
-def command(root: Path, direction: str, **options: Any) -> None:
+def command(root: Path, proposer: str, direction: str, run: "RunOptions", **options: Any) -> None:
     """Segment candidate masks in the destination frames.
 
     Example: egoexo-tools propose demo/root --proposer regions --direction ego2exo
     """
     from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.proposers import ProposerOptions
     from egoexo_tools.stages.propose import run_propose
     from egoexo_tools.vocab import directions
 
-    summary = run_propose(DatasetRoot(root), directions=directions(direction), **options)
+    summary = run_propose(
+        DatasetRoot(root),
+        proposer=proposer,
+        options=ProposerOptions(**options),
+        directions=directions(direction),
+        run=run,
+    )
     click.echo(summary.check().text())

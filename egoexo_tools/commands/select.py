@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.commands.choices import RESOLUTION, NameOf
 
 
 @click.command()
@@ -40,13 +41,13 @@ from egoexo_tools.commands import FILE, FOLDER
 )
 @click.option(
     "--group-by",
-    type=click.Choice(["take", "capture", "participant"]),
+    type=NameOf("egoexo_tools.vocab:GROUPS"),
     default="take",
     show_default=True,
     help="What stays in one split.",
 )
 @click.option("--seed", default=0, show_default=True, help="Same seed, same choice, anywhere.")
-@click.option("--video", type=click.Choice(["full", "448"]), default="full", show_default=True)
+@click.option("--video", type=RESOLUTION, default="full", show_default=True)
 @click.option("--manifests", type=FOLDER, help="Download manifests, for sizes of absent videos.")
 @click.option("--leaks", is_flag=True, help="Report what the splits share.")
 def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **asked: Any) -> None:

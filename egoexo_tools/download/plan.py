@@ -15,14 +15,12 @@ from typing import Any
 from egoexo_tools.download.s3 import S3, Listed
 from egoexo_tools.download.transfer import RemoteFile
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DOWNSCALED_448, Release
+from egoexo_tools.layout import DOWNSCALED_448, RESOLUTIONS, Release
 from egoexo_tools.release.annotations import left_out_cameras
 from egoexo_tools.release.plan import Plan, PlannedTake, plan_ingest
 from egoexo_tools.release.take_relations import TakeRelations
 from egoexo_tools.vocab import Split, View, view_of
 
-RESOLUTIONS: Mapping[str, int | None] = {"full": None, "448": DOWNSCALED_448}
-"""--resolution → short side of the videos."""
 _VIDEO_PARTS = {None: "takes", DOWNSCALED_448: f"downscaled_takes/{DOWNSCALED_448}"}
 
 
@@ -47,6 +45,14 @@ class DownloadPlan:
     exclusions: list[dict[str, Any]] = field(default_factory=list)
     annotation_bytes: int = 0
     """Of the selected takes, in the relations files."""
+    selection: Selection = Selection()
+    """What was asked for."""
+    resolution: str = "full"
+
+    @property
+    def short_side(self) -> int | None:
+        """Of the videos that come; None: as they were recorded."""
+        return RESOLUTIONS[self.resolution]
 
     @property
     def files(self) -> list[RemoteFile]:
@@ -118,7 +124,7 @@ def plan_download(
     short_side = RESOLUTIONS[resolution]
     offered = plan_ingest(release, split_file=selection.split_file)
     takes = _selected(offered, selection)
-    plan = DownloadPlan(annotations=tuple(annotations))
+    plan = DownloadPlan(tuple(annotations), selection=selection, resolution=resolution)
     for row in offered.exclusions:
         if not selection.take_uids or row["take_uid"] in selection.take_uids:
             plan.exclusions.append({"camera": None, **row})

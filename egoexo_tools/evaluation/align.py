@@ -8,7 +8,6 @@ of one of KINDS, counted, with the first examples; nothing is left out silently.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -23,17 +22,10 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
 from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction
+from egoexo_tools.vocab import Protocol as Protocol
 
 EXAMPLES = 3
 """Examples that a problem keeps."""
-
-
-class Protocol(StrEnum):
-    """Whose evaluator's rules hold; docs/metrics.md has the table of differences."""
-
-    OFFICIAL = "official"
-    OMAMA = "omama"
-    LM_EEC = "lm-eec"
 
 
 KINDS: Mapping[str, str] = {

@@ -23,7 +23,7 @@ import numpy as np
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers import Box, Found, Proposal, Proposer, ProposerOptions, Rgb
+from egoexo_tools.proposers.base import Box, Found, Proposal, Proposer, ProposerOptions, Rgb
 
 DOWNLOAD = "https://github.com/ultralytics/assets/releases/download/v8.3.0/FastSAM-x.pt"
 

@@ -8,7 +8,7 @@ steps differ from one.
 
 from collections.abc import Sequence
 
-from egoexo_tools.proposers import Found, Frame, Proposal
+from egoexo_tools.proposers.base import Found, Frame, Proposal
 
 
 def oracle(frames: Sequence[Frame]) -> list[Found]:

@@ -19,9 +19,8 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.release.scenarios import resolve_scenarios
 from egoexo_tools.release.survey import TakeFacts
 from egoexo_tools.sampling import hashes
-from egoexo_tools.vocab import Split
+from egoexo_tools.vocab import GROUPS, Split
 
-GROUPS = ("take", "capture", "participant")
 LEAVE_OUT = "leave-out:"
 _SUM_TOLERANCE = 1e-6
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from egoexo_tools.download.files import DownloadOptions
-from egoexo_tools.download.plan import RESOLUTIONS, DownloadPlan, Selection, gigabytes
+from egoexo_tools.download.plan import DownloadPlan, gigabytes
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, metering
 from egoexo_tools.errors import DataError
@@ -25,8 +25,9 @@ from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.stage import RunOptions, StageSummary, UnitResult, pending_units
 from egoexo_tools.stages import frames
-from egoexo_tools.stages.frames import FrameSettings, run_frames
+from egoexo_tools.stages.frames import run_frames
 from egoexo_tools.stages.ingest import run_ingest
+from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.vocab import View, view_of
 
 _BLOCK_BYTES = 4096
@@ -48,8 +49,6 @@ def frames_within_budget(
     plan: DownloadPlan,
     *,
     budget_bytes: int,
-    selection: Selection = Selection(),
-    resolution: str = "full",
     options: DownloadOptions = DownloadOptions(),
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
@@ -61,15 +60,15 @@ def frames_within_budget(
     leave no room, and S3Error for a trouble that all takes would meet.
     """
     _check_ingest(root, release, plan, budget_bytes)
-    _ingest(root, release, plan, selection, run)
-    todo = _pending(root, plan, resolution, run)
+    _ingest(root, release, plan, run)
+    todo = _pending(root, plan, run)
     for uid, files in plan.videos.items():
         for file in files:
             if (uid, file.camera) not in todo:
                 file.remove()
     ledger = Ledger(budget_bytes, used=occupied([release.path, root.path]))
     loads = [
-        Load(uid, wanted, frames_reserve(root, wanted, resolution))
+        Load(uid, wanted, frames_reserve(root, wanted, plan.short_side))
         for uid, files in plan.videos.items()
         if (wanted := [file for file in files if (uid, file.camera) in todo])
     ]
@@ -85,7 +84,7 @@ def frames_within_budget(
                     run_frames(
                         root,
                         release,
-                        short_side=RESOLUTIONS[resolution],
+                        settings=_settings(plan),
                         only=cameras,
                         run=replace(run, quiet=True),
                     )
@@ -104,16 +103,14 @@ def frames_from_s3(
     release: Release,
     plan: DownloadPlan,
     *,
-    selection: Selection = Selection(),
-    resolution: str = "full",
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
     """Ingest the plan's takes and cut their frames out of the bucket; no video is kept.
 
     The counts `bytes_read` and `bytes_of_videos` say what share of the videos had to come.
     """
-    _ingest(root, release, plan, selection, run)
-    cameras = _pending(root, plan, resolution, run)
+    _ingest(root, release, plan, run)
+    cameras = _pending(root, plan, run)
     urls = {
         (uid, file.camera or ""): s3.presigned_url(file.url)
         for uid, files in plan.videos.items()
@@ -123,7 +120,7 @@ def frames_from_s3(
     return run_frames(
         root,
         release,
-        short_side=RESOLUTIONS[resolution],
+        settings=_settings(plan),
         only=_planned(plan),
         urls=urls,
         run=run,
@@ -210,7 +207,7 @@ def occupied(folders: Iterable[Path]) -> int:
     )
 
 
-def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], resolution: str) -> int:
+def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], short_side: int | None) -> int:
     """The most bytes that the annotated frames of a take's cameras can take as pictures."""
     uid = files[0].take_uid or ""
     columns = ["camera", "frame_idx", "rle_height", "rle_width"]
@@ -219,7 +216,6 @@ def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], resolution: s
     for file in files:
         rows = masks.filter(pc.equal(masks["camera"], file.camera))
         height, width = (pc.max(rows[name]).as_py() or 4096 for name in columns[2:])
-        short_side = RESOLUTIONS[resolution]
         if short_side is None:
             settings = FrameSettings()
             ego = view_of(file.camera or "") is View.EGO
@@ -304,12 +300,9 @@ def _batches(
             return
 
 
-def _ingest(
-    root: DatasetRoot, release: Release, plan: DownloadPlan, selection: Selection, run: RunOptions
-) -> None:
-    run_ingest(
-        root, release, split_file=selection.split_file, take_uids=list(plan.videos), run=run
-    ).check()
+def _ingest(root: DatasetRoot, release: Release, plan: DownloadPlan, run: RunOptions) -> None:
+    split_file = plan.selection.split_file
+    run_ingest(root, release, split_file=split_file, take_uids=list(plan.videos), run=run).check()
 
 
 def _check_ingest(
@@ -328,18 +321,17 @@ def _planned(plan: DownloadPlan) -> set[Camera]:
     return {(uid, file.camera or "") for uid, files in plan.videos.items() for file in files}
 
 
-def _pending(
-    root: DatasetRoot, plan: DownloadPlan, resolution: str, run: RunOptions
-) -> Collection[Camera]:
+def _settings(plan: DownloadPlan) -> FrameSettings:
+    return FrameSettings.choose(short_side=plan.short_side)
+
+
+def _pending(root: DatasetRoot, plan: DownloadPlan, run: RunOptions) -> Collection[Camera]:
     """The planned cameras whose frames are not cut yet."""
-    settings = FrameSettings.choose(
-        sampling="annotated", short_side=RESOLUTIONS[resolution], scale=None, jpeg_quality=95
-    )
     found = pending_units(
         root,
         frames.STAGE,
         frames.units(root, only=_planned(plan)),
-        settings=asdict(settings),
+        settings=asdict(_settings(plan)),
         options=run,
     )
     return {(unit.key[0], unit.key[1]) for unit in found}

@@ -3,7 +3,7 @@
 `<out>/.egoexo-tools/` holds the status of each unit and marks the folder as ours; a folder with
 other content is refused (an export into the root itself keeps its status with the root's).
 `<out>/left_out.csv` lists what the format could not take, and why.
-A new format is a module in `exporters/` and an entry in EXPORTERS.
+A new format is a module in `formats/` and a line in EXPORTERS (formats/registry.py).
 """
 
 import csv
@@ -16,19 +16,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.formats import benchmark, coco, hf, lm_eec, omama, sam2
-from egoexo_tools.formats.source import Exporter
+from egoexo_tools.formats import benchmark
+from egoexo_tools.formats.registry import exporter
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
-
-EXPORTERS: Mapping[str, Exporter] = {
-    "omama": Exporter(omama.units, omama.work, omama.finish),
-    "lm-eec": Exporter(lm_eec.units, lm_eec.work, lm_eec.finish),
-    "coco": Exporter(coco.units, coco.work, coco.finish),
-    "sam2": Exporter(sam2.units, sam2.work, sam2.finish),
-    "hf": Exporter(hf.units, hf.work, hf.finish),
-}
 
 STAGE = "export"
 STATE_FOLDER = ".egoexo-tools"
@@ -42,10 +34,8 @@ def run_export(
 
     Raises DataError where `out` holds something else, SettingsError for an unknown format.
     """
-    if format_name not in EXPORTERS:
-        raise SettingsError(f"{format_name!r} is no export format; use {', '.join(EXPORTERS)}")
-    exporter = EXPORTERS[format_name]
-    units = exporter.units(root.require(), out)
+    chosen = exporter(format_name)
+    units = chosen.units(root.require(), out)
     in_place = format_name == "omama" and out.resolve() == root.path.resolve()
     if not in_place:
         _claim(out, {"format": format_name, "root": str(root.path.resolve())})
@@ -60,7 +50,7 @@ def run_export(
         options=run,
     )
     if not summary.failed:
-        exporter.finish(root, out)
+        chosen.finish(root, out)
         _write_left_out(state, out)
     return summary
 
@@ -89,7 +79,7 @@ def _claim(out: Path, settings: Mapping[str, str]) -> None:
 def _work(
     unit: Unit, *, root: DatasetRoot, state: DatasetRoot, format_name: str, out: Path
 ) -> dict[str, int]:
-    counts, left_out = EXPORTERS[format_name].work(unit, root, out)
+    counts, left_out = exporter(format_name).work(unit, root, out)
     write_exclusions(state, STAGE, unit.name, left_out)
     return {**counts, "left_out": len(left_out)} if left_out else counts
 

@@ -11,7 +11,7 @@ missing or gives nothing fails its unit.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -20,87 +20,40 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.layout import DOWNSCALED_448, DatasetRoot, Release, write_atomic
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, Release, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, read_status, run_stage
+from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
 from egoexo_tools.vocab import View, view_of
 
 STAGE = "frames"
 Camera: TypeAlias = tuple[str, str]
 """(take_uid, camera)."""
-SAMPLINGS = ("annotated", "1fps")
 SAMPLE_EVERY = 30
 """Frames between two samples of 1fps; frame-aligned videos have 30 a second."""
 TIME_LIMIT_SECONDS = 3600.0
 """For one camera of one take. An hour of 4K video takes about half of it on one core."""
 
 
-@dataclass(frozen=True)
-class FrameSettings:
-    """What the pictures depend on besides the videos."""
-
-    sampling: str = "annotated"
-    """`annotated` or `1fps`."""
-    short_side: int | None = None
-    """None: the full-size videos; 448: the release's small copies."""
-    ego_scale: float = 1 / 2
-    """Of the video that is read."""
-    exo_scale: float = 1 / 4
-    jpeg_quality: int = 95
-
-    def __post_init__(self) -> None:
-        if self.sampling not in SAMPLINGS:
-            raise SettingsError(f"{self.sampling!r} is no sampling; use {' or '.join(SAMPLINGS)}")
-        if self.short_side not in (None, DOWNSCALED_448):
-            raise SettingsError(f"there are no copies of {self.short_side} pixels; use 448 or none")
-        for scale in (self.ego_scale, self.exo_scale):
-            if not 0 < scale <= 1:
-                raise SettingsError(f"scale is {scale:g}; it must lie above 0 and not above 1")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise SettingsError(f"JPEG quality is {self.jpeg_quality}; it goes from 1 to 100")
-
-    @classmethod
-    def choose(
-        cls, *, sampling: str, short_side: int | None, scale: float | None, jpeg_quality: int
-    ) -> "FrameSettings":
-        """`scale` for both views; without it the recipe's, or 1 for the small copies."""
-        if scale is None and short_side is not None:
-            scale = 1.0
-        return cls(
-            sampling=sampling,
-            short_side=short_side,
-            ego_scale=cls.ego_scale if scale is None else scale,
-            exo_scale=cls.exo_scale if scale is None else scale,
-            jpeg_quality=jpeg_quality,
-        )
-
-
 def run_frames(
     root: DatasetRoot,
     release: Release,
     *,
-    sampling: str = "annotated",
-    short_side: int | None = None,
-    scale: float | None = None,
-    jpeg_quality: int = 95,
+    settings: FrameSettings = FrameSettings(),
     only: Collection[Camera] | None = None,
     urls: Mapping[Camera, str] | None = None,
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
     """Write the frames of every take of the root; see the module for what and how.
 
-    `short_side=448` reads the small copies of the videos, at scale 1 if no other is given.
     `only` names the cameras to do. A camera in `urls` is read from there by byte ranges, and
     the counts then say how many of the videos' bytes were read.
     Without a time limit in `run`, a unit has TIME_LIMIT_SECONDS.
     """
-    settings = FrameSettings.choose(
-        sampling=sampling, short_side=short_side, scale=scale, jpeg_quality=jpeg_quality
-    )
-    todo = units(root.require(), sampling=sampling, only=only)
+    todo = units(root.require(), sampling=settings.sampling, only=only)
     if run.time_limit_seconds is None:
         run = replace(run, time_limit_seconds=TIME_LIMIT_SECONDS)
     task = partial(

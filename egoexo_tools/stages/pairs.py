@@ -23,7 +23,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.runs import join_pair_ids
-from egoexo_tools.sampling import Sampling, choose
+from egoexo_tools.sampling import Sampling, SplitSampling, choose
 from egoexo_tools.vocab import Direction, Split
 
 STAGE = "pairs"
@@ -35,45 +35,23 @@ def run_pairs(
     root: DatasetRoot,
     *,
     directions: Sequence[Direction] = tuple(Direction),
-    fractions: Mapping[str, float] | None = None,
-    counts: Mapping[str, int] | None = None,
-    by: str = "frame",
-    balance: str | None = None,
-    floor: int | None = None,
-    cap: int | None = None,
-    seed: int = 0,
+    sampling: SplitSampling = SplitSampling(),
     legacy_names: bool = False,
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
     """List the pairs of every split in the given directions, or a sample of them.
 
-    `fractions` and `counts` are by split; see `sampling.Sampling` for the rest. `legacy_names`
-    writes O-MaMa's file names too. Raises SettingsError for settings that contradict each other.
+    `legacy_names` writes O-MaMa's file names too. Raises SettingsError for settings that
+    contradict each other.
     """
-    _check_splits(root.require(), {*(fractions or {}), *(counts or {})})
-    samplings = {
-        str(split): Sampling(
-            fraction=(fractions or {}).get(split),
-            count=(counts or {}).get(split),
-            by=by,
-            balance=balance,
-            floor=floor,
-            cap=cap,
-            seed=seed,
-        )
-        for split in Split
-    }
-    settings = {
-        "fraction": dict(sorted((fractions or {}).items())),
-        "count": dict(sorted((counts or {}).items())),
-        **{"by": by, "balance": balance, "floor": floor, "cap": cap, "seed": seed},
-    }
+    _check_splits(root.require(), {*sampling.fractions, *sampling.counts})
+    samplings = {str(split): sampling.of(split) for split in Split}
     return run_stage(
         root,
         STAGE,
         units(root, directions=directions, legacy_names=legacy_names),
         partial(work, root=root, samplings=samplings, legacy_names=legacy_names),
-        settings=settings,
+        settings=sampling.settings,
         options=run,
     )
 

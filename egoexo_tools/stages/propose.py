@@ -10,16 +10,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
-from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers import Found, Frame, Proposal, Proposer, ProposerOptions, entry
+from egoexo_tools.proposers.base import Found, Frame, Proposal, Proposer, ProposerOptions
+from egoexo_tools.proposers.registry import entry
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.vocab import Direction, view_of
 
@@ -30,25 +30,16 @@ def run_propose(
     root: DatasetRoot,
     *,
     proposer: str = "regions",
-    weights: Path | None = None,
-    trust_weights: bool = False,
-    max_det: int | None = None,
-    device: str | None = None,
-    image_size: int | None = None,
+    options: ProposerOptions = ProposerOptions(),
     directions: Sequence[Direction] = tuple(Direction),
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
     """Propose masks in the destination views of `directions`.
 
-    `weights`, `trust_weights`, `device` and `image_size` are for proposers with a network;
-    `max_det` is the most proposals a frame, None = the proposer's default. Raises SettingsError
-    for options that the proposer has no use for, DataError for weights that are missing; a unit
-    fails where they are refused.
+    Raises SettingsError for options that the proposer has no use for, DataError for weights that
+    are missing; a unit fails where they are refused.
     """
     chosen = entry(proposer)
-    options = ProposerOptions(weights, trust_weights, max_det, device, image_size)
-    if max_det is not None and max_det < 1:
-        raise SettingsError(f"max_det is {max_det}; a frame needs room for one proposal at least")
     settings = {"proposer": proposer, **chosen.settings(options)}
     if chosen.inline and run.executor == "process":
         run = replace(run, executor="inline")

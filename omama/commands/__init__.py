@@ -4,11 +4,20 @@ from typing import Any
 
 import click
 
-from egoexo_tools.commands import FILE, feature_precision_option
-from omama.methods import METHODS
+from egoexo_tools.commands import FILE
+from egoexo_tools.commands.choices import NameOf
 
-method_option = click.option(
-    "--method", type=click.Choice(list(METHODS)), help="What predicts.  [default: o-mama]"
+BACKBONE = NameOf("omama.features.registry:BACKBONES")
+METHOD = NameOf("omama.methods:METHODS")
+PRECISION = NameOf("omama.features.registry:PRECISIONS")
+
+method_option = click.option("--method", type=METHOD, help="What predicts.  [default: o-mama]")
+feature_precision_option = click.option(
+    "--feature-precision",
+    type=PRECISION,
+    default="fp32",
+    show_default=True,
+    help="Of the backbone; bf16 is faster on a GPU.",
 )
 
 
@@ -19,10 +28,10 @@ def backbone_options(function: Any) -> Any:
         click.option("--weights", type=FILE, help="The backbone's original checkpoint file."),
         click.option(
             "--backbone",
+            type=BACKBONE,
             default="dinov2",
             show_default=True,
-            help="dinov2, dinov3, dinov3-b, resnet50-dino, resnet50-dino-s16, efficientnet-lite0, "
-            "classical or rgb_grid.",
+            help="Whose features.",
         ),
     ):
         function = option(function)

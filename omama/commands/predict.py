@@ -6,16 +6,15 @@ from typing import Any
 import click
 
 from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.commands.choices import DIRECTION, SPLIT, NameOf
 from egoexo_tools.errors import SettingsError
-from omama.commands import method_option
-
-PRECISION = click.Choice(["fp32", "bf16"])
+from omama.commands import BACKBONE, PRECISION, method_option
 
 
 @click.command()
 @click.argument("root", type=FOLDER, required=False)
-@click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]))
-@click.option("--split", type=click.Choice(["train", "val", "test"]))
+@click.option("--direction", type=DIRECTION)
+@click.option("--split", type=SPLIT)
 @method_option
 @click.option("--checkpoint", type=FILE, help="Ours or the authors'.")
 @click.option(
@@ -23,7 +22,9 @@ PRECISION = click.Choice(["fp32", "bf16"])
     type=click.Choice(["knn", "oracle", "random"]),
     help="The same as --method, of those that need no checkpoint.",
 )
-@click.option("--backbone", help="As of `omama features`.  [default: the checkpoint's, dinov2]")
+@click.option(
+    "--backbone", type=BACKBONE, help="As of `omama features`.  [default: the checkpoint's, dinov2]"
+)
 @click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
 @click.option("-o", "--output", type=FILE, help="Prediction file of a split; PNG of one pair.")
 @click.option(
@@ -39,7 +40,11 @@ PRECISION = click.Choice(["fp32", "bf16"])
 @click.option("--source-image", type=FILE, help="One pair of pictures: where the object is marked.")
 @click.option("--source-mask", type=FILE, help="PNG (not black = object) or JSON {size, counts}.")
 @click.option("--dest-image", type=FILE, help="Where to look for it.")
-@click.option("--proposer", type=click.Choice(["regions", "fastsam"]), default="regions")
+@click.option(
+    "--proposer",
+    type=NameOf("egoexo_tools.proposers.registry:PROPOSERS", without=("oracle",)),
+    default="regions",
+)
 @click.option("--proposer-weights", type=FILE, help="FastSAM checkpoint.")
 @click.option("--precision", type=PRECISION, help="Of the model.  [default: fp32]")
 @click.option(

@@ -9,13 +9,13 @@ import click
 from egoexo_tools.commands import (
     FILE,
     direction_option,
-    feature_precision_option,
     per_split,
     release_option,
     root_argument,
     stage_options,
 )
-from omama.commands import method_option
+from egoexo_tools.commands.choices import PROPOSER, SAMPLING, NameOf
+from omama.commands import BACKBONE, feature_precision_option, method_option
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 @click.option("--split-file", type=FILE, help="split.json of `select`.  [default: official]")
 @click.option("--scenario", "scenarios", multiple=True, help="Only takes of this scenario.")
 @click.option("--take", "take_uids", multiple=True, metavar="UID", help="Only this take.")
-@click.option("--sampling", type=click.Choice(["annotated", "1fps"]), default="annotated")
+@click.option("--sampling", type=SAMPLING, default="annotated")
 @click.option(
     "--size",
-    type=click.Choice(["processed", "448"]),
+    type=NameOf("egoexo_tools.stages.settings:SIZES", without=("full",)),
     default="processed",
     show_default=True,
     help="Frames of the videos, ego halved and exo quartered; or of the release's small copies.",
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True)
 @click.option(
     "--proposer",
-    type=click.Choice(["fastsam", "regions", "oracle"]),
+    type=PROPOSER,
     default="regions",
     show_default=True,
 )
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt")
 @method_option
-@click.option("--backbone", default="classical", show_default=True, help="dinov2, dinov3, ...")
+@click.option("--backbone", type=BACKBONE, default="classical", show_default=True)
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
 @feature_precision_option
 @click.option("--epochs", type=int, help="Training epochs.")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from egoexo_tools.commands import FILE, root_argument
+from egoexo_tools.commands.choices import DIRECTION, NameOf
 from omama.commands import backbone_options, method_option
 
 POSITIVE = click.IntRange(min=1)
@@ -14,7 +15,7 @@ POSITIVE = click.IntRange(min=1)
 
 @click.command()
 @root_argument
-@click.option("--direction", type=click.Choice(["ego2exo", "exo2ego"]), required=True)
+@click.option("--direction", type=DIRECTION, required=True)
 @method_option
 @backbone_options
 @click.option(
@@ -37,7 +38,7 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--visibility-weight", type=float, help="0: head untrained.  [default: 1]")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
+    type=NameOf("omama.features.registry:PRECISIONS", also=("auto",)),
     help="Of the model.  [default: auto]",
 )
 @click.option("--seed", type=int, help="[default: 0]")

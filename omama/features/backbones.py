@@ -3,14 +3,15 @@
 `dinov2`, `dinov3` and `resnet50-dino` load their original checkpoint file unchanged through
 timm, or fetch it where no file is given and there is a network. `efficientnet-lite0` has its
 weights from an installed package; `classical` and `rgb_grid` need none. To add one, write a
-builder (weights file or None → Backbone) and enter it in BACKBONES; `rgb_grid` is the template.
+builder (weights file or None → Backbone) and enter it in BACKBONES (registry.py); `rgb_grid` is
+the template.
 """
 
 import hashlib
 import pickle
 import textwrap
-from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from egoexo_tools.errors import DataError
 from omama.features.classical import ClassicalDescriptors
 from omama.features.lite import LiteFeatures
+from omama.features.registry import BACKBONES
 
 DINO_RESNET50_URL = (
     "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
@@ -74,7 +76,8 @@ def build_backbone(name: str, weights: Path | None = None, **options: Any) -> Ba
     """
     if name not in BACKBONES:
         raise DataError(f"{name!r} is no backbone; there are {', '.join(BACKBONES)}")
-    return BACKBONES[name](weights, **options)
+    backbone: Backbone = BACKBONES[name](weights, **options)
+    return backbone
 
 
 class RgbGrid(nn.Module):
@@ -116,30 +119,42 @@ class _LastMap(nn.Module):
         return features  # (B, C, h, w)
 
 
-def _vit(weights: Path | None, *, name: str, architecture: str, **options: Any) -> Backbone:
+def vit(weights: Path | None, *, name: str, architecture: str, **options: Any) -> Backbone:
     # dynamic_img_size: position embeddings are interpolated to any grid.
     vit = _load(name, architecture, weights, {}, dynamic_img_size=True, **options)
     patch_size = int(vit.patch_embed.patch_size[0])
     return Backbone(_PatchTokens(vit), name=name, patch_size=patch_size, dim=vit.num_features)
 
 
-def _resnet(weights: Path | None, *, name: str, stride: int, **options: Any) -> Backbone:
+def resnet(weights: Path | None, *, name: str, stride: int, **options: Any) -> Backbone:
     hub = {"url": DINO_RESNET50_URL, "hf_hub_id": None}
     network = _load(name, "resnet50", weights, hub, output_stride=stride, **options)
     return Backbone(_LastMap(network), name=name, patch_size=stride, dim=network.num_features)
 
 
-def _lite(weights: Path | None, *, name: str) -> Backbone:
+def efficientnet_lite0(weights: Path | None) -> Backbone:
     network = LiteFeatures(weights)
-    return Backbone(network, name=name, patch_size=network.patch_size, dim=network.dim)
+    return Backbone(
+        network, name="efficientnet-lite0", patch_size=network.patch_size, dim=network.dim
+    )
 
 
-def _weight_free(
+def weight_free(
     weights: Path | None, *, name: str, network: Callable[[], nn.Module], dim: int
 ) -> Backbone:
+    """A network of 14-pixel patches with nothing to load; DataError where weights are given."""
     if weights is not None:
         raise DataError(f"{name} has no weights; leave out {weights}")
     return Backbone(network(), name=name, patch_size=14, dim=dim)
+
+
+def classical(weights: Path | None) -> Backbone:
+    network = ClassicalDescriptors
+    return weight_free(weights, name="classical", network=network, dim=network.dim)
+
+
+def rgb_grid(weights: Path | None) -> Backbone:
+    return weight_free(weights, name="rgb_grid", network=RgbGrid, dim=3)
 
 
 def _load(
@@ -178,18 +193,3 @@ def _first_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     shown = textwrap.shorten(text, 160, placeholder=" ...")
     return f"{type(error).__name__}: {shown}" if text else type(error).__name__
-
-
-BACKBONES: Mapping[str, Callable[..., Backbone]] = {
-    "dinov2": partial(_vit, name="dinov2", architecture="vit_base_patch14_reg4_dinov2"),
-    "dinov3": partial(_vit, name="dinov3", architecture="vit_small_plus_patch16_dinov3_qkvb"),
-    "dinov3-b": partial(_vit, name="dinov3-b", architecture="vit_base_patch16_dinov3_qkvb"),
-    "resnet50-dino": partial(_resnet, name="resnet50-dino", stride=32),
-    "resnet50-dino-s16": partial(_resnet, name="resnet50-dino-s16", stride=16),
-    "efficientnet-lite0": partial(_lite, name="efficientnet-lite0"),
-    "classical": partial(
-        _weight_free, name="classical", network=ClassicalDescriptors, dim=ClassicalDescriptors.dim
-    ),
-    "rgb_grid": partial(_weight_free, name="rgb_grid", network=RgbGrid, dim=3),
-}
-"""Name → builder. Published O-MaMa uses `dinov2`; the demo uses `classical`."""

@@ -17,11 +17,9 @@ import torch
 from egoexo_tools.errors import SettingsError
 from omama.features.backbones import Backbone, build_backbone
 from omama.features.frame_features import Extractor
+from omama.features.registry import PRECISIONS
 
 FORMAT = 1
-PRECISIONS = ("fp32", "bf16")
-"""Of a backbone's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is
-several times as fast on a GPU, and moves a similarity by some thousandths."""
 
 
 @dataclass(frozen=True)

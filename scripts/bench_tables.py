@@ -1,7 +1,7 @@
 """Time and memory of select, pairs, stats and validate at the size of the whole benchmark.
 
-    python scripts/benchmark_tables.py                     1.8 M masks, 700 K pairs
-    python scripts/benchmark_tables.py --share 0.05 --keep /tmp/bench
+    python scripts/bench_tables.py                     1.8 M masks, 700 K pairs
+    python scripts/bench_tables.py --share 0.05 --keep /tmp/bench
 
 Generates a release's annotations (no videos) and the tables of a root (no pictures), then runs
 each command as its own process on two cores. Masks are drawn once per camera and repeated; their

@@ -3,7 +3,7 @@
 Oracle IoU is that of the best proposal with the ground truth, at the official evaluation size
 (long side 480), averaged over visible objects. Nothing is written into the root.
 
-    python scripts/benchmark_proposers.py demo/root --proposer regions --frames 40
+    python scripts/bench_proposers.py demo/root --proposer regions --frames 40
 """
 
 from pathlib import Path

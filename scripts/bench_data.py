@@ -1,8 +1,8 @@
 """Measures the data plane against its peers in one run, and plans the full data set from it.
 
-    python scripts/benchmark_data.py                                # about 20 minutes on two cores
-    python scripts/benchmark_data.py --quick                        # small: does it work at all
-    python scripts/benchmark_data.py --write docs/performance.md    # puts the run into the page
+    python scripts/bench_data.py                                # about 20 minutes on two cores
+    python scripts/bench_data.py --quick                        # small: does it work at all
+    python scripts/bench_data.py --write docs/performance.md    # puts the run into the page
 
 Peers: json.load and the lzstring package (bench_ingest.py), decord, plain PyAV and `ffmpeg -f null`
 where it is installed (bench_video.py). Then the frames stage as it runs on the whole data set: one
@@ -30,6 +30,7 @@ from egoexo_tools.manifests import write_manifest
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.stage import RunOptions, read_statuses
 from egoexo_tools.stages.frames import run_frames
+from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import ReadReport, read_frames
 
 BEGIN, END = "<!-- begin of the run -->", "<!-- end of the run -->"
@@ -218,7 +219,7 @@ def frames_rate(folder: Path, frames: int, group: int, *, megabits: float) -> Fr
         take = {"take_uid": f"take{number}", "take_name": f"take{number}", "exo_cameras": ["cam01"]}
         write_manifest(root, "takes", f"take{number}", [take])
     run = RunOptions(executor="process", quiet=True)
-    run_frames(root, release, sampling="1fps", run=run).check()
+    run_frames(root, release, settings=FrameSettings(sampling="1fps"), run=run).check()
     # Each unit's own time: starting processes is paid once, not for each take.
     seconds = sum(status.seconds for status in read_statuses(root, "frames"))
     pictures = [path.stat().st_size for path in root.path.rglob("*.jpg")]

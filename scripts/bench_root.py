@@ -1,4 +1,4 @@
-"""The dataset root of benchmark_model.py: frames of noise with discs, at published sizes."""
+"""The dataset root of bench_model.py: frames of noise with discs, at published sizes."""
 
 import argparse
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Speed of proposals, features, training and prediction against a plain implementation, in one run.
 
-    python scripts/benchmark_model.py                  # classical features on the CPU, or
+    python scripts/bench_model.py                  # classical features on the CPU, or
                                                        # DINOv2 ViT-B/14 shapes where there is CUDA
-    python scripts/benchmark_model.py --backbone dinov2 --takes 8 --frames 12 --proposals 150
+    python scripts/bench_model.py --backbone dinov2 --takes 8 --frames 12 --proposals 150
 
 Every row is measured twice in the same run, on a CPU in processor time: ours, and plain_omama.py
 (FastSAM: one picture at a time through the library, in float32). The pictures are noise with discs
@@ -43,7 +43,7 @@ from omama.matching.train import train
 from omama.writing import predict_run
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_root import DIRECTION, make_root  # noqa: E402
+from bench_root import DIRECTION, make_root  # noqa: E402
 from plain_omama import BATCH, Plain, timed  # noqa: E402
 
 QUIET = RunOptions(executor="inline", quiet=True)

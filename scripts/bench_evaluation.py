@@ -1,6 +1,6 @@
 """How fast `egoexo-tools evaluate` is: against the plain implementation, and on 100,000 samples.
 
-    python scripts/benchmark_evaluation.py [--samples 100000] [--plain 200]
+    python scripts/bench_evaluation.py [--samples 100000] [--plain 200]
 
 The plain implementation (tests/reference.py) decodes every mask at full size, resizes it and
 measures it with numpy and OpenCV, as the benchmark's own code does; it is timed on one core and

@@ -1,0 +1,45 @@
+"""Options whose values are the names in a table: a name entered there is accepted and shown."""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+import click
+
+from egoexo_tools.lazy import resolve
+
+
+class NameOf(click.Choice[str]):
+    """A choice of the names in a table, which is read when it is needed and not before.
+
+    The table is a dict, a tuple of texts or an Enum of them. Reading it must be light, because
+    `--help` does it too: tables hold names and dotted text, not the functions themselves.
+    """
+
+    def __init__(
+        self, table: str, *, also: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> None:
+        """`table`: `package.module:NAME`; `also`: further values, last."""
+        super().__init__(())
+        self.table, self.also, self.without = table, tuple(also), frozenset(without)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        names: Iterable[Any] = resolve(self.table)
+        values = (str(name.value if isinstance(name, Enum) else name) for name in names)
+        return (*(value for value in values if value not in self.without), *self.also)
+
+    @choices.setter
+    def choices(self, values: Iterable[str]) -> None:
+        """What click sets at the start means nothing here."""
+
+
+DIRECTION = NameOf("egoexo_tools.vocab:Direction")
+DIRECTIONS = NameOf("egoexo_tools.vocab:Direction", also=("both",))
+SPLIT = NameOf("egoexo_tools.vocab:Split")
+RESOLUTION = NameOf("egoexo_tools.layout:RESOLUTIONS")
+SAMPLING = NameOf("egoexo_tools.stages.settings:SAMPLINGS")
+PROTOCOL = NameOf("egoexo_tools.vocab:Protocol")
+EXECUTOR = NameOf("egoexo_tools.running.executors:EXECUTORS")
+PROPOSER = NameOf("egoexo_tools.proposers.registry:PROPOSERS")
+EXPORT_FORMAT = NameOf("egoexo_tools.formats.registry:EXPORTERS")

@@ -1,0 +1,31 @@
+"""EXPORTERS: the names that `export --format` takes, and the module that writes each.
+
+Names only: the modules are imported when they are used, so that reading the table stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from egoexo_tools.errors import SettingsError
+
+if TYPE_CHECKING:
+    from egoexo_tools.formats.source import Exporter
+
+EXPORTERS: dict[str, str] = {
+    "omama": "egoexo_tools.formats.omama",
+    "lm-eec": "egoexo_tools.formats.lm_eec",
+    "coco": "egoexo_tools.formats.coco",
+    "sam2": "egoexo_tools.formats.sam2",
+    "hf": "egoexo_tools.formats.hf",
+}
+"""Name → dotted module with `units`, `work` and `finish`, as source.py describes them."""
+
+
+def exporter(name: str) -> "Exporter":
+    """The functions of a format; SettingsError for a name that is none."""
+    from egoexo_tools.formats.source import Exporter
+
+    if name not in EXPORTERS:
+        raise SettingsError(f"{name!r} is no export format; use {', '.join(EXPORTERS)}")
+    module = import_module(EXPORTERS[name])
+    return Exporter(module.units, module.work, module.finish)

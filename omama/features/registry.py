@@ -1,0 +1,42 @@
+"""BACKBONES: the names that `--backbone` takes, and how each is built; PRECISIONS: how it runs.
+
+A builder takes the file of the original weights, or None, and gives an
+`omama.features.backbones.Backbone`. Ours are named as text: torch and timm are imported when one
+is built, not when a command lists the names.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from egoexo_tools.lazy import resolve
+
+
+def _build(builder: str, weights: Path | None = None, **options: Any) -> Any:
+    return resolve(builder)(weights, **options)
+
+
+_HERE = "omama.features.backbones"
+
+BACKBONES: dict[str, Callable[..., Any]] = {
+    "dinov2": partial(
+        _build, f"{_HERE}:vit", name="dinov2", architecture="vit_base_patch14_reg4_dinov2"
+    ),
+    "dinov3": partial(
+        _build, f"{_HERE}:vit", name="dinov3", architecture="vit_small_plus_patch16_dinov3_qkvb"
+    ),
+    "dinov3-b": partial(
+        _build, f"{_HERE}:vit", name="dinov3-b", architecture="vit_base_patch16_dinov3_qkvb"
+    ),
+    "resnet50-dino": partial(_build, f"{_HERE}:resnet", name="resnet50-dino", stride=32),
+    "resnet50-dino-s16": partial(_build, f"{_HERE}:resnet", name="resnet50-dino-s16", stride=16),
+    "efficientnet-lite0": partial(_build, f"{_HERE}:efficientnet_lite0"),
+    "classical": partial(_build, f"{_HERE}:classical"),
+    "rgb_grid": partial(_build, f"{_HERE}:rgb_grid"),
+}
+"""Name → builder. Published O-MaMa uses `dinov2`; the demo uses `classical`."""
+
+PRECISIONS = ("fp32", "bf16")
+"""Of a network's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is
+several times as fast on a GPU, and moves a similarity by some thousandths."""
