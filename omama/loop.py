@@ -28,13 +28,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.running.stage import differences
+from egoexo_tools.runs import CHECKPOINT_BEST, CHECKPOINT_LAST
 from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from omama.run_log import RunLog
 from omama.task import Batch, LoopConfig, Task, ValScore
 
 logger = logging.getLogger(__name__)
 
-BEST, LAST = "checkpoint_best.pt", "checkpoint_last.pt"
 SAVE_SECONDS = 300.0
 """How much work a killed run loses at most, besides what a validation saves."""
 
@@ -102,7 +102,7 @@ class Loop(Generic[Batch]):
 
         Raises SettingsError where it was trained with other settings.
         """
-        path = self.folder / LAST
+        path = self.folder / CHECKPOINT_LAST
         if not path.is_file():
             return
         saved = load_checkpoint(path, method=self.task.method)
@@ -134,7 +134,7 @@ class Loop(Generic[Batch]):
         """
         if self.progress.step < self.total_steps:
             self._run(quiet, stop_after)
-        return self.folder / BEST
+        return self.folder / CHECKPOINT_BEST
 
     def _run(self, quiet: bool, stop_after: int | None) -> None:
         wrapped = self.accelerator.prepare(self.task.module)
@@ -273,7 +273,7 @@ class Loop(Generic[Batch]):
             scored = replace(
                 checkpoint, val_iou=found.iou, calibration=calibration, decision=found.decision
             )
-            save_checkpoint(scored, self.folder / BEST)
+            save_checkpoint(scored, self.folder / CHECKPOINT_BEST)
 
     def _save_last(self, *, stopped: bool) -> None:
         if self.accelerator.is_main_process:
@@ -283,7 +283,7 @@ class Loop(Generic[Batch]):
                 optimizer=self.optimizer.state_dict(),
                 average=None if self.average is None else self.average.state_dict(),
             )
-            save_checkpoint(self._checkpoint(self.task.model, state), self.folder / LAST)
+            save_checkpoint(self._checkpoint(self.task.model, state), self.folder / CHECKPOINT_LAST)
 
     def _checkpoint(self, model: nn.Module, state: TrainState) -> Checkpoint:
         return Checkpoint(

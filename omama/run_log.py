@@ -15,9 +15,7 @@ from typing import Any, Self
 
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.running.progress import open_progress, say
-
-TENSORBOARD = "tensorboard"
-"""Folder of the event files, inside the run's."""
+from egoexo_tools.runs import TENSORBOARD, RunFolder
 
 
 class RunLog:
@@ -39,7 +37,7 @@ class RunLog:
     ) -> None:
         self._active = active
         self._rate = f"{unit}s_per_second"
-        self._path = folder / "log.jsonl"
+        self._path = RunFolder(folder).log
         self._quiet = quiet or not active
         self._bar = open_progress(
             total=total,

@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.runs import CHECKPOINT_BEST, CHECKPOINT_LAST
 from omama.checkpoint import Checkpoint, load_checkpoint
-from omama.loop import BEST, LAST, Loop
+from omama.loop import Loop
 from omama.task import LoopConfig, ParameterGroup, Task, ValScore
 
 BATCHES, SAMPLES = 5, 3
@@ -86,7 +87,7 @@ def run(
     loop = make_loop(folder, config, **changes)
     if resume:
         loop.resume()
-    assert loop.run(quiet=True, stop_after=stop_after) == folder / BEST
+    assert loop.run(quiet=True, stop_after=stop_after) == folder / CHECKPOINT_BEST
     return loop
 
 
@@ -96,7 +97,7 @@ def log(folder: Path, name: str) -> list[float]:
 
 
 def last(folder: Path) -> Checkpoint:
-    return load_checkpoint(folder / LAST, method="line")
+    return load_checkpoint(folder / CHECKPOINT_LAST, method="line")
 
 
 def scores(*ious: float) -> Callable[[nn.Module], ValScore]:
@@ -161,7 +162,7 @@ def test_resumed_from_any_step_it_equals_an_undisturbed_run(
     run(tmp_path / "parts", config, validate=by_slope, resume=True)
     for name in ("step", "loss", "lr", "gradient_norm", "val_iou", "val_offset"):
         assert log(tmp_path / "parts", name) == log(tmp_path / "whole", name), name
-    for name in (LAST, BEST):
+    for name in (CHECKPOINT_LAST, CHECKPOINT_BEST):
         one, two = (load_checkpoint(tmp_path / part / name) for part in ("whole", "parts"))
         assert plain(one) == plain(two)
 
@@ -191,7 +192,7 @@ def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path: Path
         slope = float(loop.task.model.slope.detach())
         average = slope if average is None else 0.75 * average + 0.25 * slope
     assert validated == [pytest.approx(average)]
-    assert float(load_checkpoint(tmp_path / BEST).weights["slope"]) == validated[0]
+    assert float(load_checkpoint(tmp_path / CHECKPOINT_BEST).weights["slope"]) == validated[0]
     assert float(last(tmp_path).weights["slope"]) == slope != validated[0]
 
 
@@ -282,7 +283,7 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path: Path) -> N
 
     ious = iter((0.5, 0.75, 0.25))
     run(tmp_path, CONFIG, validate=validate)
-    best = load_checkpoint(tmp_path / BEST, method="line")
+    best = load_checkpoint(tmp_path / CHECKPOINT_BEST, method="line")
     assert (best.step, best.epoch, best.val_iou) == (10, 2, 0.75)
     assert best.calibration == {"score": "head", "threshold": 0.75}
     assert best.decision == {"stay": 0.75}

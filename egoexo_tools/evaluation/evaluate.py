@@ -145,7 +145,8 @@ def _may_choose_proposals(predictions: Path) -> bool:
 
 def predictions_of(folder: Path) -> Path:
     """The file of a run that is scored: its table; an official JSON in a folder without one."""
-    table, official = folder / "predictions.parquet", folder / "predictions.json"
+    run = RunFolder(folder)
+    table, official = run.predictions, run.predictions_json
     return official if official.exists() and not table.exists() else table
 
 

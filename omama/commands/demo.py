@@ -20,9 +20,11 @@ def command(folder: Path, seed: int, workers: int | None, quiet: bool) -> None:
 
     Example: egoexo-tools demo demo
     """
+    from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.runs import REPORT
     from omama.pipeline import run_demo
 
     run = RunOptions(workers=workers, quiet=quiet)
     table = run_demo(folder, seed=seed, run=run, say=click.echo)
-    click.echo(f"\n{table}\n\nReport: {folder / 'root' / 'runs' / 'report.html'}")
+    click.echo(f"\n{table}\n\nReport: {DatasetRoot(folder / 'root').runs / REPORT}")

@@ -208,7 +208,7 @@ def _write_config(
         "model": task.config,
         "training": task.settings,
     }
-    write_atomic(folder / "config.json", json.dumps(settings, indent=1) + "\n")
+    write_atomic(RunFolder(folder).config, json.dumps(settings, indent=1) + "\n")
 
 
 def _precision(wanted: str, device: torch.device) -> str:
