@@ -60,6 +60,7 @@ def examine(
     yield check_python()
     yield check_packages()
     yield check_decoders()
+    yield check_pictures()
     yield check_disk(release or Path())
     for path in weights:
         yield check_weights(path)
@@ -121,6 +122,30 @@ def check_decoders() -> Check:
         )
     codec = ".".join(map(str, av.library_versions.get("libavcodec", ())))
     return Check("video", State.OK, f"PyAV {av.__version__}, libavcodec {codec}: h264, hevc")
+
+
+def check_pictures() -> Check:
+    """OpenCV loads; on servers the usual fault is a system library that only windows need."""
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        first = (str(error).splitlines() or ["ImportError"])[0]
+        library = first.partition(":")[0]
+        if library.startswith("lib") and ".so" in library:
+            return Check(
+                "pictures",
+                State.BROKEN,
+                f"OpenCV does not load: the system library {library} is missing; `pip uninstall -y "
+                "opencv-python && pip install opencv-python-headless`, or `apt-get install "
+                "libgl1 libglib2.0-0`",
+            )
+        return Check(
+            "pictures",
+            State.BROKEN,
+            f"OpenCV does not load ({first}); "
+            "`pip install --force-reinstall opencv-python-headless`",
+        )
+    return Check("pictures", State.OK, f"OpenCV {cv2.__version__}")
 
 
 def check_disk(folder: Path) -> Check:

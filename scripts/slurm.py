@@ -9,27 +9,36 @@
 Run it on a node that the compute nodes can reach, with ROOT and RELEASE on a file system that
 all of them see under the same path. The command gets `--executor dask --scheduler ADDRESS`, and
 with --gpu also `--resource GPU=1`: each GPU job holds one worker and one GPU. Without a command
-the address is printed and the jobs last until Ctrl-C. Jobs are cancelled at the end; the exit
-code is the command's. See docs/cluster.md.
+the address is printed and the jobs last until Ctrl-C. A worker ends by itself shortly before its
+job's walltime, and a job that has ended is replaced while the command runs. Jobs are cancelled at
+the end; the exit code is the command's. See docs/cluster.md.
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 import time
+from threading import Thread
 from typing import Any
+
+LOST_SECONDS = 5
 
 
 def main() -> int:
     options = parse(sys.argv[1:])
+    import dask
     from dask_jobqueue import SLURMCluster
 
+    # A worker that is gone this long is not only out of touch: its job is replaced.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s"})
     with SLURMCluster(**cluster_arguments(options)) as cluster:
         if options.dry_run:
             print(cluster.job_script())
             return 0
         cluster.scale(jobs=options.jobs)
+        Thread(target=keep_jobs, args=(cluster, options.jobs), daemon=True).start()
         address = cluster.scheduler_address
         print(f"scheduler {address}, {options.jobs} jobs submitted", file=sys.stderr)
         return run(stage_command(options, address)) if options.command else wait()
@@ -78,9 +87,36 @@ def cluster_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "job_name": "egoexo-gpu" if options.gpu else "egoexo-cpu",
         "job_extra_directives": [*(["--gres=gpu:1"] if options.gpu else []), *options.directive],
         "job_script_prologue": options.prologue,
-        "worker_extra_args": ["--resources", "GPU=1"] if options.gpu else [],
+        "worker_extra_args": [
+            *lifetime(options.walltime),
+            *(["--resources", "GPU=1"] if options.gpu else []),
+        ],
         "scheduler_options": {"dashboard_address": ":0"},
     }
+
+
+def lifetime(walltime: str) -> list[str]:
+    """dask worker's options: end before Slurm does, and not all workers at once.
+
+    A walltime is `minutes`, `minutes:seconds`, `hours:minutes:seconds` or the same after `days-`
+    (then `days-hours` first).
+    """
+    days, dash, rest = walltime.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    else:
+        hours, minutes, seconds = (0, *parts, 0)[:3] if len(parts) < 3 else parts
+    total = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    margin = min(300, total // 10)
+    return ["--lifetime", f"{total - 2 * margin}s", "--lifetime-stagger", f"{margin}s"]
+
+
+def keep_jobs(cluster: Any, jobs: int) -> None:
+    """Submit a job for each that has ended, as long as this program runs."""
+    while True:
+        time.sleep(LOST_SECONDS)
+        cluster.scale(jobs=jobs)
 
 
 def stage_command(options: argparse.Namespace, address: str) -> list[str]:
@@ -90,7 +126,9 @@ def stage_command(options: argparse.Namespace, address: str) -> list[str]:
 
 def run(command: list[str]) -> int:
     """Its exit code. Ctrl-C is the command's to answer; the jobs are cancelled after it."""
-    process = subprocess.Popen(command)
+    # A new job may wait in Slurm's queue for long: the command waits with it.
+    environment = {"EGOEXO_TOOLS_NO_WORKER_SECONDS": "inf", **os.environ}
+    process = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return process.wait()

@@ -3,8 +3,10 @@
 A command's module holds a Click command called `command`; the tables in `cli.py` name the modules.
 """
 
+import errno
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import click
 
 from egoexo_tools import __version__
 from egoexo_tools.commands.choices import DIRECTIONS, EXECUTOR
-from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
+from egoexo_tools.errors import DEBUG, DataError, SettingsError, StageFailed, no_space, unexpected
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
@@ -26,7 +28,8 @@ class LazyGroup(click.Group):
     """A group that knows its commands' names and summaries, and imports one when it is called.
 
     The toolkit's exceptions end here, once: DataError and StageFailed print one message and
-    exit 1, SettingsError exits 2 like any wrong usage, Ctrl-C exits 130.
+    exit 1, SettingsError exits 2 like any wrong usage, Ctrl-C exits 130. Anything else is told in
+    one sentence and its trace written to a file, unless --debug asks for the trace itself.
     """
 
     def __init__(self, *, name: str, table: Mapping[str, tuple[str, str]], help: str) -> None:
@@ -45,6 +48,22 @@ class LazyGroup(click.Group):
                 callback=_print_version,
             )
         )
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                help="Show the full trace of an unexpected error.",
+            )
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """--debug may stand anywhere; workers read it in the environment."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--debug" in args[:end]:
+            os.environ[DEBUG] = "1"
+            args = [word for word in args[:end] if word != "--debug"] + args[end:]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.table)
@@ -68,13 +87,22 @@ class LazyGroup(click.Group):
             raise click.UsageError(str(error)) from error
         except (DataError, StageFailed) as error:
             raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if (sentence := no_space(error)) is None:
-                raise
-            raise click.ClickException(sentence) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except KeyboardInterrupt:
             click.echo("Stopped. What was finished is kept; the same command goes on.", err=True)
             sys.exit(INTERRUPTED)
+        except Exception as error:
+            if os.environ.get(DEBUG) or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            raise click.ClickException(_sentence(ctx, error)) from error
+
+
+def _sentence(ctx: click.Context, error: Exception) -> str:
+    if isinstance(error, OSError) and (sentence := no_space(error)) is not None:
+        return sentence
+    doing = f"{ctx.info_name or 'egoexo-tools'} {ctx.invoked_subcommand or ''}".strip()
+    return unexpected(error, doing)
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from egoexo_tools.download.s3_errors import S3Error, Trouble, explain, explained
 from egoexo_tools.errors import DataError
+from egoexo_tools.formats.tolerant import posix_path, whole_number, without_mark
 
 DEFAULT_SOURCE = "s3://ego4d-consortium-sharing/egoexo-public/v2"
 PRESIGNED_SECONDS = 7 * 24 * 3600
@@ -206,12 +207,8 @@ def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Listed]
             "bypass the proxy with NO_PROXY=.amazonaws.com",
         )
     try:
-        entries = json.loads(text)
-        kept = [
-            {**entry, "paths": paths}
-            for entry in entries
-            if (paths := [path for path in entry["paths"] if path["relative_path"] in wanted])
-        ]
+        entries = json.loads(without_mark(text))
+        kept = [{**entry, "paths": paths} for entry in entries if (paths := _wanted(entry, wanted))]
         found = manifest_loads(json.dumps(kept))
     except (ValueError, TypeError, KeyError, RecursionError, ValidationError) as error:
         raise DataError(f"{url} is no manifest ({error!r}); check --source") from error
@@ -220,3 +217,15 @@ def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Listed]
         for entry in found
         for path in entry.paths
     }
+
+
+def _wanted(entry: Any, wanted: Collection[str]) -> list[dict[str, Any]]:
+    """The wanted files of an entry; what is no file has no path, so it is none of them."""
+    listed = entry.get("paths") if isinstance(entry, dict) else None
+    found = []
+    for path in listed if isinstance(listed, list) else ():
+        name = path.get("relative_path") if isinstance(path, dict) else None
+        if isinstance(name, str) and (plain := posix_path(name).as_posix()) in wanted:
+            size = whole_number(path.get("size"))
+            found.append({**path, "relative_path": plain, "size": size})
+    return found

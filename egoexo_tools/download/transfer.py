@@ -175,8 +175,8 @@ def verify(file: RemoteFile, path: Path | None = None) -> str | None:
     size = path.stat().st_size
     if size != file.size:
         return f"it has {size:,} bytes, the manifest says {file.size:,}"
-    if file.path.suffix.lower() != ".mp4":
-        return None if size else "it is empty"
+    if not size or file.path.suffix.lower() != ".mp4":
+        return None  # the manifest says so: what reads an empty file names it
     try:
         info = probe(path)
     except DataError as error:

@@ -8,12 +8,17 @@
 
 That code uses object names as folder names and replaces "/" by "-" while it lists them, but then
 looks the replaced name up in annotation.json; so the names are replaced there too. It opens the
-picture of every annotated frame: masks of frames that were not extracted are left out. It takes
-everything in a split's folder for a take, so nothing else lies there.
+picture of every annotated frame: masks of frames that were not extracted are left out. It reads a
+mask of every object in every annotated frame of both views, so an object that is absent there, or
+of which nobody knows, gets an empty one, at the size of its camera's other masks;
+`annotated_frames` says which of them somebody has looked at. It takes everything in a split's
+folder for a take, so nothing else lies there.
 """
 
 import json
 from pathlib import Path
+
+import numpy as np
 
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.names import folder_names
@@ -28,6 +33,7 @@ from egoexo_tools.formats.source import (
     with_frame,
 )
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
+from egoexo_tools.masks.rle import runs_to_counts
 from egoexo_tools.running.stage import Unit
 
 
@@ -53,7 +59,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
     renamed = [{**row, "object_name": names[row["object_name"]]} for row in masks]
     benchmark.write_annotation(
         folder / "annotation.json",
-        renamed,
+        [*renamed, *_empty_masks(renamed, frames)],
         sorted({frame_idx for _, frame_idx in frames}),
         extra={
             "annotated_frames": _annotated_frames(renamed),
@@ -79,6 +85,29 @@ def finish(root: DatasetRoot, out: Path) -> None:
 
 def _take_folder(out: Path, split: str, take_uid: str) -> Path:
     return out / component(split) / component(take_uid)
+
+
+def _empty_masks(masks: list[Row], frames: dict[tuple[str, int], Row]) -> list[Row]:
+    """A mask without pixels for each object and annotated frame that has none."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for row in masks:
+        if row["visible"]:
+            sizes.setdefault(row["camera"], (row["rle_height"], row["rle_width"]))
+    known = {
+        (row["object_name"], row["camera"], row["frame_idx"]) for row in masks if row["visible"]
+    }
+    annotated = {row["frame_idx"] for row in masks}
+    empty = []
+    for name in dict.fromkeys(row["object_name"] for row in masks):
+        for (camera, frame_idx), frame in frames.items():
+            if frame_idx not in annotated or (name, camera, frame_idx) in known:
+                continue
+            height, width = sizes.get(camera) or (frame["source_height"], frame["source_width"])
+            key = {"object_name": name, "camera": camera, "frame_idx": frame_idx}
+            counts = runs_to_counts(np.array([height * width]))
+            size = {"rle_height": height, "rle_width": width, "rle_counts": counts}
+            empty.append({**key, "visible": True, **size})
+    return empty
 
 
 def _annotated_frames(masks: list[Row]) -> dict[str, dict[str, list[int]]]:

@@ -11,24 +11,35 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from egoexo_tools.errors import SettingsError
 
 EXECUTORS = ("inline", "process", "dask")
 CONNECT_SECONDS = 30
+NO_WORKER_SECONDS = "EGOEXO_TOOLS_NO_WORKER_SECONDS"
+"""Environment variable: how long a run goes on waiting after its last Dask worker has gone."""
+_NO_WORKER_SECONDS = 300.0
 logger = logging.getLogger(__name__)
 
 
-class Submit(Protocol):
+@dataclass(frozen=True)
+class Submit:
     """Schedules function(argument) and returns its future."""
 
-    def __call__(self, function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]": ...
+    schedule: "Callable[[Callable[[Any], Any], Any], Future[Any]]"
+    trouble: Callable[[], str | None] = lambda: None
+    """Why what was scheduled will not end, or None; asked now and then while somebody waits."""
+
+    def __call__(self, function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
+        return self.schedule(function, argument)
 
 
 @contextmanager
@@ -49,7 +60,7 @@ def open_executor(
     if name not in EXECUTORS:
         raise SettingsError(f"{name!r} is no executor; use {', '.join(EXECUTORS)}")
     if name == "inline":
-        yield _submit_inline
+        yield Submit(_submit_inline)
     elif name == "process":
         with _processes(workers or available_cores(), time_limit_seconds) as submit:
             yield submit
@@ -87,7 +98,7 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submi
         return future
 
     try:
-        yield submit
+        yield Submit(submit)
     except BaseException:
         pool.stop()
         raise
@@ -173,11 +184,39 @@ def _dask(
         return future
 
     try:
-        yield submit
+        yield Submit(submit, _Workers(client).trouble)
     finally:
         client.close()
         if cluster is not None:
             cluster.close()
+
+
+class _Workers:
+    """Notices that a cluster's workers have all gone."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._limit = float(os.environ.get(NO_WORKER_SECONDS, _NO_WORKER_SECONDS))
+        self._seen = False
+        self._last_seen = time.monotonic()
+
+    def trouble(self) -> str | None:
+        """A sentence if there were workers and none has come back for some minutes."""
+        try:
+            count = len(self._client.sync(self._client.scheduler.identity)["workers"])
+        except (OSError, TimeoutError) as error:
+            return f"the Dask scheduler does not answer ({error}); start it and run again"
+        if count or not self._seen:
+            self._seen = self._seen or bool(count)
+            self._last_seen = time.monotonic()
+            return None
+        gone = time.monotonic() - self._last_seen
+        if gone < self._limit:
+            return None
+        return (
+            f"no Dask worker is left since {gone:.0f} s; start new ones and run the same command "
+            "again, what was finished is kept"
+        )
 
 
 def _warn_without(client: Any, resources: dict[str, float] | None) -> None:

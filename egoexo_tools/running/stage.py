@@ -10,24 +10,35 @@ moment leaves nothing that a second run cannot finish; `run_lock` keeps two runs
 import hashlib
 import json
 import logging
+import os
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from egoexo_tools import __version__
-from egoexo_tools.errors import DataError, SettingsError, StageFailed, no_space
+from egoexo_tools.errors import (
+    DEBUG,
+    DataError,
+    SettingsError,
+    StageFailed,
+    no_space,
+    unexpected,
+)
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.running.executors import available_cores, open_executor
+from egoexo_tools.running.executors import Submit, available_cores, open_executor
 from egoexo_tools.running.lock import only_run, working
 from egoexo_tools.running.progress import Progress, open_progress
 
 logger = logging.getLogger(__name__)
+
+_LOOK_AFTER_SECONDS = 5.0
+"""How often a run that waits asks whether anybody works for it."""
 
 Settings = Mapping[str, Any]
 """What the result depends on besides the inputs; JSON values."""
@@ -69,6 +80,8 @@ class UnitResult:
     inputs: str = ""
     """Hash of the inputs' content."""
     code_version: str = __version__
+    trace: str = ""
+    """Where the trace of an error lies that nobody foresaw."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,8 @@ class StageSummary:
             names = ", ".join(result.unit for result in results[:3])
             more = f" and {len(results) - 3} more" if len(results) > 3 else ""
             lines.append(f"  {len(results)} failed: {reason} [{names}{more}]")
+            if trace := next((result.trace for result in results if result.trace), None):
+                lines.append(f"    an error of the toolkit's own: please report it with {trace}")
         return "\n".join(lines)
 
     def check(self) -> "StageSummary":
@@ -275,8 +290,12 @@ def _run_unit(
     except OSError as caught:
         error = no_space(caught) or str(caught)
     except Exception as caught:  # one bad take must not end the others
+        if os.environ.get(DEBUG):
+            logger.error("%s %s: %s", stage, unit.name, traceback.format_exc())
+        trace = root.status_dir(stage) / f"{unit.name}.trace.txt"
+        unexpected(caught, f"{stage} of {unit.name}", trace=trace)
         error = f"{type(caught).__name__}: {caught}"
-        logger.error("%s %s: %s", stage, unit.name, traceback.format_exc())
+        return replace(result("failed", {}, error), trace=str(trace))
     return result("failed", {}, error)
 
 
@@ -313,15 +332,20 @@ def _results(
         for job in jobs:
             running[submit(task, job)] = job[0]
             if len(running) >= ahead:
-                yield from _collect(running, bar, options)
+                yield from _collect(running, bar, options, submit)
         while running:
-            yield from _collect(running, bar, options)
+            yield from _collect(running, bar, options, submit)
 
 
 def _collect(
-    running: "dict[Future[UnitResult], Unit]", bar: Progress, options: RunOptions
+    running: "dict[Future[UnitResult], Unit]", bar: Progress, options: RunOptions, submit: Submit
 ) -> Iterator[UnitResult]:
-    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+    """Those that have ended; StageFailed where nobody is left who could end them."""
+    ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_LOOK_AFTER_SECONDS)
+    while not ended:
+        if (trouble := submit.trouble()) is not None:
+            raise StageFailed(f"{len(running)} units are not done: {trouble}")
+        ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_LOOK_AFTER_SECONDS)
     for future in ended:
         unit = running.pop(future)
         bar.update()

@@ -33,6 +33,8 @@ _SPECIAL_NOUNS = ("salt/pepper box", "crème pot", "jalapeño", "tea tin")
 _HUES = ("red", "orange", "yellow", "lime", "green", "teal", "cyan", "azure", "blue", "violet")
 _HUE_ENDS = (12, 40, 65, 90, 150, 172, 195, 220, 255, 285)
 _LOOK_ALIKES = 2
+FEWEST_OBJECTS = 2 * _LOOK_ALIKES
+"""A look-alike needs an original of its own."""
 SMALL_ONE = -1 - _LOOK_ALIKES
 _TALL = 0.085
 """Half the height, in metres, that hides a small object."""

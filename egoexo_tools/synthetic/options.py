@@ -25,7 +25,7 @@ class SyntheticOptions:
     val_takes: int = 4
     test_takes: int = 6
     objects_per_take: int = 12
-    """The mean; a take has up to two more or fewer."""
+    """The mean; a take has up to two more or fewer, and four at least."""
     annotated_frames: int = 6
     """Per take; annotation is at 1 fps, so a video has 30 * (annotated_frames - 1) + 1 frames."""
     exo_cameras: int = 2

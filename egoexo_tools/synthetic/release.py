@@ -101,7 +101,11 @@ def _wait_for_one(running: "set[Future[None]]", bar: Progress) -> "set[Future[No
 
 def _render_one(release: Release, options: SyntheticOptions, plan: TakePlan) -> None:
     """Runs in a worker."""
-    relations = render_take(plan, release, options)
+    try:
+        relations = render_take(plan, release, options)
+    except Exception as error:
+        error.add_note(f"take {plan.take_name}")
+        raise
     write_atomic(_part(release, plan), json.dumps(relations, ensure_ascii=False))
 
 

@@ -17,6 +17,7 @@ from egoexo_tools.layout import Release
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
 from egoexo_tools.synthetic.frame_code import code_size, draw_frame_index
+from egoexo_tools.synthetic.objects import FEWEST_OBJECTS
 from egoexo_tools.synthetic.options import FPS, SyntheticOptions
 from egoexo_tools.synthetic.render import Painter, Rect, bounds
 from egoexo_tools.synthetic.scene import SHADOW_REACH, Scene, shaded_table
@@ -111,7 +112,7 @@ def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> 
     exo = [ExoPlace.draw(rng, number) for number in range(plan.exo_count)]
     head = HeadMotion.draw(rng)
     away = -np.array([np.cos(exo[0].azimuth), np.sin(exo[0].azimuth)])
-    count = options.objects_per_take + int(rng.integers(-2, 3))
+    count = max(options.objects_per_take + int(rng.integers(-2, 3)), FEWEST_OBJECTS)
     scene = Scene.draw(rng, count=count, seconds=options.frames / FPS, away=away)
     annotation_rng = np.random.default_rng(rng.integers(2**63))
     ids: dict[str, dict[int, Ids]] = {}

@@ -8,6 +8,7 @@ the pictures, which read as zeros. So the list costs the index's bytes, not the 
 
 import io
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ _FIRST_READ = 1 << 16
 """Bytes of the first request of a URL: the first boxes' headers, and a small file's index."""
 _CONNECTIONS = 16
 """Kept open to one server, for threads that read side by side."""
+_PIECE_BYTES = 1 << 18
+"""What came before a connection broke is kept in pieces of this size."""
+_TRIES = 4
 _PAYLOADS = {b"mdat", b"free", b"skip", b"wide"}
 _MOST_BOXES = 1_000_000
 _ZEROS = bytes(1 << 20)
@@ -125,29 +129,51 @@ class HttpFile(_Counted):
         self._pool.clear()
 
     def _get(self, start: int, length: int) -> bytes:
+        """The bytes of a range; where the connection ends early, the rest is asked for again."""
+        data = b""
+        for attempt in range(_TRIES):
+            piece, error = self._ask(start + len(data), length - len(data))
+            data += piece
+            if len(data) >= min(length, self.size - start):
+                return data
+            if not piece:
+                time.sleep(0.25 * attempt)
+        raise DataError(
+            f"{self.name} sent {len(data):,} of {length:,} bytes, {_TRIES} times "
+            f"({error or 'it ended early'}); check the network and try again"
+        )
+
+    def _ask(self, start: int, length: int) -> tuple[bytes, str | None]:
+        """What came of a range, and why no more of it did."""
         import urllib3
 
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         try:
             answer = self._pool.request("GET", self._url, headers=headers, preload_content=False)
-            # A server that ignores the range must not send a whole video.
-            data: bytes = answer.read(length) if answer.status == 206 else b""
         except urllib3.exceptions.HTTPError as error:
             raise DataError(
                 f"{self.name} cannot be read ({type(error).__name__}); "
                 "check the network and try again"
             ) from error
         if answer.status != 206:
+            # A server that ignores the range must not send a whole video.
             answer.close()
             raise DataError(
                 f"{self.name} answered {answer.status}; {_ADVICE.get(answer.status, _OTHER)}"
             )
-        answer.release_conn()
         self._check_same(answer.headers.get("ETag"), answer.headers.get("Content-Range", ""))
-        self._count(data)
-        if len(data) < min(length, self.size - start):
-            raise DataError(f"{self.name} sent fewer bytes than asked for; try again")
-        return data
+        pieces: list[bytes] = []
+        problem = None
+        try:
+            while (left := length - sum(map(len, pieces))) > 0:
+                pieces.append(answer.read(min(left, _PIECE_BYTES)))
+                if not pieces[-1]:
+                    break
+            answer.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            answer.close()
+            problem = type(error).__name__
+        return self._count(b"".join(pieces)), problem
 
     def _check_same(self, etag: str | None, content_range: str) -> None:
         total = content_range.rpartition("/")[2]
