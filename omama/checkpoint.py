@@ -42,6 +42,9 @@ class TrainState:
     """State dict; None in the best checkpoint, which nobody resumes from."""
     average: Mapping[str, Any] | None = None
     """State dict of the averaged weights, where they are averaged."""
+    best_step: int = 0
+    start: Mapping[str, float] = field(default_factory=dict)
+    """Val IoU before the first step, by name; empty where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
             "fingerprint": state.fingerprint,
             "best_iou": state.best_iou,
             "stale": state.stale,
+            "best_step": state.best_step,
+            "start": state.start,
             "stopped": state.stopped,
             "ranks": state.ranks,
             "calibration": calibration,
@@ -162,7 +167,16 @@ def _parse(content: Mapping[str, Any], path: Path) -> Checkpoint:
         raise DataError(f"{path} lacks a part of a checkpoint: {error}") from error
 
 
-_STATE_IN_EXTRA = ("fingerprint", "best_iou", "stale", "stopped", "ranks", "average")
+_STATE_IN_EXTRA = (
+    "fingerprint",
+    "best_iou",
+    "stale",
+    "best_step",
+    "start",
+    "stopped",
+    "ranks",
+    "average",
+)
 
 
 def _plain(value: Any) -> Any:

@@ -10,15 +10,13 @@ that stops at any step and resumes has the losses of an undisturbed one, to the 
 
 import logging
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Generic
 
 import torch
@@ -30,7 +28,8 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.running.stage import differences
 from egoexo_tools.runs import CHECKPOINT_BEST, CHECKPOINT_LAST
 from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
-from omama.run_log import RunLog
+from omama.run_log import RunLog, shortfalls
+from omama.stopping import stop_on_signals
 from omama.task import Batch, LoopConfig, Task, ValScore
 
 logger = logging.getLogger(__name__)
@@ -59,6 +58,9 @@ class Progress:
     best_iou: float = -1.0
     stale: int = 0
     """Validations since the best one."""
+    best_step: int = 0
+    start: Mapping[str, float] = field(default_factory=dict)
+    """Val IoU before the first step, by name; what learns nothing, and `start`."""
 
 
 class Loop(Generic[Batch]):
@@ -123,7 +125,9 @@ class Loop(Generic[Batch]):
             self.average.load_state_dict(dict(state.average or {}))
         # A run that patience ended has no step left, whatever its number.
         done = self.total_steps if state.stopped else saved.step
-        self.progress = Progress(done, state.best_iou, state.stale)
+        self.progress = Progress(
+            done, state.best_iou, state.stale, state.best_step, dict(state.start)
+        )
 
     def run(self, *, quiet: bool = False, stop_after: int | None = None) -> Path:
         """To the end, an early stop, or a signal; the last checkpoint says where.
@@ -133,13 +137,20 @@ class Loop(Generic[Batch]):
         signal.
         """
         if self.progress.step < self.total_steps:
-            self._run(quiet, stop_after)
+            ended = self._run(quiet, stop_after)
+            if ended and self.accelerator.is_main_process:
+                progress = self.progress
+                for sentence in shortfalls(progress.start, progress.best_iou, progress.best_step):
+                    logger.warning("%s: %s", self.folder.name, sentence)
         return self.folder / CHECKPOINT_BEST
 
-    def _run(self, quiet: bool, stop_after: int | None) -> None:
+    def _run(self, quiet: bool, stop_after: int | None) -> bool:
+        """Whether it came to its end, of which an early stop is one."""
         wrapped = self.accelerator.prepare(self.task.module)
         first, saved = self.progress.step, time.monotonic()
-        with self._open_log(quiet) as log, _stop_on_signals() as stopping:
+        with self._open_log(quiet) as log, stop_on_signals() as stopping:
+            if self.task.measures_start and first == 0:
+                self._measure_start(log)
             for step in self._steps(wrapped):
                 self.progress.step += 1
                 self._log_step(log, step)
@@ -154,7 +165,8 @@ class Loop(Generic[Batch]):
                     self.accelerator.wait_for_everyone()  # the checkpoint is in place
                     raise KeyboardInterrupt
                 if done or stop:
-                    return
+                    return done or self.progress.step >= self.total_steps
+        return True
 
     def _steps(self, wrapped: nn.Module) -> Iterator[Step]:
         """Optimizer steps from where the run is."""
@@ -254,16 +266,29 @@ class Loop(Generic[Batch]):
     def _validate(self, log: RunLog) -> bool:
         """Validate, keep the best model; True where patience is at an end."""
         found = self.task.validate(self.kept_model)
-        if found.iou > self.progress.best_iou:
+        step, best = self.progress.step, self.progress.best_iou
+        # Of two equals the trained one: it knows more of visibility than its start.
+        if found.iou > best or (found.iou == best and self.progress.best_step == 0):
             self.progress.best_iou, self.progress.stale = found.iou, 0
+            self.progress.best_step = step
             self._save_best(found)
         else:
             self.progress.stale += 1
-        step = self.progress.step
         values = {"val_iou": found.iou, **found.logged}
         log.validation(step=step, epoch=self._epoch(step), values=values)
         patience = self.config.patience
         return patience is not None and self.progress.stale >= patience
+
+    def _measure_start(self, log: RunLog) -> None:
+        """Val IoU of the weights as they are, and of what learns nothing, before the first step."""
+        found = self.task.validate(self.kept_model)
+        self.progress.start = {**found.untrained}
+        if self.task.keeps_start:
+            self.progress.start = {"start": found.iou, **found.untrained}
+            self.progress.best_iou = found.iou
+            self._save_best(found)
+        values = {f"{name}_val_iou": iou for name, iou in self.progress.start.items()}
+        log.validation(step=0, epoch=0, values=values)
 
     def _save_best(self, found: ValScore) -> None:
         # Not only where it is written: all ranks calibrate together.
@@ -302,6 +327,8 @@ class Loop(Generic[Batch]):
             fingerprint=self.task.fingerprint,
             best_iou=self.progress.best_iou,
             stale=self.progress.stale,
+            best_step=self.progress.best_step,
+            start=self.progress.start,
             ranks=self.accelerator.num_processes,
         )
 
@@ -312,22 +339,3 @@ class Loop(Generic[Batch]):
     def _epoch(self, step: int) -> int:
         """The epoch, from 1, that optimizer step `step` (from 1) belongs to."""
         return (max(step, 1) - 1) // self.steps_per_epoch + 1
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set: the step ends, the checkpoint is written."""
-    stopping = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping  # Python lets only the main thread install handlers
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,8 +2,10 @@
 
 `log.jsonl` has one JSON object a line, with the keys that are known at that moment: step, epoch,
 loss, lr, and the method's pairs_per_second (or clips_per_second) and parts of the loss; after a
-validation also val_iou and the method's other values, such as val_visibility_accuracy. A run that
-resumes at step s drops the lines after s first, so that the file reads as if it had never stopped.
+validation also val_iou and the method's other values, such as val_visibility_accuracy. A first
+line, of step 0, may have the val IoU before training: knn_val_iou, and start_val_iou where the
+start is a model of worth. A run that resumes at step s drops the lines after s first, so that the
+file reads as if it had never stopped.
 """
 
 import json
@@ -112,6 +114,26 @@ class RunLog:
         for name, value in line.items():
             if name not in {"step", "epoch"}:
                 self._board.add_scalar(name, value, line["step"])
+
+
+def shortfalls(start: Mapping[str, float], best_iou: float, best_step: int) -> list[str]:
+    """A sentence for each thing that a finished run is not better than.
+
+    `start` is val IoU before the first step, by name; step 0 is the best where none came up to it.
+    """
+    found = []
+    if "start" in start and best_step == 0:
+        found.append(
+            f"no validation came up to the start's val IoU of {best_iou:.3f}; the best checkpoint "
+            "is the start as it was. Try a lower learning rate or fewer epochs"
+        )
+    for name, iou in start.items():
+        if name != "start" and best_iou < iou:
+            found.append(
+                f"the best val IoU is {best_iou:.3f}, that of {name}, which learns nothing, "
+                f"{iou:.3f}; predict with {name}, or train longer or another model"
+            )
+    return found
 
 
 def _cut_after(path: Path, step: int) -> None:

@@ -44,6 +44,8 @@ class ValScore:
     """Asked, on all ranks, where this is the best one yet: how scores become confidences."""
     decision: Mapping[str, Any] | None = None
     """Parameters of choosing over time that these weights want."""
+    untrained: Mapping[str, float] = field(default_factory=dict)
+    """IoU of what learns nothing, on the same samples, by its name: `knn`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Task(Generic[Batch]):
     fingerprint: str
     """Of the data; a run starts anew where it changed."""
     unit: str = "pair"
+    measures_start: bool = False
+    """Validate before the first step too, and say at the end what training came to since."""
+    keeps_start: bool = False
+    """The weights at the start are a model of worth: the best one until another is better."""
     introduction: str = ""
     """A line that is shown at the start."""
 

@@ -28,7 +28,7 @@ FLOORS = {
         {"cli"},
     ),
     "omama": (
-        {"checkpoint", "config", "run_log", "task"},
+        {"checkpoint", "config", "run_log", "stopping", "task"},
         {"dataset", "features", "loop"},
         {"matching", "methods", "writing", "deciding", "memory"},
         {"steps", "pipeline"},
@@ -44,7 +44,7 @@ MOST_FILES = 16
 MANY_FILES = {"commands"}
 """Folders that hold one small file for each name in a table."""
 
-TORCH_ALONE = ("features/descriptors", "features/backbones") + tuple(
+TORCH_ALONE = ("features/descriptors", "features/descriptor_part", "features/backbones") + tuple(
     f"matching/{name}" for name in ("layers", "losses", "model")
 )
 """Files of omama that need nothing but torch, timm and each other, so that they can be lent."""

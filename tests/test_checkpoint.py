@@ -138,7 +138,8 @@ def test_a_file_of_before_methods_had_names_is_o_mamas(tmp_path: Path) -> None:
     new = torch.load(tmp_path / "new.pt", weights_only=True)
     weights = new.pop("model"), content.pop("model")
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
-    assert new == {**content, "method": "o-mama", "decision": None}
+    extra = {**content["extra"], "best_step": 0, "start": {}}
+    assert new == {**content, "method": "o-mama", "decision": None, "extra": extra}
 
 
 def tensors_apart(checkpoint: Checkpoint) -> Checkpoint:

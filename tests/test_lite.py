@@ -27,7 +27,8 @@ def plain_features(images: torch.Tensor) -> torch.Tensor:
     network.load_state_dict(dict(zip(names, state.values(), strict=False)))
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     rgb = images * std[:, None, None] + mean[:, None, None]
-    maps = [F.normalize(one, dim=1) for one in network.eval()((rgb - 0.5) / 0.5)]
+    length = (472 / 3) ** 0.5
+    maps = [length * F.normalize(one, dim=1) for one in network.eval()((rgb - 0.5) / 0.5)]
     coarse = F.interpolate(maps[2], maps[1].shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([F.avg_pool2d(maps[0], 2), maps[1], coarse], dim=1)
 
@@ -35,7 +36,7 @@ def plain_features(images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def test_features_are_the_plain_networks(backbone: Backbone) -> None:
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(backbone(images), plain_features(images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backbone(images), plain_features(images), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 64), (48, 80), (16, 16)])
@@ -54,7 +55,8 @@ def test_an_odd_grid_is_cut_from_the_even_one(backbone: Backbone) -> None:
     images = torch.randn(1, 3, 48, 80, generator=torch.Generator().manual_seed(2))
     padded = F.pad(images, (0, 16, 0, 16), mode="replicate")
     expected = backbone(padded)[..., :3, :5]
-    torch.testing.assert_close(backbone(images), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(backbone(images), expected, atol=1e-4, rtol=1e-4)
+    assert float(expected.square().mean()) == pytest.approx(1, abs=0.15)
 
 
 def test_the_file_may_be_given_by_name(backbone: Backbone, tmp_path: Path) -> None:

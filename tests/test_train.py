@@ -200,7 +200,7 @@ def test_what_is_left_out_is_listed(own_root: DatasetRoot) -> None:
 
 
 def test_training_starts_from_a_checkpoint_of_its_direction(own_root: DatasetRoot) -> None:
-    best = run(own_root, "a")
+    best = run(own_root, "a", replace(CONFIG, residual=False))
     run(own_root, "b", init=best)
     assert losses(own_root, "b")[0] < losses(own_root, "a")[0] - 0.3
     with pytest.raises(DataError, match="was trained for ego2exo, not exo2ego"):
@@ -353,3 +353,47 @@ def test_two_ranks_share_a_run(own_root: DatasetRoot) -> None:
     assert len(losses(own_root, "ego2exo")) == 2 * 2  # 16 pairs, two ranks of four
     best = load_checkpoint(own_root.runs / "ego2exo" / "checkpoint_best.pt")
     assert best.val_iou is not None and best.val_iou > 0
+
+
+def test_training_that_destroys_its_start_keeps_the_start_and_says_so(
+    own_root: DatasetRoot, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run(own_root, "a", replace(CONFIG, residual=False))
+    config = replace(CONFIG, learning_rate=30.0, epochs=2)
+    best = load_checkpoint(run(own_root, "b", config, init=first))
+    assert (best.step, best.val_iou) == (0, 1.0)
+    started = load_checkpoint(first)
+    assert all(torch.equal(best.weights[key], started.weights[key]) for key in best.weights)
+    assert "b: no validation came up to the start's val IoU of 1.000; the best" in caplog.text
+    assert log(own_root, "b")[0] == {
+        "step": 0, "epoch": 0, "start_val_iou": 1.0, "knn_val_iou": 1.0,
+    }  # fmt: skip
+    settings = json.loads((own_root.runs / "b" / "config.json").read_text())
+    assert settings["val_iou"] == {"start": 1.0, "knn": 1.0, "best": 1.0, "best_step": 0}
+
+
+def test_a_model_below_nearest_neighbours_is_told(
+    own_root: DatasetRoot, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(CONFIG, learning_rate=30.0, epochs=1, residual=False)
+    best = load_checkpoint(run(own_root, "a", config))
+    assert best.step > 0 and best.state.start == {"knn": 1.0}
+    assert "that of knn, which learns nothing, 1.000; predict with knn" in caplog.text
+
+
+def test_a_run_goes_on_as_the_kind_of_model_that_it_began_as(own_root: DatasetRoot) -> None:
+    run(own_root, "a", replace(CONFIG, residual=False), stop_after=2)
+    path = own_root.runs / "a" / "checkpoint_last.pt"
+    content = torch.load(path, weights_only=True)
+    for part in ("model_config", "train_config"):  # as a file of before has it
+        del content[part]["residual"]
+    torch.save(content, path)
+    first = run(own_root, "a", resume=True)
+    assert load_checkpoint(first).config["residual"] is False
+    with pytest.raises(SettingsError, match="residual=True, but .* without a descriptor part"):
+        run(
+            own_root,
+            "b",
+            replace(CONFIG, residual=True),
+            init=own_root.runs / "a" / "checkpoint_best.pt",
+        )

@@ -32,6 +32,11 @@ POSITIVE = click.IntRange(min=1)
     "--average-decay", type=float, help="Keep a moving average of the weights, such as 0.995."
 )
 @click.option("--width", type=POSITIVE, help="Channels of the model.  [default: 768]")
+@click.option(
+    "--residual/--no-residual",
+    default=None,
+    help="The descriptors' own cosine is a part of the score.  [default: but for dinov2]",
+)
 @click.option("--candidates", type=POSITIVE, help="Candidates of a pair.  [default: 32]")
 @click.option("--val-every-steps", type=POSITIVE, help="[default: once an epoch]")
 @click.option("--patience", type=POSITIVE, help="Validations without a better one before the end.")

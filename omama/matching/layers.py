@@ -67,14 +67,14 @@ class EmbeddingMlp(nn.Module):
         return self.mlp(x)  # type: ignore[no-any-return]
 
 
-def visibility_mlp(width: int) -> nn.Sequential:
-    """Two embeddings (..., 2W) → logits (..., 2) of absent, visible.
+def visibility_mlp(width: int, embedding_width: int) -> nn.Sequential:
+    """Two embeddings (..., 2E) → logits (..., 2) of absent, visible.
 
     The hidden widths are the published 768, 256, 128 at W = 768 and shrink with the model.
     """
     hidden = (width, max(1, width // 3), max(1, width // 6))
     layers: list[nn.Module] = []
-    for n_in, n_out in zip((2 * width, *hidden[:-1]), hidden, strict=True):
+    for n_in, n_out in zip((2 * embedding_width, *hidden[:-1]), hidden, strict=True):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(hidden[-1], 2))
 

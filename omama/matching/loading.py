@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omama.dataset import FrameTable, Pairs
+from omama.dataset import VISIBLE, Dataset, FrameTable, Pairs
 from omama.features.frame_features import READERS, FrameFeatures
 from omama.features.store import FeatureStore
 from omama.matching.samples import Bucket, Draw, make_buckets
 
 Int: TypeAlias = NDArray[np.int64]
 BATCHES_AHEAD = READERS
+DESCRIBED_PAIRS = 4096
+"""Several for each direction of the widest descriptor, and seconds on a cache."""
 
 
 def epoch_batches(
@@ -99,6 +101,29 @@ def load_batches(
 def _instants(pairs: Pairs) -> Int:
     """(P,) a number for each (take_uid, frame_idx), without gaps."""
     return np.asarray(pairs.rows.groupby(["take_uid", "frame_idx"], sort=True).ngroup(), np.int64)
+
+
+def pair_descriptors(data: Dataset, store: FeatureStore) -> tuple[torch.Tensor, torch.Tensor]:
+    """Descriptors (P, 2C) of visible pairs' source masks, and of the proposals that overlap the
+    destination masks most; of up to DESCRIBED_PAIRS, the same ones on every rank, on the CPU.
+
+    Every pair's destination frame must have proposals.
+    """
+    visible = np.flatnonzero(data.pairs.state == VISIBLE)
+    chosen = np.random.default_rng(0).permutation(visible)[:DESCRIBED_PAIRS]
+    pairs = data.pairs.take(np.sort(chosen))
+    first = data.frames.masks.start
+    source_row = pairs.source_mask - first[pairs.source_frame]
+    dest_row = pairs.dest_mask - first[pairs.dest_frame]
+    sources, dests = [], []
+    for batch in frame_order(pairs, batch_size=64):
+        frames = frames_of(pairs, batch)
+        found = dict(zip(frames.tolist(), store.finish(store.read(frames)), strict=True))
+        for pair in batch.tolist():
+            dest = found[int(pairs.dest_frame[pair])]
+            sources.append(found[int(pairs.source_frame[pair])].masks[source_row[pair]])
+            dests.append(dest.proposals[int(dest.shape.best[dest_row[pair]])])
+    return torch.stack(sources).float().cpu(), torch.stack(dests).float().cpu()
 
 
 def _read_ahead(store: FeatureStore, loads: Sequence[Int]) -> Iterator[list[Any]]:

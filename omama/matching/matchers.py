@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from omama.features.key import FeatureKey
 from omama.matching.config import MatchingOptions
 from omama.matching.model import OMama
 from omama.matching.model_files import load_model_and_checkpoint
-from omama.matching.objective import match, visibility_logit
+from omama.matching.objective import descriptor_similarity, match, visibility_logit
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration
 
@@ -101,11 +100,7 @@ def _by_model(
 def by_descriptor(bucket: Bucket) -> Scored:
     """Cosine of the mask parts of the descriptors: nearest neighbour without any training."""
     bucket = bucket.to(bucket.sources.device)  # features that were just made may be on a GPU
-    width = bucket.sources.shape[-1] // 2
-    sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)
-    dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)
-    similarity = (sources @ dests.transpose(1, 2))[bucket.group, bucket.source_row]  # (B, R)
-    return _with_best(bucket, similarity)
+    return _with_best(bucket, descriptor_similarity(bucket))
 
 
 def by_truth(bucket: Bucket) -> Scored:

@@ -1,7 +1,8 @@
 """O-MaMa: which candidate mask of the destination view is the source view's object?
 
 Legend: B frame pairs (a source and a destination image), S source masks, N candidate masks,
-C channels of the backbone, W channels of the model, h x w tokens of an image. A descriptor is
+C channels of the backbone, W channels of the model, E of an embedding (W, more with a descriptor
+part), h x w tokens of an image. A descriptor is
 [mask part, context part], 2C values (see `omama.features.descriptors`).
 
 A mask asks the *other* image's tokens, so an embedding depends on its own descriptor and the
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
+from omama.features.descriptor_part import DescriptorPart
 from omama.matching.config import ModelConfig
 from omama.matching.layers import (
     CrossAttention,
@@ -30,7 +32,10 @@ _POSITION_STD = 0.02
 
 
 class OMama(nn.Module):
-    """The published model; state-dict keys and shapes are those of its checkpoints."""
+    """The published model; state-dict keys and shapes are those of its checkpoints.
+
+    With `config.residual` it has a `descriptor_part` too, and longer embeddings.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -40,10 +45,15 @@ class OMama(nn.Module):
         self.pos_embed_Q = _positions(config.source_grid_hw, width)
         self.CROSS_context_attn = CrossAttention(width, config.heads)
         self.mlp = EmbeddingMlp(width)
-        self.mlp_visible = visibility_mlp(width) if config.visibility_head else None
+        self.mlp_visible = (
+            visibility_mlp(width, config.embedding_width) if config.visibility_head else None
+        )
         # Without a bias it commutes with pooling, and an empty mask's zeros stay zeros.
         self.projection = (
             nn.Linear(config.feature_width, width, bias=False) if config.has_projection else None
+        )
+        self.descriptor_part = (
+            DescriptorPart(config.feature_width, config.own_width) if config.residual else None
         )
 
     def forward(
@@ -80,16 +90,16 @@ class OMama(nn.Module):
 
         Each (source, candidate) value is what `forward` gives for that source alone.
         """
-        source = self.embed_sources(source_descriptors, dest_tokens)  # (B, S, W)
-        dest = self.embed_candidates(dest_descriptors, source_tokens)  # (B, N, W)
+        source = self.embed_sources(source_descriptors, dest_tokens)  # (B, S, E)
+        dest = self.embed_candidates(dest_descriptors, source_tokens)  # (B, N, E)
         return cosine(source, dest, dest_valid)  # (B, S, N)
 
     def embed_sources(self, descriptors: Tensor, dest_tokens: Tensor) -> Tensor:
-        """Source masks (B, S, 2C) asking the destination images → unit embeddings (B, S, W)."""
+        """Source masks (B, S, 2C) asking the destination images → unit embeddings (B, S, E)."""
         return self.embed(descriptors, self.dest_memory(dest_tokens))
 
     def embed_candidates(self, descriptors: Tensor, source_tokens: Tensor) -> Tensor:
-        """Candidates (B, N, 2C) asking the source images → unit embeddings (B, N, W)."""
+        """Candidates (B, N, 2C) asking the source images → unit embeddings (B, N, E)."""
         return self.embed(descriptors, self.source_memory(source_tokens))
 
     def dest_memory(self, tokens: Tensor) -> HeadedTokens:
@@ -101,15 +111,18 @@ class OMama(nn.Module):
         return self._memory(tokens, self.pos_embed_Q, self.config.source_grid_hw)
 
     def embed(self, descriptors: Tensor, memory: HeadedTokens) -> Tensor:
-        """Descriptors (B, N, 2C) and the other images' memory → unit embeddings (B, N, W)."""
+        """Descriptors (B, N, 2C) and the other images' memory → unit embeddings (B, N, E)."""
         self._check_width(descriptors.shape[-1], 2 * self.config.feature_width, "descriptors")
         parts = self._project(descriptors.unflatten(-1, (2, -1)))  # (B, N, 2, W)
         context = self.CROSS_context_attn.attend(parts[:, :, 0], memory)  # (B, N, W)
         embedding = self.mlp(torch.cat([context, parts.flatten(2)], dim=-1))  # (B, N, W)
-        return F.normalize(embedding.float(), dim=-1)
+        trained = F.normalize(embedding.float(), dim=-1)
+        if self.descriptor_part is None:
+            return trained
+        return self.descriptor_part.join(trained, descriptors)  # (B, N, E)
 
     def visibility_logits(self, source: Tensor, dest: Tensor) -> Tensor:
-        """Embeddings of sources and of their best candidates, (..., W) each → logits (..., 2).
+        """Embeddings of sources and of their best candidates, (..., E) each → logits (..., 2).
 
         Columns ABSENT, VISIBLE. Raises DataError where the model has no visibility head.
         """
@@ -130,6 +143,8 @@ class OMama(nn.Module):
         return self.CROSS_context_attn.keys_and_values(sequence + positions)
 
     def _project(self, features: Tensor) -> Tensor:
+        if self.descriptor_part is not None:
+            features = features * self.descriptor_part.input_scale
         return features if self.projection is None else self.projection(features)  # (..., W)
 
     def _check_width(self, came: int, wanted: int, what: str) -> None:
@@ -141,7 +156,7 @@ class OMama(nn.Module):
 
 
 def cosine(source: Tensor, dest: Tensor, dest_valid: Tensor | None = None) -> Tensor:
-    """Unit embeddings (B, S, W), (B, N, W) → (B, S, N); -inf where `dest_valid` (B, N) is False.
+    """Unit embeddings (B, S, E), (B, N, E) → (B, S, N); -inf where `dest_valid` (B, N) is False.
 
     In float32 even under autocast: bfloat16 tells cosines apart only by steps of 0.004.
     """

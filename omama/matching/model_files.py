@@ -46,6 +46,11 @@ def load_official(path: Path | str, *, direction: Direction | None = None) -> OM
 
 def save_official(model: OMama, path: Path | str) -> None:
     """Write the model as the authors' state dict: float32 tensors on the CPU, nothing else."""
+    if model.config.residual:
+        raise DataError(
+            "a model with a descriptor part does not fit the authors' format; keep it in our own "
+            "checkpoint, or train with --no-residual"
+        )
     if model.projection is not None:
         raise DataError(
             f"a model with a projection ({model.config.feature_width} to {model.config.width}) "

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
@@ -49,6 +50,14 @@ def match(model: OMama, bucket: Bucket) -> Matches:
         source=sources[bucket.group, bucket.source_row],
         candidate=dests[bucket.group, best_row],
     )
+
+
+def descriptor_similarity(bucket: Bucket) -> Tensor:
+    """(B, R) cosine of the descriptors' mask parts: what nearest neighbours go by."""
+    width = bucket.sources.shape[-1] // 2
+    sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)  # (G, S, C)
+    dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)  # (G, R, C)
+    return cosine(sources, dests)[bucket.group, bucket.source_row]  # (B, R)
 
 
 def visibility_logit(model: OMama, matches: Matches) -> Tensor:

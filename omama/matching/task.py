@@ -61,9 +61,14 @@ def loop_config(config: TrainConfig) -> LoopConfig:
 
 
 def make_task(
-    objective: Objective, config: TrainConfig, data: TrainingData, accelerator: Accelerator
+    objective: Objective,
+    config: TrainConfig,
+    data: TrainingData,
+    accelerator: Accelerator,
+    *,
+    keeps_start: bool,
 ) -> Task[list[Bucket]]:
-    """One direction's training on this rank."""
+    """One direction's training on this rank; `keeps_start`: see `Task`."""
     pairs, val_pairs = len(data.train.pairs), len(data.val.pairs)
     passes = image_features_per_epoch(config, data, accelerator)
     source = "read from the cache" if data.train_store.is_cache else "computed as they come"
@@ -93,6 +98,8 @@ def make_task(
         features=asdict(data.train_store.key),
         fingerprint=data.fingerprint,
         unit="pair",
+        measures_start=True,
+        keeps_start=keeps_start,
         introduction=(
             f"{pairs} train pairs, {val_pairs} val pairs; "
             f"{passes} image features an epoch, {source}"
@@ -168,7 +175,9 @@ def _validate(
 
     calibration = found.calibration
     accuracy = {"val_visibility_accuracy": calibration.balanced_accuracy} if calibration else {}
-    return ValScore(iou=found.iou, logged=accuracy, calibrate=calibrate)
+    return ValScore(
+        iou=found.iou, logged=accuracy, calibrate=calibrate, untrained={"knn": found.knn_iou}
+    )
 
 
 def _describe(buckets: Sequence[Bucket], *, model: OMama, ids: Sequence[str]) -> str:

@@ -16,19 +16,21 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from egoexo_tools.errors import DataError
+from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.manifests import write_exclusions
-from egoexo_tools.runs import RunFolder
+from egoexo_tools.runs import CHECKPOINT_LAST, RunFolder
 from egoexo_tools.vocab import Direction, Split
+from omama.checkpoint import load_checkpoint
 from omama.config import DEFAULT_BACKBONE, HW
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
 from omama.features.store import FeatureStore, open_store
-from omama.loop import Loop
+from omama.loop import Loop, Progress
 from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
+from omama.matching.loading import pair_descriptors
 from omama.matching.model import OMama
-from omama.matching.model_files import load_model
+from omama.matching.model_files import METHOD, load_model
 from omama.matching.objective import Objective, memory_advice
 from omama.matching.samples import Bucket
 from omama.matching.task import (
@@ -83,11 +85,15 @@ def train(
         for part, squash in ((data, config.reference_behaviour), (val, False))
     )
     torch.manual_seed(config.seed)
-    model = _make_model(data, direction, config, backbone, store, init)
+    residual = _residual_of_last(folder) if resume else None
+    model = _make_model(data, direction, config, store, init, residual=residual)
+    if model.descriptor_part is not None and init is None:
+        model.descriptor_part.fit(*pair_descriptors(data, store))
     visible_share = float((data.pairs.state == VISIBLE).mean())
     objective = Objective(model, config, visible_share=visible_share).to(accelerator.device)
     learnt = TrainingData(data, val, store, val_store)
-    task = make_task(objective, config, learnt, accelerator)
+    keeps_start = init is not None or model.descriptor_part is not None
+    task = make_task(objective, config, learnt, accelerator, keeps_start=keeps_start)
     loop = Loop(task, loop_config(config), accelerator=accelerator, folder=folder)
     if resume:
         loop.resume()
@@ -98,6 +104,8 @@ def train(
     accelerator.wait_for_everyone()
     with memory_advice(config.batch_pairs):
         best = loop.run(quiet=quiet, stop_after=stop_after)
+    if accelerator.is_main_process:
+        _add_outcome(folder, loop.progress)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.end_training()
@@ -149,12 +157,21 @@ def _make_model(
     data: Dataset,
     direction: Direction,
     config: TrainConfig,
-    backbone: str,
     store: FeatureStore,
     init: Path | None,
+    *,
+    residual: bool | None,
 ) -> OMama:
+    """`residual`, where it is known, is that of a run that goes on."""
+    backbone = store.key.backbone
     if init is not None:
         model = load_model(init, direction=direction)
+        if config.residual is not None and config.residual != model.config.residual:
+            raise SettingsError(
+                f"residual={config.residual}, but {init} is a model "
+                f"{'with' if model.config.residual else 'without'} a descriptor part; leave out "
+                "--residual and --no-residual, or --init"
+            )
         if model.config.feature_width != store.key.width:
             raise DataError(
                 f"{init} takes features of {model.config.feature_width} channels, {backbone} has "
@@ -177,7 +194,17 @@ def _make_model(
             source_grid_hw=_usual_grid(data, data.pairs.source_frame, preparation),
             dest_grid_hw=_usual_grid(data, data.pairs.dest_frame, preparation),
             reference_behaviour=config.reference_behaviour,
+            residual=config.wants_residual(backbone) if residual is None else residual,
         )
+    )
+
+
+def _residual_of_last(folder: Path) -> bool | None:
+    """Whether the run that goes on began with a descriptor part; None where none began."""
+    if not (folder / CHECKPOINT_LAST).is_file():
+        return None
+    return bool(
+        load_checkpoint(folder / CHECKPOINT_LAST, method=METHOD).config.get("residual", False)
     )
 
 
@@ -209,6 +236,14 @@ def _write_config(
         "training": task.settings,
     }
     write_atomic(RunFolder(folder).config, json.dumps(settings, indent=1) + "\n")
+
+
+def _add_outcome(folder: Path, progress: Progress) -> None:
+    path = folder / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    outcome = {"best": progress.best_iou, "best_step": progress.best_step}
+    settings["val_iou"] = {**progress.start, **outcome}
+    write_atomic(path, json.dumps(settings, indent=1) + "\n")
 
 
 def _precision(wanted: str, device: torch.device) -> str:

@@ -12,7 +12,7 @@ from omama.dataset import ABSENT, UNANNOTATED, VISIBLE, Dataset, Pairs
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.model import OMama
-from omama.matching.objective import Matches, match, visibility_logit
+from omama.matching.objective import Matches, descriptor_similarity, match, visibility_logit
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration, calibrate
 
@@ -38,16 +38,20 @@ class Validation:
     """Mean over visible pairs of the IoU of the most similar proposal, at the proposals' size."""
     calibration: Calibration | None
     """None where val has only visible or only absent pairs."""
+    knn_iou: float
+    """The same IoU of the nearest descriptor, which needs no training."""
 
 
 def score_val(model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate) -> Validation:
     """Every annotated val pair against all proposals of its frame; ranks share the batches."""
     pairs = val.pairs.take(val.pairs.state != UNANNOTATED)
-    iou, visible, similarity, head = _scores(model, val, pairs, store, how)
+    iou, visible, similarity, head, knn_iou = _scores(model, val, pairs, store, how)
     seen = visible > 0
     scores = {"similarity": similarity, **({"head": head} if how.trained_head else {})}
     return Validation(
-        iou=float(iou[seen].mean()) if seen.any() else 0.0, calibration=calibrate(scores, seen)
+        iou=float(iou[seen].mean()) if seen.any() else 0.0,
+        calibration=calibrate(scores, seen),
+        knn_iou=float(knn_iou[seen].mean()) if seen.any() else 0.0,
     )
 
 
@@ -64,7 +68,7 @@ def calibrate_on_train(
         return None
     chosen = [rng.permutation(kind)[:CALIBRATION_PAIRS] for kind in kinds]
     pairs = train.pairs.take(np.sort(np.concatenate(chosen)))
-    _, visible, similarity, _ = _scores(model, train, pairs, store, how)
+    _, visible, similarity, _, _ = _scores(model, train, pairs, store, how)
     return calibrate({"similarity": similarity}, visible > 0)
 
 
@@ -72,12 +76,12 @@ def calibrate_on_train(
 def _scores(
     model: OMama, data: Dataset, pairs: Pairs, store: FeatureStore, how: HowToValidate
 ) -> NDArray[np.float64]:
-    """(4, P) of all ranks: see `_values`."""
+    """(5, P) of all ranks: see `_values`."""
     accelerator, device = how.accelerator, how.accelerator.device
     batches = frame_order(pairs, batch_size=how.batch_pairs)
     own = batches[accelerator.process_index :: accelerator.num_processes]
     model.eval()
-    found = [np.zeros((4, 0))]  # a rank may have no batch at all
+    found = [np.zeros((5, 0))]  # a rank may have no batch at all
     for loaded in load_batches(data.frames, pairs, own, store):
         for cpu_bucket in loaded:
             bucket = cpu_bucket.to(device)
@@ -90,9 +94,17 @@ def _scores(
 
 
 def _values(bucket: Bucket, matches: Matches, logit: torch.Tensor) -> np.ndarray:
-    """(4, B): IoU of the chosen proposal, visible, best similarity, the head's log odds."""
-    iou = bucket.truth.ious.gather(1, matches.best_row[:, None])[:, 0]
+    """(5, B): IoU of the chosen proposal, visible, best similarity, the head's log odds, and the
+    IoU of the proposal whose descriptor is nearest."""
+    ious = bucket.truth.ious
+    iou = ious.gather(1, matches.best_row[:, None])[:, 0]
+    nearest = descriptor_similarity(bucket).masked_fill(
+        ~bucket.is_proposal[bucket.group], -torch.inf
+    )
+    knn_iou = ious.gather(1, nearest.argmax(dim=1)[:, None])[:, 0]
     none = ~torch.isfinite(matches.best)  # no proposals: whatever was picked does not count
-    iou, logit = iou.masked_fill(none, 0.0), logit.masked_fill(none, -torch.inf)
-    values = torch.stack([iou, bucket.truth.visible.float(), matches.best.float(), logit.float()])
+    iou, knn_iou = iou.masked_fill(none, 0.0), knn_iou.masked_fill(none, 0.0)
+    logit = logit.masked_fill(none, -torch.inf)
+    visible = bucket.truth.visible.float()
+    values = torch.stack([iou, visible, matches.best.float(), logit.float(), knn_iou])
     return np.asarray(values.double().cpu().numpy())
