@@ -8,7 +8,7 @@ from click.testing import CliRunner
 import egoexo_tools.cli
 import omama.cli
 from egoexo_tools.commands import LazyGroup, per_split
-from egoexo_tools.errors import SettingsError
+from egoexo_tools.errors import DEBUG, SettingsError
 
 GROUPS = {"egoexo-tools": egoexo_tools.cli.main, "omama": omama.cli.main}
 COMMANDS = [(program, name) for program, group in GROUPS.items() for name in group.table]
@@ -44,3 +44,28 @@ def test_values_by_split() -> None:
         per_split(("dev=1",), float)
     with pytest.raises(SettingsError, match="'train=half'"):
         per_split(("train=half",), float)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        error = ValueError("max() arg is an empty sequence")
+        error.add_note("take 7")
+        raise error
+
+    monkeypatch.setattr("egoexo_tools.synthetic.synthesize", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv(DEBUG, "")
+    words = ["synthesize", str(tmp_path / "release"), *(["--debug"] if debug else [])]
+    result = CliRunner().invoke(GROUPS["egoexo-tools"], words)
+    assert result.exit_code == 1
+    if debug:
+        assert isinstance(result.exception, ValueError)
+        return
+    (trace,) = tmp_path.glob("egoexo-tools-*.txt")
+    assert "synthesize (take 7) ended in" in result.output and "Traceback" not in result.output
+    assert "ValueError: max() arg is an empty sequence" in result.output
+    assert str(trace) in result.output and "report it" in result.output
+    assert "Traceback" in trace.read_text() and "in fail" in trace.read_text()

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from test_resume import beat, command, file_size, finish, partials, start, tree, until
@@ -253,3 +255,32 @@ def test_slurm_gives_a_gpu_job_one_worker() -> None:
     process = start([sys.executable, SLURM, "--gpu", "--workers", "2"])
     assert "a GPU job holds one worker" in process.communicate()[1]
     assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("walltime", "seconds"),
+    [("08:00:00", 28_200), ("00:10:00", 480), ("30", 1440), ("1-12", 129_000), ("2:30", 120)],
+)
+def test_a_slurm_worker_ends_before_its_job(walltime: str, seconds: int) -> None:
+    script = finish([sys.executable, SLURM, "--dry-run", "--walltime", walltime])
+    assert f"--lifetime {seconds}s --lifetime-stagger" in script
+
+
+def test_a_run_without_workers_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from egoexo_tools.running.executors import NO_WORKER_SECONDS, _Workers
+
+    class Client:
+        workers: ClassVar[dict[str, Any]] = {}
+        scheduler = SimpleNamespace(identity=None)
+
+        def sync(self, function: Any) -> dict[str, Any]:
+            return {"workers": self.workers}
+
+    monkeypatch.setenv(NO_WORKER_SECONDS, "0")
+    workers = _Workers(Client())
+    assert workers.trouble() is None  # a queue may start the first one later
+    Client.workers = {"a": 1}
+    assert workers.trouble() is None
+    Client.workers = {}
+    told = workers.trouble()
+    assert told is not None and "no Dask worker is left" in told

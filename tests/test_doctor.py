@@ -16,7 +16,13 @@ from click.testing import CliRunner
 from s3_server import S3Server, isolate, running_server
 
 from egoexo_tools.cli import main
-from egoexo_tools.doctor import State, check_disk, check_packages, check_weights
+from egoexo_tools.doctor import (
+    State,
+    check_disk,
+    check_packages,
+    check_pictures,
+    check_weights,
+)
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.s3_errors import S3Error, Trouble
 
@@ -209,3 +215,22 @@ def test_weights(tmp_path: Path) -> None:
 def test_packages_and_disk(tmp_path: Path) -> None:
     assert check_packages().state is State.OK
     assert check_disk(tmp_path / "not" / "there yet").state in {State.OK, State.NOTE}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("libGL.so.1: cannot open shared object file", "library libGL.so.1 is missing"),
+        ("No module named 'cv2'", "--force-reinstall opencv-python-headless"),
+    ],
+)
+def test_a_missing_system_library_is_named_with_its_cure(
+    monkeypatch: pytest.MonkeyPatch, error: str, words: str
+) -> None:
+    def fail(name: str) -> None:
+        raise ImportError(error)
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    check = check_pictures()
+    assert check.state is State.BROKEN
+    assert words in check.found and "opencv-python-headless" in check.found

@@ -130,6 +130,9 @@ def test_a_crash_a_hang_and_a_bug_fail_their_unit_only(root: DatasetRoot) -> Non
     assert "its worker died" in errors["crash"]
     assert errors["hang"] == "took longer than 3 s and was stopped"
     assert errors["bug"] == "ZeroDivisionError: oh"
+    trace = root.status_dir("s") / "bug.trace.txt"
+    assert f"please report it with {trace}" in summary.text()
+    assert "ZeroDivisionError" in trace.read_text() and "Traceback" in trace.read_text()
 
 
 @pytest.mark.slow

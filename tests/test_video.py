@@ -338,6 +338,8 @@ class Ranges(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     sent = 0
     ignores_ranges = False
+    breaks = 0
+    """How many more answers end in the middle, with the connection."""
 
     def __init__(self, *args: Any, folder: Path) -> None:
         self.folder = folder
@@ -357,6 +359,10 @@ class Ranges(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(last - first + 1))
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.end_headers()
+        if Ranges.breaks:
+            Ranges.breaks -= 1
+            last = first + (last - first) // 2
+            self.close_connection = True
         Ranges.sent += last - first + 1
         self.wfile.write(data[first : last + 1])
 
@@ -367,7 +373,7 @@ class Ranges(BaseHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
     """The URL of a server of tmp_path."""
-    Ranges.sent, Ranges.ignores_ranges = 0, False
+    Ranges.sent, Ranges.ignores_ranges, Ranges.breaks = 0, False, 0
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, folder=tmp_path))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -394,6 +400,21 @@ def test_a_url_costs_the_groups_that_are_needed(tmp_path: Path, served: str, kin
     assert report.bytes_read == Ranges.sent
     assert report.share_saved > 0.75
     assert probe(url) == probe(path)
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_a_range_that_breaks_off_is_asked_for_again(
+    tmp_path: Path, served: str, breaks: int
+) -> None:
+    path = write_video(tmp_path / "video.mp4", 60, height=240, width=320, options={"crf": "8"})
+    Ranges.breaks = breaks
+    assert numbers(f"{served}/video.mp4", [0, 31]) == {0: 0, 31: 31}
+    Ranges.breaks = breaks
+    assert probe(f"{served}/video.mp4") == probe(path)
+    Ranges.breaks = 99
+    (tmp_path / "video.mp4").write_bytes(path.read_bytes() + bytes(1 << 20))
+    with pytest.raises(DataError, match="4 times"):
+        probe(f"{served}/video.mp4")
 
 
 def test_a_url_behind_a_proxy(tmp_path: Path, served: str, monkeypatch: pytest.MonkeyPatch) -> None:

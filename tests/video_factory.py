@@ -122,3 +122,76 @@ def every_frame(path: Path) -> list[Rgb]:
     """All frames that FFmpeg's decoder gives from beginning to end, in order."""
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def join_as_one_track(path: Path, *parts: Path) -> Path:
+    """One MP4 track of several H.264 videos, each with its own sample description, undecoded.
+
+    As `MP4Box -cat` joins videos of other settings. The parts must have no B-frames.
+    """
+    descriptions, packets, counts = [], [], []
+    for part in parts:
+        with av.open(str(part)) as container:
+            stream = container.streams.video[0]
+            size = stream.height, stream.width
+            descriptions.append(_avc1(*size, stream.codec_context.extradata or b""))
+            found = [p for p in container.demux(stream) if p.size]
+            packets += [(bytes(packet), packet.is_keyframe) for packet in found]
+            counts.append(len(found))
+    head = _box(b"ftyp", b"isom" + _u32(512) + b"isomavc1")
+    first = len(head) + 8
+    ends = np.cumsum([0, *(len(data) for data, _ in packets)])
+    offsets = first + ends[np.cumsum([0, *counts])[:-1]]
+    table = _sample_table(descriptions, packets, counts, offsets.tolist())
+    mdat = _box(b"mdat", b"".join(data for data, _ in packets))
+    path.write_bytes(head + mdat + _movie(table, len(packets), *size))
+    return path
+
+
+def _u32(*values: int) -> bytes:
+    return b"".join(value.to_bytes(4) for value in values)
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    data = b"".join(content)
+    return _u32(len(data) + 8) + kind + data
+
+
+def _avc1(height: int, width: int, settings: bytes) -> bytes:
+    sizes = width.to_bytes(2) + height.to_bytes(2)
+    fixed = bytes(6) + b"\0\1" + bytes(16) + sizes + _u32(0x480000, 0x480000, 0) + b"\0\1"
+    return _box(b"avc1", fixed + bytes(32) + b"\0\x18\xff\xff", _box(b"avcC", settings))
+
+
+def _sample_table(
+    descriptions: list[bytes],
+    packets: list[tuple[bytes, bool]],
+    counts: list[int],
+    offsets: list[int],
+) -> bytes:
+    keys = [number for number, (_, is_key) in enumerate(packets, start=1) if is_key]
+    chunks = [_u32(number, count, number) for number, count in enumerate(counts, start=1)]
+    return _box(
+        b"stbl",
+        _box(b"stsd", _u32(0, len(descriptions)), *descriptions),
+        _box(b"stts", _u32(0, 1, len(packets), 1)),
+        _box(b"stss", _u32(0, len(keys), *keys)),
+        _box(b"stsc", _u32(0, len(chunks)), *chunks),
+        _box(b"stsz", _u32(0, 0, len(packets), *(len(data) for data, _ in packets))),
+        _box(b"stco", _u32(0, len(offsets), *offsets)),
+    )
+
+
+def _movie(table: bytes, frames: int, height: int, width: int) -> bytes:
+    unit = _u32(0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    mvhd = _box(
+        b"mvhd", _u32(0, 0, 0, 30, frames, 0x10000, 0x01000000, 0, 0), unit, _u32(*[0] * 6, 2)
+    )
+    tkhd = _box(
+        b"tkhd", _u32(3, 0, 0, 1, 0, frames, 0, 0, 0, 0), unit, _u32(width << 16, height << 16)
+    )
+    mdhd = _box(b"mdhd", _u32(0, 0, 0, 30, frames, 0x55C40000))
+    hdlr = _box(b"hdlr", _u32(0, 0), b"vide", bytes(12), b"video\0")
+    dinf = _box(b"dinf", _box(b"dref", _u32(0, 1), _box(b"url ", _u32(1))))
+    minf = _box(b"minf", _box(b"vmhd", _u32(1, 0, 0)), dinf, table)
+    return _box(b"moov", mvhd, _box(b"trak", tkhd, _box(b"mdia", mdhd, hdlr, minf)))

@@ -101,7 +101,10 @@ def plan_ingest(release: Release, *, split_file: Path | None = None) -> Plan:
     digests: dict[TakeSlice, str] = {}
     found = _index(release, plan, digests)
     splits = _splits(release, split_file, plan)
+    refused = {take_uid for take_uid, _ in faults}
     for take_uid in dict.fromkeys([*(splits or ()), *found]):
+        if take_uid in refused and take_uid not in plan.entries:
+            continue  # why is told already
         slices = found.get(take_uid, [])
         reason = _refusal(plan, take_uid, splits)
         if reason is None and not slices and split_file is not None:
