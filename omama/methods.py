@@ -86,6 +86,14 @@ METHODS: dict[str, Method] = {
         predict="omama.matching.predict:predict_random",
         options=_OPTIONS,
     ),
+    "lm-eec": Method(
+        label="LM-EEC, with memory",
+        chooses_proposals=False,
+        train="omama.memory.training.train:train",
+        predict="omama.memory.predict:predict",
+        config="omama.memory.settings:MemoryTrainConfig",
+        options="omama.memory.settings:MemoryOptions",
+    ),
 }
 """Name, as `--method` takes it and a run's folder shows it → the method."""
 

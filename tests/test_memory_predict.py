@@ -21,6 +21,7 @@ from egoexo_tools.errors import DataError  # noqa: E402
 from egoexo_tools.layout import DatasetRoot  # noqa: E402
 from egoexo_tools.manifests import read_manifest, write_manifest  # noqa: E402
 from egoexo_tools.masks.rle import MaskRle  # noqa: E402
+from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.features.images import normalise  # noqa: E402
@@ -32,6 +33,7 @@ from omama.memory.predict import predict, predict_directions  # noqa: E402
 from omama.memory.settings import MemoryOptions  # noqa: E402
 from omama.memory.tracks import load_tracks  # noqa: E402
 from omama.memory.weights import METHOD, describe  # noqa: E402
+from omama.writing import predict_run  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 from plain_memory import plain_track  # noqa: E402
@@ -160,6 +162,17 @@ def test_a_sample_of_pairs_is_followed_through_all_frames(root, checkpoint, tmp_
         for r in (root, sampled)
     )
     assert some == {key: every[key] for key in pairs["pair_id"].to_pylist()[2:4]}
+
+
+def test_a_run_is_written_and_stamped(root, checkpoint, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    predict_run(
+        "lm-eec", root, Direction.EXO2EGO, Split.TEST, run, checkpoint=checkpoint, options=QUIET
+    )
+    metadata = pa.parquet.read_schema(run.predictions).metadata
+    assert metadata[b"method"] == b"lm-eec"
+    assert metadata[b"size"] == b"official"
+    assert run.predictions_json.exists()
 
 
 def test_a_take_without_common_frames_is_left_out_by_name(tmp_path, checkpoint, caplog):

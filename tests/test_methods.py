@@ -94,7 +94,7 @@ def test_a_decision_that_is_not_the_usual_one_is_in_name_and_title() -> None:
     assert Stamp.from_metadata(stamp.to_metadata()) == stamp
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", ["o-mama", "knn", "oracle", "random"])
 def test_the_labels_of_old_roots_are_those_of_the_methods(name: str) -> None:
     old = {stamp.method: stamp for stamp in UNSTAMPED.values()}
     assert old[name] == stamp_of(name)

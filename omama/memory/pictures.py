@@ -42,16 +42,23 @@ def squash(image: Image.Image, size: int) -> Bytes:
 
 
 def squash_mask(rle: MaskRle, size: int) -> NDArray[np.bool_]:
-    """A mask of any size → (S, S): bilinear over all pixels (antialiased), 0.5 and more is in.
+    """A mask of any size → (S, S): where `squash_soft` is 0.5 and more."""
+    return np.asarray(squash_soft(rle, size) >= 0.5)
+
+
+def squash_soft(mask: MaskRle | Bytes, size: int) -> Floats:
+    """A mask of any size, RLE or (H, W) of 0 and 1 → (S, S) shares, bilinear and antialiased.
 
     Only the rows and columns of its box are looked at: a cup in a 4K frame is a hundredth of it.
     """
-    x, y, right, below = (int(value) for value in rle.box_xywh())
+    if not isinstance(mask, MaskRle):
+        mask = MaskRle.encode(mask)
+    x, y, right, below = (int(value) for value in mask.box_xywh())
     rows, columns = slice(y, y + below + 1), slice(x, x + right + 1)
-    part = rle.decode()[rows, columns].astype(np.float32)
-    down = _weights(rle.height, size)[:, rows]
-    across = _weights(rle.width, size)[:, columns]
-    return np.asarray(down @ part @ across.T >= 0.5)
+    part = mask.decode()[rows, columns].astype(np.float32)
+    down = _weights(mask.height, size)[:, rows]
+    across = _weights(mask.width, size)[:, columns]
+    return np.asarray(down @ part @ across.T, np.float32)
 
 
 @lru_cache(maxsize=8)

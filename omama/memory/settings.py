@@ -53,8 +53,8 @@ class MemoryTrainConfig(PlainSettings):
     clips_per_track: int = 2
     """Clips that an epoch draws from each track."""
     learning_rate: float = 5e-6
-    image_encoder_rate: float = 3e-6
-    """Of the trunk's last block and the neck; earlier blocks learn more slowly."""
+    image_encoder_share: float = 0.6
+    """Of the learning rate, for the neck; each block of the trunk learns at 0.9 of the next."""
     weight_decay: float = 0.1
     clip_norm: float = 0.1
     average_decay: float = 0.0

@@ -1,0 +1,1 @@
+"""Training LM-EEC: clips, augmentation, losses, rates, and the task that the loop runs."""

@@ -1,0 +1,89 @@
+"""The stage `squash`: every frame stored small once, so that a clip costs no large picture.
+
+`<root>/features/squashed-<S>/<take_uid>.<camera>.arrow` holds the camera's frames, squashed to
+S x S, as JPEG (quality 95, full colour resolution) in the frames manifest's order, mapped into
+memory when it is read. Made by `omama train --method lm-eec`, which then goes on; a unit is a
+camera at one size, so that an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, atomic_path, component
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from omama.dataset import Camera, load_frames
+from omama.memory.pictures import Bytes, read_squashed
+
+STAGE = "squash"
+_READERS = 8
+_QUALITY = 95
+
+
+def run_squash(
+    root: DatasetRoot, cameras: Sequence[Camera], *, size: int, run: RunOptions = RunOptions()
+) -> StageSummary:
+    """Store the frames of some cameras at size x size; what is there and fresh is left alone."""
+    units = [
+        Unit(
+            (*camera, str(size)),
+            inputs=(root.part("frames", f"{camera[0]}.{camera[1]}"),),
+            outputs=(stored_at(root, camera, size),),
+        )
+        for camera in sorted(set(cameras))
+    ]
+    work = partial(_work, root=root, size=size)
+    return run_stage(root, STAGE, units, work, settings={}, options=run)
+
+
+def stored_at(root: DatasetRoot, camera: Camera, size: int) -> Path:
+    """The file of a camera."""
+    name = component(f"{camera[0]}.{camera[1]}.arrow")
+    return root.features(f"squashed-{size}") / name
+
+
+def read_stored(path: Path, row: int) -> Bytes:
+    """Frame `row` of a camera, (S, S, 3) RGB; DataError for a file that cannot be read."""
+    try:
+        column = _column(path)
+        return np.asarray(Image.open(io.BytesIO(column[row].as_buffer())).convert("RGB"), np.uint8)
+    except (OSError, pa.ArrowInvalid, IndexError) as error:
+        raise DataError(
+            f"frame {row} of {path} cannot be read ({error}); delete that file and train again"
+        ) from error
+
+
+def _work(unit: Unit, *, root: DatasetRoot, size: int) -> Mapping[str, int]:
+    take_uid, camera, _ = unit.key
+    frames = load_frames(root, [(take_uid, camera)], proposals=False)
+    with ThreadPoolExecutor(_READERS) as readers:
+        paths = [frames.path(row) for row in range(len(frames))]
+        pictures = list(readers.map(partial(_encoded, size=size), paths))
+    batch = pa.record_batch([pa.array(pictures, pa.binary())], names=["jpeg"])
+    (path,) = unit.outputs
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial_path, pa.ipc.new_file(partial_path, batch.schema) as file:
+        file.write_batch(batch)
+    return {"frames": len(frames)}
+
+
+def _encoded(path: Path, *, size: int) -> bytes:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(read_squashed(path, size))
+    picture.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=512)
+def _column(path: Path) -> pa.BinaryArray:
+    """Mapped, not read: a clip touches eight frames of a camera's hundreds."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)
