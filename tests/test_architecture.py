@@ -31,7 +31,7 @@ FLOORS = {
         {"checkpoint", "config", "run_log", "stopping", "task"},
         {"dataset", "features", "loop"},
         {"matching", "methods", "writing", "deciding", "memory"},
-        {"steps", "pipeline"},
+        {"steps", "pipeline", "demo"},
         {"commands"},
         {"cli"},
     ),

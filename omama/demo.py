@@ -1,0 +1,75 @@
+"""The demo: a release rendered from nothing, and the whole chain run on it.
+
+What it renders and how it trains are the two records below; everything else is `run_pipeline`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.stage import RunOptions
+from omama.pipeline import PipelineOptions, Say, run_pipeline
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What is rendered, and how it is learned from."""
+
+    scene: Mapping[str, Any]
+    """Fields of SyntheticOptions."""
+    training: Mapping[str, Any]
+    """Fields of TrainConfig."""
+
+
+DEMO = Demo(
+    # Half size: rendering and encoding 4K would alone take longer than all the rest. Many short
+    # takes rather than a few long ones: what lifts the trained model is more different objects.
+    scene={
+        "scale": 0.5,
+        "train_takes": 60,
+        "val_takes": 8,
+        "test_takes": 8,
+        "annotated_frames": 3,
+    },
+    # A small model on small features learns faster than the reference's settings allow for.
+    training={
+        "epochs": 12,
+        "learning_rate": 1e-3,
+        "average_decay": 0.995,
+        "weight_decay": 0.3,
+        "width": 128,
+        "candidates": 64,
+    },
+)
+
+TINY = Demo(
+    # Whether everything works: far too little to learn anything from.
+    scene={
+        "scale": 0.2,
+        "train_takes": 2,
+        "val_takes": 1,
+        "test_takes": 1,
+        "exo_cameras": 1,
+        "annotated_frames": 2,
+        "motion_fps": 1,
+    },
+    training={"epochs": 2, "batch_pairs": 16, "width": 64, "candidates": 32},
+)
+
+
+def run_demo(folder: Path, demo: Demo = DEMO, *, seed: int, run: RunOptions, say: Say) -> str:
+    """Synthesize FOLDER/release, run everything into FOLDER/root, return the score table."""
+    from egoexo_tools.synthetic import SyntheticOptions, synthesize
+
+    say("Synthesizing a release (rendered scenes, real H.264 videos) ...")
+    options = SyntheticOptions(seed=seed, **demo.scene)
+    release = synthesize(folder / "release", options, quiet=run.quiet, workers=run.workers)
+    return run_pipeline(
+        DatasetRoot(folder / "root"),
+        release,
+        PipelineOptions(training=demo.training, seed=seed),
+        run=run,
+        say=say,
+    )
