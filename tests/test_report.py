@@ -61,7 +61,8 @@ def _call_trained(folder: Path, direction: Direction) -> None:
     write_table(path, "predictions", rows, metadata={"matcher": "model"})
     table = read_tables([path], "predictions")
     write_predictions(folder / "predictions.json", table, direction=direction)
-    lines = [{"step": step, "epoch": 0, "loss": 3 / step} for step in range(1, 400)]
+    lines = [{"step": 0, "epoch": 0, "knn_val_iou": 0.625, "start_val_iou": 0.375}]
+    lines += [{"step": step, "epoch": 0, "loss": 3 / step} for step in range(1, 400)]
     lines += [{"step": step, "epoch": 0, "val_iou": step / 800} for step in (200, 399)]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -110,7 +111,8 @@ def test_the_page_prints_the_numbers_of_the_summaries(runs: list[Path], browser:
             assert f"test split, {protocol} protocol, {summary['samples']} samples" in caption
     figures = opened.page.locator("#training svg.figure")
     assert figures.count() == 4  # loss and val IoU, two directions
-    assert "best 0.499" in opened.page.locator("#training").text_content()
+    training = opened.page.locator("#training").text_content()
+    assert all(text in training for text in ("best 0.499", "k-NN 0.625", "start 0.375"))
     assert "Ego → Exo: no comparison." in opened.page.locator("#published").text_content()
     assert opened.complaints == []
 

@@ -123,25 +123,43 @@ def calibration_chart(runs: Sequence[ScoredRun]) -> Markup | None:
 
 
 def training_charts(run: ScoredRun) -> list[Markup]:
-    """Loss and validation IoU over steps, as far as the log has them."""
+    """Loss and validation IoU over steps, as far as the log has them.
+
+    Dashed lines stand for what was there before training: nearest neighbours, a start of worth.
+    """
     found = []
     for key, label in (("loss", "training loss"), ("val_iou", "IoU on val")):
         steps, values = _curve(run, key)
         if len(steps) < 2 and key == "loss" or not len(steps):
             continue
-        high = float(values.max()) * 1.05 or 1.0
+        before = _before_training(run) if key == "val_iou" else {}
+        high = max(float(values.max()), *before.values(), 0.0) * 1.05 or 1.0
         low = min(0.0, float(values.min()))
         last = max(float(line["step"]) for line in run.log)
         figure = Figure((0, last), (low, high), "step", label, f"{label} of {run.label}")
         points = list(zip(steps, values, strict=True))
         colour = styles([run])[run.name][0]
         figure.line(points, colour=colour)
+        for name, iou in before.items():
+            figure.line([(0, iou), (last, iou)], colour="#777777", dash="3 4", width=1.2)
+            figure.note(last, iou, f"{name} {iou:.3f}", anchor="end")
         if key == "val_iou":
             figure.points(points, colour=colour, radius=3.5)
             step, best = points[int(values.argmax())]
             figure.note(step, best * 0.88, f"best {best:.3f}", anchor="end" if step else "start")
         ticks = nice_ticks(0, last)
         found.append(figure.markup(x_ticks=ticks, y_ticks=nice_ticks(low, high)))
+    return found
+
+
+def _before_training(run: ScoredRun) -> dict[str, float]:
+    """Val IoU that was measured before the first step, by what it is of."""
+    names = {"knn_val_iou": "k-NN", "start_val_iou": "start"}
+    found = {}
+    for key, name in names.items():
+        _, values = _curve(run, key)
+        if len(values):
+            found[name] = float(values[0])
     return found
 
 

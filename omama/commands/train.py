@@ -28,6 +28,7 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--batch-pairs", type=POSITIVE, help="Pairs in a batch.  [default: 24]")
 @click.option("--accumulate", type=POSITIVE, help="Batches in a step.  [default: 1]")
 @click.option("--learning-rate", type=float, help="Of AdamW, at the start.  [default: 8e-5]")
+@click.option("--weight-decay", type=float, help="Of AdamW.  [default: 0.01]")
 @click.option(
     "--average-decay", type=float, help="Keep a moving average of the weights, such as 0.995."
 )
