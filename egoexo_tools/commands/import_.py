@@ -9,7 +9,9 @@ from egoexo_tools.commands import FOLDER, stage_options
 from egoexo_tools.commands.choices import DIRECTION, SPLIT
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from collections.abc import Callable
+
+    from egoexo_tools.running.stage import RunOptions, StageSummary
 
 root_option = click.option("--root", type=FOLDER, required=True, help="Root to write into.")
 
@@ -52,6 +54,58 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
     if left_out := left_out_text(DatasetRoot(root), STAGE):
         click.echo(left_out)
     click.echo(summary.check().text())
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--root", type=FOLDER, help="Root to write into.  [default: FOLDER itself]")
+@stage_options()
+def processed(folder: Path, root: Path | None, run: "RunOptions") -> None:
+    """Make a root of a folder that the official script, or O-MaMa, wrote.
+
+    Frames are linked; annotation.json, pair files and Masks_* folders become manifests.
+
+    Example: egoexo-tools import processed their_data --root my_root
+    """
+    from egoexo_tools.stages.import_roots import PROCESSED, import_processed
+
+    home = folder.parent if root is None and folder.name == "processed" else folder
+    _import_root(import_processed, PROCESSED, folder, root or home, run)
+
+
+@command.command("lm-eec")
+@click.argument("folder", type=FOLDER)
+@click.option("--root", type=FOLDER, help="Root to write into.  [default: FOLDER-root]")
+@stage_options()
+def lm_eec(folder: Path, root: Path | None, run: "RunOptions") -> None:
+    """Make a root of LM-EEC's processed data set: FOLDER/<split>/<take>/annotation.json.
+
+    Example: egoexo-tools import lm-eec their_data --root my_root
+    """
+    from egoexo_tools.stages.import_roots import LM_EEC, import_lm_eec
+
+    place = root or folder.with_name(f"{folder.name}-root")
+    _import_root(import_lm_eec, LM_EEC, folder, place, run)
+
+
+def _import_root(
+    function: "Callable[..., list[StageSummary]]",
+    stage: str,
+    folder: Path,
+    root: Path,
+    run: "RunOptions",
+) -> None:
+    from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.stages.left_out import left_out_text
+
+    summaries = function(DatasetRoot(root), folder, run=run)
+    for summary in summaries:
+        click.echo(summary.text())
+    if left_out := left_out_text(DatasetRoot(root), stage):
+        click.echo(left_out)
+    click.echo(f"root: {root}")
+    for summary in summaries:
+        summary.check()
 
 
 @command.command()

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -137,6 +138,21 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
             f"{path} is not a pair file: it must hold a list of "
             f"[ego_rgb, ego_mask, exo_rgb, exo_mask] ({error})"
         ) from error
+
+
+def read_pair_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The same as columns, and what of the file is no pair; DataError where it is no list."""
+    content = load_json(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path} is not a pair file: it must hold a list")
+    rows, faults = [], []
+    for number, entry in enumerate(content):
+        try:
+            rows.append(_read_pair(entry))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            faults.append(f"{path.name}, entry {number} is no pair ({error})")
+    columns = ["take_uid", "object_name", "frame_idx", "ego_camera", "exo_camera"]
+    return pd.DataFrame(rows, columns=columns), faults
 
 
 def mask_files(folder: Path, frame_idx: int) -> tuple[Path, Path]:

@@ -57,6 +57,13 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     return np.asarray(picture, np.uint8)
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture as stored, from its head alone."""
+    with _opened(path, MOST_PIXELS) as image:
+        width, height = image.size
+    return height, width
+
+
 def read_mask(path: Path) -> MaskRle:
     """The mask of one object out of a picture file; DataError where it cannot be told."""
     with _opened(path, _MOST_RAW_PIXELS) as image:

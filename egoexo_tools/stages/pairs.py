@@ -82,10 +82,10 @@ def work(
     """List one split's pairs in one direction; returns how many, and how many are visible."""
     split, direction = Split(unit.key[0]), Direction(unit.key[1])
     takes = _takes_in_order(root, split)
-    pairs = list_pairs(_masks_in_order(root, list(takes.index)), direction)
+    pairs = list_pairs(masks_in_order(root, list(takes.index)), direction)
     pairs["scenario"] = pairs["take_uid"].map(takes["scenario"])
     pairs = pairs[choose(pairs, samplings[split])]
-    table = _with_ids(pairs, split, direction)
+    table = with_ids(pairs, split, direction)
     write_manifest(root, STAGE, unit.name, table)
     writable = benchmark.names_fit(table["object_name"])
     _exclude(root, unit.name, table.filter(pc.invert(writable)))
@@ -155,7 +155,8 @@ def _first_row(masks: pd.DataFrame, columns: list[str], row: Any) -> Any:
     )
 
 
-def _with_ids(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa.Table:
+def with_ids(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa.Table:
+    """Pairs as of `list_pairs` → rows of the pairs manifest."""
     columns = {
         str(name): pa.array(values).cast(pa.string())
         for name, values in pairs.items()
@@ -179,7 +180,7 @@ def _takes_in_order(root: DatasetRoot, split: Split) -> pd.DataFrame:
     return in_order
 
 
-def _masks_in_order(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
+def masks_in_order(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
     """The mask rows of takes, in the order of the takes and, within one, of its file."""
     names = [*_TRACK, "camera"]
     table = read_manifest(

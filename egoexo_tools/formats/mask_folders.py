@@ -1,0 +1,106 @@
+"""O-MaMa's files of proposals: `<frame>_masks.npz` (N, H, W) uint8 and `<frame>_boxes.npy`.
+
+Files from outside: sizes are looked at before anything is unpacked.
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.formats.tolerant import entries, frame_number
+
+MOST_STACK_BYTES = 400_000_000
+"""Of a frame's masks: 300 of them at the size of a kept frame take 160 MB."""
+_MASKS = re.compile(r"(.+)_masks\.npz", re.IGNORECASE)
+
+
+def find_frames(
+    folder: Path, left_out: list[dict[str, Any]]
+) -> Iterator[tuple[int, Path, Path | None]]:
+    """(frame_idx, masks, boxes if there are any) in order of the frames.
+
+    Files that are neither go to `left_out`, as do two of one frame.
+    """
+    masks: dict[int, Path] = {}
+    boxes: dict[int, Path] = {}
+    for path in entries(folder):
+        stem, _, kind = path.name.rpartition("_")
+        number = frame_number(stem)
+        target = {"masks.npz": masks, "boxes.npy": boxes}.get(kind.lower())
+        if target is None or number is None or number in target:
+            why = "is there twice" if target is not None and number is not None else "is not read"
+            left_out.append({"frame_idx": number, "reason": f"{path.name} {why}"})
+        else:
+            target[number] = path
+    for number in sorted(masks):
+        yield number, masks[number], boxes.get(number)
+    for number in sorted(boxes.keys() - masks.keys()):
+        left_out.append({"frame_idx": number, "reason": f"{boxes[number].name} has no masks"})
+
+
+def read_stack(
+    masks_path: Path, boxes_path: Path | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Masks (N, H, W) and boxes (N, 4) x1, y1, w, h; DataError for what is damaged or too large."""
+    masks = _read_masks(masks_path)
+    if boxes_path is None:
+        return masks, None
+    boxes = _read_boxes(boxes_path, len(masks))
+    return masks, boxes
+
+
+def _read_boxes(path: Path, count: int) -> NDArray[np.float32]:
+    if path.stat().st_size > 1 << 20:
+        raise DataError(f"{path.name} is no file of boxes: it has {path.stat().st_size:,} bytes")
+    try:
+        boxes = np.load(path, allow_pickle=False)
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4) if boxes.size else np.zeros((0, 4))
+    except Exception as error:  # a damaged file's faults come as many types
+        raise DataError(f"{path.name} cannot be read ({error})") from error
+    if len(boxes) != count or not np.isfinite(boxes).all():
+        raise DataError(f"{path.name} holds {len(boxes)} boxes that can be used for {count} masks")
+    return boxes.astype(np.float32)
+
+
+def _read_masks(path: Path) -> NDArray[np.uint8]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            name = "arr_0.npy" if "arr_0.npy" in names else names[0]
+            info = archive.getinfo(name)
+            if info.file_size > MOST_STACK_BYTES:
+                raise DataError(f"{path.name} unpacks to {info.file_size:,} bytes; not read")
+            data = archive.read(name)
+        return _array(data, path)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, IndexError, EOFError, RuntimeError,
+            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise DataError(f"{path.name} cannot be read ({error})") from error
+
+
+def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
+    """The array of an .npy file, without a copy where it lies in C order."""
+    import io
+
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+        np.lib.format.read_array_header_2_0)  # fmt: skip
+    shape, is_fortran, dtype = read(file)
+    if dtype.itemsize != 1 or dtype.hasobject or (len(shape) != 3 and np.prod(shape)):
+        raise DataError(f"{path.name} holds {dtype} of shape {shape}, not masks (N, H, W) of uint8")
+    start = file.tell()
+    if len(data) - start != int(np.prod(shape, dtype=object)):
+        raise DataError(f"{path.name} is cut off")
+    flat = np.frombuffer(data, np.uint8, offset=start)
+    if len(shape) != 3:
+        return np.zeros((0, 1, 1), np.uint8)
+    return flat.reshape(shape, order="F" if is_fortran else "C")

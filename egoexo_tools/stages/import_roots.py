@@ -1,0 +1,334 @@
+"""Stages `import processed` and `import lm-eec`: other people's prepared data → a root.
+
+Nothing is downloaded or decoded again: frames are hard links where the disk allows, annotations
+and proposals become manifests.
+
+- processed: `processed/<take_uid>/{annotation.json,<camera>/<frame>.jpg}`, `processed/split.json`,
+  `takes.json`, as the official script and its forks write them; `dataset_jsons/*_pairs.json` become
+  pairs and `Masks_<SPLIT>_<DIRECTION>/` proposals. It may be imported into itself.
+- LM-EEC: `<split>/<take_uid>/{annotation.json,<camera>/<frame>.jpg}`, and the replaced object names
+  in `object_names_<split>.json`.
+
+A unit is a take, then a camera's proposals, then a split's pairs in one direction. What cannot be
+used is in exclusions, with its reason. Where the source does not say in which frames somebody has
+looked for an object, none is called absent, and exclusions say so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.formats import benchmark
+from egoexo_tools.formats.foreign import ForeignTake, read_foreign_take
+from egoexo_tools.formats.pictures import picture_size
+from egoexo_tools.formats.source import place
+from egoexo_tools.formats.tolerant import entries, frame_number, load_json
+from egoexo_tools.layout import DatasetRoot, component
+from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes, write_takes
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.stages import import_pairs, import_proposals
+from egoexo_tools.vocab import Split, view_of
+
+PROCESSED, LM_EEC = "import-processed", "import-lm-eec"
+SHARED_UNIT = "source"
+UNKNOWN = (
+    "absent and never annotated cannot be told apart: the source does not say which frames were "
+    "annotated, so only frames with a mask are in the masks manifest"
+)
+_JPEG = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class SourceTake:
+    """A take's folder, and what is known of the take."""
+
+    take_uid: str
+    split: Split
+    folder: Path
+    entry: ShippedTake | None = None
+    """Of takes.json, without its text."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Object names that an export changed → what they were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeUnit(Unit):
+    """A take to import."""
+
+    take: SourceTake
+    empty_is_absent: bool
+
+
+def import_processed(
+    root: DatasetRoot, folder: Path, *, run: RunOptions = RunOptions()
+) -> list[StageSummary]:
+    """Import a processed folder, its pairs and proposals; a summary for each of them.
+
+    Raises DataError where `folder` holds no processed take.
+    """
+    takes, texts, notes = find_processed(folder)
+    summaries = [_import_takes(root, PROCESSED, takes, notes, run, empty_is_absent=False)]
+    _write_lists(root, texts)
+    home = _home(folder)
+    summaries.append(import_proposals.run_import_proposals(root, home, run=run))
+    summaries.append(import_pairs.run_import_pairs(root, home, run=run))
+    return [summary for summary in summaries if summary.counts or summary.failed or summary.done]
+
+
+def import_lm_eec(
+    root: DatasetRoot, folder: Path, *, run: RunOptions = RunOptions()
+) -> list[StageSummary]:
+    """Import LM-EEC's processed data set; DataError where `folder` holds none."""
+    takes, notes = find_lm_eec(folder)
+    if folder.resolve() == root.path.resolve():
+        raise SettingsError(f"{folder} has another layout than a root; give another --root")
+    summary = _import_takes(root, LM_EEC, takes, notes, run, empty_is_absent=True)
+    _write_lists(root, {})
+    return [summary]
+
+
+def find_processed(folder: Path) -> tuple[list[SourceTake], dict[str, bytes], list[dict[str, Any]]]:
+    """The takes of a processed folder, their entries of takes.json, and what is left out."""
+    home = _home(folder)
+    found = [path for path in entries(home / "processed") if path.is_dir()]
+    if not found:
+        raise DataError(f"{home / 'processed'} holds no takes")
+    splits, notes = _splits(home)
+    known: dict[str, ShippedTake] = {}
+    if (home / "takes.json").is_file():
+        listed, faults = read_takes(home / "takes.json")
+        known = {take.take_uid: take for take in listed}
+        notes += [{"take_uid": uid, "reason": why} for uid, why in faults]
+    takes = []
+    for path in found:
+        of_take = splits.get(path.name, [])
+        if len(of_take) != 1:
+            why = f"in more than one split: {', '.join(of_take)}" if of_take else "in no split"
+            notes.append({"take_uid": path.name, "reason": f"{why} of processed/split.json"})
+            continue
+        takes.append(SourceTake(path.name, of_take[0], path, known.get(path.name)))
+    here = {path.name for path in found}
+    notes += [
+        {"take_uid": uid, "reason": "in split.json, but not in processed/"}
+        for uid in splits
+        if uid not in here
+    ]
+    return takes, {uid: take.text for uid, take in known.items()}, notes
+
+
+def find_lm_eec(folder: Path) -> tuple[list[SourceTake], list[dict[str, Any]]]:
+    """The takes of LM-EEC's folder, and what is left out."""
+    takes: dict[str, SourceTake] = {}
+    notes: list[dict[str, Any]] = []
+    for split in Split:
+        names = _replaced(folder, split)
+        for path in entries(folder / split) if (folder / split).is_dir() else ():
+            if not path.is_dir():
+                continue
+            if path.name in takes:
+                reason = f"also in {takes[path.name].split}, which is used"
+                notes.append({"take_uid": path.name, "reason": reason})
+                continue
+            takes[path.name] = SourceTake(path.name, split, path, names=names.get(path.name, {}))
+    if not takes:
+        raise DataError(
+            f"{folder} holds no takes; it must look like {folder.name}/<train, val, test>/"
+            "<take_uid>/annotation.json, see docs/import.md"
+        )
+    return list(takes.values()), notes
+
+
+def work(unit: Unit, *, root: DatasetRoot, stage: str) -> dict[str, int]:
+    """Import one take; returns counts of frames and masks."""
+    assert isinstance(unit, TakeUnit)
+    source = unit.take
+    path = source.folder / "annotation.json"
+    found = read_foreign_take(path, names=source.names, empty_is_absent=unit.empty_is_absent)
+    left_out = list(found.faults)
+    if not found.knows_absent and not unit.empty_is_absent:
+        left_out.append({"reason": UNKNOWN})
+    if found.ego_camera is None or not found.exo_cameras:
+        raise DataError(f"{path} has no masks in an ego and an exo camera")
+    frames = _keep_frames(root, source, found, left_out)
+    masks = found.masks.append_column(
+        "take_uid", pa.repeat(pa.scalar(source.take_uid), found.masks.num_rows)
+    )
+    write_manifest(root, "masks", source.take_uid, masks)
+    ours = root.annotation_json(source.take_uid)
+    if ours.resolve() != path.resolve():
+        place(path, ours)
+    write_exclusions(
+        root, stage, source.take_uid, [{"take_uid": source.take_uid, **row} for row in left_out]
+    )
+    _write_take(root, source, found)
+    visible = int(masks["visible"].to_numpy(zero_copy_only=False).sum())
+    counts = {"frames": frames, "masks": visible, "absent": masks.num_rows - visible}
+    return counts | ({"excluded": len(left_out)} if left_out else {})
+
+
+def _import_takes(
+    root: DatasetRoot,
+    stage: str,
+    takes: Sequence[SourceTake],
+    notes: Sequence[Mapping[str, Any]],
+    run: RunOptions,
+    *,
+    empty_is_absent: bool,
+) -> StageSummary:
+    foreign = {path.stem for path in root.table("takes").glob("*.parquet")}
+    foreign -= {path.stem for path in root.status_dir(stage).glob("*.json")}
+    if mixed := sorted(foreign & {take.take_uid for take in takes}):
+        raise SettingsError(
+            f"{root.path} has take {mixed[0]} from elsewhere; import into another root"
+        )
+    units = []
+    for take in takes:
+        key = (component(take.take_uid),)
+        outputs = tuple(root.part(table, take.take_uid) for table in ("masks", "takes"))
+        inputs = (take.folder / "annotation.json",)
+        units.append(
+            TakeUnit(key=key, inputs=inputs, outputs=outputs, fingerprint=str(take.split),
+                     take=take, empty_is_absent=empty_is_absent)
+        )  # fmt: skip
+    summary = run_stage(
+        root, stage, units, partial(work, root=root, stage=stage), settings={}, options=run
+    )
+    write_exclusions(root, stage, SHARED_UNIT, notes)
+    return summary
+
+
+def _keep_frames(
+    root: DatasetRoot, source: SourceTake, found: ForeignTake, left_out: list[dict[str, Any]]
+) -> int:
+    """Link the frames of the take's cameras and write their manifest; returns how many."""
+    sizes = _source_sizes(found)
+    count = 0
+    for path in entries(source.folder):
+        if not path.is_dir():
+            continue
+        camera = path.name
+        if camera not in {found.ego_camera, *found.exo_cameras}:
+            left_out.append({"camera": camera, "reason": "no object has a mask in this camera"})
+            continue
+        rows = []
+        for frame_idx, file in sorted(_frames(path, left_out).items()):
+            try:
+                height, width = picture_size(file)
+            except DataError as error:
+                left_out.append({"camera": camera, "frame_idx": frame_idx, "reason": str(error)})
+                continue
+            kept = root.frame(source.take_uid, camera, frame_idx)
+            place(file, kept)
+            source_height, source_width = sizes.get(camera, (height, width))
+            rows.append({
+                "take_uid": source.take_uid, "camera": camera, "frame_idx": frame_idx,
+                "view": str(view_of(camera)), "path": root.relative(kept),
+                "height": height, "width": width,
+                "source_height": source_height, "source_width": source_width,
+            })  # fmt: skip
+        write_manifest(root, "frames", f"{source.take_uid}.{camera}", rows)
+        count += len(rows)
+    return count
+
+
+def _frames(folder: Path, left_out: list[dict[str, Any]]) -> dict[int, Path]:
+    found: dict[int, Path] = {}
+    for path in entries(folder):
+        number = frame_number(path.stem) if path.suffix.lower() in _JPEG else None
+        if number is None or number in found:
+            why = "is no JPEG with a frame number" if number is None else "is there twice"
+            left_out.append({"camera": folder.name, "reason": f"{path.name} {why}"})
+        else:
+            found[number] = path
+    return found
+
+
+def _source_sizes(found: ForeignTake) -> dict[str, tuple[int, int]]:
+    """camera → height and width of most of its masks: those of the source video."""
+    groups = found.masks.group_by(["camera", "rle_height", "rle_width"]).aggregate(
+        [([], "count_all")]
+    )
+    sizes: dict[str, tuple[int, int, int]] = {}
+    for row in groups.to_pylist():
+        if row["rle_height"] is not None:
+            best = (row["count_all"], row["rle_height"], row["rle_width"])
+            sizes[row["camera"]] = max(best, sizes.get(row["camera"], (0, 0, 0)))
+    return {camera: (height, width) for camera, (_, height, width) in sizes.items()}
+
+
+def _write_take(root: DatasetRoot, source: SourceTake, found: ForeignTake) -> None:
+    entry = source.entry
+    frames = found.masks["frame_idx"].unique()
+    row = {
+        "take_uid": source.take_uid,
+        "take_name": (entry.take_name if entry else found.take_name) or source.take_uid,
+        "scenario": (entry.scenario if entry else None) or found.scenario,
+        "university": entry.university if entry else None,
+        "split": str(source.split),
+        "ego_camera": found.ego_camera,
+        "exo_cameras": found.exo_cameras,
+        "duration_seconds": entry.duration_seconds if entry else None,
+        "frames_annotated": len(frames),
+    }
+    write_manifest(root, "takes", source.take_uid, [row])
+
+
+def _write_lists(root: DatasetRoot, texts: Mapping[str, bytes]) -> None:
+    """takes.json and split.json of all takes of the root; a source's own files stay as they are."""
+    if not any(root.table("takes").glob("*.parquet")):
+        return
+    takes = read_manifest(root, "takes").to_pylist()
+    if not root.split_json.exists():
+        splits = {
+            str(split): [take["take_uid"] for take in takes if take["split"] == split]
+            for split in Split
+        }
+        benchmark.write_splits(root.split_json, splits)
+    if not root.takes_json.exists():
+        write_takes(root.takes_json, [_entry(take, texts) for take in takes])
+
+
+def _entry(take: Mapping[str, Any], texts: Mapping[str, bytes]) -> bytes:
+    import json
+
+    entry = {
+        "take_uid": take["take_uid"],
+        "take_name": take["take_name"],
+        "root_dir": f"takes/{take['take_name']}",
+        "parent_task_name": take["scenario"],
+        "duration_sec": take["duration_seconds"],
+    }
+    return texts.get(take["take_uid"]) or json.dumps(entry).encode()
+
+
+def _home(folder: Path) -> Path:
+    """The folder that holds `processed`, whichever of the two was given."""
+    if (folder / "processed").is_dir():
+        return folder
+    if folder.name == "processed" and folder.is_dir():
+        return folder.parent
+    raise DataError(
+        f"{folder} has no folder `processed`; give the one that the official script wrote into"
+    )
+
+
+def _splits(home: Path) -> tuple[dict[str, list[Split]], list[dict[str, Any]]]:
+    for path in (home / "processed" / "split.json", home / "split.json"):
+        if path.is_file():
+            splits, faults = read_split_file(path)
+            return splits, [{"reason": reason} for reason in faults]
+    raise DataError(f"{home / 'processed' / 'split.json'} is missing; it says which take is which")
+
+
+def _replaced(folder: Path, split: Split) -> dict[str, dict[str, str]]:
+    path = folder / f"object_names_{split}.json"
+    content = load_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        return {}
+    return {uid: names for uid, names in content.items() if isinstance(names, dict)}
