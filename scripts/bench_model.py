@@ -144,8 +144,8 @@ def training_rows(
     for name, cached in (("cached", True), ("live", False)):
         rates[name] = training_rate(
             partial(
-                train, root, direction=DIRECTION, run_name=name, config=config, cached=cached,
-                quiet=True, **common,
+                train, root, DIRECTION, config, RunFolder.of(root, name),
+                options=MatchingOptions(quiet=True, features=replace(features, cached=cached)),
             ),
             options.steps,
             plain.device,

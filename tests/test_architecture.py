@@ -142,6 +142,35 @@ def test_no_folder_holds_too_many_files() -> None:
     assert {name: count for name, count in counts.items() if count > MOST_FILES} == {}
 
 
+MOST_PARAMETERS = 8
+"""Of a function; beyond that its arguments belong together in a record. Click commands have one
+for each option, compiled loops cannot take records."""
+
+
+def parameters(function: ast.FunctionDef) -> int:
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return len([name for name in named if name.arg not in {"self", "cls"}])
+
+
+def test_no_function_takes_a_heap_of_parameters() -> None:
+    wrong = [
+        f"{path.relative_to(PROJECT)}: {node.name} takes {parameters(node)}"
+        for package in PACKAGES
+        for path in files(package)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        if not {"compiled", "_compiled", "command"}
+        & {
+            word
+            for one in node.decorator_list
+            for word in ast.unparse(one).split("(")[0].split(".")
+        }
+        if parameters(node) > MOST_PARAMETERS
+    ]
+    assert wrong == []
+
+
 STAGES = {"ingest", "frames", "pairs", "propose", "export"}
 
 

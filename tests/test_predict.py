@@ -45,11 +45,10 @@ LIVE = Features("rgb_grid", cached=False)
 def checkpoint(featured_root: DatasetRoot) -> Path:
     return train(
         featured_root,
-        direction=Direction.EGO2EXO,
-        run_name="trained",
-        config=TrainConfig(epochs=4, batch_pairs=4, width=16, learning_rate=3e-3),
-        backbone="rgb_grid",
-        quiet=True,
+        Direction.EGO2EXO,
+        TrainConfig(epochs=4, batch_pairs=4, width=16, learning_rate=3e-3),
+        RunFolder.of(featured_root, "trained"),
+        options=MatchingOptions(features=Features("rgb_grid"), quiet=True),
     )
 
 
@@ -291,11 +290,10 @@ def test_a_gpu_without_memory_says_which_batch_to_try(
     with pytest.raises(DataError, match="with 10 pairs a batch; try --batch-pairs 5"):
         train(
             featured_root,
-            direction=Direction.EGO2EXO,
-            run_name="full",
-            config=config,
-            backbone="rgb_grid",
-            quiet=True,
+            Direction.EGO2EXO,
+            config,
+            RunFolder.of(featured_root, "full"),
+            options=MatchingOptions(features=Features("rgb_grid"), quiet=True),
         )
 
 

@@ -8,7 +8,14 @@ import pytest
 
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.running.stage import RunOptions, Unit, read_status, read_statuses, run_stage
+from egoexo_tools.running.stage import (
+    RunOptions,
+    Unit,
+    differences,
+    read_status,
+    read_statuses,
+    run_stage,
+)
 
 INLINE = RunOptions(executor="inline", quiet=True)
 NAMES = ("apple", "bread", "cup")
@@ -69,6 +76,11 @@ def test_a_changed_input_or_a_lost_output_is_done_anew(root: DatasetRoot, tmp_pa
     again = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
     assert (again.done, again.skipped) == (2, 1)
     assert calls(tmp_path) == {"apple": 1, "bread": 2, "cup": 2}
+
+
+def test_a_setting_that_came_later_has_none_as_its_default() -> None:
+    assert differences({"size": 2}, {"size": 2, "later": None}) == ""
+    assert differences({"size": 2}, {"size": 2, "later": 1}) == "later=None, now 1"
 
 
 def test_other_settings_are_refused_by_name(root: DatasetRoot, tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import load_checkpoint
 from omama.config import Features
 from omama.features.cache import run_features
-from omama.matching.config import TrainConfig
+from omama.matching.config import MatchingOptions, TrainConfig
 from omama.matching.train import train
 from omama.steps import run_train
 
@@ -36,14 +37,16 @@ INLINE = RunOptions(executor="inline", quiet=True)
 
 
 def run(root: DatasetRoot, name: str, config: TrainConfig = CONFIG, **options: Any) -> Path:
-    options = {"cached": True, "quiet": True, **options}
+    cached, stop_after = options.pop("cached", True), options.pop("stop_after", None)
     return train(
         root,
-        direction=Direction.EGO2EXO,
-        run_name=name,
-        config=config,
-        backbone="rgb_grid",
-        **options,
+        Direction.EGO2EXO,
+        config,
+        RunFolder.of(root, name),
+        options=MatchingOptions(
+            features=Features("rgb_grid", cached=cached), **{"quiet": True, **options}
+        ),
+        stop_after=stop_after,
     )
 
 
@@ -206,21 +209,19 @@ def test_training_starts_from_a_checkpoint_of_its_direction(own_root: DatasetRoo
     with pytest.raises(DataError, match="was trained for ego2exo, not exo2ego"):
         train(
             own_root,
-            direction=Direction.EXO2EGO,
-            config=CONFIG,
-            backbone="rgb_grid",
-            init=best,
-            quiet=True,
+            Direction.EXO2EGO,
+            CONFIG,
+            RunFolder.of(own_root, "exo2ego"),
+            options=MatchingOptions(features=Features("rgb_grid"), init=best, quiet=True),
         )
     with pytest.raises(DataError, match=r"takes features of 3 channels, classical has 128"):
+        features = Features("classical", cached=False)
         train(
             own_root,
-            direction=Direction.EGO2EXO,
-            config=CONFIG,
-            backbone="classical",
-            cached=False,
-            init=best,
-            quiet=True,
+            Direction.EGO2EXO,
+            CONFIG,
+            RunFolder.of(own_root, "ego2exo"),
+            options=MatchingOptions(features=features, init=best, quiet=True),
         )
 
 

@@ -52,6 +52,7 @@ def command(
     """Score predictions under one of the protocols.
 
     Example: egoexo-tools evaluate --ground-truth gt.json --predictions pred.json
+    --protocol official
     """
     from egoexo_tools.evaluation.analysis import table_text
     from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate

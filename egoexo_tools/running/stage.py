@@ -240,9 +240,9 @@ def _is_pending(
 ) -> bool:
     if status is None or options.overwrite:
         return True
-    if status.status == "done" and status.settings != settings:
+    if status.status == "done" and (changed := differences(status.settings, settings)):
         raise SettingsError(
-            f"{stage} was done with {differences(status.settings, settings)} "
+            f"{stage} was done with {changed} "
             f"(unit {unit.name}); use the same settings, or --overwrite to redo it"
         )
     moved = status.inputs != inputs or not all(path.exists() for path in unit.outputs)
@@ -250,7 +250,11 @@ def _is_pending(
 
 
 def differences(old: Settings, new: Settings) -> str:
-    """`name=old, now new` for every setting that differs, in name order."""
+    """`name=old, now new` for every setting that differs, in name order; "" where none does.
+
+    A name that one side lacks is None there: a setting that came later has None as its default, so
+    that what was done before it goes on being done.
+    """
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in names)
 

@@ -1,6 +1,5 @@
 """`egoexo-tools run`"""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,27 +66,13 @@ def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> Non
     from omama.pipeline import run_pipeline
 
     table = run_pipeline(
-        DatasetRoot(root), Release(release), _options(**choices), run=run, say=click.echo
+        DatasetRoot(root), Release(release), _options(choices), run=run, say=click.echo
     )
     click.echo(f"\n{table}\n\nReport: {DatasetRoot(root).runs / REPORT}")
 
 
-def _options(
-    *,
-    direction: str,
-    size: str,
-    fractions: Sequence[str],
-    counts: Sequence[str],
-    proposer_weights: Path | None,
-    backbone: str,
-    backbone_weights: Path | None,
-    feature_precision: str,
-    method: str | None,
-    epochs: int | None,
-    batch_pairs: int | None,
-    learning_rate: float | None,
-    **others: Any,
-) -> "PipelineOptions":
+def _options(choices: dict[str, Any]) -> "PipelineOptions":
+    """The command's choices by topic; those that are the pipeline's own by name go as they are."""
     from egoexo_tools.layout import DOWNSCALED_448
     from egoexo_tools.proposers import ProposerOptions
     from egoexo_tools.vocab import directions
@@ -95,15 +80,18 @@ def _options(
     from omama.methods import DEFAULT_METHOD
     from omama.pipeline import PipelineOptions
 
-    training = {"epochs": epochs, "batch_pairs": batch_pairs, "learning_rate": learning_rate}
+    training = {name: choices.pop(name) for name in ("epochs", "batch_pairs", "learning_rate")}
+    backbone, weights, precision = (
+        choices.pop(name) for name in ("backbone", "backbone_weights", "feature_precision")
+    )
     return PipelineOptions(
-        directions=directions(direction),
-        short_side=DOWNSCALED_448 if size == "448" else None,
-        fractions=per_split(fractions, float),
-        counts=per_split(counts, int),
-        proposer_options=ProposerOptions(weights=proposer_weights),
-        features=Features(backbone, backbone_weights, feature_precision),
-        method=method or DEFAULT_METHOD,
+        directions=directions(choices.pop("direction")),
+        short_side=DOWNSCALED_448 if choices.pop("size") == "448" else None,
+        fractions=per_split(choices.pop("fractions"), float),
+        counts=per_split(choices.pop("counts"), int),
+        proposer_options=ProposerOptions(weights=choices.pop("proposer_weights")),
+        features=Features(backbone, weights, precision),
+        method=choices.pop("method") or DEFAULT_METHOD,
         training={name: value for name, value in training.items() if value is not None},
-        **others,
+        **choices,
     )

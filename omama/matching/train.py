@@ -17,12 +17,12 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.layout import DatasetRoot, component, write_atomic
+from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import write_exclusions
 from egoexo_tools.runs import CHECKPOINT_LAST, RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint
-from omama.config import DEFAULT_BACKBONE, HW
+from omama.config import DEFAULT_BACKBONE, HW, Features
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
 from omama.features.store import FeatureStore, open_store
@@ -46,46 +46,30 @@ Int: TypeAlias = NDArray[np.int64]
 
 def train(
     root: DatasetRoot,
-    *,
     direction: Direction,
-    run_name: str | None = None,
-    config: TrainConfig = TrainConfig(),
-    backbone: str,
-    weights: Path | None = None,
-    feature_precision: str = "fp32",
-    cached: bool = True,
-    resume: bool = False,
-    init: Path | None = None,
-    quiet: bool = False,
+    config: TrainConfig,
+    run: RunFolder,
+    *,
+    options: MatchingOptions = MatchingOptions(),
     stop_after: int | None = None,
 ) -> Path:
-    """Train one direction; returns the best checkpoint.
+    """Train one direction into a run's folder; returns the best checkpoint. As METHODS calls it.
 
-    `feature_precision` is the backbone's, config.precision the model's. `init` starts from the
-    weights of a checkpoint, ours or the authors'. `resume` goes on from the run's last checkpoint,
-    if there is one of the same data. `stop_after` ends after that many steps as a signal would.
-    Raises DataError for input that cannot be used, SettingsError where a resumed run has other
-    settings.
+    `options` say which features, whether to start from the weights of a checkpoint (`init`) and
+    whether to go on from the run's last one (`resume`). `stop_after` ends after that many steps as
+    a signal would. Raises DataError for input that cannot be used, SettingsError where a resumed
+    run has other settings.
     """
     # Without cpu=True, accelerate runs the ranks of a machine without a GPU as strangers.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     config = replace(config, precision=_precision(config.precision, accelerator.device))
-    folder = root.runs / component(run_name or str(direction))
+    folder, init = run.path, options.init
     data = training_data(root, direction, config)
     val = load_dataset(root.require(), split=Split.VAL, direction=direction)
-    store, val_store = (
-        open_store(
-            part.frames,
-            backbone=backbone,
-            weights=weights,
-            cached=cached,
-            precision=feature_precision,
-            squash_portrait=squash,
-        )
-        for part, squash in ((data, config.reference_behaviour), (val, False))
-    )
+    store = _open_store(data, options.features, squash_portrait=config.reference_behaviour)
+    val_store = _open_store(val, options.features, squash_portrait=False)
     torch.manual_seed(config.seed)
-    residual = _residual_of_last(folder) if resume else None
+    residual = _residual_of_last(folder) if options.resume else None
     model = _make_model(data, direction, config, store, init, residual=residual)
     if model.descriptor_part is not None and init is None:
         model.descriptor_part.fit(*pair_descriptors(data, store))
@@ -95,15 +79,15 @@ def train(
     keeps_start = init is not None or model.descriptor_part is not None
     task = make_task(objective, config, learnt, accelerator, keeps_start=keeps_start)
     loop = Loop(task, loop_config(config), accelerator=accelerator, folder=folder)
-    if resume:
+    if options.resume:
         loop.resume()
     if accelerator.is_main_process:
         passes = image_features_per_epoch(config, learnt, accelerator)
-        _write_config(folder, task, learnt, weights, passes)
+        _write_config(folder, task, learnt, options.features.weights, passes)
         write_exclusions(root, "train", folder.name, [*data.left_out, *val.left_out])
     accelerator.wait_for_everyone()
     with memory_advice(config.batch_pairs):
-        best = loop.run(quiet=quiet, stop_after=stop_after)
+        best = loop.run(quiet=options.quiet, stop_after=stop_after)
     if accelerator.is_main_process:
         _add_outcome(folder, loop.progress)
     if accelerator.num_processes > 1:
@@ -112,27 +96,14 @@ def train(
     return best
 
 
-def train_method(
-    root: DatasetRoot,
-    direction: Direction,
-    config: TrainConfig,
-    run: RunFolder,
-    *,
-    options: MatchingOptions = MatchingOptions(),
-) -> Path:
-    """`train`, as METHODS calls it."""
-    return train(
-        root,
-        direction=direction,
-        run_name=run.name,
-        config=config,
-        backbone=options.features.backbone or DEFAULT_BACKBONE,
-        weights=options.features.weights,
-        feature_precision=options.features.precision or "fp32",
-        cached=options.features.cached,
-        resume=options.resume,
-        init=options.init,
-        quiet=options.quiet,
+def _open_store(data: Dataset, features: Features, *, squash_portrait: bool) -> FeatureStore:
+    return open_store(
+        data.frames,
+        backbone=features.backbone or DEFAULT_BACKBONE,
+        weights=features.weights,
+        cached=features.cached,
+        precision=features.precision or "fp32",
+        squash_portrait=squash_portrait,
     )
 
 
