@@ -2,7 +2,7 @@
 and the choice of features."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +33,17 @@ class PlainSettings:
             return cls(**plain)
         except TypeError as error:
             raise DataError(f"these are no {cls.__name__} settings: {error}") from error
+
+
+def defaults_of(record: type) -> dict[str, Any]:
+    """Each field's default; what a file written before the field existed is taken to say."""
+    found = {}
+    for field in fields(record):
+        if field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return found
 
 
 def check_positive(name: str, value: int) -> None:

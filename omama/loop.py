@@ -112,7 +112,7 @@ class Loop(Generic[Batch]):
         if state.fingerprint != self.task.fingerprint:
             logger.warning("%s was trained on other pairs or features; training starts anew", path)
             return
-        old = {**saved.train_config, "ranks": state.ranks}
+        old = {**self.task.defaults, **saved.train_config, "ranks": state.ranks}
         new = {**self.task.settings, "ranks": self.accelerator.num_processes}
         if changed := differences(old, new):
             raise SettingsError(

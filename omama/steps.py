@@ -48,7 +48,15 @@ def run_train(
     options = methods.make_options(method, {}, where_known=choices)
     work = partial(_train, root=root, config=config, options=options)
     settings = {**features.settings, **methods.plain(config)}
-    return run_stage(root, "train", units, work, settings=settings, options=_in_order(run))
+    return run_stage(
+        root,
+        "train",
+        units,
+        work,
+        settings=settings,
+        defaults=methods.settings_defaults(method),
+        options=_in_order(run),
+    )
 
 
 def run_predict(

@@ -1,13 +1,16 @@
 """A root and a checkpoint of before predictions were stamped (tests/data/root_0.1) still work."""
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from egoexo_tools.errors import SettingsError
 from egoexo_tools.evaluation.compare import compare, comparison_text
 from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.evaluation.metrics import METRICS, Metric
@@ -20,6 +23,7 @@ from egoexo_tools.running.status import status_text
 from egoexo_tools.runs import SUMMARIES, RunFolder, read_stamp, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
+from omama.checkpoint import load_checkpoint
 from omama.config import Features
 from omama.features.cache import run_features
 from omama.matching.config import MatchingOptions
@@ -115,3 +119,35 @@ def test_training_resumes(root: DatasetRoot) -> None:
     best = methods.train("o-mama", root, E2X, config, run, options=options)
     assert best == run.checkpoint_best
     assert run.log.read_text() == lines  # it had come to its end
+
+
+def test_a_run_that_was_cut_short_resumes_exactly(root: DatasetRoot) -> None:
+    """From a checkpoint without the settings that came since, to what the old code came to."""
+    whole, half = RunFolder.of(root, "ego2exo"), RunFolder.of(root, "half")
+    half.path.mkdir()
+    shutil.copy(ARCHIVE.with_name("checkpoint_last_step_3.pt"), half.checkpoint_last)
+    saved = load_checkpoint(half.checkpoint_last)
+    config = methods.make_config("o-mama", SETTINGS)
+    assert saved.step == 3 and set(saved.train_config) < set(methods.plain(config))
+    options = MatchingOptions(features=RGB, resume=True, quiet=True)
+    methods.train("o-mama", root, E2X, config, half, options=options)
+    lines = [json.loads(line) for line in half.log.read_text().splitlines()]
+    old = [json.loads(line) for line in whole.log.read_text().splitlines()[3:]]
+    for name in ("step", "lr", "val_iou", "val_visibility_accuracy"):
+        assert [line.get(name) for line in lines] == [line.get(name) for line in old]
+    losses = [[line["loss"] for line in log if "loss" in line] for log in (lines, old)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # of another processor, perhaps
+    came, wanted = (load_checkpoint(run.checkpoint_last).weights for run in (half, whole))
+    assert came.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(came[key], value)
+
+
+def test_a_setting_that_came_later_counts_as_its_default(root: DatasetRoot) -> None:
+    changed = methods.make_config("o-mama", {**SETTINGS, "residual": True})
+    with pytest.raises(SettingsError, match="train was done with residual=None, now True"):
+        run_train(root, [E2X], changed, RGB, run=RUN)
+    options = MatchingOptions(features=RGB, resume=True, quiet=True)
+    run = RunFolder.of(root, "ego2exo")
+    with pytest.raises(SettingsError, match="trained with residual=None, now True; resume"):
+        methods.train("o-mama", root, E2X, changed, run, options=options)

@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from egoexo_tools import __version__
@@ -139,15 +140,17 @@ def run_stage(
     work: Callable[[Unit], Mapping[str, int]],
     *,
     settings: Settings,
+    defaults: Settings = MappingProxyType({}),
     options: RunOptions = RunOptions(),
 ) -> StageSummary:
     """Do every unit that is not done yet; `work(unit)` returns counts or raises.
 
     `work` must be picklable (a module's function, or functools.partial of one). A unit that
     raises is recorded as failed and the others go on. Raises SettingsError where a done unit
-    has other settings and `overwrite` is off.
+    has other settings and `overwrite` is off; one that its status file lacks, because it came
+    later, counts as that of `defaults`.
     """
-    settings = json.loads(json.dumps(settings))
+    settings, defaults = json.loads(json.dumps([dict(settings), dict(defaults)]))
     started = time.monotonic()
     with only_run(root.status_dir(stage), stage) as run_id:
         hashes = {unit.name: unit.fingerprint + _hash_files(unit.inputs) for unit in units}
@@ -155,7 +158,14 @@ def run_stage(
         pending = [
             unit
             for unit in units
-            if _is_pending(before[unit.name], unit, settings, hashes[unit.name], stage, options)
+            if _is_pending(
+                _completed(before[unit.name], defaults),
+                unit,
+                settings,
+                hashes[unit.name],
+                stage,
+                options,
+            )
         ]
         results = {
             name: status
@@ -230,6 +240,11 @@ def write_status(root: DatasetRoot, stage: str, result: UnitResult) -> None:
     write_atomic(root.status(stage, result.unit), text + "\n")
 
 
+def _completed(status: UnitResult | None, defaults: Settings) -> UnitResult | None:
+    """A status file of before as one of now: settings that it lacks are at their defaults."""
+    return status and replace(status, settings={**defaults, **status.settings})
+
+
 def _is_pending(
     status: UnitResult | None,
     unit: Unit,
@@ -252,8 +267,7 @@ def _is_pending(
 def differences(old: Settings, new: Settings) -> str:
     """`name=old, now new` for every setting that differs, in name order; "" where none does.
 
-    A name that one side lacks is None there: a setting that came later has None as its default, so
-    that what was done before it goes on being done.
+    A name that one side lacks is None there; callers first fill in what an older file lacks.
     """
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in names)

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
+from omama.config import defaults_of
 from omama.dataset import Dataset
 from omama.features.store import FeatureStore
 from omama.matching.config import TrainConfig
@@ -95,6 +96,7 @@ def make_task(
         describe_batch=partial(_describe, model=objective.model, ids=data.train.pairs.ids),
         config=objective.model.config.to_dict(),
         settings=config.to_dict(),
+        defaults=defaults_of(TrainConfig),
         features=asdict(data.train_store.key),
         fingerprint=data.fingerprint,
         unit="pair",

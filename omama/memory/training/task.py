@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from egoexo_tools.layout import DatasetRoot
+from omama.config import defaults_of
 from omama.features.images import IMAGENET_MEAN, IMAGENET_STD
 from omama.memory.bank import DEFAULT
 from omama.memory.confidence import fit_confidence
@@ -122,6 +123,7 @@ def make_task(
         describe_batch=lambda batch: f"one of the clips {'; '.join(batch.names)}",
         config=describe(network.config),
         settings=config.to_dict(),
+        defaults=defaults_of(MemoryTrainConfig),
         features={},
         fingerprint=fingerprint(data.train),
         unit="clip",
