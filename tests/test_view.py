@@ -113,7 +113,7 @@ def test_what_is_not_there_is_refused(root: DatasetRoot, tmp_path: Path) -> None
     with pytest.raises(SettingsError, match="'cam09' is not in this take; did you mean 'cam0"):
         open_take(root, TAKE, cameras=["cam09"])
     view = open_take(root, TAKE)
-    with pytest.raises(SettingsError, match=r"must end in .mp4 or .rrd"):
+    with pytest.raises(SettingsError, match=r"must end in .mp4, .rrd or .html"):
         write_view(view, tmp_path / "take.avi")
     with pytest.raises(SettingsError, match="must be even"):
         write_view(view, tmp_path / "take.mp4", height=281)

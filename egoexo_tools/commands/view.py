@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import FILE, root_argument
+from egoexo_tools.commands import FILE, FOLDER, root_argument
 
 
 @click.command()
@@ -17,7 +17,16 @@ from egoexo_tools.commands import FILE, root_argument
     "outs",
     multiple=True,
     type=FILE,
-    help="File to write: .mp4 (side by side) or .rrd (Rerun). Repeatable.  [default: TAKE.mp4]",
+    help="File to write: .mp4 (side by side), .rrd (Rerun) or .html. Repeatable.  "
+    "[default: TAKE.mp4]",
+)
+@click.option("--html", is_flag=True, help="Also TAKE.html, one page with a slider.")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    type=FOLDER,
+    help="Folder of a run whose predictions the page shows. Repeatable.",
 )
 @click.option("--no-proposals", is_flag=True, help="Draw masks only.")
 @click.option("--height", default=540, show_default=True, help="Of the MP4, in pixels.")
@@ -27,18 +36,27 @@ def command(
     take: str,
     cameras: tuple[str, ...],
     outs: tuple[Path, ...],
+    html: bool,
+    runs: tuple[Path, ...],
     no_proposals: bool,
     height: int,
     fps: int,
 ) -> None:
     """Write a take's views side by side, with masks and proposals, to look at.
 
-    Example: egoexo-tools view demo/root --take cmu_cooking_01_1 -o take.mp4 -o take.rrd
+    Example: egoexo-tools view demo/root --take cmu_cooking_01_1 --html --run demo/root/runs/ego2exo
     """
     from egoexo_tools.layout import DatasetRoot
+    from egoexo_tools.looking.take_page import write_take_page
     from egoexo_tools.looking.view import open_take, write_view
 
     view = open_take(DatasetRoot(root), take, cameras=cameras, proposals=not no_proposals)
-    for path in outs or (Path(f"{view.file_name}.mp4"),):
-        write_view(view, path, height=height, fps=fps)
+    paths = [*outs, *([Path(f"{view.file_name}.html")] if html else [])]
+    if runs and not any(path.suffix == ".html" for path in paths):
+        raise click.UsageError("only a page shows the predictions of --run: add --html")
+    for path in paths or [Path(f"{view.file_name}.mp4")]:
+        if path.suffix == ".html":
+            write_take_page(view, path, runs)
+        else:
+            write_view(view, path, height=height, fps=fps)
         click.echo(f"Written: {path}, {len(view.frame_idxs)} frames of {', '.join(view.cameras)}")

@@ -110,13 +110,16 @@ def open_take(
 
 
 def write_view(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) -> None:
-    """Write an .mp4 or .rrd, as the name ends; SettingsError for another ending."""
+    """Write an .mp4 or .rrd, as the name ends; `write_take_page` writes an .html.
+
+    Raises SettingsError for another ending.
+    """
     if path.suffix == ".mp4":
         write_mp4(view, path, height=height, fps=fps)
     elif path.suffix == ".rrd":
         write_rrd(view, path)
     else:
-        raise SettingsError(f"{path.name} must end in .mp4 or .rrd")
+        raise SettingsError(f"{path.name} must end in .mp4, .rrd or .html")
 
 
 def write_mp4(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) -> None:
