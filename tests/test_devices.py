@@ -20,7 +20,7 @@ from omama.features.frame_shape import FrameShape
 from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.matchers import by_descriptor, model_matcher
 from omama.matching.model import OMama
-from omama.matching.objective import Objective, match, visibility_logit
+from omama.matching.objective import Objective, compare_bucket, visibility_logit
 from omama.matching.samples import Bucket, Drawn, Truth
 
 CUDA = torch.device("cuda", 0)
@@ -100,7 +100,7 @@ def test_the_loss_of_a_training_step(precision: str, projected: bool) -> None:
 
 def test_validation_looks_at_the_head() -> None:
     model, moved = on_gpu(lambda: OMama(CONFIG)), bucket(None).to(CUDA)
-    matches = match(model, moved)
+    matches = compare_bucket(model, moved)
     assert visibility_logit(model, matches).device == CUDA
     assert moved.truth.ious.gather(1, matches.best_row[:, None]).device == CUDA
 

@@ -23,7 +23,7 @@ from omama.matching.config import ModelConfig
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import by_descriptor
 from omama.matching.model import OMama
-from omama.matching.objective import match
+from omama.matching.objective import compare_bucket
 from omama.matching.samples import Bucket
 
 FIRST = next(iter(TAKES))
@@ -53,7 +53,10 @@ def test_cached_and_live_features_agree(own_root: DatasetRoot) -> None:
     torch.manual_seed(0)
     config = ModelConfig("exo2ego", "classical", 128, 32, source_grid_hw=(10, 16))
     model = OMama(config).eval()
-    for matcher in (lambda b: match(model, b).similarity, lambda b: by_descriptor(b).similarity):
+    for matcher in (
+        lambda b: compare_bucket(model, b).similarity,
+        lambda b: by_descriptor(b).similarity,
+    ):
         with torch.no_grad():
             live = scores(own_root, "classical", cached=False, matcher=matcher)
             cached = scores(own_root, "classical", cached=True, matcher=matcher)

@@ -13,12 +13,12 @@ from omama.features.store import open_store
 from omama.matching.config import ModelConfig
 from omama.matching.loading import frames_of
 from omama.matching.model import OMama
-from omama.matching.objective import match
+from omama.matching.objective import compare_bucket
 from omama.matching.samples import (
     FAR,
     NEAR,
     NEVER,
-    Draw,
+    NegativeSampling,
     draw_candidates,
     frame_ranks,
     make_buckets,
@@ -61,21 +61,21 @@ def test_too_few_proposals_are_padded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("draw", "expected"),
+    ("sampling", "expected"),
     [
-        (Draw(32, 0.5, False), [NEVER, NEAR, NEVER, FAR]),
-        (Draw(32, None, False), [NEVER, NEAR, NEAR, FAR]),
-        (Draw(32, 0.5, True), [NEAR, NEAR, NEAR, FAR]),
+        (NegativeSampling(32, 0.5, False), [NEVER, NEAR, NEVER, FAR]),
+        (NegativeSampling(32, None, False), [NEVER, NEAR, NEAR, FAR]),
+        (NegativeSampling(32, 0.5, True), [NEAR, NEAR, NEAR, FAR]),
     ],
 )
-def test_ranks_of_proposals(draw: Draw, expected: list[int]) -> None:
+def test_ranks_of_proposals(sampling: NegativeSampling, expected: list[int]) -> None:
     shape = FrameShape(
         ious=np.array([[0.9, 0.1, 0.6, 0.0]], np.float32),
         best=np.array([0]),
         near=np.array([[False, True, True, False]]),
     )
     empty = torch.zeros(0)
-    ranks = frame_ranks(FrameFeatures(empty, empty, empty, shape), draw)
+    ranks = frame_ranks(FrameFeatures(empty, empty, empty, shape), sampling)
     assert ranks.tolist() == [expected, [FAR] * 4]
 
 
@@ -91,7 +91,7 @@ def test_a_batch_says_what_each_pair_alone_says(featured_root: DatasetRoot) -> N
     frames = frames_of(data.pairs, batch)
     features = dict(zip(frames.tolist(), store.finish(store.read(frames)), strict=True))
     (bucket,) = make_buckets(data.frames, data.pairs, batch, features)
-    matches = match(model, bucket)
+    matches = compare_bucket(model, bucket)
     for i, pair in enumerate(bucket.pair.tolist()):
         source = features[int(data.pairs.source_frame[pair])]
         dest = features[int(data.pairs.dest_frame[pair])]

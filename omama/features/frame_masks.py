@@ -267,6 +267,7 @@ def _truth_loop(
         counts = text[offsets[i] : offsets[i + 1]]
         space = np.empty(counts.size, np.int64)
         problem, count, _ = parse_counts(counts, height * width, space)
+        # Nothing is raised in here: a damaged mask counts as empty until `_refuse` names it.
         problems[i] = problem
         runs = space[: count if problem == OK else 0]
         _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from omama.dataset import VISIBLE, Dataset, FrameTable, Pairs
 from omama.features.frame_features import READERS, FrameFeatures
 from omama.features.store import FeatureStore
-from omama.matching.samples import Bucket, Draw, make_buckets
+from omama.matching.samples import Bucket, NegativeSampling, make_buckets
 
 Int: TypeAlias = NDArray[np.int64]
 BATCHES_AHEAD = READERS
@@ -81,21 +81,22 @@ def load_batches(
     batches: Sequence[Int],
     store: FeatureStore,
     *,
-    draw: Draw | None = None,
+    sampling: NegativeSampling | None = None,
     rng: Callable[[int], np.random.Generator] | None = None,
 ) -> Iterator[list[Bucket]]:
     """Each batch as buckets on the CPU or where `finish` left the features, in order.
 
-    `draw` with `rng` (number of the batch → its generator) gives training candidates.
+    `sampling` with `rng` (number of the batch → its generator) gives training candidates.
     """
     kept: dict[int, FrameFeatures] = {}
     loads = frames_to_load(pairs, batches)
     for number, raw in enumerate(_read_ahead(store, loads)):
         kept.update(zip(loads[number].tolist(), store.finish(raw), strict=True))
         needed = frames_of(pairs, batches[number]).tolist()
+        # What this batch does not need goes: the next one shares at most its cut instant.
         kept = {frame: kept[frame] for frame in needed}
         generator = rng(number) if rng is not None else None
-        yield make_buckets(frames, pairs, batches[number], kept, draw=draw, rng=generator)
+        yield make_buckets(frames, pairs, batches[number], kept, sampling=sampling, rng=generator)
 
 
 def _instants(pairs: Pairs) -> Int:

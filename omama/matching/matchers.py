@@ -23,7 +23,7 @@ from omama.features.key import FeatureKey
 from omama.matching.config import MatchingOptions
 from omama.matching.model import OMama
 from omama.matching.model_files import load_model_and_checkpoint
-from omama.matching.objective import descriptor_similarity, match, visibility_logit
+from omama.matching.objective import compare_bucket, descriptor_similarity, visibility_logit
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration
 
@@ -86,7 +86,7 @@ def _by_model(
     bf16: bool,
 ) -> Scored:
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        matches = match(model, bucket.to(device))
+        matches = compare_bucket(model, bucket.to(device))
         if calibration is None:
             return Scored(matches.similarity, matches.best.sigmoid())
         scores = {"similarity": matches.best}

@@ -35,7 +35,7 @@ class Matches:
     """(B, W) embedding of the most similar proposal."""
 
 
-def match(model: OMama, bucket: Bucket) -> Matches:
+def compare_bucket(model: OMama, bucket: Bucket) -> Matches:
     """All objects of the bucket's source frames against all rows of its destination frames."""
     sources = model.embed_sources(bucket.sources.float(), bucket.dest_tokens.float())  # (G, S, W)
     dests = model.embed_candidates(bucket.dests.float(), bucket.source_tokens.float())  # (G, R, W)
@@ -95,7 +95,7 @@ class Objective(nn.Module):
     def _bucket_loss(self, bucket: Bucket) -> Tensor:
         if bucket.drawn is None:
             raise ValueError("a training step needs a bucket with drawn candidates")
-        matches = match(self.model, bucket)
+        matches = compare_bucket(self.model, bucket)
         visible = bucket.truth.visible
         drawn = matches.similarity.gather(1, bucket.drawn.candidates)  # (B, K)
         drawn = drawn.masked_fill(~bucket.drawn.valid, -torch.inf)
@@ -115,7 +115,7 @@ def first_bad_pair(model: OMama, buckets: Sequence[Bucket]) -> int:
     first pair."""
     with torch.no_grad():
         for bucket in buckets:
-            finite = torch.isfinite(match(model, bucket).similarity).all(dim=1)
+            finite = torch.isfinite(compare_bucket(model, bucket).similarity).all(dim=1)
             if not bool(finite.all()):
                 return int(bucket.pair[int((~finite).nonzero()[0])])
     return int(buckets[0].pair[0])

@@ -99,8 +99,8 @@ def _moved(record: Record, device: torch.device) -> Record:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """How the candidates of training samples are drawn."""
+class NegativeSampling:
+    """Which candidates a training sample gets, and which proposals are no negatives of it."""
 
     count: int
     negative_max_iou: float | None
@@ -113,12 +113,12 @@ def make_buckets(
     batch: Int,
     features: Mapping[int, FrameFeatures],
     *,
-    draw: Draw | None = None,
+    sampling: NegativeSampling | None = None,
     rng: np.random.Generator | None = None,
 ) -> list[Bucket]:
     """A batch of pairs (indices) with the features of its frames, one bucket a grid size.
 
-    With `draw` (and `rng`) each pair gets its candidates.
+    With `sampling` (and `rng`) each pair gets its candidates.
     """
     ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
     known, position = np.unique(ends, return_inverse=True)
@@ -127,7 +127,7 @@ def make_buckets(
     both = grids[position.reshape(ends.shape)].reshape(batch.size, 4)  # (B, h w h' w')
     _, first, bucket = np.unique(both, axis=0, return_index=True, return_inverse=True)
     return [
-        _bucket(frames, pairs, batch[bucket.reshape(-1) == number], features, draw, rng)
+        _bucket(frames, pairs, batch[bucket.reshape(-1) == number], features, sampling, rng)
         for number in np.argsort(first)  # in the order in which the batch has them
     ]
 
@@ -137,7 +137,7 @@ def _bucket(
     pairs: Pairs,
     batch: Int,
     features: Mapping[int, FrameFeatures],
-    draw: Draw | None,
+    sampling: NegativeSampling | None,
     rng: np.random.Generator | None,
 ) -> Bucket:
     ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
@@ -154,9 +154,9 @@ def _bucket(
     truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
     truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
     drawn = None
-    if draw is not None and rng is not None:
-        ranks = _ranks(dests, group, truth, draw)
-        candidates, valid = draw_candidates(rng, ranks, truth, masks[group], draw.count)
+    if sampling is not None and rng is not None:
+        ranks = _ranks(dests, group, truth, sampling)
+        candidates, valid = draw_candidates(rng, ranks, truth, masks[group], sampling.count)
         drawn = Drawn(torch.from_numpy(candidates), torch.from_numpy(valid))
     source_row = pairs.source_mask[batch] - frames.masks.start[pairs.source_frame[batch]]
     return Bucket(
@@ -214,9 +214,11 @@ def draw_candidates(
     return np.where(valid, candidates, 0), valid
 
 
-def _ranks(dests: Sequence[FrameFeatures], group: Int, truth: Int, draw: Draw) -> NDArray[np.int8]:
+def _ranks(
+    dests: Sequence[FrameFeatures], group: Int, truth: Int, sampling: NegativeSampling
+) -> NDArray[np.int8]:
     """(B, N) rank of every proposal of each pair's destination frame; padding is NEVER."""
-    tables = [frame_ranks(dest, draw) for dest in dests]  # (M + 1, n) each
+    tables = [frame_ranks(dest, sampling) for dest in dests]  # (M + 1, n) each
     width = max(table.shape[1] for table in tables)
     depth = max(table.shape[0] for table in tables)
     padded = np.full((len(tables), depth, width), NEVER, np.int8)
@@ -237,7 +239,7 @@ def _ious(dests: Sequence[FrameFeatures], group: Int, truth: Int, rows: int) -> 
     return padded[group, truth]
 
 
-def frame_ranks(dest: FrameFeatures, draw: Draw) -> NDArray[np.int8]:
+def frame_ranks(dest: FrameFeatures, sampling: NegativeSampling) -> NDArray[np.int8]:
     """(M + 1, N): the rank of each proposal for each ground-truth mask, then for none."""
     shape = dest.shape
     masks, proposals = shape.ious.shape
@@ -247,7 +249,7 @@ def frame_ranks(dest: FrameFeatures, draw: Draw) -> NDArray[np.int8]:
         at = np.arange(masks)
         # The proposal nearest the truth is as good as the truth: called a negative it would teach
         # the opposite. The reference draws it like any neighbour.
-        ranks[at, shape.best] = NEAR if draw.reference_behaviour else NEVER
-        if draw.negative_max_iou is not None and not draw.reference_behaviour:
-            ranks[:-1][shape.ious > draw.negative_max_iou] = NEVER
+        ranks[at, shape.best] = NEAR if sampling.reference_behaviour else NEVER
+        if sampling.negative_max_iou is not None and not sampling.reference_behaviour:
+            ranks[:-1][shape.ious > sampling.negative_max_iou] = NEVER
     return ranks

@@ -21,8 +21,8 @@ from omama.matching.loading import backbone_passes, epoch_batches, load_batches
 from omama.matching.model import OMama
 from omama.matching.model_files import METHOD
 from omama.matching.objective import Objective, first_bad_pair
-from omama.matching.samples import Bucket, Draw
-from omama.matching.validation import HowToValidate, calibrate_on_train, score_val
+from omama.matching.samples import Bucket, NegativeSampling
+from omama.matching.val_scores import HowToValidate, calibrate_on_train, score_val
 from omama.task import LoopConfig, ParameterGroup, Task, ValScore
 
 Int: TypeAlias = NDArray[np.int64]
@@ -141,9 +141,11 @@ def _batches(
         seeds = (config.seed, epoch, first + number, accelerator.process_index)
         return np.random.default_rng(seeds)
 
-    draw = Draw(config.candidates, config.negative_max_iou, config.reference_behaviour)
+    sampling = NegativeSampling(
+        config.candidates, config.negative_max_iou, config.reference_behaviour
+    )
     loaded = load_batches(
-        data.train.frames, data.train.pairs, batches, data.train_store, draw=draw, rng=rng
+        data.train.frames, data.train.pairs, batches, data.train_store, sampling=sampling, rng=rng
     )
     return zip(loaded, (batch.size for batch in batches), strict=True)
 

@@ -12,7 +12,12 @@ from omama.dataset import ABSENT, UNANNOTATED, VISIBLE, Dataset, Pairs
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.model import OMama
-from omama.matching.objective import Matches, descriptor_similarity, match, visibility_logit
+from omama.matching.objective import (
+    Matches,
+    compare_bucket,
+    descriptor_similarity,
+    visibility_logit,
+)
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration, calibrate
 
@@ -86,7 +91,7 @@ def _scores(
         for cpu_bucket in loaded:
             bucket = cpu_bucket.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
-                matches = match(model, bucket)
+                matches = compare_bucket(model, bucket)
                 logit = visibility_logit(model, matches) if how.trained_head else matches.best
             found.append(_values(bucket, matches, logit))
     model.train()
