@@ -23,7 +23,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_tables, write_manifest, write_table
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report import write_report
-from egoexo_tools.report.causes import causes, choose
+from egoexo_tools.report.causes import FAILURES, causes, choose
 from egoexo_tools.report.gallery import draw, window_around
 from egoexo_tools.report.svg import nice_ticks, tick_text
 from egoexo_tools.runs import SUMMARIES, RunFolder
@@ -117,6 +117,24 @@ def test_the_page_prints_the_numbers_of_the_summaries(runs: list[Path], browser:
     assert opened.complaints == []
 
 
+def test_a_failure_links_to_its_take_over_time(runs: list[Path], browser: Any) -> None:
+    page = runs[0].parent / "report.html"
+    write_report(runs, page)
+    opened = Opened(browser, page)
+    for card in opened.page.locator(".card").all():
+        if set((card.get_attribute("data-groups") or "").split()) & set(FAILURES):
+            assert card.locator("a").text_content() == "over time"
+    card = opened.page.locator('.card[data-direction="exo2ego"][data-object="green box/lid"]').first
+    said = card.text_content()
+    card.locator("a").click()
+    opened.page.wait_for_selector(".instant:visible")
+    now = opened.page.locator("#now").text_content()
+    assert f"· {now.split(',')[0]} ·" in said
+    assert opened.page.locator("[name=object]").input_value() == "green box/lid"
+    assert opened.page.locator("[name=run]:checked").get_attribute("value") == "exo2ego"
+    assert opened.complaints == []
+
+
 def test_filters(runs: list[Path], browser: Any) -> None:
     page = runs[0].parent / "report.html"
     write_report(runs, page)
@@ -159,7 +177,7 @@ def test_filters(runs: list[Path], browser: Any) -> None:
 
 
 def test_two_writings_are_the_same_and_ask_for_nothing_outside(runs: list[Path]) -> None:
-    pages = [runs[0].parent / name for name in ("one.html", "two.html")]
+    pages = [runs[0].parent / name / "report.html" for name in ("one", "two")]
     for page in pages:
         write_report(runs, page)
     html = pages[0].read_text(encoding="utf-8")

@@ -50,8 +50,9 @@ class Side:
 def write_report(runs: Sequence[Path], page: Path) -> None:
     """Write one self-contained page about runs, folders `<root>/runs/<run>/`.
 
-    What a run lacks is said on the page. Raises DataError for a folder that is no scored run,
-    for damaged files, and where the optional group `report` is not installed.
+    Beside it lie pages of the takes with failures, which its pictures link to. What a run lacks
+    is said on the page. Raises DataError for a folder that is no scored run, for damaged files, and
+    where the optional group `report` is not installed.
     """
     if importlib.util.find_spec("jinja2") is None:
         raise DataError("the report needs jinja2: pip install 'egoexo-tools[report]'")
@@ -59,7 +60,7 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
 
     found = read_runs(runs)
     try:
-        html = _render(found)
+        html = _render(found, page)
     except (AttributeError, KeyError, TypeError, ValueError, TemplateError) as error:
         names = ", ".join(run.name for run in found)
         raise DataError(
@@ -68,15 +69,18 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
     write_atomic(page, html)
 
 
-def _render(runs: Sequence[ScoredRun]) -> str:
+def _render(runs: Sequence[ScoredRun], page: Path) -> str:
     import jinja2
 
     from egoexo_tools.report.gallery import make_cards
+    from egoexo_tools.report.take_pages import write_take_pages
 
     sides = [_side(direction, runs) for direction in Direction]
     shown = [side for side in sides if side is not None]
     missing = [f"{run.name}: {sentence}" for run in runs for sentence in run.missing]
     cards = [card for side in shown for card in make_cards(side.main, missing)]
+    mains = [side.main for side in shown]
+    takes = write_take_pages(mains, cards, page, missing)
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(
         loader=loader,
@@ -93,6 +97,8 @@ def _render(runs: Sequence[ScoredRun]) -> str:
         metrics=_columns(),
         threshold=CONFIDENCE_THRESHOLD,
         cards=cards,
+        take_pages=takes,
+        main_names={str(run.direction): run.name for run in mains},
         filters=_filters(cards),
         missing=missing,
         script=script,
