@@ -125,8 +125,17 @@ def parse_run_name(name: str) -> tuple[Direction, str] | None:
 
 # What a run's predictions say about themselves ---------------------------------------------------
 
-DECISIONS: Mapping[str, str] = {USUAL: ""}
-"""How a candidate was chosen → the words that follow the method's label; none for the usual way."""
+DECISIONS: Mapping[str, str] = {
+    USUAL: "",
+    "frame": "per frame, joint",
+    "track-causal": "past only, joint",
+    "track": "whole track, joint",
+}
+"""How a candidate was chosen → the words that follow the method's label; none for the usual way.
+
+*Past only* looks at a frame and those before it, *whole track* ahead as well; *joint* says that
+the other objects' source masks are used too. docs/deciding.md says which may be compared.
+"""
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,15 @@ class Stamp:
             chooses_proposals=metadata.get("chooses_proposals") == "true",
             decision=metadata.get("decision", USUAL),
         )
+
+
+def usual_names(direction: Direction, stamp: Stamp) -> tuple[str, str]:
+    """What a run with this stamp is called where nobody chose: with its decision, and without,
+    where the decision too is what nobody chose."""
+    return (
+        run_name(direction, stamp.method, stamp.decision),
+        run_name(direction, stamp.method),
+    )
 
 
 UNKNOWN = Stamp(method="", label="", chooses_proposals=False)

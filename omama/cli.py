@@ -16,6 +16,10 @@ COMMANDS = {
         "omama.commands.predict",
         "Predict destination masks for a split, or for one pair of pictures.",
     ),
+    "fit-decision": (
+        "omama.commands.fit_decision",
+        "Fit on val how a prediction chooses among candidates.",
+    ),
     **{name: DATA_COMMANDS[name] for name in SCORING},
 }
 

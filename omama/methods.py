@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.lazy import resolve
-from egoexo_tools.runs import PLAIN_METHOD, RunFolder, Stamp
+from egoexo_tools.runs import PLAIN_METHOD, USUAL, RunFolder, Stamp
 from egoexo_tools.vocab import Direction, Split
 from omama.config import defaults_of
 
@@ -48,13 +48,19 @@ class Method:
     options: str | None = None
     """`module:Class`, a frozen dataclass of its further choices; without one its functions take
     just the four arguments."""
+    settle: str | None = None
+    """`module:function(root, direction, checkpoint, options)` → options in which nothing is open
+    that the checkpoint decides; for methods with `options`."""
 
 
 DEFAULT_METHOD = PLAIN_METHOD
 BASELINES = ("oracle", "knn", "random")
 """What a trained method is measured against: the bound, a start without training, the floor."""
+DECIDED_BASELINES = ("knn",)
+"""Those that look at features, so that a decision can be fitted for them."""
 
 _OPTIONS = "omama.matching.config:MatchingOptions"
+_SETTLE = "omama.deciding.choosing:settle"
 
 METHODS: dict[str, Method] = {
     DEFAULT_METHOD: Method(
@@ -65,6 +71,7 @@ METHODS: dict[str, Method] = {
         predict="omama.matching.predict:predict",
         config="omama.matching.config:TrainConfig",
         options=_OPTIONS,
+        settle=_SETTLE,
     ),
     "knn": Method(
         label="k-NN, no training",
@@ -72,6 +79,7 @@ METHODS: dict[str, Method] = {
         chooses_proposals=True,
         predict="omama.matching.predict:predict_knn",
         options=_OPTIONS,
+        settle=_SETTLE,
     ),
     "oracle": Method(
         label="best proposal (oracle)",
@@ -113,7 +121,7 @@ def stamp_of(name: str, options: Any = None) -> Stamp:
         method=name,
         label=entry.label,
         chooses_proposals=entry.chooses_proposals,
-        decision=getattr(options, "decision", "best"),
+        decision=getattr(options, "decision", None) or USUAL,
     )
 
 
@@ -175,6 +183,17 @@ def train(
     further = {} if entry.options is None else {"options": options or load(entry.options)()}
     path: Path = load(entry.train)(root, direction, config, run, **further)
     return path
+
+
+def settle(
+    name: str, root: DatasetRoot, direction: Direction, checkpoint: Path | None, options: Any
+) -> Any:
+    """The options, with what the checkpoint decides where the user did not: then they tell what
+    the stamp has to say."""
+    entry = method(name)
+    if entry.settle is None or entry.options is None:
+        return options
+    return load(entry.settle)(root, direction, checkpoint, options or load(entry.options)())
 
 
 def predict(

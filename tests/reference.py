@@ -431,3 +431,71 @@ def plain_pair_sample(
         return (place > 0, (place + start) / len(track), chance(pair))
 
     return set(sorted(pairs, key=order)[:count])
+
+
+# --- deciding --------------------------------------------------------------------------------
+
+
+def plain_decision(
+    similarity: NDArray[Any],
+    overlap: NDArray[Any],
+    linked: dict[tuple[int, int, int], NDArray[Any]],
+    *,
+    temperature: float,
+    absent_at: float,
+    repulsion: float,
+    votes: float,
+    past_only: bool,
+    rounds: int = 3,
+) -> list[list[NDArray[np.float64]]]:
+    """How likely each candidate is, pair by pair: [time][object] → (K + 1,), the last "absent".
+
+    similarity (T, O, K), -inf where there is none; overlap[t][o][n][p][m] the IoU of candidate n
+    of object o and candidate m of object p; linked[t, u, o] (K, K) what candidate n at t and
+    candidate m at u have to do with each other, present for each two times that are linked.
+    """
+    times, objects, top = similarity.shape
+
+    def softmax(t: int, o: int, extra: list[float]) -> NDArray[np.float64]:
+        logits = [(similarity[t, o, n] / temperature) + extra[n] for n in range(top)]
+        logits.append(absent_at / temperature)
+        weights = [math.exp(logit - max(logits)) for logit in logits]
+        return np.array([weight / sum(weights) for weight in weights])
+
+    def vote(t: int, o: int, n: int) -> float:
+        others = [u for (s, u, p) in linked if (s, p) == (t, o) and (u < t or not past_only)]
+        said = [sum(belief[u][o][m] * linked[t, u, o][n, m] for m in range(top)) for u in others]
+        return sum(said) / len(said) if said else 0.0
+
+    def crowd(t: int, o: int, n: int) -> float:
+        return sum(
+            belief[t][p][m] * overlap[t][o][n][p][m]
+            for p in range(objects)
+            if p != o
+            for m in range(top)
+        )
+
+    def next_round(t: int, with_crowd: bool) -> list[NDArray[np.float64]]:
+        return [
+            softmax(
+                t,
+                o,
+                [
+                    votes * vote(t, o, n) - (repulsion * crowd(t, o, n) if with_crowd else 0)
+                    for n in range(top)
+                ],
+            )
+            for o in range(objects)
+        ]
+
+    nothing = [0.0] * top
+    belief = [[softmax(t, o, nothing) for o in range(objects)] for t in range(times)]
+    if past_only:
+        for t in range(times):
+            belief[t] = next_round(t, False)
+            for _ in range(rounds):
+                belief[t] = next_round(t, True)
+        return belief
+    for _ in range(rounds):
+        belief = [next_round(t, True) for t in range(times)]
+    return belief

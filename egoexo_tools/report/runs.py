@@ -27,8 +27,8 @@ from egoexo_tools.runs import (
     Stamp,
     interest_of,
     read_stamp,
-    run_name,
     table_metadata,
+    usual_names,
 )
 from egoexo_tools.vocab import Direction
 
@@ -68,9 +68,12 @@ class ScoredRun:
         """What readers call it: the method, and the run's name where that says more."""
         if not self.stamp.label:
             return self.name
-        usual = run_name(self.direction, self.stamp.method, self.stamp.decision)
         title = self.stamp.title
-        return title if self.name == usual else f"{title} ({self.name})"
+        return (
+            title
+            if self.name in usual_names(self.direction, self.stamp)
+            else f"{title} ({self.name})"
+        )
 
     @cached_property
     def root(self) -> DatasetRoot | None:

@@ -19,7 +19,7 @@ from omama.commands import BACKBONE, PRECISION, method_option
 @click.option("--checkpoint", type=FILE, help="Ours or the authors'.")
 @click.option(
     "--matcher",
-    type=click.Choice(["knn", "oracle", "random"]),
+    type=NameOf("omama.methods:BASELINES"),
     help="The same as --method, of those that need no checkpoint.",
 )
 @click.option(
@@ -37,6 +37,12 @@ from omama.commands import BACKBONE, PRECISION, method_option
 )
 @click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction, -METHOD]")
 @click.option("--batch-pairs", type=click.IntRange(min=1), help="[default: 64]")
+@click.option(
+    "--decide",
+    type=click.Choice(["best", "frame", "track-causal", "track"]),
+    help="By the pair alone, the frame, the track so far, or the whole track.  [default: what val "
+    "chose for ours and k-NN, else best]",
+)
 @click.option("--source-image", type=FILE, help="One pair of pictures: where the object is marked.")
 @click.option("--source-mask", type=FILE, help="PNG (not black = object) or JSON {size, counts}.")
 @click.option("--dest-image", type=FILE, help="Where to look for it.")
@@ -80,14 +86,15 @@ def command(root: Path | None, source_image: Path | None, **options: Any) -> Non
 
 def _predict_root(root: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.layout import DatasetRoot, write_atomic
-    from egoexo_tools.runs import RunFolder, run_name
+    from egoexo_tools.runs import USUAL, RunFolder, run_name
     from egoexo_tools.vocab import Direction, Split
     from omama import methods
     from omama.writing import predict_run
 
     _require(given, "direction", "split")
     direction, method = Direction(given["direction"]), _method(given)
-    name = given["run_name"] or run_name(direction, method)
+    usual = run_name(direction, method, given["decide"] or USUAL)
+    name = given["run_name"] or usual
     options = methods.make_options(
         method, _choices(given), where_known={"quiet": given["quiet"], "run_name": name}
     )
@@ -135,6 +142,7 @@ def _choices(given: dict[str, Any]) -> dict[str, Any]:
         "reference_behaviour": given["reference_behaviour"],
         "size": given["size"],
         "batch_pairs": given["batch_pairs"],
+        "decision": given["decide"],
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.runs import DECISIONS
 from egoexo_tools.vocab import Direction, View
 from omama.config import DEFAULT_BACKBONE, HW, Features, PlainSettings, check_positive
 
@@ -147,6 +148,9 @@ class MatchingOptions:
     """Predicted masks at the official evaluator's size (long side 480), or at the kept image's."""
     batch_pairs: int = 64
     """Of prediction."""
+    decision: str | None = None
+    """How a candidate is chosen: `best`, `frame`, `track-causal` or `track`; None: by what val
+    chose, where a decision was fitted, else `best`."""
     run_name: str | None = None
     """What a progress bar and the exclusions call a prediction; None: the run's usual name."""
     init: Path | None = None
@@ -162,3 +166,5 @@ class MatchingOptions:
             raise SettingsError(
                 f"precision {self.model_precision!r}; use {' or '.join(PRECISIONS)}"
             )
+        if self.decision not in (None, *DECISIONS):
+            raise SettingsError(f"decision {self.decision!r}; use {', '.join(DECISIONS)}")

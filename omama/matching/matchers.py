@@ -21,9 +21,9 @@ from egoexo_tools.vocab import Direction
 from omama.config import DEFAULT_BACKBONE
 from omama.features.key import FeatureKey
 from omama.matching.config import MatchingOptions
-from omama.matching.model import OMama
+from omama.matching.model import OMama, cosine
 from omama.matching.model_files import load_model_and_checkpoint
-from omama.matching.objective import compare_bucket, descriptor_similarity, visibility_logit
+from omama.matching.objective import compare_bucket, descriptor_embeddings, visibility_logit
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration
 
@@ -38,6 +38,10 @@ class Scored:
     """(B, R); only the rows of proposals count."""
     confidence: Tensor
     """(B,) in 0..1, above 0.5: visible. Where there are no proposals it does not count."""
+    source: Tensor | None = None
+    """(B, W) unit embeddings of the objects; None from a matcher that looks at masks alone."""
+    dests: Tensor | None = None
+    """(G, R, W) unit embeddings of the destination rows; `similarity` is their cosine."""
 
 
 Matcher: TypeAlias = Callable[[Bucket], Scored]
@@ -87,20 +91,26 @@ def _by_model(
 ) -> Scored:
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         matches = compare_bucket(model, bucket.to(device))
+        embedded = {"source": matches.source, "dests": matches.dests}
         if calibration is None:
-            return Scored(matches.similarity, matches.best.sigmoid())
+            return Scored(matches.similarity, matches.best.sigmoid(), **embedded)
         scores = {"similarity": matches.best}
         if calibration.score == "head":
             scores["head"] = visibility_logit(model, matches)
     values: Mapping[str, Floats] = {k: v.double().cpu().numpy() for k, v in scores.items()}
     confidence = torch.from_numpy(calibration.confidence(values))
-    return Scored(matches.similarity, confidence)
+    return Scored(matches.similarity, confidence, **embedded)
 
 
 def by_descriptor(bucket: Bucket) -> Scored:
     """Cosine of the mask parts of the descriptors: nearest neighbour without any training."""
     bucket = bucket.to(bucket.sources.device)  # features that were just made may be on a GPU
-    return _with_best(bucket, descriptor_similarity(bucket))
+    sources, dests = descriptor_embeddings(bucket)
+    similarity = cosine(sources, dests)[bucket.group, bucket.source_row]  # (B, R)
+    allowed = bucket.is_proposal[bucket.group]
+    best = similarity.masked_fill(~allowed, -torch.inf).amax(dim=1)
+    own = sources[bucket.group, bucket.source_row]  # (B, C)
+    return Scored(similarity, best.sigmoid(), source=own, dests=dests)
 
 
 def by_truth(bucket: Bucket) -> Scored:
@@ -116,11 +126,6 @@ def by_chance(bucket: Bucket, *, seed: int = 0) -> Scored:
     ]
     drawn = torch.from_numpy(np.stack(values))
     return Scored(drawn[:, 1:], drawn[:, 0])
-
-
-def _with_best(bucket: Bucket, similarity: Tensor) -> Scored:
-    allowed = bucket.is_proposal[bucket.group]
-    return Scored(similarity, similarity.masked_fill(~allowed, -torch.inf).amax(dim=1).sigmoid())
 
 
 def load_matcher(

@@ -33,6 +33,8 @@ class Matches:
     """(B, W) embedding of the object."""
     candidate: Tensor
     """(B, W) embedding of the most similar proposal."""
+    dests: Tensor
+    """(G, R, W) embeddings of all destination rows."""
 
 
 def compare_bucket(model: OMama, bucket: Bucket) -> Matches:
@@ -49,15 +51,21 @@ def compare_bucket(model: OMama, bucket: Bucket) -> Matches:
         best=best,
         source=sources[bucket.group, bucket.source_row],
         candidate=dests[bucket.group, best_row],
+        dests=dests,
     )
 
 
 def descriptor_similarity(bucket: Bucket) -> Tensor:
     """(B, R) cosine of the descriptors' mask parts: what nearest neighbours go by."""
+    return cosine(*descriptor_embeddings(bucket))[bucket.group, bucket.source_row]
+
+
+def descriptor_embeddings(bucket: Bucket) -> tuple[Tensor, Tensor]:
+    """The mask parts as unit embeddings, (G, S, C) and (G, R, C)."""
     width = bucket.sources.shape[-1] // 2
-    sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)  # (G, S, C)
-    dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)  # (G, R, C)
-    return cosine(sources, dests)[bucket.group, bucket.source_row]  # (B, R)
+    sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)
+    dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)
+    return sources, dests
 
 
 def visibility_logit(model: OMama, matches: Matches) -> Tensor:

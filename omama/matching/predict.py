@@ -7,17 +7,17 @@ another step (`egoexo-tools evaluate`), which needs no model.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
+from egoexo_tools.errors import SettingsError
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_exclusions
@@ -26,18 +26,22 @@ from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import PLAIN_METHOD, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, load_dataset
+from omama.deciding.apply import decide_take, take_by_take
+from omama.deciding.candidates import Candidates
+from omama.deciding.choosing import fitted_mode, settle
+from omama.deciding.decide import Mode
 from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
+from omama.matching.found import Found, join, match_bucket
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import NEEDS_FEATURES, Chosen, Matcher, load_matcher
 from omama.matching.objective import memory_advice
-from omama.matching.samples import Bucket
 
 logger = logging.getLogger(__name__)
 
 Int: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
-TOP = 5
+Decider: TypeAlias = Callable[[Dataset, Candidates], Found]
 TABLE_PAIRS = 4096
 """Of one table: many pairs of a frame choose the same proposal, which is resized once a table."""
 
@@ -105,6 +109,11 @@ def _predict(
     dataset = load_dataset(root.require(), split=split, direction=direction)
     chosen = load_matcher(checkpoint, matcher, direction=direction, options=options)
     store = _open_store(dataset, chosen, matcher, options)
+    mode = _mode(root, direction, checkpoint, matcher, options)
+    decider = None
+    if mode is not Mode.BEST:
+        fitted = fitted_mode(root, direction, checkpoint, mode, store.key.name)
+        decider = partial(decide_take, mode=mode, fitted=fitted)
     name = options.run_name or run_name(direction, matcher or PLAIN_METHOD)
     about = {
         "matcher": matcher or "model",
@@ -113,7 +122,7 @@ def _predict(
         "features": store.key.name,
     }
     absent = 0
-    for found in _match_all(dataset, store, chosen.matcher, options, name):
+    for found in _find_all(dataset, store, chosen.matcher, options, name=name, decider=decider):
         absent += int((found.top[:, 0] < 0).sum())
         yield _table(dataset, found, options.size).replace_schema_metadata(about)
     if absent:
@@ -139,63 +148,64 @@ def _open_store(
     return store
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a matcher says of P pairs."""
+def _mode(
+    root: DatasetRoot,
+    direction: Direction,
+    checkpoint: Path | None,
+    matcher: str | None,
+    options: MatchingOptions,
+) -> Mode:
+    if matcher is None or matcher in NEEDS_FEATURES:
+        return Mode(settle(root, direction, checkpoint, options).decision or Mode.BEST)
+    if options.decision not in (None, Mode.BEST):
+        raise SettingsError(
+            f"{matcher} looks at masks alone and has nothing to decide by {options.decision} "
+            "with; leave --decide out"
+        )
+    return Mode.BEST
 
-    pair: Int
-    """(P,) positions in `Pairs`."""
-    top: Int
-    """(P, TOP) proposal_idx in the destination frame, the best first; -1 where there are fewer."""
-    similarity: Floats
-    """(P,) of the best."""
-    confidence: Floats
-    """(P,) in 0..1; 0 where there are no proposals."""
+
+def _find_all(
+    dataset: Dataset,
+    store: FeatureStore,
+    matcher: Matcher,
+    options: MatchingOptions,
+    *,
+    name: str,
+    decider: Decider | None,
+) -> Iterator[Found]:
+    """Every pair of the dataset, in the order in which frames come; takes whole, to be decided."""
+    total, quiet = len(dataset.pairs), options.quiet
+    with open_progress(total=total, desc=f"predict {name}", unit="pair", quiet=quiet) as bar:
+        if decider is None:
+            yield from _match_all(dataset, store, matcher, options.batch_pairs, bar.update)
+            return
+        for held in take_by_take(
+            dataset, store, matcher, batch_pairs=options.batch_pairs, say=bar.update
+        ):
+            yield decider(dataset, held)
 
 
 def _match_all(
-    dataset: Dataset, store: FeatureStore, matcher: Matcher, options: MatchingOptions, name: str
+    dataset: Dataset,
+    store: FeatureStore,
+    matcher: Matcher,
+    batch_pairs: int,
+    say: Callable[[int], object],
 ) -> Iterator[Found]:
-    """Every pair of the dataset, in the order in which frames come, TABLE_PAIRS or so at a time."""
-    batches = frame_order(dataset.pairs, batch_size=options.batch_pairs)
+    """By the most similar candidate, TABLE_PAIRS or so at a time."""
+    batches = frame_order(dataset.pairs, batch_size=batch_pairs)
     loaded = load_batches(dataset.frames, dataset.pairs, batches, store)
     parts: list[Found] = []
-    total = len(dataset.pairs)
-    with open_progress(
-        total=total, desc=f"predict {name}", unit="pair", quiet=options.quiet
-    ) as bar:
-        for bucket in chain.from_iterable(loaded):
-            with memory_advice(options.batch_pairs):
-                parts.append(match_bucket(bucket, matcher))
-            bar.update(len(parts[-1].pair))
-            if sum(len(part.pair) for part in parts) >= TABLE_PAIRS:
-                yield _joined(parts)
-                parts = []
+    for bucket in chain.from_iterable(loaded):
+        with memory_advice(batch_pairs):
+            parts.append(match_bucket(bucket, matcher))
+        say(len(parts[-1].pair))
+        if sum(len(part.pair) for part in parts) >= TABLE_PAIRS:
+            yield join(parts)
+            parts = []
     if parts:
-        yield _joined(parts)
-
-
-def _joined(parts: Sequence[Found]) -> Found:
-    columns = ([getattr(part, column.name) for part in parts] for column in fields(Found))
-    return Found(*map(np.concatenate, columns))
-
-
-def match_bucket(bucket: Bucket, matcher: Matcher) -> Found:
-    """The best proposals of a bucket's pairs."""
-    scored = matcher(bucket)
-    similarity = scored.similarity.float().cpu()
-    is_proposal = bucket.is_proposal[bucket.group].cpu()
-    best = similarity.masked_fill(~is_proposal, -torch.inf).topk(min(TOP, similarity.shape[1]), 1)
-    proposal_idxs = best.indices - bucket.first_proposal[bucket.group].cpu()[:, None]
-    top = np.full((len(similarity), TOP), -1)
-    top[:, : proposal_idxs.shape[1]] = proposal_idxs.where(best.values > -torch.inf, -1).numpy()
-    confidence = scored.confidence.double().cpu().numpy()
-    return Found(
-        pair=bucket.pair.cpu().numpy(),
-        top=top,
-        similarity=best.values[:, 0].double().numpy(),
-        confidence=np.where(top[:, 0] < 0, 0.0, confidence),
-    )
+        yield join(parts)
 
 
 def _table(dataset: Dataset, found: Found, size: str) -> pa.Table:

@@ -1,0 +1,87 @@
+"""From batches of pairs to decisions, one take after the other, so that memory holds one take."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from omama.dataset import Dataset
+from omama.deciding.candidates import Candidates, gather
+from omama.deciding.clips import Clip, clips
+from omama.deciding.decide import Belief, Mode, decide
+from omama.deciding.decision import Fitted
+from omama.deciding.links import link
+from omama.features.store import FeatureStore
+from omama.matching.found import TOP, Found, join
+from omama.matching.loading import frame_order, load_batches
+from omama.matching.matchers import Matcher
+from omama.matching.objective import memory_advice
+
+Say = Callable[[int], object]
+"""Told how many pairs were matched."""
+
+
+def take_by_take(
+    dataset: Dataset,
+    store: FeatureStore,
+    matcher: Matcher,
+    *,
+    batch_pairs: int,
+    say: Say = lambda count: None,
+) -> Iterator[Candidates]:
+    """The candidates of each take's pairs, when all of them are there."""
+    takes = dataset.pairs.rows["take_uid"].to_numpy()
+    batches = frame_order(dataset.pairs, batch_size=batch_pairs)
+    parts: list[Candidates] = []
+    for batch, buckets in zip(
+        batches, load_batches(dataset.frames, dataset.pairs, batches, store), strict=True
+    ):
+        for bucket in buckets:
+            with memory_advice(batch_pairs):
+                parts.append(gather(bucket, matcher(bucket)))
+            say(len(parts[-1]))
+        # Batches follow the takes: only the last take of this one can go on in the next.
+        held = Candidates.join(parts)
+        goes_on = takes[held.pair] == takes[batch[-1]]
+        if not goes_on.all():
+            yield held.take(~goes_on)
+            parts = [held.take(goes_on)]
+    if parts:
+        yield Candidates.join(parts)
+
+
+def decide_take(dataset: Dataset, held: Candidates, mode: Mode, fitted: Fitted) -> Found:
+    """Decide the pairs of whole takes; those without a proposal are absent, as ever."""
+    parts: list[Found] = []
+    for clip in clips(dataset, held):
+        belief = decide(clip, link(clip), mode, fitted.parameters)
+        parts.append(_found(held, clip, belief, fitted))
+    return join(parts)
+
+
+def _found(held: Candidates, clip: Clip, belief: Belief, fitted: Fitted) -> Found:
+    at = clip.time, clip.item
+    choice, order = belief.choice[at], _order(clip, belief)
+    proposal = held.proposal[clip.row]
+    logit = belief.visible_logit[at]
+    if fitted.calibration is None:
+        confidence = 1 - belief.absent[at].astype(np.float64)
+    else:
+        confidence = fitted.calibration.confidence({"decision": logit})
+    chosen = np.maximum(choice, 0)[:, None]
+    similarity = np.take_along_axis(held.similarity[clip.row], chosen, axis=1)[:, 0]
+    return Found(
+        pair=held.pair[clip.row],
+        top=np.take_along_axis(proposal, order[:, :TOP], axis=1),
+        similarity=similarity.astype(np.float64),
+        confidence=np.where(choice < 0, 0.0, confidence),
+    )
+
+
+def _order(clip: Clip, belief: Belief) -> np.ndarray:
+    """(n, K) a pair's candidates, the chosen one first, then the likeliest; missing ones last."""
+    at = clip.time, clip.item
+    rank = np.where(clip.proposal[at] >= 0, belief.mass[at], -1.0)
+    chosen = belief.choice[at]
+    rows = np.flatnonzero(chosen >= 0)
+    rank[rows, chosen[rows]] = 2.0
+    return np.argsort(-rank, axis=1, kind="stable")

@@ -1,0 +1,102 @@
+"""Choose on val how each mode decides: a search along one parameter after the other.
+
+What the frames say of each other is counted once a clip; only the cheap rounds are repeated. The
+measure is that of training: mean IoU of the chosen candidates over the visible pairs, at the
+proposals' size. Then the threshold of visibility.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omama.deciding.clips import Clip
+from omama.deciding.decide import Belief, Mode, Parameters, decide
+from omama.deciding.decision import Fitted
+from omama.deciding.links import Links
+from omama.matching.visibility import Calibration, calibrate
+
+logger = logging.getLogger(__name__)
+
+Floats: TypeAlias = NDArray[np.float32]
+
+CHOICES: dict[str, tuple[float, ...]] = {
+    "temperature": (0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2),
+    "absent_at": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "votes": (2.0, 5.0, 10.0, 15.0, 20.0, 30.0),
+    "memory": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "repulsion": (0.0, 1.0, 2.0, 4.0, 6.0),
+}
+"""Values that are tried."""
+START = Parameters(temperature=0.08, absent_at=0.4, repulsion=2.0)
+START_OF_TRACKS = Parameters(temperature=0.12, absent_at=0.4, repulsion=2.0, votes=10.0, memory=0.5)
+PASSES = 2
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A clip whose truth is known."""
+
+    clip: Clip
+    links: Links
+    iou: Floats
+    """(T, O, K) IoU of each candidate with the ground truth."""
+    visible: NDArray[np.bool_]
+    """(T, O)"""
+
+
+def judge(clip: Clip, links: Links, iou: Floats, visible: NDArray[np.bool_]) -> Judged:
+    """A clip with the truth of its pairs: IoU of their candidates (n, K), and visible (n,)."""
+    dense = np.zeros(clip.similarity.shape, np.float32)
+    seen = np.zeros(clip.exists.shape, np.bool_)
+    dense[clip.time, clip.item], seen[clip.time, clip.item] = iou, visible
+    return Judged(clip, links, dense, seen)
+
+
+def fit_mode(clips: Sequence[Judged], mode: Mode) -> Fitted:
+    """The parameters of the greatest val IoU among CHOICES, and the threshold of visibility."""
+    best = START if mode is Mode.FRAME else START_OF_TRACKS
+    best_iou = mean_iou(clips, mode, best)
+    names = [n for n in CHOICES if mode is not Mode.FRAME or n not in ("votes", "memory")]
+    for _ in range(PASSES):
+        before = best
+        for name in names:
+            for value in CHOICES[name]:
+                tried = replace(best, **{name: value})
+                if tried != best and (iou := mean_iou(clips, mode, tried)) > best_iou:
+                    best, best_iou = tried, iou
+        if best == before:
+            break
+    logger.info("%s: val IoU %.4f with %s", mode, best_iou, best)
+    beliefs = [decide(judged.clip, judged.links, mode, best) for judged in clips]
+    return Fitted(best, _calibration(clips, beliefs), best_iou)
+
+
+def mean_iou(clips: Sequence[Judged], mode: Mode, parameters: Parameters) -> float:
+    """Mean over the visible pairs of all clips; 0 where there are none."""
+    total, count = 0.0, 0
+    for judged in clips:
+        choice = decide(judged.clip, judged.links, mode, parameters).choice
+        ious = np.take_along_axis(judged.iou, np.maximum(choice, 0)[..., None], axis=2)[..., 0]
+        total += float(ious[judged.visible & (choice >= 0)].sum())
+        count += int(judged.visible.sum())
+    return total / max(count, 1)
+
+
+def mean_best_iou(clips: Sequence[Judged]) -> float:
+    """The same for the most similar candidate."""
+    total = sum(float(judged.iou[..., 0][judged.visible].sum()) for judged in clips)
+    return total / max(sum(int(judged.visible.sum()) for judged in clips), 1)
+
+
+def _calibration(clips: Sequence[Judged], beliefs: Sequence[Belief]) -> Calibration | None:
+    logits, visible = [], []
+    for judged, belief in zip(clips, beliefs, strict=True):
+        logits.append(
+            np.where(belief.choice < 0, -np.inf, belief.visible_logit)[judged.clip.exists]
+        )
+        visible.append(judged.visible[judged.clip.exists])
+    return calibrate({"decision": np.concatenate(logits)}, np.concatenate(visible))

@@ -1,0 +1,54 @@
+"""What was found for pairs: the proposals that are most likely the object, and how surely."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omama.matching.matchers import Matcher
+from omama.matching.samples import Bucket
+
+Int: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+TOP = 5
+"""Proposals that a prediction lists."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is predicted of P pairs."""
+
+    pair: Int
+    """(P,) positions in `Pairs`."""
+    top: Int
+    """(P, TOP) proposal_idx in the destination frame, the best first; -1 where there are fewer."""
+    similarity: Floats
+    """(P,) of the first."""
+    confidence: Floats
+    """(P,) in 0..1; 0 where there are no proposals."""
+
+
+def join(parts: Sequence[Found]) -> Found:
+    columns = ([getattr(part, column.name) for part in parts] for column in fields(Found))
+    return Found(*map(np.concatenate, columns))
+
+
+def match_bucket(bucket: Bucket, matcher: Matcher) -> Found:
+    """The best proposals of a bucket's pairs."""
+    scored = matcher(bucket)
+    similarity = scored.similarity.float().cpu()
+    is_proposal = bucket.is_proposal[bucket.group].cpu()
+    best = similarity.masked_fill(~is_proposal, -torch.inf).topk(min(TOP, similarity.shape[1]), 1)
+    proposal_idxs = best.indices - bucket.first_proposal[bucket.group].cpu()[:, None]
+    top = np.full((len(similarity), TOP), -1)
+    top[:, : proposal_idxs.shape[1]] = proposal_idxs.where(best.values > -torch.inf, -1).numpy()
+    confidence = scored.confidence.double().cpu().numpy()
+    return Found(
+        pair=bucket.pair.cpu().numpy(),
+        top=top,
+        similarity=best.values[:, 0].double().numpy(),
+        confidence=np.where(top[:, 0] < 0, 0.0, confidence),
+    )
