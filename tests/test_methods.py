@@ -90,7 +90,10 @@ def test_a_runs_usual_name(name: str, found: tuple[Direction, str] | None) -> No
 
 def test_a_decision_that_is_not_the_usual_one_is_in_name_and_title() -> None:
     stamp = Stamp("knn", "k-NN", True, decision="track")
-    assert stamp.title == "k-NN, track" and run_name(E2X, "knn", "track") == "ego2exo-knn-track"
+    assert (
+        stamp.title == "k-NN, whole track, joint"
+        and run_name(E2X, "knn", "track") == "ego2exo-knn-track"
+    )
     assert Stamp.from_metadata(stamp.to_metadata()) == stamp
 
 

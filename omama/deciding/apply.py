@@ -9,9 +9,9 @@ from omama.deciding.candidates import Candidates, gather
 from omama.deciding.clips import Clip, clips
 from omama.deciding.decide import Belief, Mode, decide
 from omama.deciding.decision import Fitted
+from omama.deciding.found import TOP, Found, join
 from omama.deciding.links import link
 from omama.features.store import FeatureStore
-from omama.matching.found import TOP, Found, join
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher
 from omama.matching.objective import memory_advice

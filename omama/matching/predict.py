@@ -30,9 +30,9 @@ from omama.deciding.apply import decide_take, take_by_take
 from omama.deciding.candidates import Candidates
 from omama.deciding.choosing import fitted_mode, settle
 from omama.deciding.decide import Mode
+from omama.deciding.found import Found, join, match_bucket
 from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
-from omama.matching.found import Found, join, match_bucket
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import NEEDS_FEATURES, Chosen, Matcher, load_matcher
 from omama.matching.objective import memory_advice
