@@ -36,7 +36,7 @@ def join(parts: Sequence[Found]) -> Found:
     return Found(*map(np.concatenate, columns))
 
 
-def match_bucket(bucket: Bucket, matcher: Matcher) -> Found:
+def choose_best(bucket: Bucket, matcher: Matcher) -> Found:
     """The best proposals of a bucket's pairs."""
     scored = matcher(bucket)
     similarity = scored.similarity.float().cpu()

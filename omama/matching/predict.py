@@ -30,7 +30,7 @@ from omama.deciding.apply import decide_take, take_by_take
 from omama.deciding.candidates import Candidates
 from omama.deciding.choosing import fitted_mode, settle
 from omama.deciding.decide import Mode
-from omama.deciding.found import Found, join, match_bucket
+from omama.deciding.found import Found, choose_best, join
 from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
@@ -199,7 +199,7 @@ def _match_all(
     parts: list[Found] = []
     for bucket in chain.from_iterable(loaded):
         with memory_advice(batch_pairs):
-            parts.append(match_bucket(bucket, matcher))
+            parts.append(choose_best(bucket, matcher))
         say(len(parts[-1].pair))
         if sum(len(part.pair) for part in parts) >= TABLE_PAIRS:
             yield join(parts)
