@@ -3,7 +3,7 @@
 Files from outside: sizes are looked at before anything is unpacked.
 """
 
-import re
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.formats.inflate import inflate
 from egoexo_tools.formats.tolerant import entries, frame_number
 
 MOST_STACK_BYTES = 400_000_000
 """Of a frame's masks: 300 of them at the size of a kept frame take 160 MB."""
-_MASKS = re.compile(r"(.+)_masks\.npz", re.IGNORECASE)
+_HEAD_BYTES = 1 << 16
+"""Of an .npy file's head, at most."""
 
 
 def find_frames(
@@ -77,7 +79,9 @@ def _read_masks(path: Path) -> NDArray[np.uint8]:
             info = archive.getinfo(name)
             if info.file_size > MOST_STACK_BYTES:
                 raise DataError(f"{path.name} unpacks to {info.file_size:,} bytes; not read")
-            data = archive.read(name)
+            data = _unpacked(path, info)
+            if data is None:
+                data = np.frombuffer(archive.read(name), np.uint8)
         return _array(data, path)
     except DataError:
         raise
@@ -86,11 +90,25 @@ def _read_masks(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path.name} cannot be read ({error})") from error
 
 
-def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
-    """The array of an .npy file, without a copy where it lies in C order."""
-    import io
+def _unpacked(path: Path, info: zipfile.ZipInfo) -> NDArray[np.uint8] | None:
+    """A deflated member's bytes, the quick way; None where they are not what the archive says."""
+    if info.compress_type != zipfile.ZIP_DEFLATED or info.flag_bits & 1:
+        return None
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        head = file.read(30)
+        # The local header's own names and extras, which need not be those of the directory.
+        file.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), 1)
+        packed = np.frombuffer(file.read(info.compress_size), np.uint8)
+    if len(head) < 30 or packed.size != info.compress_size:
+        return None
+    data = inflate(packed, info.file_size)
+    return data if data is not None and zlib.crc32(data.data) == info.CRC else None
 
-    file = io.BytesIO(data)
+
+def _array(data: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """The array of an .npy file, without a copy where it lies in C order."""
+    file = io.BytesIO(data[:_HEAD_BYTES].tobytes())
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
         np.lib.format.read_array_header_2_0)  # fmt: skip
@@ -100,7 +118,7 @@ def _array(data: bytes, path: Path) -> NDArray[np.uint8]:
     start = file.tell()
     if len(data) - start != int(np.prod(shape, dtype=object)):
         raise DataError(f"{path.name} is cut off")
-    flat = np.frombuffer(data, np.uint8, offset=start)
+    flat = data[start:]
     if len(shape) != 3:
         return np.zeros((0, 1, 1), np.uint8)
     return flat.reshape(shape, order="F" if is_fortran else "C")
