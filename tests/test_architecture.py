@@ -18,7 +18,7 @@ FLOORS = {
         {"masks", "manifests"},
         {"running", "runs"},
         {"video"},
-        {"formats", "proposers"},
+        {"formats", "outside", "proposers"},
         {"release"},
         {"download"},
         {"doctor", "looking", "checks", "synthetic"},

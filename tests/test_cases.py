@@ -20,10 +20,10 @@ from video_factory import every_frame, number_in, write_video
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.import_predictions import import_run
-from egoexo_tools.formats.names import folder_names, match_names
-from egoexo_tools.formats.pictures import read_mask, read_picture
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.outside.names import folder_names, match_names
+from egoexo_tools.outside.pictures import read_mask, read_picture
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.stages.export import run_export
 from egoexo_tools.stages.import_images import STAGE

@@ -15,11 +15,11 @@ from tiny_root import EGO, OBJECTS, TAKES, make_tiny_root
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.formats.names import folder_names
 from egoexo_tools.formats.registry import EXPORTERS
 from egoexo_tools.formats.sam2 import davis_palette
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.outside.names import folder_names
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.stages.export import run_export
 from egoexo_tools.vocab import Direction

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import cameras_of
 from egoexo_tools.evaluation.predictions import TakeMasks, confidence_of
-from egoexo_tools.formats.names import match_names
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
+from egoexo_tools.outside.names import match_names
 from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction
 from egoexo_tools.vocab import Protocol as Protocol

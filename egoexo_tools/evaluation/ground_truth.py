@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.tolerant import without_mark
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.outside.tolerant import without_mark
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 VERSION = {"version": "xx", "challenge": "xx"}

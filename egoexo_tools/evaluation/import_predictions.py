@@ -1,6 +1,6 @@
 """Other people's predictions → a run of the root, to score, report and compare.
 
-Reads every format of `read_predictions`, and palette PNGs of videos (see `formats.palette`). A
+Reads every format of `read_predictions`, and palette PNGs of videos (see `outside.palette`). A
 value that cannot be used costs its own row, which `<run>/left_out.csv` names with its reason.
 Object names are brought back to the root's where an export or a disk had to change them.
 """
@@ -22,14 +22,14 @@ from egoexo_tools.evaluation.predictions import (
     split_cameras,
     write_predictions,
 )
-from egoexo_tools.formats.mask_json import read_rle
-from egoexo_tools.formats.names import match_names
-from egoexo_tools.formats.palette import PaletteVideo, find_videos, read_objects, read_video
 from egoexo_tools.formats.sam2 import object_numbers
-from egoexo_tools.formats.tolerant import entries, frame_number, load_json
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, read_tables, write_table
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.outside.mask_json import read_rle
+from egoexo_tools.outside.names import match_names
+from egoexo_tools.outside.palette import PaletteVideo, find_videos, read_objects, read_video
+from egoexo_tools.outside.tolerant import entries, frame_number, load_json
 from egoexo_tools.runs import RunFolder, join_pair_id
 from egoexo_tools.vocab import Direction, view_of
 

@@ -18,16 +18,16 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import VERSION, members, parsed, read_json
-from egoexo_tools.formats.mask_json import read_rle
-from egoexo_tools.formats.tolerant import (
+from egoexo_tools.layout import atomic_path, component
+from egoexo_tools.manifests import read_tables
+from egoexo_tools.outside.mask_json import read_rle
+from egoexo_tools.outside.tolerant import (
     entries,
     finite_number,
     frame_number,
     is_system_file,
     load_json,
 )
-from egoexo_tools.layout import atomic_path, component
-from egoexo_tools.manifests import read_tables
 from egoexo_tools.runs import split_pair_id
 from egoexo_tools.vocab import Direction, view_of
 

@@ -26,9 +26,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.tolerant import load_json
 from egoexo_tools.layout import atomic_path, write_atomic
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.outside.tolerant import load_json
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 _CHUNK_PAIRS = 50_000

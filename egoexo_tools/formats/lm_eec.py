@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from egoexo_tools.formats import benchmark
-from egoexo_tools.formats.names import folder_names
 from egoexo_tools.formats.source import (
     Done,
     Row,
@@ -34,6 +33,7 @@ from egoexo_tools.formats.source import (
 )
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.masks.rle import runs_to_counts
+from egoexo_tools.outside.names import folder_names
 from egoexo_tools.running.stage import Unit
 
 

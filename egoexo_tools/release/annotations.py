@@ -18,10 +18,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.tolerant import frame_number, whole_number
 from egoexo_tools.layout import component
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
+from egoexo_tools.outside.tolerant import frame_number, whole_number
 from egoexo_tools.release import lzstring
 from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, Track
 from egoexo_tools.vocab import View, view_of

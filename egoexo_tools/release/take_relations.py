@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.tolerant import frame_number
+from egoexo_tools.outside.tolerant import frame_number
 
 
 class ShippedMask(msgspec.Struct, gc=False):

@@ -14,8 +14,8 @@ import msgspec
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
-from egoexo_tools.formats.tolerant import finite_number, flag, read_bytes
 from egoexo_tools.layout import write_atomic
+from egoexo_tools.outside.tolerant import finite_number, flag, read_bytes
 from egoexo_tools.release.relations import BrokenRelations, list_elements
 from egoexo_tools.vocab import Split, View, view_of
 

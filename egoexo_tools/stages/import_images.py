@@ -34,11 +34,11 @@ import cv2
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
-from egoexo_tools.formats.mask_json import PictureMasks
-from egoexo_tools.formats.pictures import read_picture
-from egoexo_tools.formats.tolerant import entries, plain_name
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.outside.mask_json import PictureMasks
+from egoexo_tools.outside.pictures import read_picture
+from egoexo_tools.outside.tolerant import entries, plain_name
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, UnitResult, run_stage
 from egoexo_tools.stages.import_cameras import NAME, Camera, find_cameras, not_read, read_views
 from egoexo_tools.stages.import_masks import (

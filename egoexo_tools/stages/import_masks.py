@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.mask_json import PictureMasks, is_coco, read_coco, read_sam
-from egoexo_tools.formats.pictures import MASK_PICTURES, read_mask
-from egoexo_tools.formats.tolerant import entries, frame_number, load_json, plain_name
+from egoexo_tools.outside.mask_json import PictureMasks, is_coco, read_coco, read_sam
+from egoexo_tools.outside.pictures import MASK_PICTURES, read_mask
+from egoexo_tools.outside.tolerant import entries, frame_number, load_json, plain_name
 from egoexo_tools.stages.import_cameras import CAMERAS_JSON, Camera, not_read
 
 

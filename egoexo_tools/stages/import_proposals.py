@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.mask_folders import find_frames, read_stack
-from egoexo_tools.formats.tolerant import entries
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions, write_manifest
 from egoexo_tools.masks.encoding import encode_stack
+from egoexo_tools.outside.mask_folders import find_frames, read_stack
+from egoexo_tools.outside.tolerant import entries
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 
 STAGE = "import-proposals"

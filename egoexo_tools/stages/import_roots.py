@@ -24,12 +24,12 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
-from egoexo_tools.formats.foreign import ForeignTake, read_foreign_take
-from egoexo_tools.formats.pictures import picture_size
 from egoexo_tools.formats.source import place
-from egoexo_tools.formats.tolerant import entries, frame_number, load_json
 from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.outside.foreign import ForeignTake, read_foreign_take
+from egoexo_tools.outside.pictures import picture_size
+from egoexo_tools.outside.tolerant import entries, frame_number, load_json
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes, write_takes
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.stages import import_pairs, import_proposals

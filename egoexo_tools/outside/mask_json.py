@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.tolerant import (
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.masks.rle_loops import MAX_SIDE
+from egoexo_tools.outside.tolerant import (
     finite_number,
     load_json,
     plain_name,
     posix_path,
     whole_number,
 )
-from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.masks.rle_loops import MAX_SIDE
 
 NAME_KEYS = ("object_name", "label", "name", "category", "category_name")
 """Where an entry may hold the object's name."""

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats.pictures import read_labels, read_mask
-from egoexo_tools.formats.tolerant import entries, frame_number, load_json, whole_number
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.outside.pictures import read_labels, read_mask
+from egoexo_tools.outside.tolerant import entries, frame_number, load_json, whole_number
 
 _LEVELS_UP = 3
 

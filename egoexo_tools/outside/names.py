@@ -8,7 +8,7 @@ names back, by the export's own list or by doing the same again.
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
-from egoexo_tools.formats.tolerant import plain_name
+from egoexo_tools.outside.tolerant import plain_name
 
 MOST_NAME_BYTES = 200
 """Of a name of a file or folder; with a suffix it stays below the 255 that most disks allow."""

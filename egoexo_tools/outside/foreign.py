@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
-from egoexo_tools.formats.mask_json import read_rle
-from egoexo_tools.formats.tolerant import frame_number
 from egoexo_tools.layout import component
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import PROBLEMS
+from egoexo_tools.outside.mask_json import read_rle
+from egoexo_tools.outside.tolerant import frame_number
 from egoexo_tools.vocab import View, view_of
 
 Row = dict[str, Any]
