@@ -79,19 +79,19 @@ def test_features_older_than_the_proposals_are_refused_by_name(own_root: Dataset
     rows = read_manifest(own_root, "proposals", units=[unit]).to_pylist()
     write_manifest(own_root, "proposals", unit, rows[:-1])
     with pytest.raises(DataError, match=rf"rgb_grid-\w+ of {unit} are older than its frames"):
-        scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.ious)
+        scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.truth.ious)
     redone = run_features(own_root, backbone="rgb_grid", run=INLINE)
     assert (redone.done, redone.skipped) == (1, 8)
-    scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.ious)
+    scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.truth.ious)
 
 
 def test_missing_and_damaged_features_are_refused_by_name(own_root: DatasetRoot) -> None:
     with pytest.raises(DataError, match="no cached features classical.*--backbone classical"):
-        scores(own_root, "classical", cached=True, matcher=lambda b: b.ious)
+        scores(own_root, "classical", cached=True, matcher=lambda b: b.truth.ious)
     (index,) = own_root.path.glob(f"features/*/{FIRST}.cam01/index.npz")
     index.write_bytes(index.read_bytes()[:100])
     with pytest.raises(DataError, match="cam01 are damaged"):
-        scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.ious)
+        scores(own_root, "rgb_grid", cached=True, matcher=lambda b: b.truth.ious)
 
 
 def test_a_missing_picture_fails_its_unit_alone(own_root: DatasetRoot) -> None:
@@ -104,7 +104,7 @@ def test_a_missing_picture_fails_its_unit_alone(own_root: DatasetRoot) -> None:
 
 
 def test_precisions_have_caches_of_their_own(own_root: DatasetRoot) -> None:
-    ious = {"cached": True, "matcher": lambda b: b.ious}
+    ious = {"cached": True, "matcher": lambda b: b.truth.ious}
     with pytest.raises(DataError, match="--backbone rgb_grid --feature-precision bf16` first"):
         scores(own_root, "rgb_grid", precision="bf16", **ious)
     run_features(own_root, backbone="rgb_grid", precision="bf16", run=INLINE).check()
