@@ -53,6 +53,9 @@ def check_positive(name: str, value: int) -> None:
 
 
 DEFAULT_BACKBONE = "dinov2"
+"""As published."""
+LEARNED_BACKBONE = "efficientnet-lite0"
+"""Its weights come with the group `model`: nothing is fetched, and a CPU is enough."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from egoexo_tools.proposers import ProposerOptions
 from egoexo_tools.running.stage import RunOptions, StageSummary
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
-from omama.config import DEFAULT_BACKBONE, Features
+from omama.config import DEFAULT_BACKBONE, LEARNED_BACKBONE, Features
 
 Say = Callable[[str], None]
 """Receives one finished line of text for the user."""
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What to run, and with which models; the defaults need no weights."""
+    """What to run, and with which models; the defaults fetch no weights and need no GPU."""
 
     directions: tuple[Direction, ...] = tuple(Direction)
     split_file: Path | None = None
@@ -40,7 +40,7 @@ class PipelineOptions:
     seed: int = 0
     proposer: str = "regions"
     proposer_options: ProposerOptions = ProposerOptions()
-    features: Features = Features("classical", precision="fp32")
+    features: Features = Features(LEARNED_BACKBONE, precision="fp32")
     method: str = methods.DEFAULT_METHOD
     """A name of omama.methods.METHODS; trained if it learns."""
     training: Mapping[str, Any] = field(default_factory=dict)

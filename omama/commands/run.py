@@ -15,6 +15,7 @@ from egoexo_tools.commands import (
 )
 from egoexo_tools.commands.choices import PROPOSER, SAMPLING, NameOf
 from omama.commands import BACKBONE, feature_precision_option, method_option
+from omama.config import LEARNED_BACKBONE
 
 if TYPE_CHECKING:
     from egoexo_tools.running.stage import RunOptions
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt")
 @method_option
-@click.option("--backbone", type=BACKBONE, default="classical", show_default=True)
+@click.option("--backbone", type=BACKBONE, default=LEARNED_BACKBONE, show_default=True)
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
 @feature_precision_option
 @click.option("--epochs", type=int, help="Training epochs.")

@@ -35,7 +35,7 @@ BACKBONES: dict[str, Callable[..., Any]] = {
     "classical": partial(_build, f"{_HERE}:classical"),
     "rgb_grid": partial(_build, f"{_HERE}:rgb_grid"),
 }
-"""Name → builder. Published O-MaMa uses `dinov2`; the demo uses `classical`."""
+"""Name → builder. Published O-MaMa uses `dinov2`; `run` and the demo `efficientnet-lite0`."""
 
 PRECISIONS = ("fp32", "bf16")
 """Of a network's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is
