@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -20,6 +21,8 @@ from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
 from egoexo_tools.download.s3_errors import S3Error, Trouble
 from egoexo_tools.errors import DataError
 
+AGPL = ("ultralytics",)
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _LEAST_FREE_BYTES = 20 * 10**9
 _LEAST_PYTHON = (3, 11)
 _LEAST_WEIGHTS_BYTES = 10_000
@@ -61,6 +64,7 @@ def examine(
     yield check_packages()
     yield check_decoders()
     yield check_pictures()
+    yield check_licences()
     yield check_disk(release or Path())
     for path in weights:
         yield check_weights(path)
@@ -148,6 +152,15 @@ def check_pictures() -> Check:
     return Check("pictures", State.OK, f"OpenCV {cv2.__version__}")
 
 
+def check_licences() -> Check:
+    """Whether something under the AGPL is installed, which a service that uses it has to obey."""
+    for name in AGPL:
+        with suppress(metadata.PackageNotFoundError):
+            found = f"{name} {metadata.version(name)} (group `fastsam`) is AGPL-3.0"
+            return Check("licences", State.NOTE, f"{found}; `pip uninstall {name}` to be without")
+    return Check("licences", State.OK, "nothing under the AGPL is installed")
+
+
 def check_disk(folder: Path) -> Check:
     """Room where the release goes, and that it can be written to."""
     folder = folder.absolute()
@@ -196,6 +209,8 @@ def check_gpu() -> Check:
         if not torch.cuda.is_available():
             built = torch.version.cuda
             why = "no GPU is visible" if built else "this torch was built without CUDA"
+            if not built and NVIDIA_DRIVER.exists():
+                why += ", beside an NVIDIA GPU; `pip install --force-reinstall torch torchvision`"
             return Check("gpu", State.NOTE, f"torch {torch.__version__}: {why}; the CPU is used")
         ones = torch.ones(64, 64, device="cuda")
         product = float((ones @ ones)[0, 0])

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from egoexo_tools.cli import main
 from egoexo_tools.doctor import (
     State,
     check_disk,
+    check_gpu,
+    check_licences,
     check_packages,
     check_pictures,
     check_weights,
@@ -234,3 +237,38 @@ def test_a_missing_system_library_is_named_with_its_cure(
     check = check_pictures()
     assert check.state is State.BROKEN
     assert words in check.found and "opencv-python-headless" in check.found
+
+
+def test_a_package_under_the_agpl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "ultralytics" or not installed:
+            raise metadata.PackageNotFoundError(name)
+        return "8.4.190"
+
+    monkeypatch.setattr("egoexo_tools.doctor.metadata.version", version)
+    installed = True
+    check = check_licences()
+    assert check.state is State.NOTE
+    assert "ultralytics 8.4.190 (group `fastsam`) is AGPL-3.0" in check.found
+    installed = False
+    assert check_licences().state is State.OK
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "words"),
+    [
+        (True, None, "built without CUDA, beside an NVIDIA GPU; `pip install --force-reinstall"),
+        (False, None, "built without CUDA; the CPU is used"),
+        (True, "13.0", "no GPU is visible; the CPU is used"),
+    ],
+)
+def test_a_torch_for_the_cpu_beside_a_gpu(
+    driver: bool, built: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").touch()
+    path = tmp_path / ("there" if driver else "missing")
+    monkeypatch.setattr("egoexo_tools.doctor.NVIDIA_DRIVER", path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", built)
+    check = check_gpu()
+    assert check.state is State.NOTE and words in check.found
