@@ -22,14 +22,17 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.stage import RunOptions, StageSummary
-from egoexo_tools.runs import RunFolder
-from egoexo_tools.vocab import Direction
+from egoexo_tools.runs import RunFolder, read_stamp
+from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint
 from omama.config import Features
+from omama.deciding.decide import Mode
+from omama.deciding.decision import Decision
 from omama.features.cache import run_features
 from omama.matching.config import MatchingOptions, TrainConfig
 from omama.matching.train import train
 from omama.steps import run_train
+from omama.writing import predict_run
 
 CONFIG = TrainConfig(epochs=3, batch_pairs=4, width=16, learning_rate=3e-3)
 FIRST = next(iter(TAKES))
@@ -398,3 +401,14 @@ def test_a_run_goes_on_as_the_kind_of_model_that_it_began_as(own_root: DatasetRo
             replace(CONFIG, residual=True),
             init=own_root.runs / "a" / "checkpoint_best.pt",
         )
+
+
+def test_training_ends_with_a_decision_that_prediction_goes_by(own_root: DatasetRoot) -> None:
+    best = run(own_root, "decided", replace(CONFIG, epochs=1))
+    decision = Decision.from_dict(load_checkpoint(best).decision, best)
+    assert set(decision.modes) == {Mode.FRAME, Mode.TRACK_CAUSAL, Mode.TRACK}
+    folder = RunFolder.of(own_root, "predicted")
+    predict_run("o-mama", own_root, Direction.EGO2EXO, Split.TEST, folder, checkpoint=best)
+    assert read_stamp(folder).decision == decision.chosen
+    theirs = run(own_root, "reference", replace(CONFIG, epochs=1, reference_behaviour=True))
+    assert load_checkpoint(theirs).decision is None

@@ -7,6 +7,7 @@ that it would have had. Started by torchrun, each rank takes its share of every 
 """
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -21,7 +22,7 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import write_exclusions
 from egoexo_tools.runs import CHECKPOINT_LAST, RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.checkpoint import load_checkpoint
+from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.config import DEFAULT_BACKBONE, HW, Features
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
@@ -40,6 +41,8 @@ from omama.matching.task import (
     make_task,
 )
 from omama.task import Task
+
+logger = logging.getLogger(__name__)
 
 Int: TypeAlias = NDArray[np.int64]
 
@@ -90,10 +93,31 @@ def train(
         best = loop.run(quiet=options.quiet, stop_after=stop_after)
     if accelerator.is_main_process:
         _add_outcome(folder, loop.progress)
+        if stop_after is None and not config.reference_behaviour:
+            _fit_decision(best, val, val_store, direction)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return best
+
+
+def _fit_decision(best: Path, val: Dataset, store: FeatureStore, direction: Direction) -> None:
+    """Choose on val how candidates are chosen, into the checkpoint; as `omama fit-decision`.
+
+    A checkpoint that has a decision was finished by a run before this one.
+    """
+    from omama.deciding.choosing import fit_on
+    from omama.matching.matchers import load_matcher
+
+    checkpoint = load_checkpoint(best)
+    visible = val.pairs.state == VISIBLE
+    if checkpoint.decision is not None or not visible.any():
+        return
+    options = MatchingOptions(features=Features(store.key.backbone))
+    matcher = load_matcher(best, None, direction=direction, options=options).matcher
+    logger.info("fitting the decision of %s on val", best)
+    decision = fit_on(val, store, matcher, direction, batch_pairs=options.batch_pairs)
+    save_checkpoint(replace(checkpoint, decision=decision.to_dict()), best)
 
 
 def _open_store(data: Dataset, features: Features, *, squash_portrait: bool) -> FeatureStore:
