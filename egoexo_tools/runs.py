@@ -42,6 +42,8 @@ TRACK = ("take_uid", "object_name", "source_camera", "dest_camera")
 
 PLAIN_METHOD = "o-mama"
 """The method whose runs have the bare name of their direction."""
+DECIDED = "decided"
+"""In the chain, the run of PLAIN_METHOD that is decided as val chose, beside the usual one."""
 USUAL = "best"
 """The decision that goes without saying: the candidate that is most similar."""
 
@@ -180,13 +182,13 @@ class Stamp:
         )
 
 
-def usual_names(direction: Direction, stamp: Stamp) -> tuple[str, str]:
-    """What a run with this stamp is called where nobody chose: with its decision, and without,
-    where the decision too is what nobody chose."""
-    return (
-        run_name(direction, stamp.method, stamp.decision),
-        run_name(direction, stamp.method),
-    )
+def usual_names(direction: Direction, stamp: Stamp) -> tuple[str, ...]:
+    """What a run with this stamp is called where nobody chose: with its decision; without, where
+    the decision too is what nobody chose; as the chain calls it."""
+    names = [run_name(direction, stamp.method, stamp.decision), run_name(direction, stamp.method)]
+    if stamp.method == PLAIN_METHOD:
+        names.append(run_name(direction, DECIDED))
+    return tuple(names)
 
 
 UNKNOWN = Stamp(method="", label="", chooses_proposals=False)

@@ -14,6 +14,7 @@ from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.proposers import ProposerOptions
 from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.runs import DECIDED
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
 from omama.config import DEFAULT_BACKBONE, LEARNED_BACKBONE, Features
@@ -54,9 +55,11 @@ class PipelineOptions:
 
     @property
     def scored_methods(self) -> tuple[str, ...]:
-        """All that are to be scored, each once, the bound first."""
+        """All that are to be scored, each once, the bound first; the trained one also decided as
+        val chose (`omama/deciding`)."""
         bound, *others = methods.BASELINES if self.baselines else (self.method,)
-        return tuple(dict.fromkeys((bound, self.method, *others)))
+        decided = [DECIDED] if self.method == methods.DEFAULT_METHOD else []
+        return tuple(dict.fromkeys((bound, self.method, *decided, *others)))
 
 
 def run_pipeline(
@@ -160,7 +163,7 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     entry = methods.method(method)
     features, directions = options.features, options.directions
     steps: list[Step] = []
-    if any("features" in methods.method(name).needs for name in names):
+    if any("features" in methods.method(name).needs for name in names if name != DECIDED):
         steps.append(_features_step(root, features, run))
     if entry.train is not None:
         steps.append(

@@ -14,7 +14,16 @@ from typing import Any
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
-from egoexo_tools.runs import REPORT, SUMMARIES, RunFolder, parse_run_name, run_name
+from egoexo_tools.runs import (
+    DECIDED,
+    PLAIN_METHOD,
+    REPORT,
+    SUMMARIES,
+    USUAL,
+    RunFolder,
+    parse_run_name,
+    run_name,
+)
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
 from omama.config import Features
@@ -68,13 +77,17 @@ def run_predict(
     *,
     run: RunOptions,
 ) -> StageSummary:
-    """Predict the pairs of a split by every method of `names`, into the runs' files."""
+    """Predict the pairs of a split by every method of `names`, into the runs' files.
+
+    All choose the most similar candidate, as published numbers do; `decided` among the names is
+    the default method again, choosing as val did.
+    """
     units = []
     for direction in directions:
         for name in names:
             folder = _run(root, direction, name)
             pairs = root.part("pairs", f"{split}.{direction}")
-            checkpoint = _checkpoint(folder, name)
+            checkpoint = _checkpoint(root, direction, name)
             inputs = [*_made_before(root, name), pairs, *([checkpoint] if checkpoint else [])]
             outputs = (folder.predictions_json, folder.predictions)
             units.append(Unit((folder.name,), inputs=tuple(inputs), outputs=outputs))
@@ -135,15 +148,17 @@ def _predict(
 ) -> Mapping[str, int]:
     from omama.writing import predict_run
 
-    direction, method, folder = _parse(root, unit)
-    options = methods.make_options(method, {}, where_known={"features": features, "quiet": quiet})
+    direction, name, folder = _parse(root, unit)
+    known = {"features": features, "quiet": quiet, "decision": None if name == DECIDED else USUAL}
+    method = _method(name)
+    options = methods.make_options(method, {}, where_known=known)
     predict_run(
         method,
         root,
         direction,
         split,
         folder,
-        checkpoint=_checkpoint(folder, method),
+        checkpoint=_checkpoint(root, direction, name),
         options=options,
     )
     return {"runs": 1}
@@ -176,8 +191,14 @@ def _parse(root: DatasetRoot, unit: Unit) -> tuple[Direction, str, RunFolder]:
     return *found, RunFolder.of(root, name)
 
 
-def _checkpoint(run: RunFolder, method: str) -> Path | None:
-    return None if methods.method(method).train is None else run.checkpoint_best
+def _method(name: str) -> str:
+    return PLAIN_METHOD if name == DECIDED else name
+
+
+def _checkpoint(root: DatasetRoot, direction: Direction, name: str) -> Path | None:
+    method = _method(name)
+    learns = methods.method(method).train is not None
+    return _run(root, direction, method).checkpoint_best if learns else None
 
 
 def _made_before(root: DatasetRoot, method: str) -> list[Path]:
@@ -186,7 +207,7 @@ def _made_before(root: DatasetRoot, method: str) -> list[Path]:
     Features are made again when proposals are, so they stand for both; a baseline that looks at
     no features has them too, because the status of every root made so far says so.
     """
-    entry = methods.method(method)
+    entry = methods.method(_method(method))
     if entry.needs:
         return _status_files(root, "features") or _status_files(root, "propose")
     return _status_files(root, "frames")
