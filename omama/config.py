@@ -11,6 +11,14 @@ from egoexo_tools.errors import DataError
 HW = tuple[int, int]
 """(rows, columns) of tokens, or (height, width) in pixels."""
 
+MASK_SIZES = ("official", "image")
+"""Of predicted masks: the official evaluator's (long side 480), or the kept image's."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Red, green, blue of [0, 1]: what backbones expect their input to be normalised with. Here, so
+that a network can be lent without the code that reads pictures."""
+
 
 class PlainSettings:
     """To a dict of plain values and back; a wrong key or value is a DataError."""

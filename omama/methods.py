@@ -114,6 +114,11 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
+def untrained() -> tuple[str, ...]:
+    """The methods that predict without a checkpoint."""
+    return tuple(name for name, entry in METHODS.items() if entry.train is None)
+
+
 def stamp_of(name: str, options: Any = None) -> Stamp:
     """What a method's predictions will say about themselves."""
     entry = method(name)

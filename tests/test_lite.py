@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from egoexo_tools.errors import DataError
+from omama.config import IMAGENET_MEAN, IMAGENET_STD
 from omama.features import lite
 from omama.features.backbones import Backbone, build_backbone
-from omama.features.images import IMAGENET_MEAN, IMAGENET_STD
 
 
 @pytest.fixture(scope="module")

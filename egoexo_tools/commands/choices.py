@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from inspect import isfunction
 from typing import Any
 
 import click
@@ -12,8 +13,9 @@ from egoexo_tools.lazy import resolve
 class NameOf(click.Choice[str]):
     """A choice of the names in a table, which is read when it is needed and not before.
 
-    The table is a dict, a tuple of texts or an Enum of them. Reading it must be light, because
-    `--help` does it too: tables hold names and dotted text, not the functions themselves.
+    The table is a dict, a tuple of texts, an Enum of them, or a function that gives one. Reading
+    it must be light, because `--help` does it too: tables hold names and dotted text, not the
+    functions themselves.
     """
 
     def __init__(
@@ -25,7 +27,8 @@ class NameOf(click.Choice[str]):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        names: Iterable[Any] = resolve(self.table)
+        table = resolve(self.table)
+        names: Iterable[Any] = table() if isfunction(table) else table
         values = (str(name.value if isinstance(name, Enum) else name) for name in names)
         return (*(value for value in values if value not in self.without), *self.also)
 

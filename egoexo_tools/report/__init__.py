@@ -4,6 +4,16 @@
 `svg` and `charts` make the figures, `page` puts all of it into the template.
 """
 
-from egoexo_tools.report.page import write_report
+from typing import TYPE_CHECKING
 
-__all__ = ["write_report"]
+from egoexo_tools import lazy
+
+if TYPE_CHECKING:
+    from egoexo_tools.report.page import write_report as write_report
+else:
+    __getattr__, __dir__, __all__ = lazy.face(
+        __name__,
+        {
+            "page": ("write_report",),
+        },
+    )

@@ -19,7 +19,7 @@ from omama.commands import BACKBONE, PRECISION, method_option
 @click.option("--checkpoint", type=FILE, help="Ours or the authors'.")
 @click.option(
     "--matcher",
-    type=NameOf("omama.methods:BASELINES"),
+    type=NameOf("omama.methods:untrained"),
     help="The same as --method, of those that need no checkpoint.",
 )
 @click.option(
@@ -32,14 +32,14 @@ from omama.commands import BACKBONE, PRECISION, method_option
 )
 @click.option(
     "--size",
-    type=click.Choice(["official", "image"]),
+    type=NameOf("omama.config:MASK_SIZES"),
     help="Masks with long side 480, or at the kept image's size.  [default: official]",
 )
 @click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction, -METHOD]")
 @click.option("--batch-pairs", type=click.IntRange(min=1), help="[default: 64]")
 @click.option(
     "--decide",
-    type=click.Choice(["best", "frame", "track-causal", "track"]),
+    type=NameOf("egoexo_tools.runs:DECISIONS"),
     help="By the pair alone, the frame, the track so far, or the whole track.  [default: what val "
     "chose for ours and k-NN, else best]",
 )
@@ -121,8 +121,9 @@ def _method(given: dict[str, Any]) -> str:
         raise SettingsError(f"--method {given['method']} and --matcher {given['matcher']} differ")
     name: str = named.pop() if named else methods.DEFAULT_METHOD
     if (given["checkpoint"] is None) == (methods.method(name).train is not None):
-        bare = [key for key, one in methods.METHODS.items() if one.train is None]
-        raise SettingsError(f"give either a checkpoint or a matcher ({', '.join(bare)})")
+        raise SettingsError(
+            f"give either a checkpoint or a matcher ({', '.join(methods.untrained())})"
+        )
     return name
 
 

@@ -16,13 +16,10 @@ from torch import Tensor
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.resizing import nearest_idxs
-from omama.config import HW, PlainSettings, check_positive
+from omama.config import HW, IMAGENET_MEAN, IMAGENET_STD, PlainSettings, check_positive
 from omama.features.descriptors import quarter_grid
 
 Ints: TypeAlias = NDArray[np.int64]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)

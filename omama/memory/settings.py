@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egoexo_tools.errors import SettingsError
-from omama.config import PlainSettings, check_positive
+from omama.config import MASK_SIZES, PlainSettings, check_positive
 
 PRECISIONS = ("auto", "fp32", "bf16")
-SIZES = ("official", "image")
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class MemoryOptions:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise SettingsError(f"size={self.size!r}; use {' or '.join(SIZES)}")
+        if self.size not in MASK_SIZES:
+            raise SettingsError(f"size={self.size!r}; use {' or '.join(MASK_SIZES)}")
         if self.model_precision not in PRECISIONS:
             raise SettingsError(
                 f"precision {self.model_precision!r}; use {' or '.join(PRECISIONS)}"

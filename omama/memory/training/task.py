@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from egoexo_tools.layout import DatasetRoot
-from omama.config import defaults_of
-from omama.features.images import IMAGENET_MEAN, IMAGENET_STD
+from omama.config import IMAGENET_MEAN, IMAGENET_STD, defaults_of
 from omama.memory.bank import DEFAULT
 from omama.memory.confidence import fit_confidence
 from omama.memory.following import HowToFollow, follow
