@@ -91,6 +91,8 @@ class Loop(Generic[Batch]):
             if config.average_decay
             else None
         )
+        if self.average is not None and task.averages_start:
+            self.average.n_averaged.fill_(1)
         self.steps_per_epoch: int = math.ceil(task.batches_per_epoch / config.accumulate)
         self.total_steps: int = config.epochs * self.steps_per_epoch
 

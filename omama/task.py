@@ -87,6 +87,9 @@ class Task(Generic[Batch]):
     """Validate before the first step too, and say at the end what training came to since."""
     keeps_start: bool = False
     """The weights at the start are a model of worth: the best one until another is better."""
+    averages_start: bool = False
+    """They are trained ones: a moving average of the weights begins with them, and so leaves them
+    slowly, where otherwise it begins with those after the first step."""
     introduction: str = ""
     """A line that is shown at the start."""
 

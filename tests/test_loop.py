@@ -178,7 +178,10 @@ def plain(value: Any) -> Any:
     return plain(vars(value)) if hasattr(value, "__dict__") else value
 
 
-def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("averages_start", [False, True])
+def test_what_is_validated_and_kept_is_the_average_of_the_weights(
+    tmp_path: Path, averages_start: bool
+) -> None:
     config = replace(CONFIG, epochs=1, average_decay=0.75)
     validated: list[float] = []
 
@@ -186,9 +189,10 @@ def test_what_is_validated_and_kept_is_the_average_of_the_weights(tmp_path: Path
         validated.append(float(model.slope.detach()))
         return ValScore(0.5)
 
-    average = None
+    changes = {"validate": watched, "averages_start": averages_start}
+    average = float(make_task().model.slope.detach()) if averages_start else None
     for step in range(BATCHES):
-        loop = run(tmp_path, config, validate=watched, resume=step > 0, stop_after=1)
+        loop = run(tmp_path, config, resume=step > 0, stop_after=1, **changes)
         slope = float(loop.task.model.slope.detach())
         average = slope if average is None else 0.75 * average + 0.25 * slope
     assert validated == [pytest.approx(average)]
@@ -291,6 +295,42 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path: Path) -> N
     assert asked == [0.5, 0.75]  # only where it is the best one yet
     assert log(tmp_path, "val_extra") == [1.0, 1.5, 0.5]
     assert (last(tmp_path).config, last(tmp_path).step) == ({"parameters": 2}, 15)
+
+
+def measured(*ious: float) -> Callable[[nn.Module], ValScore]:
+    waiting = iter(ious)
+    return lambda model: ValScore(next(waiting), untrained={"knn": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("ious", "step", "said"),
+    [
+        ((0.75, 0.25, 0.5, 0.25), 0, "no validation came up to the start's val IoU of 0.750"),
+        ((0.75, 0.25, 0.75, 0.75), 10, None),
+        ((0.25, 0.375, 0.25, 0.25), 5, "that of knn, which learns nothing, 0.500; predict with"),
+    ],
+)
+def test_a_start_of_worth_is_kept_until_another_comes_up_to_it(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    ious: tuple[float, ...],
+    step: int,
+    said: str | None,
+) -> None:
+    changes = {"measures_start": True, "keeps_start": True}
+    run(tmp_path, CONFIG, validate=measured(*ious[:3]), stop_after=10, **changes)
+    assert not caplog.text  # it has not come to its end
+    run(tmp_path, CONFIG, validate=measured(*ious[3:]), resume=True, **changes)
+    best = load_checkpoint(tmp_path / CHECKPOINT_BEST)
+    assert (best.step, best.val_iou) == (step, max(ious))
+    assert log(tmp_path, "start_val_iou") == [ious[0]] and log(tmp_path, "knn_val_iou") == [0.5]
+    assert said in caplog.text if said else not caplog.text
+
+
+def test_an_untrained_start_is_measured_beside_what_learns_nothing_only(tmp_path: Path) -> None:
+    run(tmp_path, CONFIG, validate=measured(0.75, 0.25, 0.5, 0.25), measures_start=True)
+    assert load_checkpoint(tmp_path / CHECKPOINT_BEST).step == 10
+    assert not log(tmp_path, "start_val_iou") and log(tmp_path, "knn_val_iou") == [0.5]
 
 
 def test_validations_come_when_they_should(tmp_path: Path) -> None:

@@ -68,8 +68,9 @@ def make_task(
     accelerator: Accelerator,
     *,
     keeps_start: bool,
+    averages_start: bool,
 ) -> Task[list[Bucket]]:
-    """One direction's training on this rank; `keeps_start`: see `Task`."""
+    """One direction's training on this rank; the last two: see `Task`."""
     pairs, val_pairs = len(data.train.pairs), len(data.val.pairs)
     passes = image_features_per_epoch(config, data, accelerator)
     source = "read from the cache" if data.train_store.is_cache else "computed as they come"
@@ -102,6 +103,7 @@ def make_task(
         unit="pair",
         measures_start=True,
         keeps_start=keeps_start,
+        averages_start=averages_start,
         introduction=(
             f"{pairs} train pairs, {val_pairs} val pairs; "
             f"{passes} image features an epoch, {source}"

@@ -80,7 +80,14 @@ def train(
     objective = Objective(model, config, visible_share=visible_share).to(accelerator.device)
     learnt = TrainingData(data, val, store, val_store)
     keeps_start = init is not None or model.descriptor_part is not None
-    task = make_task(objective, config, learnt, accelerator, keeps_start=keeps_start)
+    task = make_task(
+        objective,
+        config,
+        learnt,
+        accelerator,
+        keeps_start=keeps_start,
+        averages_start=init is not None,
+    )
     loop = Loop(task, loop_config(config), accelerator=accelerator, folder=folder)
     if options.resume:
         loop.resume()
