@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,10 +20,11 @@ from egoexo_tools.formats.registry import EXPORTERS
 from egoexo_tools.formats.sam2 import davis_palette
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.outside.names import folder_names
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.stages.export import run_export
-from egoexo_tools.vocab import Direction
+from egoexo_tools.vocab import Direction, view_of
 
 RUN = RunOptions(executor="inline", quiet=True)
 NO_PROPOSALS = "its frames have no proposals, so no mask folder; run `egoexo-tools propose`"
@@ -329,3 +331,75 @@ def test_command(root: DatasetRoot) -> None:
     assert result.exit_code == 0, result.output
     assert "export: 3 done" in result.output
     assert "1 left out, with reasons:" in result.output
+
+
+def big_root(path: Path) -> DatasetRoot:
+    """A val take of the benchmark's own frame sizes, and a camera of another one."""
+    root = DatasetRoot(path)
+    rows, names = [], {"aria01_214-1": (704, 704, 2), "cam01": (540, 960, 4), "cam02": (90, 70, 4)}
+    for camera, (height, width, scale) in names.items():
+        mask = np.zeros((height * scale, width * scale), np.uint8)
+        mask[40:200, 60:220] = 1
+        frames = []
+        for idx in (0, 30):
+            save = root.frame("t", camera, idx)
+            save.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(save), np.zeros((height, width, 3), np.uint8))
+            frames.append({
+                "take_uid": "t", "camera": camera, "frame_idx": idx, "view": view_of(camera),
+                "path": root.relative(save), "height": height, "width": width,
+                "source_height": height * scale, "source_width": width * scale,
+            })  # fmt: skip
+            rle = MaskRle.encode(mask)
+            for name in ("cup", "lid 10", "lid 9"):
+                if (name, camera, idx) != ("lid 9", "cam01", 30) and (name, camera) != (
+                    "lid 10", "cam02"):  # fmt: skip
+                    rows.append({
+                        "take_uid": "t", "object_name": name, "camera": camera, "frame_idx": idx,
+                        "view": view_of(camera), "visible": True, "rle_height": rle.height,
+                        "rle_width": rle.width, "rle_counts": rle.counts, "area": rle.area(),
+                        "bbox_xywh": list(rle.box_xywh()),
+                    })  # fmt: skip
+        write_manifest(root, "frames", f"t.{camera}", frames)
+    write_manifest(root, "masks", "t", rows)
+    take = {"take_uid": "t", "take_name": "t", "split": "val", "ego_camera": "aria01_214-1",
+            "exo_cameras": ["cam01", "cam02"], "frames_annotated": 2}  # fmt: skip
+    write_manifest(root, "takes", "t", [take])
+    return root
+
+
+def test_objectrelator_s_list_is_what_its_code_makes(tmp_path: Path) -> None:
+    root = big_root(tmp_path / "root")
+    out = export(root, "objectrelator")
+    samples = json.loads((out / "ego2exo_val_visual.json").read_text())
+    assert [(s["image"], s["first_frame_image"], s["new_img_id"], s["video_name"])
+            for s in samples] == [
+        ("t/cam01/0.jpg", "t/aria01_214-1/0.jpg", 0, "t"),
+        ("t/cam01/30.jpg", "t/aria01_214-1/30.jpg", 1, "t"),
+    ]  # fmt: skip
+    assert all((out / s[key]).is_file() for s in samples for key in ("image", "first_frame_image"))
+    assert samples[0]["image_info"] == {"file_name": "t/cam01/0.jpg", "height": 540, "width": 960}
+    for sample, count in zip(samples, (3, 2), strict=True):
+        assert len(sample["anns"]) == len(sample["first_frame_anns"]) == count
+        for ours, prompt in zip(sample["anns"], sample["first_frame_anns"], strict=True):
+            assert ours["category_id"] == prompt["category_id"] and isinstance(ours["area"], float)
+            assert coco_mask.area(ours["segmentation"]) == ours["area"] == 1600
+            assert coco_mask.area(prompt["segmentation"]) == prompt["area"] == 6400
+            assert prompt["segmentation"]["size"] == [704, 704]
+    back = json.loads((out / "exo2ego_val_visual.json").read_text())
+    assert back[0]["image"] == "t/aria01_214-1/0.jpg"
+    assert any("one exo camera a take: cam01" in row["reason"] for row in left_out(out))
+
+
+def test_vggt_s_samples_and_the_sizes_that_it_cannot_use(tmp_path: Path) -> None:
+    root = big_root(tmp_path / "root")
+    out = export(root, "vggt-s")
+    assert sorted(json.loads((out / "val_obj.json").read_text())) == [
+        f"t//aria01_214-1//cam01//{name}//{idx:06d}"
+        for name, idx in (("cup", 0), ("cup", 30), ("lid 10", 0), ("lid 10", 30), ("lid 9", 0))
+    ]
+    assert json.loads((out / "processed" / "split.json").read_text())["val"] == ["t"]
+    masks = json.loads((out / "processed" / "t" / "annotation.json").read_text())["masks"]
+    assert set(masks["cup"]) == {"aria01_214-1", "cam01"}
+    reasons = {row["reason"] for row in left_out(out)}
+    assert "its frame has 70x90 pixels, that code needs 960x540 or 540x960" in reasons

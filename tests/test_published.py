@@ -45,4 +45,25 @@ def test_the_table() -> None:
     omama = [one for one in PUBLISHED if one.method == "O-MaMa" and one.split == "test"]
     assert [one.iou(direction) for one in omama for direction in Direction] == [42.6, 44.1]
     assert all(0 < (one.exo2ego or 0) < 100 for one in PUBLISHED)
-    assert {one.protocol for one in PUBLISHED} <= {"official", "omama", "lm-eec"}
+    known = {"official", "omama", "lm-eec", "both-visible", "own"}
+    assert {one.protocol for one in PUBLISHED} == known
+    assert all(one.mean for one in PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol", "numbers"),
+    [
+        ("V2-SAM", "both-visible", [46.3, 49.6]),
+        ("V2-SAM, run again by others", "own", [40.2, 46.4]),
+        ("VGGT-S", "both-visible", [67.7, 68.0]),
+        ("DOMR", "both-visible", [49.7, 55.2]),
+        ("CCMP", "official", [41.95, 47.18]),
+        ("LM-EEC", "lm-eec", [54.98, 65.77]),
+    ],
+)
+def test_each_number_has_its_evaluator(method: str, protocol: str, numbers: list[float]) -> None:
+    (one,) = [one for one in PUBLISHED if one.method == method]
+    assert one.protocol == protocol
+    assert [one.iou(direction) for direction in Direction] == numbers
+    if protocol not in {"official", "lm-eec"}:
+        assert comparable(one, OURS) == f"{protocol} protocol, not official"

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     "--proposer",
     type=PROPOSER,
     required=True,
-    help="fastsam needs --weights; regions needs none; oracle takes the ground truth.",
+    help="fastsam and sam2 need --weights; regions needs none; oracle takes the ground truth.",
 )
-@click.option("--weights", type=FILE, help="FastSAM checkpoint, such as FastSAM-x.pt.")
+@click.option(
+    "--weights",
+    type=FILE,
+    help="FastSAM-x.pt, or SAM 2's model.safetensors beside its config.json.",
+)
 @click.option("--trust-weights", is_flag=True, help="Load a checkpoint even if it can run code.")
 @click.option(
     "--max-det",

@@ -17,6 +17,8 @@ EXPORTERS: dict[str, str] = {
     "coco": "egoexo_tools.formats.coco",
     "sam2": "egoexo_tools.formats.sam2",
     "hf": "egoexo_tools.formats.hf",
+    "objectrelator": "egoexo_tools.formats.objectrelator",
+    "vggt-s": "egoexo_tools.formats.vggt_s",
 }
 """Name → dotted module with `units`, `work` and `finish`, as source.py describes them."""
 

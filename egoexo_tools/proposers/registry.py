@@ -49,8 +49,21 @@ def _fastsam_settings(options: ProposerOptions) -> dict[str, Any]:
     return settings(options)
 
 
+def _load_sam2(options: ProposerOptions) -> Proposer:
+    from egoexo_tools.proposers.sam import load
+
+    return load(options)
+
+
+def _sam2_settings(options: ProposerOptions) -> dict[str, Any]:
+    from egoexo_tools.proposers.sam import settings
+
+    return settings(options)
+
+
 PROPOSERS: dict[str, ProposerEntry] = {
     "fastsam": ProposerEntry(_load_fastsam, _fastsam_settings, batch=8, inline=True),
+    "sam2": ProposerEntry(_load_sam2, _sam2_settings, batch=4, inline=True),
     "regions": ProposerEntry(_load_regions, _regions_settings),
     "oracle": ProposerEntry(_load_oracle, _oracle_settings, batch=256, needs_truth=True),
 }

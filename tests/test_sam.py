@@ -1,0 +1,95 @@
+"""`--proposer sam2` with a tiny network of the same architecture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+transformers = pytest.importorskip("transformers")
+
+from egoexo_tools.errors import DataError, SettingsError  # noqa: E402
+from egoexo_tools.proposers import sam  # noqa: E402
+from egoexo_tools.proposers.base import Frame, ProposerOptions  # noqa: E402
+from egoexo_tools.proposers.registry import entry  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    channels = [8, 16, 32, 64]
+    config = transformers.Sam2Config(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 8,
+                "num_attention_heads": 1,
+                "image_size": [128, 128],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": channels,
+                "num_attention_heads_per_stage": [1, 2, 4, 8],
+                "global_attention_blocks": [3],
+                "window_positional_embedding_background_size": [4, 4],
+            },
+            "backbone_channel_list": channels[::-1],
+            "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        },
+        prompt_encoder_config={"image_size": 128},
+    )
+    folder = tmp_path_factory.mktemp("sam2")
+    transformers.Sam2Model(config).save_pretrained(folder)
+    return folder
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (48, 64, 3)).astype(np.uint8) for _ in range(count)]
+
+
+def test_pictures_become_proposals(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A network of random weights is sure of nothing.
+    monkeypatch.setattr(sam, "SURE", -10.0)
+    monkeypatch.setattr(sam, "STABLE", 0.0)
+    network = sam.load_network(checkpoint, device="cpu")
+    found = sam.propose(network, pictures(2), points=4)
+    assert len(found) == 2
+    alone = sam.propose(network, pictures(2)[1:], points=4)
+    assert [p.rle for p in found[1].proposals] == [p.rle for p in alone[0].proposals]
+    for one in found:
+        assert one.proposals, "no mask at all"
+        assert {(p.rle.height, p.rle.width) for p in one.proposals} == {(48, 64)}
+        scores = [p.score for p in one.proposals]
+        assert scores == sorted(scores, reverse=True)
+    (cut,) = sam.propose(network, pictures(1), max_det=1, points=4)
+    assert len(cut.proposals) == 1 and cut.truncated == (len(found[0].proposals) > 1)
+
+
+def test_a_stage_gets_the_same_interface(checkpoint: Path, tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "0.png"), pictures(1)[0])
+    options = ProposerOptions(weights=checkpoint / "model.safetensors", device="cpu", max_det=5)
+    chosen = entry("sam2")
+    settings = chosen.settings(options)
+    assert settings["max_det"] == 5 and len(settings["weights"]) == 64
+    (found,) = chosen.load(options)([Frame(tmp_path / "0.png", 48, 64)])
+    assert len(found.proposals) <= 5
+
+
+def test_what_is_wrong_with_the_weights_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    def told(**options: object) -> str:
+        with pytest.raises((SettingsError, DataError)) as error:
+            entry("sam2").settings(ProposerOptions(**options))  # type: ignore[arg-type]
+        return str(error.value)
+
+    assert "needs --weights" in told()
+    assert "no --image-size" in told(weights=checkpoint, image_size=512)
+    assert "has no config.json" in told(weights=tmp_path / "sam2.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (tmp_path / "model.safetensors").write_bytes(b"no")
+    assert "holds a 'bert'" in told(weights=tmp_path)
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    with pytest.raises(DataError, match="no network that can be read"):
+        sam.load_network(tmp_path)
