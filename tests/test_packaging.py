@@ -1,6 +1,7 @@
 """What is shipped works without the checkout: sdist, the wheel built from it, and the demo."""
 
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ import pytest
 from packaging.version import Version
 
 REPOSITORY = Path(__file__).parents[1]
+PROGRAMS = ("egoexo-tools ", "omama ")
 SHIPPED = ("egoexo_tools", "omama", "pyproject.toml", "README.md", "LICENSE")
 BUILD = """
 import sys
@@ -82,3 +84,12 @@ def test_the_tiny_demo_runs_outside_the_checkout(environment: Path, tmp_path: Pa
     assert (tmp_path / "demo-tiny" / "root" / "runs" / "report.html").stat().st_size > 100_000
     again = run(program, "demo", "--tiny", "--quiet", cwd=tmp_path)
     assert again.partition("\n\n")[2] == table, "nothing was left to do"
+
+    # What README proposes for demo/root, copied from there and run one after the other.
+    (tmp_path / "demo-tiny").rename(tmp_path / "demo")
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith(PROGRAMS)]
+    mine = [command for command in commands if any("demo/" in word for word in command)]
+    assert len(mine) >= 7
+    for name, *words in mine:
+        run(environment / "bin" / name, *words, cwd=tmp_path)
