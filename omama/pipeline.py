@@ -46,6 +46,8 @@ class PipelineOptions:
     """A name of omama.methods.METHODS; trained if it learns."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Its training settings that differ from its defaults."""
+    init: Path | None = None
+    """Weights that its training starts from; LM-EEC needs some."""
     baselines: bool = True
     """Also score the proposal oracle, k-NN on descriptors and a random proposal."""
     test_split: Split = Split.TEST
@@ -170,7 +172,7 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
             (
                 f"train: {entry.label}",
                 lambda: omama_steps.run_train(
-                    root, directions, config, features, method=method, run=run
+                    root, directions, config, features, method=method, init=options.init, run=run
                 ),
             )
         )

@@ -36,11 +36,13 @@ def run_train(
     features: Features,
     *,
     method: str = methods.DEFAULT_METHOD,
+    init: Path | None = None,
     run: RunOptions,
 ) -> StageSummary:
     """Train one model a direction; goes on from the last checkpoint where one was cut short.
 
-    `config` is what `methods.make_config` made of the method's training settings.
+    `config` is what `methods.make_config` made of the method's training settings, `init` the
+    weights that it starts from.
     """
     units = [
         Unit(
@@ -54,9 +56,11 @@ def run_train(
         for direction in directions
     ]
     choices = {"features": features, "resume": not run.overwrite, "quiet": run.quiet}
-    options = methods.make_options(method, {}, where_known=choices)
+    options = methods.make_options(method, {"init": init}, where_known=choices)
     work = partial(_train, root=root, config=config, options=options)
-    settings = {**features.settings, **methods.plain(config)}
+    # Only where it was given: roots that were made before have no such setting.
+    start = {} if init is None else {"init": str(init)}
+    settings = {**features.settings, **methods.plain(config), **start}
     return run_stage(
         root,
         "train",

@@ -51,8 +51,9 @@ def plain_frame(network, track, frame, frames, images, mask, reference):
     """One frame of one object, from its two pictures (3, S, S) and its source mask (S, S)."""
     source = network.encode_images(images[0][None])
     dest = network.encode_images(images[1][None])
+    # Encoded twice, for the view and for the bank, as the released code does.
+    view = network.view_feature(dest.stride16, network.source_memory(source.stride16, mask[None]))
     source_memory = network.source_memory(source.stride16, mask[None])
-    view = network.view_feature(dest.stride16, source_memory)
     bank = bank_before(track, frame, reference)
     fused = view
     if bank:
@@ -63,8 +64,8 @@ def plain_frame(network, track, frame, frames, images, mask, reference):
             dest.stride16,
             stacked[:, :, :, None],
             [oldest - place for place in range(len(bank))],
-            torch.stack(pointers)[:, None] if pointers else torch.zeros((0, 1, 256)),
-            torch.tensor(distances)[:, None],
+            torch.stack(pointers)[:, None] if pointers else view.new_zeros((0, 1, 256)),
+            torch.tensor(distances, device=view.device)[:, None],
         )
         fused = plain_fusion(network.fusion, remembered, view)
     decoded = network.decode(fused, dest)

@@ -49,7 +49,7 @@ from omama.memory.training.train import train  # noqa: E402
 from omama.memory.weights import METHOD, describe  # noqa: E402
 
 DROPPING = replace(SMALL, dropout=0.1, stochastic_depth=0.2)
-FEW = MemoryTrainConfig(epochs=4, batch_pairs=2, accumulate=1, clips_per_track=2)
+FEW = MemoryTrainConfig(epochs=3, batch_pairs=1, accumulate=1, clips_per_track=1)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_run_resumed_at_any_step_is_undisturbed(root, small_start, tmp_path, d
     for _ in range(FEW.epochs):
         train(root, direction, FEW, stopped, options=replace(options, resume=True), stop_after=1)
     losses = [[line["loss"] for line in log_of(run) if "loss" in line] for run in (whole, stopped)]
-    assert losses[0] == losses[1] and len(losses[0]) == 4
+    assert losses[0] == losses[1] and len(losses[0]) == FEW.epochs
     found = torch.load(stopped.checkpoint_last, weights_only=True)["model"]
     for name, value in expected.items():
         assert torch.equal(found[name], value), name

@@ -19,6 +19,7 @@ STAGE_ORDER = (
     "propose",
     "export",
     "features",
+    "squash",
     "train",
     "predict",
     "evaluate",

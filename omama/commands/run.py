@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 @click.option("--backbone", type=BACKBONE, default=LEARNED_BACKBONE, show_default=True)
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
 @feature_precision_option
+@click.option(
+    "--init", type=FILE, help="Train on from these weights; lm-eec starts from SAM 2.1's."
+)
 @click.option("--epochs", type=int, help="Training epochs.")
 @click.option("--batch-pairs", type=int, help="Training pairs a step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
