@@ -303,6 +303,7 @@ def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     from omama.cli import main as omama
 
     page = (Path(__file__).parents[1] / "docs" / "import.md").read_text()
+    page = page.partition("## What goes where")[0]
     commands = [line.split() for line in page.splitlines() if line.startswith(("egoexo-", "omama"))]
     assert len(commands) == 5
     monkeypatch.chdir(tmp_path)

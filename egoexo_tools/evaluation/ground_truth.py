@@ -16,7 +16,7 @@ import msgspec
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.outside.tolerant import without_mark
+from egoexo_tools.outside.tolerant import check_utf8, without_mark
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 VERSION = {"version": "xx", "challenge": "xx"}
@@ -85,6 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The top level of a JSON object, its values unparsed where they can be (see `parsed`)."""
     try:
         data = without_mark(path.read_bytes())
+        check_utf8(data)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

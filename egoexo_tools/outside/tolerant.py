@@ -21,6 +21,7 @@ from egoexo_tools.errors import DataError
 MAX_FRAME_IDX = 2**31 - 1
 MOST_JSON_BYTES = 1 << 29
 """Of a JSON file that is read in one piece; an annotation of own pictures has some megabytes."""
+_PIECE_BYTES = 1 << 20
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"),
               (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
 _SYSTEM_FILES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "icon\r", "@eadir"})
@@ -67,6 +68,14 @@ def without_mark(data: bytes) -> bytes:
             rest = data[len(mark) :]
             return rest if encoding == "utf-8" else rest.decode(encoding).encode()
     return data
+
+
+def check_utf8(data: bytes) -> None:
+    """UnicodeDecodeError where bytes are no UTF-8; a piece at a time, without a whole copy."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), _PIECE_BYTES):
+        decoder.decode(data[start : start + _PIECE_BYTES])
+    decoder.decode(b"", final=True)
 
 
 def load_json(path: Path) -> Any:
