@@ -284,3 +284,41 @@ def test_a_run_without_workers_ends_with_a_sentence(monkeypatch: pytest.MonkeyPa
     Client.workers = {}
     told = workers.trouble()
     assert told is not None and "no Dask worker is left" in told
+
+
+ENDING = """#!/bin/sh
+cp "$1" "$0.job.$$"  # the caller deletes it as soon as this ends
+echo "$$" >> "$(dirname "$0")/submitted"
+setsid timeout 25 bash "$0.job.$$" > /dev/null 2>&1 &
+echo "Submitted batch job $!"
+"""
+
+
+def nap(unit: Unit) -> dict[str, int]:
+    time.sleep(8)
+    return {}
+
+
+def naps(folder: str, scheduler: str) -> None:
+    import test_dask
+
+    options = RunOptions(executor="dask", scheduler=scheduler, quiet=True)
+    units = [Unit((str(number),)) for number in range(4)]
+    root = DatasetRoot(Path(folder))
+    summary = run_stage(root, "nap", units, test_dask.nap, settings={}, options=options)
+    sys.stdout.write(summary.text())
+
+
+@pytest.mark.slow
+def test_slurm_jobs_that_end_are_replaced(
+    queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four units of eight seconds on jobs that are killed after 25 seconds."""
+    tests = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([tests, *filter(None, sys.path)]))
+    (queue / "sbatch").write_text(ENDING)
+    code = f"import sys, test_dask; test_dask.naps({str(tmp_path / 'root')!r}, sys.argv[-1])"
+    cluster = ["--jobs", "1", "--interface", "lo", "--memory", "1GB", "--"]
+    told = finish([sys.executable, SLURM, *cluster, sys.executable, "-c", code])
+    assert "nap: 4 done" in told
+    assert len((queue / "submitted").read_text().split()) > 1

@@ -20,7 +20,7 @@ from s3_server import S3Server, isolate, key_of, padded_copy, running_server, up
 
 from egoexo_tools.cli import main
 from egoexo_tools.download.s3 import S3
-from egoexo_tools.download.transfer import RemoteFile, fetch, metering
+from egoexo_tools.download.transfer import RemoteFile, fetch, fetch_all, metering
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Split
@@ -389,3 +389,17 @@ def annotated_pictures(root: DatasetRoot) -> int:
 
 def pictures(root: DatasetRoot) -> dict[str, bytes]:
     return {root.relative(path): path.read_bytes() for path in root.processed.rglob("*.jpg")}
+
+
+@pytest.mark.parametrize("name", ["notes.json", "cam01.mp4"])
+def test_a_file_that_is_empty_in_the_bucket_is_fetched_as_empty(
+    server: S3Server, own_bucket: str, tmp_path: Path, name: str
+) -> None:
+    server.client().put_object(Bucket=own_bucket, Key=name, Body=b"")
+    file = RemoteFile(f"s3://{own_bucket}/{name}", tmp_path / name, 0)
+    s3 = S3(source_of(own_bucket))
+    for came in (1, 0):
+        with metering([file], quiet=True) as meter:
+            fetched = fetch_all(s3, [file], meter)
+        assert (len(fetched.came), len(fetched.were_here), fetched.failed) == (came, 1 - came, {})
+        assert file.path.read_bytes() == b"" and not file.partial.exists()
