@@ -150,6 +150,19 @@ def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> 
     assert frames == [0, 30]
 
 
+def test_a_pair_whose_destination_never_shows_the_object_stays(
+    processed: Path, root: DatasetRoot
+) -> None:
+    path = processed / "processed" / FIRST / "annotation.json"
+    edit(path, lambda content: content["masks"]["green box/lid"].update(cam01={}))
+    check_all(import_processed(root, processed, run=INLINE))
+    pairs = read_manifest(root, "pairs", units=["train.ego2exo"]).to_pylist()
+    states = [row["dest_state"] for row in pairs
+              if (row["take_uid"], row["object_name"]) == (FIRST, "green box/lid")]  # fmt: skip
+    assert states and set(states) == {"unannotated"}
+    assert validate(root, files=True) == []
+
+
 def test_lm_eec_s_folder_is_what_it_was_made_of(
     ours: DatasetRoot, root: DatasetRoot, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from egoexo_tools.formats import benchmark
+from egoexo_tools.formats.source import is_in
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
@@ -19,6 +20,8 @@ from egoexo_tools.stages.pairs import list_pairs, masks_in_order, with_ids
 from egoexo_tools.vocab import Direction, Split
 
 STAGE = "import-pairs"
+_TRACK = ["take_uid", "object_name", "camera"]
+_TEXT = {"take_uid": str, "object_name": str, "source_camera": str, "dest_camera": str}
 _KEY = ["take_uid", "object_name", "frame_idx", "source_camera", "dest_camera"]
 
 
@@ -56,14 +59,14 @@ def work(unit: Unit, *, root: DatasetRoot) -> dict[str, int]:
     wanted, faults = benchmark.read_pair_table(path)
     source, dest = f"{direction.source}_camera", f"{direction.dest}_camera"
     wanted = wanted.rename(columns={source: "source_camera", dest: "dest_camera"})
-    possible = list_pairs(masks_in_order(root, take_uids), direction)
-    possible = possible.astype({"take_uid": str, "object_name": str, "source_camera": str,
-                                "dest_camera": str})  # fmt: skip
+    masks = masks_in_order(root, take_uids)
+    possible = list_pairs(masks, direction)[[*_KEY, "dest_state"]].astype(_TEXT)
     unique = wanted.drop_duplicates(_KEY)
-    pairs = unique.merge(possible, on=_KEY, how="left", indicator=True)
-    known = pairs["_merge"] == "both"
-    pairs["exo_camera"] = pairs["dest_camera" if dest == "exo_camera" else "source_camera"]
-    table = with_ids(pairs[known].drop(columns="_merge"), split, direction)
+    pairs = unique.merge(possible, on=_KEY, how="left")
+    # An object that the destination camera never shows has no row there: nobody knows more.
+    known = pairs["dest_state"].notna() | _has_source(pairs, masks)
+    pairs["dest_state"] = pairs["dest_state"].fillna("unannotated")
+    table = with_ids(pairs[known], split, direction)
     write_manifest(root, "pairs", unit.name, table)
     left_out: list[dict[str, Any]] = [{"reason": reason} for reason in faults]
     if len(wanted) > len(unique):
@@ -74,6 +77,17 @@ def work(unit: Unit, *, root: DatasetRoot) -> dict[str, int]:
     if ours.resolve() != path.resolve():
         benchmark.write_pairs(ours, table)
     return {"pairs": table.num_rows} | ({"pairs_left_out": int((~known).sum())} if left_out else {})
+
+
+def _has_source(pairs: pd.DataFrame, masks: pd.DataFrame) -> "pd.Series[bool]":
+    """Which pairs' source masks the root has, and their destination camera in the same take."""
+    visible = masks[masks["visible"]].astype({name: str for name in _TRACK})
+    sources = visible[[*_TRACK, "frame_idx"]].rename(columns={"camera": "source_camera"})
+    cameras = visible[["take_uid", "camera"]].drop_duplicates()
+    cameras = cameras.rename(columns={"camera": "dest_camera"})
+    return is_in(pairs, sources, list(sources.columns)) & is_in(
+        pairs, cameras, list(cameras.columns)
+    )
 
 
 def _unknown(pairs: pd.DataFrame) -> list[dict[str, Any]]:
