@@ -29,13 +29,14 @@ import torch.nn.functional as F
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.runs import RunFolder
+from egoexo_tools.video.pictures import open_picture
 from egoexo_tools.vocab import Split
 from omama.config import Features
 from omama.dataset import Dataset, load_dataset
 from omama.features.backbones import Backbone
 from omama.features.cache import run_features
 from omama.features.descriptors import describe, quarter_grid
-from omama.features.frame_features import read_frame, read_picture
+from omama.features.frame_features import read_frame
 from omama.features.images import PreparationConfig
 from omama.features.key import make_extractor
 from omama.matching.config import MatchingOptions, TrainConfig
@@ -217,7 +218,7 @@ def fastsam_row(
     name = "cuda:0" if device.type == "cuda" else "cpu"
     network = fastsam.load_network(weights, options=chosen, device=name)
     frames = [frame % len(data.frames) for frame in range(options.fastsam_images)]
-    pictures = [read_picture(data.frames.path(frame)) for frame in frames]
+    pictures = [open_picture(data.frames.path(frame)) for frame in frames]
     alone = plain_fastsam(weights, chosen, name)
 
     def one_by_one() -> None:

@@ -98,7 +98,7 @@ def test_a_missing_picture_fails_its_unit_alone(own_root: DatasetRoot) -> None:
     own_root.frame(FIRST, EGO, 30).unlink()
     summary = run_features(own_root, backbone="classical", run=INLINE)
     assert summary.done == 8
-    with pytest.raises(StageFailed, match="30.jpg is missing or no picture"):
+    with pytest.raises(StageFailed, match="30.jpg is missing; run"):
         summary.check()
     assert not list(own_root.path.glob(f"features/classical*/{FIRST}.{EGO}/*"))
 

@@ -175,7 +175,8 @@ def test_options_without_a_use_are_refused(
 
 
 def test_an_unknown_proposer_is_refused() -> None:
-    with pytest.raises(SettingsError, match="'sam' is no proposer; use fastsam, regions, oracle"):
+    names = "fastsam, sam2, regions, oracle"
+    with pytest.raises(SettingsError, match=f"'sam' is no proposer; use {names}"):
         entry("sam")
 
 

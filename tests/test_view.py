@@ -119,7 +119,7 @@ def test_what_is_not_there_is_refused(root: DatasetRoot, tmp_path: Path) -> None
         write_view(view, tmp_path / "take.mp4", height=281)
     own = make_tiny_root(tmp_path / "root")
     own.frame(TAKE, "cam01", 30).unlink()
-    with pytest.raises(DataError, match=r"cam01/30.jpg cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"cam01/30.jpg is missing; run `egoexo-tools frames`"):
         write_view(open_take(own, TAKE), tmp_path / "take.mp4")
     assert not (tmp_path / "take.mp4").exists(), "nothing is left of a video that failed"
     for path in own.table("frames").iterdir():

@@ -1,12 +1,13 @@
-"""Small charts as inline SVG: bars, ranges and lines. Text and names are escaped.
+"""The stats page's charts as inline SVG: bars, ranges and lines with a legend below.
 
 Colours are the page's CSS classes `s0`, `s1`, `s2` (series) and `axis`, so that a chart fits a
 light and a dark page.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from egoexo_tools.looking.svg import Svg, element, join, line, path, text, tooltip
 
 WIDTH = 560
 _LABEL, _ROW, _RIGHT = 150, 20, 56
@@ -23,24 +24,22 @@ def bars(
     title: str,
     show: Format,
     most: float | None = None,
-) -> str:
+) -> Svg:
     """Horizontal bars, the series stacked in one bar a label."""
     sums = [sum(values) for values in zip(*series.values(), strict=True)]
     scale = (WIDTH - _LABEL - _RIGHT) / (most or max([*sums, 0]) or 1)
     parts = []
     for row, label in enumerate(labels):
         y, x = row * _ROW, float(_LABEL)
-        parts.append(_text(_LABEL - 6, y + 14, _short(label), "end", tip=label))
+        parts.append(_label(label, y))
         for number, (name, values) in enumerate(series.items()):
             width = values[row] * scale
-            tip = escape(f"{label}: {name} {show(values[row])}")
-            parts.append(
-                f'<rect class="s{number}" x="{x:.1f}" y="{y + 3}" width="{width:.1f}" '
-                f'height="{_ROW - 6}"><title>{tip}</title></rect>'
-            )
+            tip = tooltip(f"{label}: {name} {show(values[row])}")
+            box = {"x": x, "y": y + 3, "width": float(width), "height": _ROW - 6}
+            parts.append(element("rect", tip, class_=f"s{number}", **box))
             x += width
-        parts.append(_text(x + 4, y + 14, show(sums[row]), "start"))
-    return _svg("".join(parts), len(labels) * _ROW + 4, title) + _legend(list(series))
+        parts.append(text(x + 4, y + 14, show(sums[row]), "start"))
+    return _chart(parts, len(labels) * _ROW + 4, title, list(series))
 
 
 def ranges(
@@ -49,12 +48,12 @@ def ranges(
     *,
     title: str,
     show: Format,
-) -> str:
+) -> Svg:
     """Five percentiles a label and series on a logarithmic axis: line p5 to p95, bar p25 to p75,
     a tick at the median. Rows without a positive median are left empty."""
     values = [v for rows in series.values() for row in rows for v in row if v > 0]
     if not values:
-        return ""
+        return Svg()
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     span = max(high - low, 1)
 
@@ -64,43 +63,53 @@ def ranges(
 
     height, parts = len(labels) * _ROW, []
     for power in range(low, low + span + 1):
-        parts.append(_line(place(10.0**power), 0, place(10.0**power), height, "axis"))
-        parts.append(_text(place(10.0**power), height + 14, show(10.0**power), "middle"))
+        x = place(10.0**power)
+        parts.append(line("axis", (x, 0.0), (x, float(height))))
+        parts.append(text(x, height + 14, show(10.0**power), "middle"))
     thick = (_ROW - 4) / len(series)
     for row, label in enumerate(labels):
-        parts.append(_text(_LABEL - 6, row * _ROW + 14, _short(label), "end", tip=label))
+        parts.append(_label(label, row * _ROW))
         for number, (name, rows) in enumerate(series.items()):
-            if not rows[row][2] > 0:
-                continue
-            p5, p25, median, p75, p95 = (place(value) for value in rows[row])
-            y = row * _ROW + 2 + thick * number
-            tip = escape(f"{label}, {name}: " + ", ".join(show(value) for value in rows[row]))
-            parts.append(
-                f'<g class="s{number}"><title>{tip}</title>'
-                f'<rect x="{p5:.1f}" y="{y + thick / 2 - 0.5:.1f}" width="{p95 - p5:.1f}" '
-                f'height="1"/><rect x="{p25:.1f}" y="{y + 1:.1f}" '
-                f'width="{max(p75 - p25, 1):.1f}" height="{thick - 2:.1f}"/>'
-                f'<rect class="mark" x="{median - 1:.1f}" y="{y:.1f}" width="2" '
-                f'height="{thick:.1f}"/></g>'
-            )
-    return _svg("".join(parts), height + 20, title) + _legend(list(series))
+            if rows[row][2] > 0:
+                tip = f"{label}, {name}: " + ", ".join(show(value) for value in rows[row])
+                y = row * _ROW + 2 + thick * number
+                parts.append(_range(number, [place(v) for v in rows[row]], (y, thick), tip))
+    return _chart(parts, height + 20, title, list(series))
 
 
 def lines(
     series: Mapping[str, Points],
     *,
     title: str,
-    x_label: str,
-    y_label: str,
-    show_x: Format,
-    show_y: Format,
+    axes: tuple[str, str],
+    show: tuple[Format, Format],
     log_x: bool = False,
-) -> str:
-    """Lines over a linear or logarithmic x axis; y starts at 0."""
+) -> Svg:
+    """Lines over a linear or logarithmic x axis; y starts at 0. `axes` and `show`: x, then y."""
     points = [point for line in series.values() for point in line]
     if not points:
-        return ""
-    along = math.log10 if log_x else float
+        return Svg()
+    show_x, show_y = show
+    place, top = _placing(points, math.log10 if log_x else float)
+    parts = []
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = place(points[0][0], share * top)[1]
+        parts.append(line("axis", (float(_LEFT), y), (WIDTH - 16.0, y)))
+        parts.append(text(_LEFT - 6, y + 4, show_y(share * top), "end"))
+    for x in _ticks(sorted({x for x, _ in points}), log_x=log_x):
+        parts.append(text(place(x, 0)[0], _HEIGHT - _BOTTOM + 16, show_x(x), "middle"))
+    parts.append(text((WIDTH + _LEFT) / 2, _HEIGHT - 6, axes[0], "middle"))
+    parts.append(text(_LEFT, 10, axes[1], "start"))
+    for number, (name, own) in enumerate(series.items()):
+        tips = [f"{name}: {show_x(x)}, {show_y(y)}" for x, y in own]
+        parts += _line(number, [place(*point) for point in own], tips)
+    return _chart(parts, _HEIGHT, title, list(series))
+
+
+def _placing(
+    points: Points, along: Callable[[float], float]
+) -> tuple[Callable[[float, float], tuple[float, float]], float]:
+    """A function from data to pixels for these points, and their highest y."""
     xs = [along(x) for x, _ in points]
     low, high = min(xs), max(xs)
     top = max(y for _, y in points) or 1.0
@@ -112,26 +121,33 @@ def lines(
             _HEIGHT - _BOTTOM - y / top * (_HEIGHT - _BOTTOM - _TOP),
         )
 
-    parts = []
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = place(points[0][0], share * top)[1]
-        parts.append(_line(_LEFT, y, WIDTH - 16, y, "axis"))
-        parts.append(_text(_LEFT - 6, y + 4, show_y(share * top), "end"))
-    for x in _ticks(sorted({x for x, _ in points}), log_x=log_x):
-        parts.append(_text(place(x, 0)[0], _HEIGHT - _BOTTOM + 16, show_x(x), "middle"))
-    parts.append(_text((WIDTH + _LEFT) / 2, _HEIGHT - 6, x_label, "middle"))
-    parts.append(_text(_LEFT, 10, y_label, "start"))
-    for number, (name, line) in enumerate(series.items()):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
-        parts.append(f'<polyline class="s{number}" points="{path}"/>')
-        for point in line:
-            x, y = place(*point)
-            tip = escape(f"{name}: {show_x(point[0])}, {show_y(point[1])}")
-            parts.append(
-                f'<circle class="s{number}" cx="{x:.1f}" cy="{y:.1f}" r="2.5">'
-                f"<title>{tip}</title></circle>"
-            )
-    return _svg("".join(parts), _HEIGHT, title) + _legend(list(series))
+    return place, top
+
+
+def _label(label: str, y: float) -> Svg:
+    """A row's name, left of it; a long one is cut and whole in its tooltip."""
+    short = label if len(label) <= 22 else label[:21] + "…"
+    return text(_LABEL - 6, y + 14, short, "end", tip=label)
+
+
+def _range(number: int, xs: Sequence[float], row: tuple[float, float], tip: str) -> Svg:
+    """One series in one row, whose top and height are `row`."""
+    (p5, p25, median, p75, p95), (y, thick) = xs, row
+    whisker = {"x": p5, "y": y + thick / 2 - 0.5, "width": p95 - p5, "height": 1}
+    box = {"x": p25, "y": y + 1, "width": float(max(p75 - p25, 1)), "height": thick - 2}
+    mark = {"x": median - 1, "y": y, "width": 2, "height": thick}
+    boxes = [element("rect", **whisker), element("rect", **box)]
+    return element(
+        "g", tooltip(tip), *boxes, element("rect", class_="mark", **mark), class_=f"s{number}"
+    )
+
+
+def _line(number: int, places: Points, tips: Iterable[str]) -> list[Svg]:
+    dots = [
+        element("circle", tooltip(tip), class_=f"s{number}", cx=x, cy=y, r=2.5)
+        for (x, y), tip in zip(places, tips, strict=True)
+    ]
+    return [element("polyline", class_=f"s{number}", points=path(places)), *dots]
 
 
 def _ticks(values: Sequence[float], *, log_x: bool) -> Sequence[float]:
@@ -144,28 +160,13 @@ def _ticks(values: Sequence[float], *, log_x: bool) -> Sequence[float]:
     return values[:: len(values) // 7]
 
 
-def _svg(content: str, height: float, title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
-        f"{content}</svg>"
-    )
-
-
-def _legend(names: Sequence[str]) -> str:
+def _chart(parts: Sequence[Svg], height: int, title: str, names: Sequence[str]) -> Svg:
+    view = f"0 0 {WIDTH} {height}"
+    drawn = element("svg", join(parts), viewBox=view, role="img", aria_label=title)
     if len(names) < 2:
-        return ""
-    items = (f'<span><i class="s{n}"></i>{escape(name)}</span>' for n, name in enumerate(names))
-    return f'<p class="legend">{"".join(items)}</p>'
-
-
-def _text(x: float, y: float, text: str, anchor: str, *, tip: str = "") -> str:
-    title = f"<title>{escape(tip)}</title>" if tip and tip != text else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}{title}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 22 else label[:21] + "…"
+        return drawn
+    items = (
+        element("span", element("i", "", class_=f"s{number}"), name)
+        for number, name in enumerate(names)
+    )
+    return join([drawn, element("p", join(items), class_="legend")])

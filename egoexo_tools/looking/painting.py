@@ -3,8 +3,10 @@
 Pictures are (H, W, 3) uint8, RGB. Masks of any size are drawn at the picture's.
 """
 
+import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -14,11 +16,12 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest, read_tables
+from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import RunFolder
+from egoexo_tools.video.pictures import Picture, open_picture
 
-Picture = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Colour: TypeAlias = tuple[int, int, int]
 
 # Blue and orange are told apart by the colour-blind too.
 SOURCE: Colour = (40, 120, 255)
@@ -28,16 +31,14 @@ OPACITY = 0.45
 DASH = 7
 """Pixels of a dashed outline's strokes."""
 PANEL_HEIGHT = 360
+PAGE_QUALITY = 80
+"""JPEG quality of a page's pictures: it holds up to a hundred of them, inside its HTML."""
 CAPTION_HEIGHT = 22
 
 
 def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Picture:
-    """A kept frame; DataError where it was not cut out or cannot be read."""
-    path = root.frame(take_uid, camera, frame_idx)
-    picture = cv2.imread(str(path)) if path.is_file() else None
-    if picture is None:
-        raise DataError(f"{path} is missing or no picture; run `egoexo-tools frames`")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    """A kept frame; DataError as `open_picture` raises it."""
+    return open_picture(root.frame(take_uid, camera, frame_idx))
 
 
 def true_mask(
@@ -60,17 +61,12 @@ def true_masks(
         & pc.field("visible")
     )
     rows = read_manifest(root, "masks", units=[take_uid], filters=wanted).to_pylist()
-    return {
-        (row["object_name"], row["camera"], row["frame_idx"]): MaskRle(
-            row["rle_height"], row["rle_width"], row["rle_counts"]
-        )
-        for row in rows
-    }
+    return {(row["object_name"], row["camera"], row["frame_idx"]): row_mask(row) for row in rows}
 
 
 def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
     """The masks that a run's predictions.parquet has for these pairs."""
-    columns = ("pair_id", "rle_height", "rle_width", "rle_counts")
+    columns = ("pair_id", *COLUMNS)
     table = read_tables(
         [RunFolder(run).predictions],
         "predictions",
@@ -78,9 +74,7 @@ def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
         filters=pc.field("pair_id").isin(list(pair_ids)),
     )
     return {
-        row["pair_id"]: MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"])
-        for row in table.to_pylist()
-        if row["rle_counts"] is not None
+        row["pair_id"]: row_mask(row) for row in table.to_pylist() if row["rle_counts"] is not None
     }
 
 
@@ -101,15 +95,20 @@ def tint(
     drawn = picture.copy()
     tinted = (1 - opacity) * drawn[inside] + opacity * np.array(colour)
     drawn[inside] = tinted.astype(np.uint8)
-    outlines, _ = cv2.findContours(
-        inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    outer = outlines(inside)
     if dashed:
-        strokes = [o[i : i + DASH] for o in outlines for i in range(0, len(o), 2 * DASH)]
+        strokes = [o[i : i + DASH] for o in outer for i in range(0, len(o), 2 * DASH)]
         cv2.polylines(drawn, strokes, False, colour, thickness=2)
     else:
-        cv2.drawContours(drawn, outlines, -1, colour, thickness=2)
+        cv2.drawContours(drawn, outer, -1, colour, thickness=2)
     return drawn
+
+
+def outlines(inside: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """The outer outlines of a mask (H, W), each (n, 1, 2) as x, y of every pixel on it."""
+    mask = inside.view(np.uint8)
+    found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [np.asarray(outline, np.int32) for outline in found]
 
 
 def strip(panels: Sequence[tuple[str, Picture]]) -> Picture:
@@ -123,6 +122,15 @@ def strip(panels: Sequence[tuple[str, Picture]]) -> Picture:
         cv2.putText(bar, caption, (4, 16), font, 0.45, white, 1, cv2.LINE_AA)
         columns.append(np.vstack([bar, panel]))
     return np.hstack(columns)
+
+
+def data_uri(picture: Picture, *, most_height: int | None = None) -> str:
+    """`data:image/jpeg;base64,...`; made smaller where it is higher than `most_height`."""
+    share = min((most_height or picture.shape[0]) / picture.shape[0], 1.0)
+    small = cv2.resize(picture, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, PAGE_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def write_picture(path: Path, picture: Picture) -> None:

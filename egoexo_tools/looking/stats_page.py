@@ -155,10 +155,8 @@ def _area(tables: Mapping[str, StatsTable]) -> str:
     return lines(
         series,
         title="masks by area",
-        x_label="share of the image",
-        y_label="masks",
-        show_x=_share,
-        show_y=_whole,
+        axes=("share of the image", "masks"),
+        show=(_share, _whole),
         log_x=True,
     )
 
@@ -189,10 +187,8 @@ def _drift(tables: Mapping[str, StatsTable], measure: str) -> str:
     return lines(
         series,
         title=measure,
-        x_label="seconds since the first visible frame, up to",
-        y_label="",
-        show_x=lambda x: "later" if x > last else format_value(x),
-        show_y=format_value,
+        axes=("seconds since the first visible frame, up to", ""),
+        show=(lambda x: "later" if x > last else format_value(x), format_value),
         log_x=True,
     )
 

@@ -5,9 +5,6 @@ Masks, proposals and predictions are outlines over the pictures, so that each ca
 `page.html#frame=60&object=cup` opens at an instant and shows one object.
 """
 
-import base64
-import hashlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +13,22 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import write_atomic
+from egoexo_tools.looking.pages import render_page, require_jinja
+from egoexo_tools.looking.painting import data_uri
 from egoexo_tools.looking.view import TakeView
 from egoexo_tools.manifests import read_tables
+from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.takes import FPS
 from egoexo_tools.runs import RunFolder, read_stamp, split_pair_id
+from egoexo_tools.video.pictures import open_picture
 
 PICTURE_HEIGHT = 400
 """At most, in pixels; outlines stay sharp at any size."""
 THUMBNAIL_HEIGHT = 64
-JPEG_QUALITY = 80
 TEMPLATES = Path(__file__).parent
 
 Json: TypeAlias = dict[str, Any]
@@ -62,19 +61,18 @@ def take_predictions(runs: Sequence[Path], take_uid: str) -> Predictions:
         path = RunFolder(run).predictions
         if not path.is_file():
             raise DataError(f"{run} has no {path.name}; give a run's folder, <root>/runs/<run>")
-        columns = ["pair_id", "confidence", "rle_height", "rle_width", "rle_counts"]
+        columns = ["pair_id", "confidence", *COLUMNS]
         mine = pc.starts_with(pc.field("pair_id"), f"{take_uid}/")
         rows = read_tables([path], "predictions", columns=columns, filters=mine).to_pylist()
         for row in rows:
             _, source, dest, frame_idx, object_name = split_pair_id(row["pair_id"])
-            mask = MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"] or "")
             found.setdefault((dest, frame_idx), []).append(
                 Predicted(
                     run=run.name,
                     object_name=object_name,
                     source_camera=source,
                     confidence=row["confidence"],
-                    mask=mask if row["rle_counts"] else None,
+                    mask=row_mask(row) if row["rle_counts"] else None,
                 )
             )
     return found
@@ -82,30 +80,15 @@ def take_predictions(runs: Sequence[Path], take_uid: str) -> Predictions:
 
 def write_take_page(view: TakeView, path: Path, runs: Sequence[Path] = ()) -> None:
     """Write the page; DataError where a picture is missing or jinja2 is not installed."""
-    if importlib.util.find_spec("jinja2") is None:
-        raise DataError("the page needs jinja2: pip install 'egoexo-tools[report]'")
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    require_jinja("the page")
     predictions = take_predictions(runs, view.take_uid)
-    script = (TEMPLATES / "take.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    html = environment.get_template("take.html.jinja").render(
-        view=view,
-        instants=[_instant(view, frame_idx, predictions) for frame_idx in view.frame_idxs],
-        colours={name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in view.colours.items()},
-        runs=[{"name": run.name, "title": _title(run)} for run in runs],
-        script=script,
-        script_hash=digest,
-        style=(TEMPLATES / "take.css").read_text(encoding="utf-8"),
-    )
-    write_atomic(path, html)
+    content = {
+        "view": view,
+        "instants": [_instant(view, frame_idx, predictions) for frame_idx in view.frame_idxs],
+        "colours": {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in view.colours.items()},
+        "runs": [{"name": run.name, "title": _title(run)} for run in runs],
+    }
+    write_atomic(path, render_page(TEMPLATES, "take", content))
 
 
 def _instant(view: TakeView, frame_idx: int, predictions: Predictions) -> Json:
@@ -118,17 +101,14 @@ def _panel(view: TakeView, camera: str, frame_idx: int, predictions: Predictions
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
         return {"camera": camera, "picture": None}
-    found = cv2.imread(str(moment.picture)) if moment.picture.is_file() else None
-    if found is None:
-        raise DataError(f"{moment.picture} is no picture; run `egoexo-tools frames --overwrite`")
-    picture = np.asarray(found, np.uint8)
+    picture = open_picture(moment.picture)
     height, width = picture.shape[:2]
     return {
         "camera": camera,
         "width": width,
         "height": height,
-        "picture": _data_uri(picture, PICTURE_HEIGHT),
-        "thumbnail": _data_uri(picture, THUMBNAIL_HEIGHT),
+        "picture": data_uri(picture, most_height=PICTURE_HEIGHT),
+        "thumbnail": data_uri(picture, most_height=THUMBNAIL_HEIGHT),
         "proposals": [_outline(rle, (height, width)) for rle in moment.proposals],
         "masks": [
             {"object": name, "outline": _outline(rle, (height, width))}
@@ -156,14 +136,6 @@ def _outline(rle: MaskRle, hw: tuple[int, int]) -> str:
     return "".join(
         "M" + "L".join(f"{x} {y}" for x, y in part.tolist()) + "Z" for part in parts if len(part)
     )
-
-
-def _data_uri(bgr: NDArray[np.uint8], height: int) -> str:
-    """A picture, made smaller where it is higher than `height`, as `data:image/jpeg;base64,...`."""
-    share = min(height / bgr.shape[0], 1.0)
-    small = cv2.resize(bgr, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _title(run: Path) -> str:

@@ -15,23 +15,22 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
+from egoexo_tools.looking.painting import OPACITY, Colour, outlines, overlay
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.scenarios import nearest
 from egoexo_tools.release.takes import FPS
+from egoexo_tools.video.pictures import Picture, open_picture
 from egoexo_tools.video.writer import VideoWriter
 
-Picture: TypeAlias = NDArray[np.uint8]
-Colour: TypeAlias = tuple[int, int, int]
 _Text: TypeAlias = tuple[str, tuple[float, float], Colour]
 """What, where its lower left corner is, and its colour."""
 
-_OVERLAY = 0.45
 _PROPOSAL: Colour = (235, 235, 235)
 _GAP = 4
 _TEXT_SIZE = 14
@@ -94,11 +93,11 @@ def open_take(
     for row in masks:
         moment = moments.get((row["camera"], row["frame_idx"]))
         if moment is not None and row["visible"]:
-            moment.masks.append((row["object_name"], _rle(row)))
+            moment.masks.append((row["object_name"], row_mask(row)))
     for row in proposed:
         moment = moments.get((row["camera"], row["frame_idx"]))
         if moment is not None:
-            moment.proposals.append(_rle(row))
+            moment.proposals.append(row_mask(row))
     return TakeView(
         take_uid=take_uid,
         take_name=found["take_name"] or take_uid,
@@ -172,15 +171,12 @@ def render(view: TakeView, camera: str, frame_idx: int) -> Picture | None:
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
         return None
-    rgb = _read(moment.picture)
-    hw = rgb.shape[:2]
+    rgb = open_picture(moment.picture)
     for proposal in moment.proposals:
-        cv2.drawContours(rgb, _contours(proposal, hw), -1, _PROPOSAL, 1)
+        outer = outlines(proposal.decode_at(*rgb.shape[:2]))
+        cv2.drawContours(rgb, outer, -1, _PROPOSAL, 1)
     for name, rle in moment.masks:
-        colour = np.array(view.colours[name])
-        mask = rle.decode_at(*hw)
-        rgb[mask] = (rgb[mask] * (1 - _OVERLAY) + colour * _OVERLAY).astype(np.uint8)
-        cv2.drawContours(rgb, _contours(rle, hw), -1, view.colours[name], 2)
+        rgb = overlay(rgb, rle, view.colours[name])
     return rgb
 
 
@@ -192,15 +188,15 @@ def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, 
     if moment is None:
         yield "", rr.Clear(recursive=True)
         return
-    height, width = _read(moment.picture).shape[:2]
+    height, width = open_picture(moment.picture).shape[:2]
     yield "picture", rr.EncodedImage(contents=moment.picture.read_bytes(), media_type="image/jpeg")
-    overlay = np.zeros((height, width, 4), np.uint8)
+    tints = np.zeros((height, width, 4), np.uint8)
     boxes = []
     for name, rle in moment.masks:
-        overlay[rle.decode_at(height, width)] = (*view.colours[name][::-1], round(255 * _OVERLAY))
+        tints[rle.decode_at(height, width)] = (*view.colours[name][::-1], round(255 * OPACITY))
         scale = np.array([width / rle.width, height / rle.height] * 2)
         boxes.append(np.array(rle.box_xywh()) * scale)
-    png = cv2.imencode(".png", overlay)[1].tobytes()
+    png = cv2.imencode(".png", tints)[1].tobytes()
     yield "masks", rr.EncodedImage(contents=png, media_type="image/png", draw_order=1.0)
     corners = np.array(boxes, np.float32).reshape(-1, 4)
     names = [name for name, _ in moment.masks]
@@ -216,7 +212,7 @@ def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, 
     strips = [
         np.concatenate([contour[:, 0], contour[:1, 0]])
         for proposal in moment.proposals
-        for contour in _contours(proposal, (height, width))
+        for contour in outlines(proposal.decode_at(height, width))
     ]
     yield "proposals", rr.LineStrips2D(strips, colors=[_PROPOSAL] * len(strips))
 
@@ -268,24 +264,8 @@ def _width(view: TakeView, camera: str, height: int) -> int:
     pictures = [moment.picture for (name, _), moment in view.moments.items() if name == camera]
     if not pictures:
         return height
-    real = _read(pictures[0]).shape
+    real = open_picture(pictures[0]).shape
     return max(2 * round(int(real[1]) * height / int(real[0]) / 2), 2)
-
-
-def _contours(rle: MaskRle, hw: tuple[int, int]) -> Sequence[Any]:
-    mask = rle.decode_at(*hw).view(np.uint8)
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return contours
-
-
-def _read(path: Path) -> Picture:
-    """RGB; DataError where the file is missing or no picture."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if picture is None:
-        raise DataError(
-            f"{path} cannot be read as a picture; run `egoexo-tools frames --overwrite`"
-        )
-    return np.ascontiguousarray(picture[..., ::-1], np.uint8)
 
 
 def _find_take(root: DatasetRoot, take: str) -> dict[str, Any]:
@@ -314,16 +294,12 @@ def _of_take(root: DatasetRoot, table: str, units: Sequence[str]) -> list[dict[s
     names = ["take_uid", "camera", "frame_idx"]
     names += {
         "frames": ["path"],
-        "masks": ["object_name", "visible", "rle_height", "rle_width", "rle_counts"],
-        "proposals": ["rle_height", "rle_width", "rle_counts"],
+        "masks": ["object_name", "visible", *COLUMNS],
+        "proposals": [*COLUMNS],
     }[table]
     found = read_manifest(root, table, columns=names, units=present)
     rows: list[dict[str, Any]] = found.filter(pc.is_valid(found["frame_idx"])).to_pylist()
     return rows
-
-
-def _rle(row: dict[str, Any]) -> MaskRle:
-    return MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"])
 
 
 def _colour(number: int) -> Colour:

@@ -4,7 +4,7 @@ The layout is that of an Arrow string column, so that the manifests' masks are u
 lie: reading a table, taking a slice and passing masks on copies no counts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -168,6 +168,12 @@ class MaskColumns:
             counts = self.rle(int(which[bad])).counts
             raise DataError(f"{PROBLEMS[problems[bad]]}: {shortened(counts)}")
         return MaskColumns(*dest, text, offsets)
+
+
+def row_mask(row: Mapping[str, Any]) -> MaskRle:
+    """The mask of one row of a manifest, given as a dict."""
+    height, width, counts = (row[name] for name in COLUMNS)
+    return MaskRle(height, width, counts)
 
 
 def _buffers(counts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int]:

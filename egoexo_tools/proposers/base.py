@@ -53,18 +53,15 @@ class Frame:
 
     def rgb(self) -> Rgb:
         """The picture, (height, width, 3); DataError if it cannot be read or has another size."""
-        import cv2
-        import numpy as np
+        from egoexo_tools.video.pictures import open_picture
 
-        bgr = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise DataError(f"{self.path} cannot be read as a picture; run `egoexo-tools frames`")
-        if bgr.shape[:2] != (self.height, self.width):
+        rgb = open_picture(self.path)
+        if rgb.shape[:2] != (self.height, self.width):
             raise DataError(
-                f"{self.path} has {bgr.shape[0]}x{bgr.shape[1]} pixels, the frames manifest says "
+                f"{self.path} has {rgb.shape[0]}x{rgb.shape[1]} pixels, the frames manifest says "
                 f"{self.height}x{self.width}; run `egoexo-tools frames --overwrite`"
             )
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        return rgb
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One self-contained HTML page about some runs: `egoexo-tools report`.
 
 `runs` reads what a run left, `causes` explains and chooses samples, `gallery` draws them,
-`svg` and `charts` make the figures, `page` puts all of it into the template.
+`figures` and `charts` make the figures (of `looking.svg`), `page` puts all of it into the template.
 """
 
 from typing import TYPE_CHECKING

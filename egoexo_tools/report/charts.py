@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
+from egoexo_tools.looking.svg import Svg, nice_ticks
 from egoexo_tools.report.causes import CAUSES, count_causes
+from egoexo_tools.report.figures import Figure, shares
 from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.report.svg import Figure, nice_ticks, shares
 from egoexo_tools.runs import PLAIN_METHOD, order_of
 
 UNIT = (0.0, 1.0)
@@ -58,7 +58,7 @@ def styles(runs: Sequence[ScoredRun]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def success_chart(runs: Sequence[ScoredRun]) -> Markup | None:
+def success_chart(runs: Sequence[ScoredRun]) -> Svg | None:
     """Share of visible samples whose IoU is above t, for every t."""
     figure = Figure(UNIT, UNIT, "IoU above", "share of visible samples", "success curve")
     look = styles(runs)
@@ -73,7 +73,7 @@ def success_chart(runs: Sequence[ScoredRun]) -> Markup | None:
     return _drawn(figure, any(len(_ious(run)) for run in runs))
 
 
-def histogram(run: ScoredRun) -> Markup | None:
+def histogram(run: ScoredRun) -> Svg | None:
     """How the IoU of visible samples is distributed."""
     ious = _ious(run)
     if not len(ious):
@@ -89,7 +89,7 @@ def histogram(run: ScoredRun) -> Markup | None:
     return figure.markup(x_ticks=TICKS, y_ticks=[t for t in nice_ticks(0, top) if not t % 1])
 
 
-def roc_chart(runs: Sequence[ScoredRun]) -> Markup | None:
+def roc_chart(runs: Sequence[ScoredRun]) -> Svg | None:
     """Visibility: share of visible samples kept against share of absent ones let through."""
     figure = Figure(
         UNIT, UNIT, "absent called visible", "visible called visible", "ROC", height=330
@@ -105,7 +105,7 @@ def roc_chart(runs: Sequence[ScoredRun]) -> Markup | None:
     return _drawn(figure, any_curve)
 
 
-def calibration_chart(runs: Sequence[ScoredRun]) -> Markup | None:
+def calibration_chart(runs: Sequence[ScoredRun]) -> Svg | None:
     """Mean confidence of ten bins against the share that is visible; the area is the samples."""
     figure = Figure(UNIT, UNIT, "confidence", "share visible", "calibration", height=330)
     figure.line([(0, 0), (1, 1)], colour="#999999", width=1)
@@ -122,7 +122,7 @@ def calibration_chart(runs: Sequence[ScoredRun]) -> Markup | None:
     return _drawn(figure, any_bin)
 
 
-def training_charts(run: ScoredRun) -> list[Markup]:
+def training_charts(run: ScoredRun) -> list[Svg]:
     """Loss and validation IoU over steps, as far as the log has them.
 
     Dashed lines stand for what was there before training: nearest neighbours, a start of worth.
@@ -163,7 +163,7 @@ def _before_training(run: ScoredRun) -> dict[str, float]:
     return found
 
 
-def loss_bar(run: ScoredRun) -> Markup | None:
+def loss_bar(run: ScoredRun) -> Svg | None:
     """IoU reached, and the rest split into what the matcher and what the proposer lost."""
     parts = loss_parts(run)
     if parts is None:
@@ -183,7 +183,7 @@ def loss_parts(run: ScoredRun) -> dict[str, float] | None:
     return {"reached": iou, "matcher": max(oracle - iou, 0.0), "proposer": 1 - max(oracle, iou)}
 
 
-def cause_bar(run: ScoredRun) -> Markup | None:
+def cause_bar(run: ScoredRun) -> Svg | None:
     """All samples by cause."""
     if run.scores is None:
         return None
@@ -225,5 +225,5 @@ def _curve(run: ScoredRun, key: str) -> tuple[NDArray[np.float64], NDArray[np.fl
     return means[:, 0], means[:, 1]
 
 
-def _drawn(figure: Figure, anything: bool) -> Markup | None:
+def _drawn(figure: Figure, anything: bool) -> Svg | None:
     return figure.markup(x_ticks=TICKS, y_ticks=TICKS) if anything else None

@@ -4,7 +4,6 @@ The window is cut around the masks, so that small objects can be seen; a small m
 shows where it lies in the frame. Pictures are JPEGs as data URIs.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,7 +20,7 @@ from egoexo_tools.looking.painting import (
     SOURCE,
     TRUTH,
     Colour,
-    Picture,
+    data_uri,
     predicted_masks,
     read_frame,
     tint,
@@ -31,9 +30,9 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report.causes import CAUSES, choose
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.runs import RunFolder
+from egoexo_tools.video.pictures import Picture
 
 CARD_WIDTH, CARD_HEIGHT = 320, 240
-JPEG_QUALITY = 80
 MARGIN = 1.8
 """Side of the window over the side of the masks' common box."""
 SMALLEST_WINDOW = 120
@@ -199,13 +198,6 @@ def window_around(masks: Sequence[NDArray[np.bool_]], frame_hw: tuple[int, ...])
     top = min(max(y - high // 2, 0), height - high)
     left = min(max(x - wide // 2, 0), width - wide)
     return top, left, high, wide
-
-
-def data_uri(picture: Picture) -> str:
-    """RGB → `data:image/jpeg;base64,...`."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _put_map(picture: Picture, frame: Picture, window: Window, covered: NDArray[np.bool_]) -> None:

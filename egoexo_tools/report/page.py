@@ -1,12 +1,8 @@
 """Runs in, one HTML file out: what the template is filled with.
 
-Everything that comes from files is escaped by the template, and the page's content policy
-allows its own script and nothing from the network.
+Text out of files is escaped (`looking.pages`); figures come as finished markup (`looking.svg`).
 """
 
-import base64
-import hashlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +11,7 @@ from typing import Any, TypeAlias
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headlines
 from egoexo_tools.layout import write_atomic
+from egoexo_tools.looking.pages import render_page, require_jinja
 from egoexo_tools.report.runs import ScoredRun, main_run, read_runs
 from egoexo_tools.vocab import Direction
 
@@ -54,8 +51,7 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
     is said on the page. Raises DataError for a folder that is no scored run, for damaged files, and
     where the optional group `report` is not installed.
     """
-    if importlib.util.find_spec("jinja2") is None:
-        raise DataError("the report needs jinja2: pip install 'egoexo-tools[report]'")
+    require_jinja("the report")
     from jinja2 import TemplateError
 
     found = read_runs(runs)
@@ -70,8 +66,6 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
 
 
 def _render(runs: Sequence[ScoredRun], page: Path) -> str:
-    import jinja2
-
     from egoexo_tools.report.gallery import make_cards
     from egoexo_tools.report.take_pages import write_take_pages
 
@@ -81,30 +75,17 @@ def _render(runs: Sequence[ScoredRun], page: Path) -> str:
     cards = [card for side in shown for card in make_cards(side.main, missing)]
     mains = [side.main for side in shown]
     takes = write_take_pages(mains, cards, page, missing)
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"score": score, "count": count}
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.jinja").render(
-        sides=[_context(side) for side in shown],
-        metrics=_columns(),
-        threshold=CONFIDENCE_THRESHOLD,
-        cards=cards,
-        take_pages=takes,
-        main_names={str(run.direction): run.name for run in mains},
-        filters=_filters(cards),
-        missing=missing,
-        script=script,
-        script_hash=digest,
-        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-    )
+    content = {
+        "sides": [_context(side) for side in shown],
+        "metrics": _columns(),
+        "threshold": CONFIDENCE_THRESHOLD,
+        "cards": cards,
+        "take_pages": takes,
+        "main_names": {str(run.direction): run.name for run in mains},
+        "filters": _filters(cards),
+        "missing": missing,
+    }
+    return render_page(TEMPLATES, "page", content, filters={"score": score, "count": count})
 
 
 def score(value: float | None) -> str:
@@ -156,7 +137,7 @@ def _context(side: Side) -> Json:
 
 def _score_tables(side: Side) -> list[Json]:
     """One table for each protocol and split: numbers of different ones never share a table."""
-    from egoexo_tools.report.svg import interval
+    from egoexo_tools.report.figures import interval
 
     tables: dict[tuple[str, str], list[Json]] = {}
     for run in side.runs:
@@ -232,7 +213,7 @@ def _causes(side: Side) -> Json | None:
 
 def _breakdowns(side: Side) -> list[Json]:
     """The main run's groups, each with a dot for every run."""
-    from egoexo_tools.report.svg import strip
+    from egoexo_tools.report.figures import strip
 
     found = []
     for key, title in BREAKDOWN_TITLES.items():

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.masks.columns import row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers.base import Found, Frame, Proposal, Proposer, ProposerOptions
 from egoexo_tools.proposers.registry import entry
@@ -158,7 +159,7 @@ def _truth(root: DatasetRoot, unit: Unit) -> dict[int, list[MaskRle]]:
     table = read_manifest(root, "masks", units=[take_uid], filters=visible)
     truth = defaultdict(list)
     for row in table.to_pylist():
-        rle = MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"])
+        rle = row_mask(row)
         truth[row["frame_idx"]].append(rle)
     return truth
 

@@ -9,10 +9,8 @@ quarter grid.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from torch import Tensor
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.executors import available_cores
+from egoexo_tools.video.pictures import open_picture
 from omama.dataset import FrameTable
 from omama.features.backbones import Backbone
 from omama.features.descriptors import describe
@@ -69,7 +68,7 @@ class FrameFeatures:
 
 def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> RawFrame:
     """A frame of the table with its masks; DataError for a picture that cannot be used."""
-    rgb = read_picture(frames.path(frame))
+    rgb = open_picture(frames.path(frame))
     row = frames.rows.iloc[frame]
     if rgb.shape[:2] != (row["height"], row["width"]):
         raise DataError(
@@ -82,14 +81,6 @@ def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> Raw
         )
     except DataError as error:
         raise DataError(f"{frames.name(frame)}: {error}") from error
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture file as RGB (H, W, 3); DataError where there is none."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise DataError(f"{path} is missing or no picture; run `egoexo-tools frames` again")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def raw_frame(

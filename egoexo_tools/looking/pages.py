@@ -1,0 +1,50 @@
+"""Self-contained pages out of NAME.html.jinja, NAME.css and NAME.js of a folder.
+
+A page needs no network and no other file. What comes from files is escaped by the template, and
+the page's content policy allows its own script alone, by the script's hash.
+"""
+
+import base64
+import hashlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from egoexo_tools.errors import DataError
+
+
+def require_jinja(what: str) -> None:
+    """DataError where jinja2 is not installed; `what` needs it."""
+    if importlib.util.find_spec("jinja2") is None:
+        raise DataError(f"{what} needs jinja2: pip install 'egoexo-tools[report]'")
+
+
+def render_page(
+    folder: Path,
+    name: str,
+    content: Mapping[str, object],
+    *,
+    filters: Mapping[str, Callable[..., str]] | None = None,
+) -> str:
+    """The page `name` of a folder, filled with `content` and its own script and style.
+
+    Raises jinja2's TemplateError where the template asks for what `content` lacks.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters or {}
+    script = (folder / f"{name}.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(f"{name}.html.jinja").render(
+        **content,
+        script=script,
+        script_hash=digest,
+        style=(folder / f"{name}.css").read_text(encoding="utf-8"),
+    )
