@@ -12,7 +12,7 @@ from egoexo_tools.errors import SettingsError
 
 if TYPE_CHECKING:
     from egoexo_tools.download.files import DownloadOptions
-    from egoexo_tools.download.plan import DownloadPlan, Selection
+    from egoexo_tools.download.plan import DownloadPlan, TakeFilter
     from egoexo_tools.download.s3 import S3
     from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.running.stage import RunOptions
@@ -69,7 +69,7 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
     plan = prepare(
         s3,
         Release(release),
-        selection=_selection(choices),
+        selection=_take_filter(choices),
         resolution=choices["resolution"],
         record=root,
         budget_bytes=budget,
@@ -107,12 +107,12 @@ def _frames(
     return "\n".join(filter(None, [summary.check().text(), share_text(summary)]))
 
 
-def _selection(choices: dict[str, Any]) -> "Selection":
-    from egoexo_tools.download.plan import Selection
+def _take_filter(choices: dict[str, Any]) -> "TakeFilter":
+    from egoexo_tools.download.plan import TakeFilter
     from egoexo_tools.vocab import Split
 
     splits: Sequence[str] = choices["splits"]
-    return Selection(
+    return TakeFilter(
         split_file=choices["split_file"],
         splits=tuple(Split(split) for split in splits),
         take_uids=tuple(choices["take_uids"]),

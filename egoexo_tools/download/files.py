@@ -14,7 +14,7 @@ from pathlib import Path
 
 from egoexo_tools.download.plan import (
     DownloadPlan,
-    Selection,
+    TakeFilter,
     annotation_files,
     gigabytes,
     plan_download,
@@ -75,7 +75,7 @@ def prepare(
     s3: S3,
     release: Release,
     *,
-    selection: Selection = Selection(),
+    selection: TakeFilter = TakeFilter(),
     resolution: str = "full",
     record: DatasetRoot | None = None,
     budget_bytes: int | None = None,

@@ -25,7 +25,7 @@ _VIDEO_PARTS = {None: "takes", DOWNSCALED_448: f"downscaled_takes/{DOWNSCALED_44
 
 
 @dataclass(frozen=True)
-class Selection:
+class TakeFilter:
     """Which takes are wanted; empty means all."""
 
     split_file: Path | None = None
@@ -45,7 +45,7 @@ class DownloadPlan:
     exclusions: list[dict[str, Any]] = field(default_factory=list)
     annotation_bytes: int = 0
     """Of the selected takes, in the relations files."""
-    selection: Selection = Selection()
+    selection: TakeFilter = TakeFilter()
     """What was asked for."""
     resolution: str = "full"
 
@@ -113,7 +113,7 @@ def plan_download(
     release: Release,
     annotations: Sequence[RemoteFile],
     *,
-    selection: Selection = Selection(),
+    selection: TakeFilter = TakeFilter(),
     resolution: str = "full",
 ) -> DownloadPlan:
     """Join what was fetched (`annotations`) with the manifest of the videos.
@@ -156,7 +156,7 @@ def gigabytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def _selected(offered: Plan, selection: Selection) -> list[PlannedTake]:
+def _selected(offered: Plan, selection: TakeFilter) -> list[PlannedTake]:
     takes = offered.select(
         take_uids=selection.take_uids or None, scenarios=selection.scenarios or None
     )

@@ -21,7 +21,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DRIFT_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300)
 """Upper ends of the times since a track's first visible frame; later ones count together."""
 _GAP_STEPS = 1.5
-_TRACK = ["take_uid", "object_name", "camera"]
+_CAMERA_KEY = ["take_uid", "object_name", "camera"]
+"""What names an object in one camera; a track of `runs.TRACK` has two cameras."""
 
 
 def load_masks(root: DatasetRoot, takes: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +32,15 @@ def load_masks(root: DatasetRoot, takes: pd.DataFrame) -> pd.DataFrame:
     from 0 up), frame_idx, visible, area, area_share, x and y of the box's centre in diagonals of
     the image (NaN where absent).
     """
-    columns = [*_TRACK, "view", "frame_idx", "visible", "area", "rle_height", "rle_width"]
+    columns = [
+        *_CAMERA_KEY,
+        "view",
+        "frame_idx",
+        "visible",
+        "area",
+        "rle_height",
+        "rle_width",
+    ]
     table = read_manifest(root, "masks", columns=[*columns, "bbox_xywh"]).combine_chunks()
     boxes = _boxes(table.column("bbox_xywh"))
     masks = coded(table.select(columns)).to_pandas()
@@ -46,8 +55,8 @@ def load_masks(root: DatasetRoot, takes: pd.DataFrame) -> pd.DataFrame:
         # One look-up a take, not one a mask.
         by_take = pd.Categorical(names)
         masks[name] = by_take[masks["take_uid"].cat.codes.to_numpy()]
-    codes = [masks[name].cat.codes.to_numpy(np.int64) + 1 for name in _TRACK]
-    key = np.ravel_multi_index(codes, [len(masks[name].cat.categories) + 1 for name in _TRACK])
+    codes = [masks[name].cat.codes.to_numpy(np.int64) + 1 for name in _CAMERA_KEY]
+    key = np.ravel_multi_index(codes, [len(masks[name].cat.categories) + 1 for name in _CAMERA_KEY])
     masks["track"] = np.unique(key, return_inverse=True)[1]
     in_order: pd.DataFrame = masks.sort_values(["track", "frame_idx"], ignore_index=True)
     return in_order
@@ -65,14 +74,14 @@ def coded(table: pa.Table) -> pa.Table:
 def tracks(masks: pd.DataFrame) -> pd.DataFrame:
     """A row a track: frames, visible_frames, seconds, gaps, longest_step_seconds, density."""
     if masks.empty:
-        return pd.DataFrame(columns=[*_TRACK, "view", "scenario", "split", *_TRACK_MEASURES])
+        return pd.DataFrame(columns=[*_CAMERA_KEY, "view", "scenario", "split", *_TRACK_MEASURES])
     frame_idx, track = masks["frame_idx"].to_numpy(), masks["track"].to_numpy()
     distance = np.diff(frame_idx, append=0)
     inside = np.diff(track, append=-1) == 0  # the row after is of the same track
     usual = np.bincount(distance[inside]).argmax() if inside.any() else FPS
     step = max(int(usual), 1)
     grouped = masks.groupby("track")
-    found = grouped[[*_TRACK, "view", "scenario", "split"]].first()
+    found = grouped[[*_CAMERA_KEY, "view", "scenario", "split"]].first()
     found["frames"] = grouped.size()
     found["visible_frames"] = grouped["visible"].sum()
     length = grouped["frame_idx"].last() - grouped["frame_idx"].first()

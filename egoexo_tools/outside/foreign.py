@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
-from egoexo_tools.layout import component
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import PROBLEMS
+from egoexo_tools.outside.cameras import unusable_cameras
 from egoexo_tools.outside.mask_json import read_rle
 from egoexo_tools.outside.tolerant import frame_number
 from egoexo_tools.vocab import View, view_of
@@ -45,7 +45,9 @@ class ForeignTake:
 
 
 @dataclass
-class _Found:
+class _Gathered:
+    """The rows of the take so far, as columns, and what of it could not be used."""
+
     names: list[str] = field(default_factory=list)
     cameras: list[str] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
@@ -74,7 +76,7 @@ def read_foreign_take(
     own = content.get("object_names")
     back = {**(own if isinstance(own, dict) else {}), **(names or {})}
     annotated = _annotated(content)
-    found = _Found()
+    found = _Gathered()
     left_out = _extra_cameras(masks, found)
     for key, cameras in masks.items():
         name = back[key] if isinstance(back.get(key), str) else key
@@ -124,7 +126,7 @@ def _looked_at(annotated: Mapping[str, Any] | None, key: str, name: str, camera:
     return []
 
 
-def _extra_cameras(masks: Mapping[str, Any], found: _Found) -> set[str]:
+def _extra_cameras(masks: Mapping[str, Any], found: _Gathered) -> set[str]:
     """Cameras that cannot be used: the second ego camera, and names that are none."""
     counts: dict[str, int] = {}
     for cameras in masks.values():
@@ -132,23 +134,13 @@ def _extra_cameras(masks: Mapping[str, Any], found: _Found) -> set[str]:
             counts[camera] = counts.get(camera, 0) + (
                 len(frames) if isinstance(frames, dict) else 0
             )
-    left_out = set()
-    for camera in counts:
-        try:
-            component(camera)
-        except DataError:
-            left_out.add(camera)
-            found.fault("its name cannot be a camera's", None, camera)
-    ego = [camera for camera in counts if view_of(camera) is View.EGO and camera not in left_out]
-    winner = max(ego, key=lambda camera: counts[camera], default=None)
-    for camera in ego:
-        if camera != winner:
-            left_out.add(camera)
-            found.fault(f"two ego cameras: {winner} has more masks", None, camera)
-    return left_out
+    left_out = unusable_cameras(counts)
+    for camera, reason in left_out.items():
+        found.fault(reason, None, camera)
+    return set(left_out)
 
 
-def _members(cameras: Any, found: _Found, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _members(cameras: Any, found: _Gathered, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(cameras, dict):
         found.fault(f"its cameras are {type(cameras).__name__}, not an object", name)
         return
@@ -160,7 +152,7 @@ def _members(cameras: Any, found: _Found, name: str) -> Iterator[tuple[str, dict
 
 
 def _collect(
-    found: _Found, name: str, camera: str, frames: Mapping[str, Any], looked_at: list[int]
+    found: _Gathered, name: str, camera: str, frames: Mapping[str, Any], looked_at: list[int]
 ) -> None:
     """The rows of one track, frames ascending: with a mask, or looked at without."""
     masks: dict[int, MaskRle] = {}
@@ -202,7 +194,7 @@ def _rle(value: Any) -> MaskRle:
     return read_rle(value, "undecodable mask")
 
 
-def _table(found: _Found, *, knows_absent: bool, empty_is_absent: bool) -> pa.Table:
+def _table(found: _Gathered, *, knows_absent: bool, empty_is_absent: bool) -> pa.Table:
     columns = MaskColumns.of(found.rles)
     areas, boxes, problems = columns.measure()
     has_mask = np.array([rle is not None for rle in found.rles], np.bool_)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from egoexo_tools import lazy
 
 if TYPE_CHECKING:
-    from egoexo_tools.proposers.base import Found as Found
     from egoexo_tools.proposers.base import Frame as Frame
+    from egoexo_tools.proposers.base import FrameProposals as FrameProposals
     from egoexo_tools.proposers.base import Proposal as Proposal
     from egoexo_tools.proposers.base import Proposer as Proposer
     from egoexo_tools.proposers.base import ProposerEntry as ProposerEntry
@@ -21,7 +21,7 @@ else:
         __name__,
         {
             "base": (
-                "Found",
+                "FrameProposals",
                 "Frame",
                 "Proposal",
                 "Proposer",

@@ -33,7 +33,7 @@ class Proposal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class FrameProposals:
     """The proposals of one frame, in the proposer's order."""
 
     proposals: Sequence[Proposal]
@@ -92,7 +92,7 @@ class ProposerOptions:
             raise SettingsError(f"the {name} proposer has no network; leave out --image-size")
 
 
-Proposer: TypeAlias = Callable[[Sequence[Frame]], list[Found]]
+Proposer: TypeAlias = Callable[[Sequence[Frame]], list[FrameProposals]]
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,10 @@ class ProposerEntry:
 def of_pictures(propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]) -> Proposer:
     """A function of one picture, rgb (H, W, 3) uint8 → (mask, score) each, as a proposer."""
 
-    def proposer(frames: Sequence[Frame]) -> list[Found]:
+    def proposer(frames: Sequence[Frame]) -> list[FrameProposals]:
         return [
-            Found([Proposal(rle, score) for rle, score in propose(frame.rgb())]) for frame in frames
+            FrameProposals([Proposal(rle, score) for rle, score in propose(frame.rgb())])
+            for frame in frames
         ]
 
     return proposer

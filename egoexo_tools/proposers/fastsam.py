@@ -9,7 +9,6 @@ A checkpoint is a pickle, and unpickling can run any code. It is read with
 refused, unless the user trusts it (`--trust-weights`).
 """
 
-import hashlib
 import os
 import pickle
 import zipfile
@@ -23,7 +22,15 @@ import numpy as np
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers.base import Box, Found, Proposal, Proposer, ProposerOptions, Rgb
+from egoexo_tools.proposers.base import (
+    Box,
+    FrameProposals,
+    Proposal,
+    Proposer,
+    ProposerOptions,
+    Rgb,
+)
+from egoexo_tools.running.inputs import file_sha256
 
 DOWNLOAD = "https://github.com/ultralytics/assets/releases/download/v8.3.0/FastSAM-x.pt"
 
@@ -47,7 +54,7 @@ def settings(options: ProposerOptions) -> dict[str, Any]:
     _require_ultralytics()
     chosen = _chosen(options)
     return {
-        "weights": _sha256(weights),
+        "weights": file_sha256(weights),
         "image_size": chosen.image_size,
         "confidence": chosen.confidence,
         "iou": chosen.iou,
@@ -108,9 +115,9 @@ class FastSam:
         self.predictor = predictor
         self.batch = batch
 
-    def __call__(self, pictures: Sequence[Rgb]) -> list[Found]:
+    def __call__(self, pictures: Sequence[Rgb]) -> list[FrameProposals]:
         """The proposals of each (H, W, 3) picture, surest first, at its own size."""
-        found: list[Found] = []
+        found: list[FrameProposals] = []
         for start in range(0, len(pictures), self.batch):
             part = pictures[start : start + self.batch]
             # ultralytics takes arrays as OpenCV reads them: blue first.
@@ -130,10 +137,10 @@ class FastSam:
             raise
 
 
-def _found(result: Any) -> Found:
+def _found(result: Any) -> FrameProposals:
     """One picture's result; masks without a pixel are left out."""
     if result.masks is None:
-        return Found([], truncated=result.truncated)
+        return FrameProposals([], truncated=result.truncated)
     masks = result.masks.data.bool().cpu().numpy()  # a byte a pixel comes from the GPU, not four
     boxes = result.boxes.xyxy.float().cpu().numpy()
     scores = result.boxes.conf.float().cpu().numpy()
@@ -142,7 +149,7 @@ def _found(result: Any) -> Found:
         for mask, box, score in zip(masks, boxes, scores, strict=True)
         if mask.any()
     ]
-    return Found(proposals, truncated=result.truncated)
+    return FrameProposals(proposals, truncated=result.truncated)
 
 
 def _xywh(corners: Any) -> Box:
@@ -166,11 +173,6 @@ def _checked(weights: Path | None) -> Path:
     if not weights.is_file():
         raise DataError(f"there is no weights file {weights}; FastSAM-x.pt is at {DOWNLOAD}")
     return weights.resolve()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_ultralytics() -> None:

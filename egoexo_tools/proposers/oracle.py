@@ -8,11 +8,12 @@ steps differ from one.
 
 from collections.abc import Sequence
 
-from egoexo_tools.proposers.base import Found, Frame, Proposal
+from egoexo_tools.proposers.base import Frame, FrameProposals, Proposal
 
 
-def oracle(frames: Sequence[Frame]) -> list[Found]:
+def oracle(frames: Sequence[Frame]) -> list[FrameProposals]:
     """Every visible mask that has a pixel, with score 1."""
     return [
-        Found([Proposal(rle, 1.0) for rle in frame.truth if rle.area() > 0]) for frame in frames
+        FrameProposals([Proposal(rle, 1.0) for rle in frame.truth if rle.area() > 0])
+        for frame in frames
     ]

@@ -6,10 +6,8 @@ transformers' own pipeline. The checkpoint is a folder as `save_pretrained` writ
 beside model.safetensors; nothing is downloaded, and safetensors cannot run code.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ import numpy as np
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers.base import Found, Proposal, Proposer, ProposerOptions, Rgb
+from egoexo_tools.proposers.base import FrameProposals, Proposal, Proposer, ProposerOptions, Rgb
+from egoexo_tools.running.inputs import file_sha256
 
 POINTS_PER_SIDE = 32
 POINTS_AT_A_TIME = 64
@@ -38,7 +37,7 @@ def settings(options: ProposerOptions) -> dict[str, Any]:
     folder = _folder(options)
     _transformers()
     return {
-        "weights": _sha256(folder / "model.safetensors"),
+        "weights": file_sha256(folder / "model.safetensors"),
         "points_per_side": POINTS_PER_SIDE,
         "sure": SURE,
         "stable": STABLE,
@@ -81,7 +80,7 @@ def load_network(folder: Path, *, device: str | None = None) -> Any:
 
 def propose(
     network: Any, pictures: Sequence[Rgb], *, max_det: int = MAX_DET, points: int = POINTS_PER_SIDE
-) -> list[Found]:
+) -> list[FrameProposals]:
     """Pictures (H, W, 3) uint8 RGB → their proposals, the surest first."""
     from PIL import Image
 
@@ -96,13 +95,13 @@ def propose(
     return [_found(result, max_det) for result in results]
 
 
-def _found(result: Any, max_det: int) -> Found:
+def _found(result: Any, max_det: int) -> FrameProposals:
     scores = np.asarray([float(score) for score in result["scores"]])
     masks = [np.asarray(mask, np.bool_) for mask in result["masks"]]
     order = np.argsort(-scores, kind="stable")
     kept = [idx for idx in order.tolist() if masks[idx].any()]
     proposals = [Proposal(MaskRle.encode(masks[idx]), scores[idx]) for idx in kept[:max_det]]
-    return Found(proposals, truncated=len(kept) > max_det)
+    return FrameProposals(proposals, truncated=len(kept) > max_det)
 
 
 def _folder(options: ProposerOptions) -> Path:
@@ -152,9 +151,3 @@ def _transformers() -> Any:
             "the sam2 proposer needs the memory group: pip install 'egoexo-tools[model,memory]'"
         ) from error
     return transformers
-
-
-@lru_cache(maxsize=4)
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,16 +11,16 @@ Masks are decoded, checked and measured all at once, in compiled code on their r
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import component
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
+from egoexo_tools.outside.cameras import unusable_cameras
 from egoexo_tools.outside.tolerant import frame_number, whole_number
 from egoexo_tools.release import lzstring
 from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, Track
@@ -36,6 +36,13 @@ _ASPECT_TOLERANCE = 0.01
 _MAX_FRAME_IDX = 2**31 - 1
 _MAX_TAKE_BYTES = 2**31 - 1
 """Of all run lengths of a take: Arrow's offsets. The largest real takes have some 20 MB."""
+
+
+class Annotated(Protocol):
+    """Anything that has a mask a frame."""
+
+    @property
+    def annotation(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True)
@@ -147,46 +154,14 @@ class _Rows:
 
 
 def left_out_cameras(relations: TakeRelations, known: frozenset[str]) -> dict[str, str]:
-    """Camera → why none of its annotations can be used, whatever they hold.
-
-    `known` are the cameras that takes.json lists (empty: unknown).
-    """
-    left_out = _unknown_cameras(relations, known)
-    return left_out | _extra_ego_cameras(relations, left_out)
+    """`outside.cameras.unusable_cameras` of a take; `known` are those that takes.json lists."""
+    return unusable_cameras(masks_by_camera(relations.object_masks), known)
 
 
-def _unknown_cameras(relations: TakeRelations, known: frozenset[str]) -> dict[str, str]:
-    """Camera → why it cannot be used."""
-    found = {}
-    for camera in _masks_by_camera(relations):
-        try:
-            component(camera)
-        except DataError:
-            found[camera] = "its name cannot be a camera's"
-            continue
-        if known and camera not in known:
-            found[camera] = f"unknown camera: takes.json has {', '.join(sorted(known))}"
-    return found
-
-
-def _extra_ego_cameras(relations: TakeRelations, left_out: Mapping[str, str]) -> dict[str, str]:
-    """The ego camera with most masks wins, at a tie the first in the file."""
-    counts = {
-        camera: count
-        for camera, count in _masks_by_camera(relations).items()
-        if view_of(camera) is View.EGO and camera not in left_out
-    }
-    winner = max(counts, key=lambda camera: counts[camera], default=None)
-    return {
-        camera: f"two ego cameras: {winner} has {counts[winner]:,} masks, this one {count:,}"
-        for camera, count in counts.items()
-        if winner is not None and camera != winner
-    }
-
-
-def _masks_by_camera(relations: TakeRelations) -> dict[str, int]:
+def masks_by_camera(objects: Mapping[str, Mapping[str, Annotated]]) -> dict[str, int]:
+    """Camera → how many masks it has over all objects, in the file's order."""
     counts: dict[str, int] = {}
-    for cameras in relations.object_masks.values():
+    for cameras in objects.values():
         for camera, track in cameras.items():
             counts[camera] = counts.get(camera, 0) + len(track.annotation)
     return counts

@@ -18,7 +18,7 @@ from egoexo_tools.release.scenarios import nearest, resolve_scenarios
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes
 from egoexo_tools.vocab import Split
 
-Found: TypeAlias = dict[str, list[tuple[Split, TakeSlice]]]
+Slices: TypeAlias = dict[str, list[tuple[Split, TakeSlice]]]
 """take_uid → the slices that hold it, each with the split that its file is named after."""
 
 
@@ -118,7 +118,7 @@ def plan_ingest(release: Release, *, split_file: Path | None = None) -> Plan:
     return plan
 
 
-def _index(release: Release, plan: Plan, digests: dict[TakeSlice, str]) -> Found:
+def _index(release: Release, plan: Plan, digests: dict[TakeSlice, str]) -> Slices:
     """Every take in every relations file; damage is noted in the plan."""
     files = [(split, release.relations_json(split)) for split in Split]
     present = [(split, path) for split, path in files if path.is_file()]
@@ -127,7 +127,7 @@ def _index(release: Release, plan: Plan, digests: dict[TakeSlice, str]) -> Found
             f"{release.path} has no annotations/relations_*.json; fetch them with "
             "`egoexo-tools download`"
         )
-    found: Found = {}
+    found: Slices = {}
     for split, path in present:
         try:
             for piece in index_takes(path, digests=digests):

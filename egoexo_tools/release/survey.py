@@ -10,12 +10,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DOWNSCALED_448, Release, component
+from egoexo_tools.layout import DOWNSCALED_448, Release
+from egoexo_tools.outside.cameras import unusable_cameras
+from egoexo_tools.release.annotations import masks_by_camera
 from egoexo_tools.release.plan import Plan, PlannedTake
 from egoexo_tools.release.relations import mapped
 from egoexo_tools.release.takes import ShippedTake
@@ -70,10 +72,6 @@ class _Outline(msgspec.Struct, gc=False):
     object_masks: dict[str, dict[str, _Track]] = {}
 
 
-_Objects: TypeAlias = Mapping[str, Mapping[str, _Track]]
-"""object_name → camera → track."""
-
-
 def survey(
     release: Release, plan: Plan, *, video: str = "full", manifests: Path | None = None
 ) -> list[TakeFacts]:
@@ -123,12 +121,15 @@ def _read_facts(plan: Plan) -> dict[str, TakeFacts]:
 
 def _facts(planned: PlannedTake, outline: _Outline) -> TakeFacts:
     take = planned.take
-    annotated = _known_cameras(outline, take.cameras)
-    ego = _ego_camera(annotated)
+    left_out = unusable_cameras(masks_by_camera(outline.object_masks), take.cameras)
+    usable = {
+        name: {camera: track for camera, track in tracks.items() if camera not in left_out}
+        for name, tracks in outline.object_masks.items()
+    }
     objects = {
-        name: {camera: track for camera, track in tracks.items() if _counts(camera, ego)}
-        for name, tracks in annotated.items()
-        if ego in tracks and any(view_of(camera) is View.EXO for camera in tracks)
+        name: tracks
+        for name, tracks in usable.items()
+        if {view_of(camera) for camera in tracks} == set(View)
     }
     tracks = [track for cameras in objects.values() for track in cameras.values()]
     cameras = {camera for cameras in objects.values() for camera in cameras}
@@ -144,46 +145,13 @@ def _facts(planned: PlannedTake, outline: _Outline) -> TakeFacts:
         capture_named=named,
         participant=take.participant_uid,
         objects=tuple(objects),
-        cameras=tuple(sorted(cameras, key=lambda camera: (camera != ego, camera))),
+        cameras=tuple(sorted(cameras, key=lambda camera: (view_of(camera), camera))),
         frame_idxs=tuple(sorted({idx for track in tracks for idx in _frames(track)})),
         masks=sum(len(track.annotation) for track in tracks),
-        pairs=sum(_pairs(cameras, ego) for cameras in objects.values()),
+        pairs=sum(_pairs(cameras) for cameras in objects.values()),
         seconds=take.duration_seconds or 0.0,
         video_bytes=None,
     )
-
-
-def _counts(camera: str, ego: str | None) -> bool:
-    return camera == ego or view_of(camera) is View.EXO
-
-
-def _known_cameras(outline: _Outline, known: frozenset[str]) -> _Objects:
-    """The tracks without those of cameras that ingest does not know either."""
-    found = {}
-    for name, tracks in outline.object_masks.items():
-        found[name] = {
-            camera: track
-            for camera, track in tracks.items()
-            if _is_file_name(camera) and (not known or camera in known)
-        }
-    return found
-
-
-def _is_file_name(camera: str) -> bool:
-    try:
-        return bool(component(camera))
-    except DataError:
-        return False
-
-
-def _ego_camera(objects: _Objects) -> str | None:
-    """The ego camera with most masks, as ingest chooses it."""
-    masks: dict[str, int] = {}
-    for tracks in objects.values():
-        for camera, track in tracks.items():
-            if view_of(camera) is View.EGO:
-                masks[camera] = masks.get(camera, 0) + len(track.annotation)
-    return max(masks, key=lambda camera: masks[camera], default=None)
 
 
 def _frames(track: _Track) -> Iterator[int]:
@@ -193,11 +161,11 @@ def _frames(track: _Track) -> Iterator[int]:
             yield int(key)
 
 
-def _pairs(cameras: Mapping[str, _Track], ego: str | None) -> int:
+def _pairs(tracks: Mapping[str, _Track]) -> int:
     """One pair a source mask: ego2exo for each exo camera, exo2ego for each exo mask."""
-    exo = [track for camera, track in cameras.items() if camera != ego]
-    ego_masks = sum(len(track.annotation) for camera, track in cameras.items() if camera == ego)
-    return ego_masks * len(exo) + sum(len(track.annotation) for track in exo)
+    masks = {camera: len(track.annotation) for camera, track in tracks.items()}
+    exo = [count for camera, count in masks.items() if view_of(camera) is View.EXO]
+    return (sum(masks.values()) - sum(exo)) * len(exo) + sum(exo)
 
 
 def _video_bytes(

@@ -7,7 +7,6 @@ through `layout.atomic_path`, and a unit that is redone loses its status first, 
 moment leaves nothing that a second run cannot finish; `run_lock` keeps two runs apart.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from egoexo_tools.errors import (
 )
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.executors import Submit, available_cores, open_executor
+from egoexo_tools.running.inputs import hash_files
 from egoexo_tools.running.lock import only_run, working
 from egoexo_tools.running.progress import Progress, open_progress
 
@@ -153,7 +153,7 @@ def run_stage(
     settings, defaults = json.loads(json.dumps([dict(settings), dict(defaults)]))
     started = time.monotonic()
     with only_run(root.status_dir(stage), stage) as run_id:
-        hashes = {unit.name: unit.fingerprint + _hash_files(unit.inputs) for unit in units}
+        hashes = {unit.name: unit.fingerprint + hash_files(unit.inputs) for unit in units}
         before = {unit.name: read_status(root, stage, unit.name) for unit in units}
         pending = [
             unit
@@ -210,7 +210,7 @@ def pending_units(
             read_status(root, stage, unit.name),
             unit,
             settings,
-            unit.fingerprint + _hash_files(unit.inputs),
+            unit.fingerprint + hash_files(unit.inputs),
             stage,
             options,
         )
@@ -271,13 +271,6 @@ def differences(old: Settings, new: Settings) -> str:
     """
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in names)
-
-
-def _hash_files(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes() if path.exists() else b"missing").digest())
-    return digest.hexdigest()[:16]
 
 
 def _run_unit(

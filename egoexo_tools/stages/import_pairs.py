@@ -20,7 +20,8 @@ from egoexo_tools.stages.pairs import list_pairs, masks_in_order, with_ids
 from egoexo_tools.vocab import Direction, Split
 
 STAGE = "import-pairs"
-_TRACK = ["take_uid", "object_name", "camera"]
+_CAMERA_KEY = ["take_uid", "object_name", "camera"]
+"""What names an object in one camera; a track of `runs.TRACK` has two cameras."""
 _TEXT = {"take_uid": str, "object_name": str, "source_camera": str, "dest_camera": str}
 _KEY = ["take_uid", "object_name", "frame_idx", "source_camera", "dest_camera"]
 
@@ -81,8 +82,8 @@ def work(unit: Unit, *, root: DatasetRoot) -> dict[str, int]:
 
 def _has_source(pairs: pd.DataFrame, masks: pd.DataFrame) -> "pd.Series[bool]":
     """Which pairs' source masks the root has, and their destination camera in the same take."""
-    visible = masks[masks["visible"]].astype({name: str for name in _TRACK})
-    sources = visible[[*_TRACK, "frame_idx"]].rename(columns={"camera": "source_camera"})
+    visible = masks[masks["visible"]].astype({name: str for name in _CAMERA_KEY})
+    sources = visible[[*_CAMERA_KEY, "frame_idx"]].rename(columns={"camera": "source_camera"})
     cameras = visible[["take_uid", "camera"]].drop_duplicates()
     cameras = cameras.rename(columns={"camera": "dest_camera"})
     return is_in(pairs, sources, list(sources.columns)) & is_in(

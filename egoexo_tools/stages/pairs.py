@@ -28,7 +28,8 @@ from egoexo_tools.vocab import Direction, Split
 
 STAGE = "pairs"
 
-_TRACK = ["take_uid", "object_name"]
+_OBJECT = ["take_uid", "object_name"]
+"""What names an object: the same name in another take is another one."""
 
 
 def run_pairs(
@@ -114,30 +115,30 @@ def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:
     row = np.arange(len(masks))
     rows = masks.assign(
         row=row,
-        object_order=_first_row(masks, _TRACK, row),
-        track_order=_first_row(masks, [*_TRACK, "camera"], row),
+        object_order=_first_row(masks, _OBJECT, row),
+        track_order=_first_row(masks, [*_OBJECT, "camera"], row),
     )
     in_source = rows["view"] == direction.source
     source = rows[in_source & rows["visible"]]
     dest = rows[~in_source]
-    dest_tracks = dest.drop_duplicates([*_TRACK, "camera"])
+    dest_tracks = dest.drop_duplicates([*_OBJECT, "camera"])
     pairs = source.merge(
-        dest_tracks[[*_TRACK, "camera", "track_order"]], on=_TRACK, suffixes=("_source", "_dest")
+        dest_tracks[[*_OBJECT, "camera", "track_order"]], on=_OBJECT, suffixes=("_source", "_dest")
     ).rename(columns={"camera_source": "source_camera", "camera_dest": "dest_camera"})
     exo = "source" if direction is Direction.EXO2EGO else "dest"
     pairs = pairs.sort_values(["object_order", f"track_order_{exo}", "row"], kind="stable")
     pairs["exo_camera"] = pairs[f"{exo}_camera"]
     pairs["dest_state"] = _dest_states(pairs, dest)
     columns = ["frame_idx", "source_camera", "dest_camera", "exo_camera", "dest_state"]
-    return pairs[[*_TRACK, *columns]].reset_index(drop=True)
+    return pairs[[*_OBJECT, *columns]].reset_index(drop=True)
 
 
 def _dest_states(pairs: pd.DataFrame, dest: pd.DataFrame) -> Any:
     """visible, absent or unannotated: what the destination view has at the pair's frame."""
-    key = [*_TRACK, "camera", "frame_idx"]
+    key = [*_OBJECT, "camera", "frame_idx"]
     states = dest[[*key, "visible"]].rename(columns={"camera": "dest_camera"})
-    wanted = pairs[[*_TRACK, "dest_camera", "frame_idx"]]
-    if states.duplicated([*_TRACK, "dest_camera", "frame_idx"]).any():
+    wanted = pairs[[*_OBJECT, "dest_camera", "frame_idx"]]
+    if states.duplicated([*_OBJECT, "dest_camera", "frame_idx"]).any():
         raise DataError(
             "the masks manifest holds an object, camera and frame twice; `egoexo-tools validate` "
             "lists them, `egoexo-tools ingest --overwrite` writes the manifest anew"
@@ -182,7 +183,7 @@ def _takes_in_order(root: DatasetRoot, split: Split) -> pd.DataFrame:
 
 def masks_in_order(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
     """The mask rows of takes, in the order of the takes and, within one, of its file."""
-    names = [*_TRACK, "camera"]
+    names = [*_OBJECT, "camera"]
     table = read_manifest(
         root, "masks", units=take_uids, columns=[*names, "frame_idx", "view", "visible"]
     ).combine_chunks()
@@ -199,7 +200,7 @@ def masks_in_order(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
 
 def _exclude(root: DatasetRoot, unit: str, pairs: pa.Table) -> None:
     """Record the objects whose pairs the pair files cannot name."""
-    objects = pairs.group_by(_TRACK).aggregate([]).to_pylist()
+    objects = pairs.group_by(_OBJECT).aggregate([]).to_pylist()
     reason = "pair files cannot hold this object's name; the pairs are in the manifest only"
     rows = [{"stage": STAGE, **row, "reason": reason} for row in objects]
     write_exclusions(root, STAGE, unit, rows)

@@ -19,7 +19,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.masks.columns import row_mask
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers.base import Found, Frame, Proposal, Proposer, ProposerOptions
+from egoexo_tools.proposers.base import Frame, FrameProposals, Proposal, Proposer, ProposerOptions
 from egoexo_tools.proposers.registry import entry
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.vocab import Direction, view_of
@@ -120,12 +120,12 @@ def work(
 
 def _found(
     frames: Mapping[int, Frame], proposer: str, options: ProposerOptions
-) -> dict[int, Found]:
+) -> dict[int, FrameProposals]:
     """frame_idx → proposals, in batches of the proposer's size."""
     propose = _loaded(proposer, options)
     batch = entry(proposer).batch
     frame_idxs = list(frames)
-    found: dict[int, Found] = {}
+    found: dict[int, FrameProposals] = {}
     for start in range(0, len(frame_idxs), batch):
         part = frame_idxs[start : start + batch]
         found.update(zip(part, propose([frames[idx] for idx in part]), strict=True))

@@ -9,7 +9,6 @@ another's. Tokens that were made at another image size than training uses cost t
 IoU: here a cache that does not fit is refused by name.
 """
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from torch import Tensor
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.running.inputs import hash_files
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from omama.dataset import Camera, FrameTable, load_frames
 from omama.features.frame_features import READERS, Extractor, FrameFeatures, RawFrame
@@ -220,13 +220,13 @@ class CachedFeatures:
         first = np.unique(cameras, return_index=True)[1]
         self._camera: Int = cameras.astype(np.int64)
         self._position: Int = np.arange(len(rows)) - first[cameras]
-        hashes = _Hashes(frames.root)
+        known: dict[Path, bytes] = {}
         # Only portrait cameras have squashed features of their own.
         plain = replace(key, squash_portrait=False)
         portrait = (rows["height"] > rows["width"]).to_numpy()[first].tolist()
         names = rows.iloc[first][["take_uid", "camera"]].itertuples(index=False)
         self._parts = [
-            _open_part(frames, key if tall else plain, (str(take_uid), str(camera)), hashes)
+            _open_part(frames, key if tall else plain, (str(take_uid), str(camera)), known)
             for tall, (take_uid, camera) in zip(portrait, names, strict=True)
         ]
 
@@ -271,7 +271,9 @@ def _tensor(values: NDArray[np.float16]) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-def _open_part(frames: FrameTable, key: FeatureKey, camera: Camera, hashes: "_Hashes") -> _Part:
+def _open_part(
+    frames: FrameTable, key: FeatureKey, camera: Camera, known: dict[Path, bytes]
+) -> _Part:
     name = ".".join(camera)
     folder = frames.root.features(key.name) / component(name)
     again = f"run `omama features {frames.root.path} {key.command}`"
@@ -283,7 +285,7 @@ def _open_part(frames: FrameTable, key: FeatureKey, camera: Camera, hashes: "_Ha
         arrays = [np.load(folder / f"{array}.npy", mmap_mode="r") for array in _ARRAYS]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"the cached features in {folder} are damaged; {again}") from error
-    if str(index["inputs"]) != hashes.of(camera):
+    if str(index["inputs"]) != inputs_hash(frames.root, camera, known=known):
         raise DataError(
             f"the cached features {key.name} of {name} are older than its frames, masks or "
             f"proposals; {again}"
@@ -293,26 +295,14 @@ def _open_part(frames: FrameTable, key: FeatureKey, camera: Camera, hashes: "_Ha
     return _Part(arrays[0], arrays[1], arrays[2], index, start)
 
 
-def inputs_hash(root: DatasetRoot, camera: Camera) -> str:
-    """16 hex digits that change with the manifests that a camera's features are made from."""
-    return _Hashes(root).of(camera)
+def inputs_hash(
+    root: DatasetRoot, camera: Camera, *, known: dict[Path, bytes] | None = None
+) -> str:
+    """16 hex digits that change with the manifests that a camera's features are made from.
 
-
-class _Hashes:
-    """Hashes of manifest parts, each file read once: the cameras of a take share their masks."""
-
-    def __init__(self, root: DatasetRoot) -> None:
-        self.root = root
-        self._known: dict[Path, bytes] = {}
-
-    def of(self, camera: Camera) -> str:
-        digest = hashlib.sha256()
-        for path in _inputs(self.root, camera):
-            if path not in self._known:
-                content = path.read_bytes() if path.exists() else b"missing"
-                self._known[path] = hashlib.sha256(content).digest()
-            digest.update(self._known[path])
-        return digest.hexdigest()[:16]
+    `known` as in `hash_files`: the cameras of a take share their masks.
+    """
+    return hash_files(_inputs(root, camera), known=known)
 
 
 def _inputs(root: DatasetRoot, camera: Camera) -> tuple[Path, ...]:
