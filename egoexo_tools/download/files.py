@@ -94,6 +94,7 @@ def prepare(
             f"the annotation files take {gigabytes(size)}, the disk budget is "
             f"{gigabytes(budget_bytes)}; give it more"
         )
+    # Whole and right, or nothing is planned: a relations file that is cut off hides takes.
     download_files(s3, files, options=options).check()
     plan = plan_download(s3, release, files, selection=selection, resolution=resolution)
     write_exclusions(record or DatasetRoot(release.path), STAGE, PLAN_UNIT, plan.exclusions)

@@ -71,6 +71,7 @@ class S3:
             options["IfMatch"] = etag
         with explained(url, profile=self.profile):
             answer = self._object(url).get(**options)
+        # Some stores and proxies ignore ranges and send the whole object.
         begun = start if "ContentRange" in answer else 0
         return Opened(
             stream=answer["Body"],
@@ -133,7 +134,7 @@ class S3:
             client = get_session(self.profile).client("s3", config=config)
             try:
                 client.head_bucket(Bucket=self.source.split("/")[2])
-            except ClientError as error:
+            except ClientError as error:  # "forbidden" is an answer of S3: it can be reached
                 answer = explain(error, self.source)
                 if answer.trouble is Trouble.PROXY:
                     raise answer from error
@@ -162,7 +163,7 @@ class S3:
     def _object(self, url: str) -> Any:
         if not url.startswith("s3://"):
             raise DataError(f"{url!r} is no address in S3; the manifest is damaged")
-        with self._lock:
+        with self._lock:  # boto3's sessions and resources, unlike its clients, are not for threads
             if self._downloader is None:
                 self._downloader = _downloader(self.profile)
             return self._downloader.obj(url)

@@ -150,6 +150,8 @@ def fetch(s3: S3, file: RemoteFile, meter: Meter) -> bool:
     """Fetch one file; True if bytes had to come. Raises DataError with the reason."""
     if meter.stop.is_set():
         raise Stopped
+    # The stock downloader takes a file of the right size for whole and ends well with one of the
+    # wrong size, so folders that it filled are looked at as closely as our own.
     if file.path.exists():
         problem = verify(file)
         if problem is None:
@@ -190,6 +192,7 @@ def _record(result: Fetched, file: RemoteFile, future: "Future[bool]") -> None:
     try:
         (result.came if future.result() else result.were_here).append(file)
     except S3Error as error:
+        # Keys end after 14 days: a thousand files would be named for one reason.
         if error.trouble not in OF_ONE_OBJECT:
             raise
         result.failed[file] = str(error)
@@ -207,10 +210,12 @@ def _receive(s3: S3, file: RemoteFile, meter: Meter) -> None:
         try:
             return _receive_rest(s3, file, meter)
         except S3Error as error:
+            # Gigabytes over a line that breaks every minute must arrive: only tries in a row that
+            # bring nothing count.
             tries = 1 if _length(file.partial) > before else tries + 1
             if error.trouble not in PASSING or tries >= _TRIES:
                 raise
-            if meter.stop.wait(2.0**tries / 4):
+            if meter.stop.wait(2.0**tries / 4):  # not sleep: another file's end wakes it
                 raise Stopped from None
 
 
@@ -238,9 +243,11 @@ def _receive_rest(s3: S3, file: RemoteFile, meter: Meter) -> None:
         else:
             raise
     _check_size(file, opened)
+    # Before the first byte: a partial file of which nobody knows the version is worth nothing.
     if not opened.start:
         write_atomic(file.etag_path, opened.etag)
     try:
+        # A server that takes no ranges begins at 0 again: what was here is written over.
         with file.partial.open("r+b" if opened.start else "wb") as out:
             out.seek(opened.start)
             _copy(opened, out.write, file, meter, s3.profile)

@@ -247,6 +247,7 @@ def _tracks(take: _Take, name: str) -> Iterator[_Track]:
     """Every source camera of an object with every destination camera of it."""
     cameras = take.truth["masks"][name]
     annotated = take.truth.get("annotated_frames", {}).get(name, {})
+    # In a sample of fifty real takes no object had more than one exo camera; nothing rests on that.
     for source in cameras_of(cameras, take.direction.source):
         for dest in cameras_of(cameras, take.direction.dest):
             yield _Track(
@@ -262,7 +263,10 @@ def _tracks(take: _Take, name: str) -> Iterator[_Track]:
 def _wanted(track: _Track, entries: Mapping[str, Any] | None, protocol: Protocol) -> list[int]:
     """The frames that the protocol scores, ascending."""
     if protocol is Protocol.OFFICIAL:
+        # Annotated is not visible: frames without the object count too, for visibility, and those
+        # that nobody looked at in the destination do not. Pair files hold both.
         return sorted(idx for key in track.source_masks if (idx := int(key)) in track.annotated)
+    # Whatever a run left out is not missed: such scores cannot be set beside official ones.
     return sorted(int(key) for key in entries or () if key in track.source_masks)
 
 

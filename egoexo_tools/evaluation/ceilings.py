@@ -58,6 +58,8 @@ def add_ceilings(
         if not root.part("proposals", unit).exists():
             continue
         proposals = _read_proposals(root, unit)
+        # By groups of the scores, so that a candidate is compared at the very size at which the
+        # prediction was: another size would give ceilings that a perfect choice does not reach.
         for group in groups:
             rows = group.rows[(samples.visible & (cameras == camera))[group.rows]]
             if rows.size:

@@ -94,7 +94,7 @@ def score(
         now, then = i & 1, 1 - (i & 1)
         a, b, a_box, b_box = masks[now], truths[now], boxes[now], truth_boxes[now]
         problems[PREDICTED, i] = _draw(predicted, i, runs, a, a_box)
-        areas[PREDICTED, i] = area(a, a_box)
+        areas[PREDICTED, i] = area(a, a_box)  # of absent objects too: confidence may come from it
         # A damaged mask is drawn empty: an overlap with it would count as one with nothing.
         follows_well = (
             follows[i] and problems[PREDICTED, i] == OK and problems[PREDICTED, i - 1] == OK
@@ -152,6 +152,7 @@ def best_candidates(
         for k in range(count):
             problems[k] = _draw(truth, start + k, runs, truths[k], boxes[k])
             areas[k] = area(truths[k], boxes[k])
+        # Candidates outside, truths inside: of 300 candidates (FastSAM's most) one is in memory.
         for c in range(first_candidate[f], first_candidate[f + 1]):
             if _draw(candidates, c, runs, mask, box) != OK:
                 continue

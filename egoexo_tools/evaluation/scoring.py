@@ -77,6 +77,7 @@ def _empty_columns(count: int) -> dict[str, NDArray[np.float64]]:
 def _size_groups(samples: TakeSamples, protocol: Protocol, resize: bool) -> Iterator[SizeGroup]:
     predicted = np.stack([samples.predicted.heights, samples.predicted.widths], axis=1)
     sizes = np.hstack([predicted, _filled_sizes(samples, predicted)])
+    # A take has few combinations, and each is one call: the loops draw into the same buffers.
     found, group = np.unique(sizes, axis=0, return_inverse=True)
     for number, (p_height, p_width, t_height, t_width) in enumerate(found.tolist()):
         predicted_size, truth_size = (p_height, p_width), (t_height, t_width)
@@ -133,11 +134,14 @@ def _wrong_size(
 def _score_batch(group: SizeGroup, samples: TakeSamples, protocol: Protocol) -> MaskScores:
     tracks = track_ids(samples)[group.rows]
     follows = np.zeros(len(group.rows), np.bool_)
+    # Rows that are no neighbours had a sample of another size between them: the one before in this
+    # group is then not the one before in time.
     follows[1:] = (np.diff(group.rows) == 1) & (tracks[1:] == tracks[:-1])
     return score_masks(
         samples.predicted.take(group.rows),
         samples.truth.take(group.rows),
         size=group.size,
+        # 679 pixels in the official protocol, whatever the image's shape; O-MaMa takes its own.
         diagonal=diagonal_of(group.size) if protocol is Protocol.OMAMA else OFFICIAL_DIAGONAL,
         visible=samples.visible[group.rows],
         follows=follows,
@@ -186,6 +190,7 @@ def _table(
         visible &= ~(columns["truth_area"] == 0)
         for name in METRICS:
             columns[name][~visible] = np.nan
+    # An absent object has no pixels, and a null would mean that nobody knows.
     columns["truth_area"] = np.where(visible, columns["truth_area"], 0)
     rows = {
         "pair_id": samples.pair_ids(),

@@ -52,6 +52,8 @@ def settings(options: ProposerOptions) -> dict[str, Any]:
     """What the result depends on; raises if weights or the package are missing."""
     weights = _checked(options.weights)
     _require_ultralytics()
+    # By content: a file of the same name may hold another network. Device and precision are left
+    # out, or a root that was begun on a GPU could not be finished without one.
     chosen = _chosen(options)
     return {
         "weights": file_sha256(weights),
@@ -95,7 +97,9 @@ def load_network(
             "iou": options.iou,
             # One more than wanted tells whether there were more.
             "max_det": options.max_det + 1,
+            # Masks at the frame's size; without it they come at the network's.
             "retina_masks": True,
+            # Padded to a multiple of 32 and not to a square: 1024 x 576 of 16:9, not 1024 x 1024.
             "rect": True,
             "quantize": 16 if device.startswith("cuda") else None,
             "device": device,
@@ -153,6 +157,7 @@ def _found(result: Any) -> FrameProposals:
 
 
 def _xywh(corners: Any) -> Box:
+    # Corners, unlike the centre-based boxes that a public fork once stored by mistake.
     x1, y1, x2, y2 = (float(value) for value in corners)
     return x1, y1, x2 - x1, y2 - y1
 
@@ -205,6 +210,7 @@ def _read_checkpoint(weights: Path, *, trust_weights: bool) -> Any:
         checkpoint, _ = torch_safe_load(str(weights), safe_only=not trust_weights)
     except (AttributeError, ImportError, RuntimeError, TypeError, pickle.PickleError) as error:
         raise DataError(_refusal(weights, error, trust_weights)) from error
+    # The averaged weights are those that ultralytics itself would run.
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, SegmentationModel):
         raise DataError(

@@ -237,6 +237,7 @@ def _group(
     members = np.zeros((2 * count - 1, count), np.bool_)
     node_of = np.arange(count)
     similar = np.full((count, count), np.float32(-1))
+    # Each slot's best neighbour is kept, so that a step looks at S values and not at S².
     best = np.zeros(count, np.int64)
     best_value = np.zeros(count, np.float32)
     for i in range(count):
@@ -260,6 +261,7 @@ def _group(
                 continue
             value = _similarity(i, k, sizes, boxes, features, area, size_weight, fill_weight)
             similar[i, k] = similar[k, i] = value
+            # Its best was one of the two: the merged region may be less alike than a third.
             if best[k] == i or best[k] == j:
                 best[k] = np.argmax(similar[k])
                 best_value[k] = similar[k, best[k]]

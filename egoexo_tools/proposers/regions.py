@@ -78,6 +78,7 @@ def regions(
     masks, scores = _best(found, options)
     kept = []
     for mask, score in zip(masks, scores, strict=True):
+        # Super-pixels have ragged outlines, which cost contour accuracy; thin ones may vanish.
         smooth = _smoothed(mask, height, width)
         if smooth.any():
             kept.append((MaskRle.encode(smooth), float(score)))
@@ -114,6 +115,8 @@ def _colour_bins(lab: Floats) -> Ints:
 def _oversegment(lab: Floats) -> list[Ints]:
     """Label images (H, W): of the frame as it is, and with its texture smoothed away."""
     smooth = np.stack([cv2.medianBlur(np.ascontiguousarray(lab[:, :, c]), 5) for c in range(3)], 2)
+    # Fine on the frame itself, for small parts; coarse where texture is gone, for what has a
+    # pattern and would fall to pieces.
     settings = ((lab, 0.5, 12.0), (smooth, 0.8, 30.0))
     return [
         oversegment(image / np.float32(100), scale=scale / 100, sigma=sigma, min_size=20)
@@ -131,6 +134,7 @@ def _candidates(
         features = np.concatenate([colours * s.colour, textures * s.texture], axis=1)
         trees.append(grouping.group(pixels, features, size_weight=s.size, fill_weight=s.fill))
     members = grouping.without_holes(pixels, np.concatenate(trees))
+    # Both strategies begin with the same super-pixels and end with the same whole.
     members = members[grouping.first_of_equals(members)]
     areas = members @ pixels.sizes
     share = areas / pixels.labels.size
@@ -155,6 +159,7 @@ def _best(found: Sequence[Candidates], options: RegionOptions) -> tuple[list[Boo
     """The masks that survive suppression across all over-segmentations, and their scores."""
     atoms, sizes, columns = _intersected([candidates.labels for candidates in found])
     scores = np.concatenate([candidates.scores for candidates in found])
+    # Ten for each that is wanted, and no more: the matrix of overlaps grows with the square.
     order = np.argsort(-scores, kind="stable")[: 10 * options.max_proposals]
     # Spelled out in atoms for the best alone: all of them would be most of the work.
     members = np.empty((len(order), len(sizes)), np.bool_)

@@ -67,8 +67,10 @@ def load_network(folder: Path, *, device: str | None = None) -> Any:
         )
     except Exception as error:  # a damaged file's faults come as many types
         raise DataError(f"{folder} holds no network that can be read ({error})") from error
+    # transformers fills what a file lacks with chance and a warning.
     if missing := sorted(report["missing_keys"]):
         raise DataError(f"{folder} lacks {len(missing)} parts of the network, as {missing[0]}")
+    # From the network itself, so that a folder without a processor's settings can be read.
     side = _image_side(model.config)
     processor = getattr(transformers, processor_class)(
         size={"height": side, "width": side}, mask_size={"height": side // 4, "width": side // 4}
@@ -98,6 +100,7 @@ def propose(
 def _found(result: Any, max_det: int) -> FrameProposals:
     scores = np.asarray([float(score) for score in result["scores"]])
     masks = [np.asarray(mask, np.bool_) for mask in result["masks"]]
+    # Whatever order the pipeline has: a cap must leave out the least sure.
     order = np.argsort(-scores, kind="stable")
     kept = [idx for idx in order.tolist() if masks[idx].any()]
     proposals = [Proposal(MaskRle.encode(masks[idx]), scores[idx]) for idx in kept[:max_det]]

@@ -125,6 +125,7 @@ def _join(costs: Floats, edges: Words, height: int, width: int, scale: Any, min_
         else:
             between[left] = edge
             left += 1
+    # Weakest first here too: a small segment joins the neighbour that is most like it.
     for i in range(left):
         edge = np.int64(between[i])
         first = _find(parents, edge >> 2)

@@ -200,6 +200,7 @@ def _collect(relations: TakeRelations, left_out: Mapping[str, str]) -> _Rows:
 def _append_track(track: Track, frame_idxs: list[int], shipped: list[ShippedMask | None]) -> None:
     visible = [_frame_number(key) for key in track.annotation]
     looked_at = {idx if 0 <= idx <= _MAX_FRAME_IDX else -1 for idx in track.annotated_frames}
+    # Looked for and not found; a frame in neither list was never looked at and gets no row.
     absent = looked_at.difference(visible)
     frame_idxs.extend(visible)
     shipped.extend(track.annotation.values())
@@ -209,6 +210,7 @@ def _append_track(track: Track, frame_idxs: list[int], shipped: list[ShippedMask
 
 def _frame_number(key: str) -> int:
     """-1 for a key that is none; "030" is 30."""
+    # The way of every real key, 1.8 million of them; the tolerant reader is for the others.
     if key.isascii() and key.isdigit() and len(key) < 10:
         return int(key)
     number = frame_number(key)
@@ -233,6 +235,7 @@ def _check_masks(rows: _Rows) -> pa.StringArray:
     masks = MaskColumns(rows.heights[rows.visible], rows.widths[rows.visible], data, offsets)
     areas, boxes, problems = masks.measure()
     rows.areas[rows.visible], rows.boxes[rows.visible] = areas, boxes
+    # A row keeps the first reason that it gets, so the plainest come first.
     rows.leave_out(rows.frame_idx < 0, "its frame number is no number from 0 up")
     rows.leave_out(
         _written_twice(rows), "two masks of one frame, whose number is written in two ways"
@@ -282,6 +285,8 @@ def _check_camera(rows: _Rows, camera: str, limits: CameraLimits) -> None:
     video = f"the video is {limits.width}x{limits.height}"
     fits = _has_aspect(sizes, limits)
     if fits.any():
+        # The commonest of the sizes that have the video's shape is the camera's own. The shape
+        # decides, not the size: the small copies' videos go with masks of the full size.
         height, width = sizes[np.where(fits, counts, 0).argmax()].tolist()
         fits &= (sizes == (height, width)).all(axis=1)
         video = f"most of its camera's are {width}x{height}"

@@ -120,7 +120,7 @@ def video_thumbnails(
     The 448-pixel copy is read where it is there. None where no take has a video.
     """
     jobs = [(take, camera) for take in takes for camera in take.cameras]
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:  # decoding holds no GIL
         read = list(pool.map(lambda job: _of_camera(release, job[0], job[1], per_camera), jobs))
     if all(found is None for found in read):
         return None
@@ -139,6 +139,7 @@ def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     vector = small.astype(np.float32).ravel()
     vector -= vector.mean()
     length = float(np.linalg.norm(vector))
+    # Less than one grey level of deviation: correlation would compare noise.
     return None if length < np.sqrt(vector.size) else vector / length
 
 
@@ -158,7 +159,7 @@ def _of_camera(
                     found.append(((take.take_uid, camera, frame_idx), vector))
         except DataError:
             if not found:
-                continue
+                continue  # the other copy may be whole
         return found
     return None
 

@@ -59,6 +59,7 @@ _DIGITS = _digit_table()
 def decompress_from_encoded_uri_component(text: str) -> str:
     """What `compressToEncodedURIComponent` was given; DataError for text that it cannot make."""
     data = _latin(text)
+    # The length of the answer is nowhere in the text: try, and with more room try again.
     capacity = 8 * data.size + 64
     while True:
         out = np.empty(min(capacity, MAX_CHARS), np.uint16)
@@ -85,6 +86,8 @@ def decompress_many(texts: Sequence[str]) -> tuple[Bytes, Int, Bytes]:
     offsets = np.zeros(lengths.size + 1, np.int64)
     problems = np.zeros(lengths.size, np.uint8)
     workspace = _workspace(int(lengths.max(initial=0)))
+    # Masks of the synthetic release unpack to 1.8 times their characters, so that this is seldom
+    # too small; where it is, the texts that are done stay done.
     out = np.empty(2 * data.size + 64, np.uint8)
     done = 0
     while True:
@@ -173,6 +176,8 @@ def _unpack(
             if code < size:
                 entry_start, entry_length = int(entries[code, 0]), int(entries[code, 1])
             elif code == size and size > 3:
+                # The entry that this very step is about to add: the last one and its first
+                # character again. Runs of one character begin so.
                 entry_start, entry_length = last_start, last_length + 1
             else:
                 return BAD_CODE, start
@@ -180,7 +185,7 @@ def _unpack(
                 return FULL, start
             for i in range(entry_length):  # may read what it has just written
                 out[end + i] = out[entry_start + i]
-        if last_length:
+        if last_length:  # the first literal has nothing before it that an entry could join
             entries[size, 0], entries[size, 1] = last_start, last_length + 1
             size += 1
             room -= 1

@@ -82,6 +82,7 @@ def index_takes(path: Path, *, digests: dict[TakeSlice, str] | None = None) -> I
                 start = scanner.position
                 scanner.skip_value()
                 take = TakeSlice(take_uid, path, start, scanner.position)
+                # Now, while the pages are in memory: a second pass would read 2 GB again.
                 if digests is not None:
                     digests[take] = sha256(data[start : take.end]).hexdigest()[:16]
                 scanner.take_uid = None
@@ -213,6 +214,8 @@ class _Scanner:
         )
 
 
+# Not a parser: msgspec checks each value when it decodes it, so that finding the takes is as fast
+# as the bytes come.
 @compiled
 def _value_end(data: NDArray[np.uint8], words: NDArray[np.uint64], position: int) -> int:
     """The position behind the JSON value at `position`; -1 where the data ends before it does.

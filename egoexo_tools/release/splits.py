@@ -129,6 +129,8 @@ def _by_shares(
     np.add.at(labels, member, columns)
     sizes = np.bincount(member, minlength=len(names))
     rarity = _rarity(takes, member, len(names))
+    # Large groups while there is room for them, rare scenarios while the mix can still be mended;
+    # the seed decides between equals alone.
     order = np.lexsort((hashes(names, seed), rarity, -sizes))
     placed = _place(labels, sizes, shares, order)
     splits = list(Split)
@@ -192,6 +194,7 @@ def _roomiest(room: NDArray[np.int64], shares: NDArray[np.float64]) -> np.int64:
 def _quotas(count: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """(splits,) whole numbers that add up to `count`: the largest remainders are rounded up, and
     no split with a share stays empty."""
+    # 0.29 * 100 is a bit below 29, and would be 28.
     quotas = np.floor(shares * count + _SUM_TOLERANCE).astype(np.int64)
     remainders = shares * count - quotas
     for split in np.argsort(-remainders, kind="stable")[: count - int(quotas.sum())].tolist():
@@ -223,6 +226,8 @@ def _leave_out(
         elif group in held_out:
             division.left_out[take.take_uid] = f"shares its {group_by} with the test scenario"
         else:
+            # A group whose takes the official split has on both sides goes with its majority, and
+            # with train where there is none: val must not see what was trained on.
             is_val = votes[group][True] > votes[group][False]
             division.split_of[take.take_uid] = Split.VAL if is_val else Split.TRAIN
     division.notes.append(f"test: {', '.join(sorted(chosen))}; of the rest, official val stays val")

@@ -99,7 +99,7 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submi
 
     try:
         yield Submit(submit)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: `close` would do all that is scheduled first
         pool.stop()
         raise
     else:
@@ -127,6 +127,8 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
 
+    # By itself it would notice only when it asks for the next unit, and until then write beside a
+    # new run. SIGKILL, because no handler runs in the middle of compiled code.
     def watch() -> None:
         parent.join()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -141,6 +143,8 @@ class _Stopped(BaseException):
 def _in_worker(function: Callable[[Any], Any], argument: Any) -> Any:
     """function(argument); when the worker is told to end, half-written files are removed first."""
 
+    # Raised where the unit is, so that `atomic_path` takes its partial file away on the way out;
+    # a BaseException, which no `except Exception` of a unit can swallow.
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Stopped
 

@@ -31,6 +31,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
 def only_run(folder: Path, stage: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[str]:
     """Hold the stage; yields the run's id. DataError while another run or its workers are on."""
     folder.mkdir(parents=True, exist_ok=True)
+    # "a" makes the file and leaves what is in it: the id of a run that holds the lock. The lock
+    # itself is the kernel's, so a run that was killed leaves none behind.
     with (folder / LOCK).open("a") as lock:
         if not _locked(lock, fcntl.LOCK_EX):
             raise DataError(f"another {stage} is running on this root ({folder}); wait for its end")
@@ -42,7 +44,7 @@ def only_run(folder: Path, stage: str, *, wait_seconds: float = WAIT_SECONDS) ->
         try:
             yield run_id
         finally:
-            lock.truncate(0)
+            lock.truncate(0)  # a worker that only begins now finds no run to work for
 
 
 @contextmanager
@@ -74,6 +76,7 @@ def _locked(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
+        # Some cluster file systems are mounted without locks; refusing them would help nobody.
         if error.errno not in _NO_LOCKS:
             raise
         logger.warning("%s: no locks on this file system; take care to run once", file.name)

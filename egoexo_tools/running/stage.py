@@ -150,9 +150,11 @@ def run_stage(
     has other settings and `overwrite` is off; one that its status file lacks, because it came
     later, counts as that of `defaults`.
     """
+    # As a status file gives them back: a tuple would differ from its own list on the next run.
     settings, defaults = json.loads(json.dumps([dict(settings), dict(defaults)]))
     started = time.monotonic()
     with only_run(root.status_dir(stage), stage) as run_id:
+        # Before the work: an input that changes while a unit runs makes it pending next time.
         hashes = {unit.name: unit.fingerprint + hash_files(unit.inputs) for unit in units}
         before = {unit.name: read_status(root, stage, unit.name) for unit in units}
         pending = [
@@ -255,6 +257,7 @@ def _is_pending(
 ) -> bool:
     if status is None or options.overwrite:
         return True
+    # A failed unit has no result that other settings could mix with.
     if status.status == "done" and (changed := differences(status.settings, settings)):
         raise SettingsError(
             f"{stage} was done with {changed} "
@@ -294,6 +297,7 @@ def _run_unit(
             # From here until the end the unit is not done, whatever an earlier run has left.
             root.status(stage, unit.name).unlink(missing_ok=True)
             done = result("done", dict(work(unit)))
+            # Here and not in the parent, which may be killed with hundreds of results on their way.
             write_status(root, stage, done)
             return done
     except DataError as caught:
@@ -353,6 +357,7 @@ def _collect(
 ) -> Iterator[UnitResult]:
     """Those that have ended; StageFailed where nobody is left who could end them."""
     ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_LOOK_AFTER_SECONDS)
+    # A future on a cluster whose workers have all gone never ends, and never fails either.
     while not ended:
         if (trouble := submit.trouble()) is not None:
             raise StageFailed(f"{len(running)} units are not done: {trouble}")

@@ -60,8 +60,11 @@ def frames_within_budget(
     leave no room, and S3Error for a trouble that all takes would meet.
     """
     _check_ingest(root, release, plan, budget_bytes)
+    # First of all: how many frames a take has, and of what size, is in the masks manifest.
     _ingest(root, release, plan, run)
     todo = _pending(root, plan, run)
+    # Videos whose frames are cut, of a run that was killed before it deleted them or of a plain
+    # download: gone before the disk is measured, or their room would stay taken.
     for uid, files in plan.videos.items():
         for file in files:
             if (uid, file.camera) not in todo:
@@ -78,6 +81,7 @@ def frames_within_budget(
     with _fetching(s3, loads, ledger, options) as arrivals:
         for arrived in arrivals:
             failures.extend(_failures(arrived))
+            # A take of which one file is missing counts as failed, but its room is given back.
             cameras = [camera for item in arrived if not item.failed for camera in item.cameras]
             if cameras:
                 summaries.append(
@@ -86,13 +90,15 @@ def frames_within_budget(
                         release,
                         settings=_settings(plan),
                         only=cameras,
-                        run=replace(run, quiet=True),
+                        run=replace(run, quiet=True),  # the download's bar is on the screen
                     )
                 )
             for item in arrived:
                 if item.lent:
                     for file in item.load.files:
                         file.remove()
+                    # The reserve was the most that could come; what the frames really take stays
+                    # counted. Bytes that were here before came in with `occupied`.
                     ledger.give(item.load.reserved - _frames_size(root, item.load))
     return _merged(summaries, failures)
 
@@ -178,9 +184,11 @@ class Ledger:
         """Wait until `amount` fits and count it; False where it never will."""
         with self._changed:
             while self.used + amount > self.total:
+                # With nothing on loan nobody will give anything back: waiting would never end.
                 if self._closed or not self._lent:
                     return False
                 self._changed.wait()
+            # Before the first byte comes: files of two takes may never grow into the same room.
             self.used += amount
             self._lent += 1
             return not self._closed
@@ -215,6 +223,7 @@ def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], short_side: i
     total = 0
     for file in files:
         rows = masks.filter(pc.equal(masks["camera"], file.camera))
+        # A camera without a visible mask has no size in the manifest: 4096 is above any video.
         height, width = (pc.max(rows[name]).as_py() or 4096 for name in columns[2:])
         if short_side is None:
             settings = FrameSettings()
@@ -256,7 +265,7 @@ def _fetching(
                 for load in loads:
                     arrivals.put(_fetch(s3, load, ledger, meter, options))
                 arrivals.put(None)
-            except BaseException as error:  # handed to the thread that waits
+            except BaseException as error:  # handed to the thread that waits: it must not hang
                 arrivals.put(error)
 
         thread = threading.Thread(target=work, name="fetch takes", daemon=True)
@@ -264,6 +273,8 @@ def _fetching(
         try:
             yield _batches(arrivals)
         finally:
+            # The thread may be reading from the network or waiting for room: both are woken, and
+            # it is waited for, so that no file grows after the budget has been accounted for.
             meter.stop.set()
             ledger.close()
             thread.join()
@@ -284,13 +295,17 @@ def _fetch(s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOp
 def _batches(
     arrivals: "queue.SimpleQueue[Arrived | BaseException | None]",
 ) -> Iterator[list[Arrived]]:
-    """All that has arrived, whenever something has."""
+    """All that has arrived, whenever something has.
+
+    One by one would be slower: each batch starts the worker processes of the frames stage anew.
+    """
     while True:
         items = [arrivals.get()]
         with suppress(queue.Empty):
             while items[-1] is not None:
                 items.append(arrivals.get_nowait())
         batch = [item for item in items if isinstance(item, Arrived)]
+        # What came before an error has its frames cut first, so that a next run need not fetch it.
         if batch:
             yield batch
         for item in items:
@@ -365,8 +380,9 @@ def _frames_size(root: DatasetRoot, load: Load) -> int:
 
 
 def _on_disk(path: Path) -> int:
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # a partial file got its name meanwhile
         found = path.lstat()
+        # Some file systems give blocks out late and say 0 for what was just written.
         return max(found.st_blocks * 512, found.st_size)
     return 0
 

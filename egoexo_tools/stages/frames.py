@@ -131,9 +131,12 @@ def work(
                 }
             )
     except MissingFrames as error:
+        # Nothing came out although the video claims to hold it: a damaged file, to be fetched again
+        # and not to be explained away frame by frame.
         if not rows and any(frame_idx < error.frames for frame_idx in error.reasons):
             raise DataError(f"{error}; download the video again") from error
         missing = error.reasons
+    # Before the manifest: what it does not list must not lie there for other programs to find.
     _remove_others(root, take_uid, camera, [row["frame_idx"] for row in rows])
     excluded = [
         {"take_uid": take_uid, "camera": camera, "frame_idx": frame_idx, "reason": reason}
@@ -171,6 +174,8 @@ def _write_jpeg(
     path: Path, rgb: NDArray[np.uint8], *, scale: float, quality: int
 ) -> tuple[int, int]:
     """Write the picture at `scale`; returns its height and width."""
+    # int() and OpenCV's default, bilinear without antialiasing: the official script's own steps,
+    # so that pictures are those that published models have seen.
     height, width = max(1, int(rgb.shape[0] * scale)), max(1, int(rgb.shape[1] * scale))
     small = rgb if scale == 1 else cv2.resize(rgb, (width, height))
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)

@@ -113,6 +113,7 @@ def work(unit: Unit, *, root: DatasetRoot, release: Release) -> Mapping[str, int
     )
     scenario = take.scenario or relations.scenario
     _write_annotation(root, take, scenario, checked)
+    # `takes` comes last: a take that it lists has its masks.
     take_uids = pa.repeat(pa.scalar(take.take_uid), checked.masks.num_rows)
     write_manifest(root, "masks", unit.name, checked.masks.add_column(0, "take_uid", take_uids))
     excluded = [{"take_uid": take.take_uid, **row} for row in checked.exclusions]
@@ -167,7 +168,8 @@ def _remove_foreign(root: DatasetRoot, plan: Plan, *, overwrite: bool) -> None:
     """Takes of another release or split: they would mix with the new ones."""
     present = sorted(path.stem for path in root.table("takes").glob("*.parquet"))
     foreign = [take_uid for take_uid in present if take_uid not in plan.takes]
-    if not foreign or plan.broken:  # a cut file lacks takes that were whole before
+    # A relations file that is cut off lacks takes that were whole before: they stay.
+    if not foreign or plan.broken:
         return
     if not overwrite:
         raise SettingsError(
@@ -188,6 +190,8 @@ def _write_lists(root: DatasetRoot, plan: Plan) -> None:
         return
     rows = read_manifest(root, "takes", columns=["take_uid", "split"]).to_pylist()
     split_of = {row["take_uid"]: row["split"] for row in rows}
+    # Of all takes of the root, not of this call's: takes can be ingested scenario by scenario, and
+    # programs that read these lists must see all of them.
     entries = [entry.text for uid, entry in plan.entries.items() if uid in split_of]
     write_takes(root.takes_json, entries)
     order = [uid for uid in dict.fromkeys([*plan.takes, *sorted(split_of)]) if uid in split_of]

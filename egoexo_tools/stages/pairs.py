@@ -112,6 +112,8 @@ def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:
     `masks` holds take_uid, object_name, camera (categories), frame_idx, view and visible.
     Returns take_uid, object_name, frame_idx, source_camera, dest_camera, exo_camera, dest_state.
     """
+    # The official pair files' order: objects and exo cameras as the annotation file has them, and
+    # only then frames. A merge forgets it, so it is kept in columns and restored below.
     row = np.arange(len(masks))
     rows = masks.assign(
         row=row,
@@ -121,6 +123,8 @@ def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:
     in_source = rows["view"] == direction.source
     source = rows[in_source & rows["visible"]]
     dest = rows[~in_source]
+    # One row a destination camera, not one a frame: the rule asks whether the object has that
+    # camera at all, and not what it shows at the source's frame.
     dest_tracks = dest.drop_duplicates([*_OBJECT, "camera"])
     pairs = source.merge(
         dest_tracks[[*_OBJECT, "camera", "track_order"]], on=_OBJECT, suffixes=("_source", "_dest")
@@ -187,12 +191,14 @@ def masks_in_order(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
     table = read_manifest(
         root, "masks", units=take_uids, columns=[*names, "frame_idx", "view", "visible"]
     ).combine_chunks()
+    # As categories: joins of millions of rows then compare numbers and not text.
     for name in names:
         encoded = table[name].dictionary_encode()
         table = table.set_column(table.column_names.index(name), name, encoded)
     masks = table.to_pandas()
     place = {take_uid: place for place, take_uid in enumerate(take_uids)}
     takes = masks["take_uid"].map(place)
+    # Stable: within a take the rows lie as the annotation file has them.
     order = np.argsort(takes.to_numpy(), kind="stable")
     in_order: pd.DataFrame = masks.iloc[order].reset_index(drop=True)
     return in_order
