@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.columns import MaskColumns
+from egoexo_tools.masks.columns import MaskColumns, mask_fields, row_mask
 from egoexo_tools.masks.resizing import edges, nearest_idxs
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import BAD_TEXT, NEGATIVE_RUN, OK, WRONG_TOTAL
@@ -159,3 +159,10 @@ def test_a_damaged_mask_is_not_resized() -> None:
     three = np.array([3, 3])
     with pytest.raises(DataError, match="not COCO compressed run lengths: '!'"):
         masks.resized(np.array([0, 1]), three, three)
+
+
+@given(masks=some_masks())
+def test_a_row_of_a_manifest_holds_a_mask(masks: list[Mask]) -> None:
+    for mask in masks:
+        rle = MaskRle.encode(mask)
+        assert row_mask({"object_name": "cup", **mask_fields(rle)}) == rle

@@ -8,6 +8,7 @@ import pytest
 
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
+from egoexo_tools.running.inputs import hash_files
 from egoexo_tools.running.stage import (
     RunOptions,
     Unit,
@@ -183,3 +184,18 @@ def test_a_damaged_status_file_is_named(root: DatasetRoot) -> None:
     write_atomic(root.status("s", "a"), "{")
     with pytest.raises(DataError, match=r"a\.json is damaged .*; delete it and run s again"):
         run_stage(root, "s", [Unit(("a",))], misbehave, settings={}, options=INLINE)
+
+
+def test_a_hash_of_inputs_changes_when_a_file_does_comes_or_goes(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_text("1")
+    gone = hash_files([first, second])
+    second.write_text("1")
+    both = hash_files([first, second])
+    second.write_text("2")
+    known: dict[Path, bytes] = {}
+    other = hash_files([first, second], known=known)
+    assert len({gone, both, other, hash_files([second, first])}) == 4
+    assert hash_files([first, second]) == other == hash_files([first, second], known=known)
+    second.write_text("3")
+    assert hash_files([first, second], known=known) == other, "a known file is not read again"

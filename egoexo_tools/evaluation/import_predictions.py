@@ -25,6 +25,7 @@ from egoexo_tools.evaluation.predictions import (
 from egoexo_tools.formats.sam2 import object_numbers
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, read_tables, write_table
+from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.outside.mask_json import read_rle
 from egoexo_tools.outside.names import match_names
@@ -163,13 +164,7 @@ def _row(
 def _prediction(pair_id: str, mask: MaskRle, confidence: float | None) -> Row:
     if confidence is None:
         confidence = covers_enough(mask.area(), mask.height * mask.width)
-    return {
-        "pair_id": pair_id,
-        "confidence": confidence,
-        "rle_height": mask.height,
-        "rle_width": mask.width,
-        "rle_counts": mask.counts,
-    }
+    return {"pair_id": pair_id, "confidence": confidence, **mask_fields(mask)}
 
 
 def _palette_rows(

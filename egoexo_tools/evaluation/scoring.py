@@ -1,7 +1,8 @@
-"""Scores the samples of one take under a protocol: sizes, metrics, ceilings, as one table.
+"""Scores the samples of one take under a protocol: sizes, metrics, confidences, as one table.
 
 Samples are scored in groups of equal sizes (of the predictions, of the truths, and at which they
-are compared); a group is one call of `metrics.score_masks`.
+are compared); a group is one call of `metrics.score_masks`. The ceilings' columns stay empty here:
+`ceilings` fills them in.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
-"""Datasets' own formats, each read and written in one module. EXPORTERS is where one to write is
-entered; `source` says what its module holds.
+"""Formats of other programs, a module each, and the benchmark's own, which is read here too.
+
+EXPORTERS is where one to write is entered; `source` says what its module holds. What people bring
+along is read in `outside`.
 """
 
 from typing import TYPE_CHECKING

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path, write_atomic
+from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.outside.tolerant import load_json
 from egoexo_tools.vocab import Direction, Split, View, view_of
@@ -219,9 +220,7 @@ def _mask_columns(value: Any, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: {error}") from error
     return {
         "visible": True,
-        "rle_height": rle.height,
-        "rle_width": rle.width,
-        "rle_counts": rle.counts,
+        **mask_fields(rle),
         "area": rle.area(),
         "bbox_xywh": list(rle.box_xywh()),
     }

@@ -170,6 +170,11 @@ class MaskColumns:
         return MaskColumns(*dest, text, offsets)
 
 
+def mask_fields(rle: MaskRle) -> dict[str, Any]:
+    """A mask as the fields COLUMNS of a manifest's row; `row_mask` is the way back."""
+    return dict(zip(COLUMNS, (rle.height, rle.width, rle.counts), strict=True))
+
+
 def row_mask(row: Mapping[str, Any]) -> MaskRle:
     """The mask of one row of a manifest, given as a dict."""
     height, width, counts = (row[name] for name in COLUMNS)

@@ -1,6 +1,7 @@
 """PROPOSERS: the names that `--proposer` takes, and how each is made.
 
-A function of one picture is entered with `simple`; `regions.py` is the template of a larger one.
+A function of one picture is entered with `of_pictures`, as `regions` is; one that wants batches
+or a GPU takes frames itself, as `fastsam` does.
 Loaders import what they need when they are called, so that reading the table stays light.
 """
 

@@ -16,9 +16,10 @@ An object has one name in both views. A picture with any mask, or that an annota
 counts as looked at: objects of the take without a mask in it are recorded as absent there. What
 cannot be used goes to exclusions with its file's name and costs nothing else; an object whose mask
 is among it is neither visible nor absent there. Pictures of one name in two cameras show one
-instant. Writes frames (JPEG 95, the longer side cut
-to LONG_SIDE), the takes, frames and masks manifests, annotation.json, and at the end takes.json
-and split.json.
+instant.
+
+Writes frames (JPEG 95, the longer side scaled down to LONG_SIDE), the takes, frames and masks
+manifests, annotation.json, and at the end takes.json and split.json.
 """
 
 import json
@@ -36,6 +37,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.outside.mask_json import PictureMasks
 from egoexo_tools.outside.pictures import read_picture
 from egoexo_tools.outside.tolerant import entries, plain_name
@@ -260,7 +262,7 @@ def _track(
             "visible": visible,
         }
         if rle is not None and visible:
-            row |= {"rle_height": rle.height, "rle_width": rle.width, "rle_counts": rle.counts}
+            row |= mask_fields(rle)
             row |= {"area": rle.area(), "bbox_xywh": [float(side) for side in rle.box_xywh()]}
         rows.append(row)
     return rows

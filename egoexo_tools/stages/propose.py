@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.masks.columns import row_mask
+from egoexo_tools.masks.columns import mask_fields, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers.base import Frame, FrameProposals, Proposal, Proposer, ProposerOptions
 from egoexo_tools.proposers.registry import entry
@@ -175,9 +175,7 @@ def _row(
         "proposal_idx": proposal_idx,
         "proposer": proposer,
         "score": proposal.score,
-        "rle_height": rle.height,
-        "rle_width": rle.width,
-        "rle_counts": rle.counts,
+        **mask_fields(rle),
         "area": rle.area(),
         "bbox_xywh": proposal.box_xywh or rle.box_xywh(),
     }

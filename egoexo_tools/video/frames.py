@@ -1,4 +1,4 @@
-"""Exact frames out of a video, decoding only what they need; the only module that imports av.
+"""Exact frames out of a video, decoding only what they need; the only module that decodes by av.
 
 A frame's number is its rank in presentation time among the frames that a player shows, so that
 B-frames, open groups, edit lists, start times and uneven frame rates do not move it. The packet

@@ -1,0 +1,50 @@
+"""The kit that all figures are drawn with."""
+
+from xml.etree import ElementTree
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egoexo_tools.looking.svg import Svg, element, join, path, text, tooltip
+
+# What XML can hold: no control characters, no halves of surrogate pairs.
+WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs")).filter(lambda c: c < "\ufffe"))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "written"),
+    [
+        (element("rect", x=1.26, y=2, class_="s0"), '<rect x="1.3" y="2" class="s0"/>'),
+        (element("i", "", class_="s1"), '<i class="s1"></i>'),
+        (element("line", stroke_width=2.0), '<line stroke-width="2.0"/>'),
+        (element("svg", "<b>", viewBox="0 0 1 1"), '<svg viewBox="0 0 1 1">&lt;b&gt;</svg>'),
+        (element("g", element("i"), "&"), "<g><i/>&amp;</g>"),
+        (text(1, 2, "a", "end"), '<text x="1.0" y="2.0" text-anchor="end">a</text>'),
+    ],
+)
+def test_how_elements_are_written(drawn: Svg, written: str) -> None:
+    assert drawn == written
+
+
+def test_a_tooltip_stands_where_it_says_more_than_the_words() -> None:
+    assert "title" not in text(0, 0, "bowl", "start", tip="bowl")
+    assert "<title>bowl of rice</title>" in text(0, 0, "bowl…", "start", tip="bowl of rice")
+
+
+@given(words=WORDS, tip=WORDS)
+def test_any_name_comes_back_and_adds_no_element(words: str, tip: str) -> None:
+    drawn = ElementTree.fromstring(element("g", words, tooltip(tip), aria_label=words))
+    assert (drawn.text or "", drawn[0].text or "", len(drawn)) == (words, tip, 1)
+    assert drawn.get("aria-label") == words
+
+
+def test_templates_take_a_figure_as_it_is_and_text_escaped() -> None:
+    template = jinja2.Environment(autoescape=True).from_string("{{ figure }}{{ name }}")
+    page = template.render(figure=join([element("i"), "<u>"]), name="<b>")
+    assert page == "<i/>&lt;u&gt;&lt;b&gt;"
+
+
+def test_points_of_a_line() -> None:
+    assert path([(0, 1.26), (10.04, 2)]) == "0.0,1.3 10.0,2.0"
