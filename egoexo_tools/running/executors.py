@@ -167,11 +167,14 @@ def _dask(
         raise SettingsError(
             "the dask executor needs the cluster group: pip install 'egoexo-tools[cluster]'"
         ) from error
-    cluster = None
-    if scheduler is None:
-        cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, resources=resources
-        )
+    # Its status page at any free port: without an address it wants 8787, which the run beside this
+    # one has.
+    cluster = scheduler is None and LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        resources=resources,
+    )
     try:
         client = Client(scheduler or cluster, timeout=f"{CONNECT_SECONDS}s")
     except (OSError, ValueError) as error:
@@ -191,7 +194,7 @@ def _dask(
         yield Submit(submit, _Workers(client).trouble)
     finally:
         client.close()
-        if cluster is not None:
+        if cluster:
             cluster.close()
 
 

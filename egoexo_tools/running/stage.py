@@ -150,49 +150,17 @@ def run_stage(
     has other settings and `overwrite` is off; one that its status file lacks, because it came
     later, counts as that of `defaults`.
     """
-    # As a status file gives them back: a tuple would differ from its own list on the next run.
-    settings, defaults = json.loads(json.dumps([dict(settings), dict(defaults)]))
     started = time.monotonic()
     with only_run(root.status_dir(stage), stage) as run_id:
-        # Before the work: an input that changes while a unit runs makes it pending next time.
-        hashes = {unit.name: unit.fingerprint + hash_files(unit.inputs) for unit in units}
-        before = {unit.name: read_status(root, stage, unit.name) for unit in units}
-        pending = [
-            unit
-            for unit in units
-            if _is_pending(
-                _completed(before[unit.name], defaults),
-                unit,
-                settings,
-                hashes[unit.name],
-                stage,
-                options,
-            )
-        ]
-        results = {
-            name: status
-            for name, status in before.items()
-            if status is not None and name not in {unit.name for unit in pending}
-        }
+        settings = _as_stored(settings)
+        jobs, results = _jobs(root, stage, units, settings, _as_stored(defaults), options)
         skipped = len(results)
         task = partial(_run_unit, root, stage, run_id, work, settings)
-        jobs = [(unit, hashes[unit.name]) for unit in pending]
         for result in _results(task, jobs, stage, options):
             if result.status == "failed":
                 _record_failure(root, stage, result)
             results[result.unit] = result
-    failed = tuple(result for result in results.values() if result.status == "failed")
-    counts: Counter[str] = Counter()
-    for result in results.values():
-        counts.update(result.counts)
-    return StageSummary(
-        stage=stage,
-        done=len(results) - skipped - len(failed),
-        skipped=skipped,
-        failed=failed,
-        counts=dict(counts),
-        seconds=time.monotonic() - started,
-    )
+    return _summary(stage, results, skipped=skipped, seconds=time.monotonic() - started)
 
 
 def pending_units(
@@ -204,19 +172,8 @@ def pending_units(
     options: RunOptions = RunOptions(),
 ) -> list[Unit]:
     """Those of the units that `run_stage` would do now; raises as it does."""
-    settings = json.loads(json.dumps(settings))
-    return [
-        unit
-        for unit in units
-        if _is_pending(
-            read_status(root, stage, unit.name),
-            unit,
-            settings,
-            unit.fingerprint + hash_files(unit.inputs),
-            stage,
-            options,
-        )
-    ]
+    jobs, _ = _jobs(root, stage, units, _as_stored(settings), {}, options)
+    return [unit for unit, _ in jobs]
 
 
 def read_status(root: DatasetRoot, stage: str, unit: str) -> UnitResult | None:
@@ -242,20 +199,59 @@ def write_status(root: DatasetRoot, stage: str, result: UnitResult) -> None:
     write_atomic(root.status(stage, result.unit), text + "\n")
 
 
-def _completed(status: UnitResult | None, defaults: Settings) -> UnitResult | None:
-    """A status file of before as one of now: settings that it lacks are at their defaults."""
-    return status and replace(status, settings={**defaults, **status.settings})
+def _as_stored(settings: Settings) -> Settings:
+    """As a status file gives them back: a tuple would differ from its own list on the next run."""
+    found: Settings = json.loads(json.dumps(dict(settings)))
+    return found
+
+
+def _jobs(
+    root: DatasetRoot,
+    stage: str,
+    units: Sequence[Unit],
+    settings: Settings,
+    defaults: Settings,
+    options: RunOptions,
+) -> tuple[list[Job], dict[str, UnitResult]]:
+    """The pending units, and by name the results of the others, in the order of `units`.
+
+    A status file of before counts as one of now: settings that it lacks are at their defaults.
+    """
+    jobs: list[Job] = []
+    done: dict[str, UnitResult] = {}
+    for unit in units:
+        # Before the work: an input that changes while a unit runs makes it pending next time.
+        inputs = unit.fingerprint + hash_files(unit.inputs)
+        status = read_status(root, stage, unit.name)
+        if status is not None:
+            status = replace(status, settings={**defaults, **status.settings})
+        if status is None or _is_pending(status, unit, settings, inputs, stage, options):
+            jobs.append((unit, inputs))
+        else:
+            done[unit.name] = status
+    return jobs, done
+
+
+def _summary(
+    stage: str, results: Mapping[str, UnitResult], *, skipped: int, seconds: float
+) -> StageSummary:
+    failed = tuple(result for result in results.values() if result.status == "failed")
+    counts: Counter[str] = Counter()
+    for result in results.values():
+        counts.update(result.counts)
+    done = len(results) - skipped - len(failed)
+    return StageSummary(stage, done, skipped, failed, dict(counts), seconds)
 
 
 def _is_pending(
-    status: UnitResult | None,
+    status: UnitResult,
     unit: Unit,
     settings: Settings,
     inputs: str,
     stage: str,
     options: RunOptions,
 ) -> bool:
-    if status is None or options.overwrite:
+    if options.overwrite:
         return True
     # A failed unit has no result that other settings could mix with.
     if status.status == "done" and (changed := differences(status.settings, settings)):

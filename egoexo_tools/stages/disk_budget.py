@@ -9,14 +9,14 @@ at all: frames are read straight from the bucket, by byte ranges.
 import queue
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow.compute as pc
 
 from egoexo_tools.download.files import DownloadOptions
+from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, in_blocks, occupied
 from egoexo_tools.download.plan import DownloadPlan, gigabytes
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, metering
@@ -30,7 +30,6 @@ from egoexo_tools.stages.ingest import run_ingest
 from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.vocab import View, view_of
 
-_BLOCK_BYTES = 4096
 _BYTES_PER_PIXEL = 1.0
 """Of a JPEG of quality 95, at most: pictures take 0.2 to 0.6, noise 0.9."""
 _BYTES_PER_CAMERA = 1 << 16
@@ -70,36 +69,21 @@ def frames_within_budget(
             if (uid, file.camera) not in todo:
                 file.remove()
     ledger = Ledger(budget_bytes, used=occupied([release.path, root.path]))
-    loads = [
-        Load(uid, wanted, frames_reserve(root, wanted, plan.short_side))
-        for uid, files in plan.videos.items()
-        if (wanted := [file for file in files if (uid, file.camera) in todo])
-    ]
+    loads = _loads(root, plan, todo)
     done_before = len(plan.video_files) - len(todo)
     summaries = [StageSummary(frames.STAGE, 0, done_before, (), {}, 0.0)]
     failures: list[UnitResult] = []
     with _fetching(s3, loads, ledger, options) as arrivals:
         for arrived in arrivals:
             failures.extend(_failures(arrived))
-            # A take of which one file is missing counts as failed, but its room is given back.
             cameras = [camera for item in arrived if not item.failed for camera in item.cameras]
             if cameras:
+                quiet = replace(run, quiet=True)  # the download's bar is on the screen
+                settings = _settings(plan)
                 summaries.append(
-                    run_frames(
-                        root,
-                        release,
-                        settings=_settings(plan),
-                        only=cameras,
-                        run=replace(run, quiet=True),  # the download's bar is on the screen
-                    )
+                    run_frames(root, release, settings=settings, only=cameras, run=quiet)
                 )
-            for item in arrived:
-                if item.lent:
-                    for file in item.load.files:
-                        file.remove()
-                    # The reserve was the most that could come; what the frames really take stays
-                    # counted. Bytes that were here before came in with `occupied`.
-                    ledger.give(item.load.reserved - _frames_size(root, item.load))
+            _give_back(root, arrived, ledger)
     return _merged(summaries, failures)
 
 
@@ -156,7 +140,7 @@ class Load:
     @property
     def size(self) -> int:
         """Bytes of its videos, each with a small file beside it."""
-        return sum(_rounded(file.size) + 2 * _BLOCK_BYTES for file in self.files)
+        return sum(in_blocks(file.size) + 2 * BLOCK_BYTES for file in self.files)
 
     @property
     def reserved(self) -> int:
@@ -166,53 +150,8 @@ class Load:
     @property
     def to_come(self) -> int:
         """The same without what lies there already."""
-        here = sum(min(_rounded(file.bytes_here()), _rounded(file.size)) for file in self.files)
+        here = sum(min(in_blocks(file.bytes_here()), in_blocks(file.size)) for file in self.files)
         return self.reserved - here
-
-
-@dataclass
-class Ledger:
-    """What is on disk, or is about to be; never above the total."""
-
-    total: int
-    used: int
-    _lent: int = 0
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _closed: bool = False
-
-    def take(self, amount: int) -> bool:
-        """Wait until `amount` fits and count it; False where it never will."""
-        with self._changed:
-            while self.used + amount > self.total:
-                # With nothing on loan nobody will give anything back: waiting would never end.
-                if self._closed or not self._lent:
-                    return False
-                self._changed.wait()
-            # Before the first byte comes: files of two takes may never grow into the same room.
-            self.used += amount
-            self._lent += 1
-            return not self._closed
-
-    def give(self, amount: int) -> None:
-        """A load is over: this much of the disk is free again."""
-        with self._changed:
-            self.used -= amount
-            self._lent -= 1
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
-def occupied(folders: Iterable[Path]) -> int:
-    """Bytes that folders take on disk, whole blocks."""
-    return sum(
-        _on_disk(path)
-        for folder in folders
-        for path in ([*folder.rglob("*")] if folder.exists() else [])
-    )
 
 
 def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], short_side: int | None) -> int:
@@ -231,7 +170,7 @@ def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], short_side: i
             scale = settings.ego_scale if ego else settings.exo_scale
         else:
             scale = short_side / min(height, width)
-        picture = _rounded(int(height * width * scale**2 * _BYTES_PER_PIXEL)) + _BLOCK_BYTES
+        picture = in_blocks(int(height * width * scale**2 * _BYTES_PER_PIXEL)) + BLOCK_BYTES
         total += picture * len(pc.unique(rows["frame_idx"])) + _BYTES_PER_CAMERA
     return total
 
@@ -332,6 +271,26 @@ def _check_ingest(
         )
 
 
+def _loads(root: DatasetRoot, plan: DownloadPlan, todo: Collection[Camera]) -> list[Load]:
+    """The takes that have frames to cut, each with those of its videos that this needs."""
+    return [
+        Load(uid, wanted, frames_reserve(root, wanted, plan.short_side))
+        for uid, files in plan.videos.items()
+        if (wanted := [file for file in files if (uid, file.camera) in todo])
+    ]
+
+
+def _give_back(root: DatasetRoot, arrived: Sequence[Arrived], ledger: Ledger) -> None:
+    """Delete the videos, also those of a take of which a file is missing, and free their room."""
+    for item in arrived:
+        if item.lent:
+            for file in item.load.files:
+                file.remove()
+            # The reserve was the most that could come; what the frames really take stays counted.
+            # Bytes that were here before came in with `occupied`.
+            ledger.give(item.load.reserved - _frames_size(root, item.load))
+
+
 def _planned(plan: DownloadPlan) -> set[Camera]:
     return {(uid, file.camera or "") for uid, files in plan.videos.items() for file in files}
 
@@ -377,15 +336,3 @@ def _frames_size(root: DatasetRoot, load: Load) -> int:
     """What the take's frames came to, with what belongs to them."""
     folders = [root.frame(load.take_uid, file.camera or "", 0).parent for file in load.files]
     return occupied(folders) + _BYTES_PER_CAMERA * len(folders)
-
-
-def _on_disk(path: Path) -> int:
-    with suppress(FileNotFoundError):  # a partial file got its name meanwhile
-        found = path.lstat()
-        # Some file systems give blocks out late and say 0 for what was just written.
-        return max(found.st_blocks * 512, found.st_size)
-    return 0
-
-
-def _rounded(size: int) -> int:
-    return -(-size // _BLOCK_BYTES) * _BLOCK_BYTES

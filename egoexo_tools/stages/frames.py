@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ Camera: TypeAlias = tuple[str, str]
 """(take_uid, camera)."""
 SAMPLE_EVERY = 30
 """Frames between two samples of 1fps; frame-aligned videos have 30 a second."""
+_SIZES = ("height", "width", "source_height", "source_width")
 TIME_LIMIT_SECONDS = 3600.0
 """For one camera of one take. An hour of 4K video takes about half of it on one core."""
 
@@ -112,24 +113,15 @@ def work(
     else:
         wanted = list(range(0, probe(video).frames, SAMPLE_EVERY))
     scale = settings.ego_scale if view_of(camera) is View.EGO else settings.exo_scale
-    rows = []
+    key = {"take_uid": take_uid, "camera": camera, "view": view_of(camera).value}
+    rows: list[dict[str, Any]] = []
     missing: dict[int, str] = {}
     try:
         for frame_idx, rgb in read_frames(video, wanted, threads=threads, report=report):
             path = root.frame(take_uid, camera, frame_idx)
-            height, width = _write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
-            key = {"take_uid": take_uid, "camera": camera, "frame_idx": frame_idx}
-            rows.append(
-                {
-                    **key,
-                    "view": view_of(camera).value,
-                    "path": root.relative(path),
-                    "height": height,
-                    "width": width,
-                    "source_height": rgb.shape[0],
-                    "source_width": rgb.shape[1],
-                }
-            )
+            kept = _write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
+            sizes = dict(zip(_SIZES, (*kept, *rgb.shape[:2]), strict=True))
+            rows.append({**key, "frame_idx": frame_idx, "path": root.relative(path), **sizes})
     except MissingFrames as error:
         # Nothing came out although the video claims to hold it: a damaged file, to be fetched again
         # and not to be explained away frame by frame.
