@@ -261,6 +261,11 @@ def join_pair_id(take_uid: str, source: str, dest: str, frame_idx: int, object_n
     return f"{take_uid}/{source}>{dest}/{frame_idx}/{object_name}"
 
 
+def pair_id_prefix(take_uid: str) -> str:
+    """What the pair_ids of a take begin with, and those of no other take."""
+    return f"{take_uid}/"
+
+
 def split_pair_id(pair_id: str) -> tuple[str, str, str, int, str]:
     """take_uid, source_camera, dest_camera, frame_idx, object_name; DataError for other text."""
     try:

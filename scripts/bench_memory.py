@@ -26,6 +26,7 @@ from plain_memory import plain_track
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction, Split, view_of
 from omama.features.images import normalise
 from omama.memory import MemoryConfig, build_model
@@ -202,7 +203,7 @@ def _pairs(direction: Direction, objects: int, frames: int) -> Iterator[dict[str
             for frame_idx in range(0, 30 * frames, 30):
                 name = f"object {number}"
                 yield {
-                    "pair_id": f"{TAKE}/{source}>{dest}/{frame_idx}/{name}",
+                    "pair_id": join_pair_id(TAKE, source, dest, frame_idx, name),
                     "split": "test",
                     "direction": str(direction),
                     "take_uid": TAKE,

@@ -9,6 +9,7 @@ import numpy as np
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction, Split
 
 EGO, EXO = "aria01_214-1", "cam01"
@@ -31,7 +32,7 @@ def make_root(path: Path, options: argparse.Namespace) -> DatasetRoot:
             write_manifest(root, "masks", take_uid, masks)
             pairs += [
                 {
-                    "pair_id": f"{take_uid}/{EGO}>{EXO}/{frame_idx}/{name}",
+                    "pair_id": join_pair_id(take_uid, EGO, EXO, frame_idx, f"object {name}"),
                     "split": str(split),
                     "direction": str(DIRECTION),
                     "take_uid": take_uid,

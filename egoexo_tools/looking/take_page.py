@@ -23,7 +23,7 @@ from egoexo_tools.manifests import read_tables
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.takes import FPS
-from egoexo_tools.runs import RunFolder, read_stamp, split_pair_id
+from egoexo_tools.runs import RunFolder, pair_id_prefix, read_stamp, split_pair_id
 from egoexo_tools.video.pictures import open_picture
 
 PICTURE_HEIGHT = 400
@@ -62,7 +62,7 @@ def take_predictions(runs: Sequence[Path], take_uid: str) -> Predictions:
         if not path.is_file():
             raise DataError(f"{run} has no {path.name}; give a run's folder, <root>/runs/<run>")
         columns = ["pair_id", "confidence", *COLUMNS]
-        mine = pc.starts_with(pc.field("pair_id"), f"{take_uid}/")
+        mine = pc.starts_with(pc.field("pair_id"), pair_id_prefix(take_uid))
         rows = read_tables([path], "predictions", columns=columns, filters=mine).to_pylist()
         for row in rows:
             _, source, dest, frame_idx, object_name = split_pair_id(row["pair_id"])
