@@ -74,7 +74,7 @@ class Features:
     """Name in BACKBONES; None: the checkpoint's, else DEFAULT_BACKBONE."""
     weights: Path | None = None
     """The backbone's own checkpoint file, where it needs one."""
-    precision: str | None = None
+    feature_precision: str | None = None
     """`fp32` or `bf16`, of the backbone; None: what the checkpoint was trained on, else fp32."""
     cached: bool = True
     """From the cache of `omama features`; else computed when asked for."""
@@ -85,5 +85,5 @@ class Features:
         return {
             "backbone": self.backbone,
             "weights": str(self.weights) if self.weights else None,
-            "feature_precision": self.precision or "fp32",
+            "feature_precision": self.feature_precision or "fp32",
         }

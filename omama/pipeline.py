@@ -41,7 +41,7 @@ class PipelineOptions:
     seed: int = 0
     proposer: str = "regions"
     proposer_options: ProposerOptions = ProposerOptions()
-    features: Features = Features(LEARNED_BACKBONE, precision="fp32")
+    features: Features = Features(LEARNED_BACKBONE, feature_precision="fp32")
     method: str = methods.DEFAULT_METHOD
     """A name of omama.methods.METHODS; trained if it learns."""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -206,7 +206,7 @@ def _features_step(root: DatasetRoot, features: Features, run: RunOptions) -> St
             root,
             backbone=backbone,
             weights=features.weights,
-            precision=features.precision or "fp32",
+            feature_precision=features.feature_precision or "fp32",
             run=run,
         ),
     )

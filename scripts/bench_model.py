@@ -104,7 +104,7 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list[
     root = make_root(folder / "root", options)
     weights = random_weights(folder, options.backbone)
     precision = options.feature_precision
-    extractor = make_extractor(options.backbone, weights, precision=precision)
+    extractor = make_extractor(options.backbone, weights, feature_precision=precision)
     backbone, device = extractor.backbone, extractor.device
     data = load_dataset(root, split=Split.TRAIN, direction=DIRECTION)
     width = 768 if extractor.width == 768 else 128
@@ -115,7 +115,7 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list[
     common: dict[str, Any] = {"backbone": options.backbone, "weights": weights}
 
     def features() -> None:
-        run_features(root, precision=precision, run=QUIET, **common).check()
+        run_features(root, feature_precision=precision, run=QUIET, **common).check()
 
     images = len(data.frames) * 3  # the same number of frames in each split
     rows.append(Row("features", "images/s", images / timed(features, device), plain.image_rate()))
@@ -276,7 +276,7 @@ def precision_note(data: Dataset, options: argparse.Namespace, weights: Path | N
     """How far bf16 features move the cosine of two masks (the k-NN matcher's similarity)."""
     both = []
     for precision in ("fp32", "bf16"):
-        extractor = make_extractor(options.backbone, weights, precision=precision)
+        extractor = make_extractor(options.backbone, weights, feature_precision=precision)
         raws = [extractor.read(data.frames, frame) for frame in range(2)]
         rows = torch.cat([features.proposals for features in extractor(raws)]).double()
         rows = F.normalize(rows[:, : extractor.width], dim=1)

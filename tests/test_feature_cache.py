@@ -36,11 +36,15 @@ def scores(
     *,
     cached: bool,
     matcher: Callable[[Bucket], torch.Tensor],
-    precision: str = "fp32",
+    feature_precision: str = "fp32",
 ) -> torch.Tensor:
     data = load_dataset(root, split=Split.TRAIN, direction=Direction.EXO2EGO)
     store = open_store(
-        data.frames, backbone=backbone, weights=None, cached=cached, precision=precision
+        data.frames,
+        backbone=backbone,
+        weights=None,
+        cached=cached,
+        feature_precision=feature_precision,
     )
     batches = frame_order(data.pairs, batch_size=100)
     (buckets,) = list(load_batches(data.frames, data.pairs, batches, store))
@@ -106,16 +110,16 @@ def test_a_missing_picture_fails_its_unit_alone(own_root: DatasetRoot) -> None:
 def test_precisions_have_caches_of_their_own(own_root: DatasetRoot) -> None:
     ious = {"cached": True, "matcher": lambda b: b.truth.ious}
     with pytest.raises(DataError, match="--backbone rgb_grid --feature-precision bf16` first"):
-        scores(own_root, "rgb_grid", precision="bf16", **ious)
-    run_features(own_root, backbone="rgb_grid", precision="bf16", run=INLINE).check()
-    scores(own_root, "rgb_grid", precision="bf16", **ious)
+        scores(own_root, "rgb_grid", feature_precision="bf16", **ious)
+    run_features(own_root, backbone="rgb_grid", feature_precision="bf16", run=INLINE).check()
+    scores(own_root, "rgb_grid", feature_precision="bf16", **ious)
     settings = [
         json.loads(path.read_bytes())["precision"]
         for path in own_root.path.glob("features/*/settings.json")
     ]
     assert sorted(settings) == ["bf16", "fp32"]
     with pytest.raises(SettingsError, match="feature precision 'fp8'; use fp32 or bf16"):
-        make_extractor("rgb_grid", None, precision="fp8")
+        make_extractor("rgb_grid", None, feature_precision="fp8")
 
 
 class Greedy(torch.nn.Module):

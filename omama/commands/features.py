@@ -45,7 +45,7 @@ def command(
         DatasetRoot(root),
         backbone=backbone,
         weights=weights,
-        precision=feature_precision,
+        feature_precision=feature_precision,
         squash_portrait=reference_behaviour,
         images_at_once=images_at_once,
         run=run,

@@ -134,7 +134,7 @@ def _choices(given: dict[str, Any]) -> dict[str, Any]:
     features = Features(
         backbone=given["backbone"],
         weights=given["weights"],
-        precision=given["feature_precision"],
+        feature_precision=given["feature_precision"],
         cached=given["cached"] is not False,
     )
     return {

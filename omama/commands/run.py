@@ -85,7 +85,7 @@ def _options(choices: dict[str, Any]) -> "PipelineOptions":
     from omama.pipeline import PipelineOptions
 
     training = {name: choices.pop(name) for name in ("epochs", "batch_pairs", "learning_rate")}
-    backbone, weights, precision = (
+    backbone, weights, feature_precision = (
         choices.pop(name) for name in ("backbone", "backbone_weights", "feature_precision")
     )
     return PipelineOptions(
@@ -94,7 +94,7 @@ def _options(choices: dict[str, Any]) -> "PipelineOptions":
         fractions=per_split(choices.pop("fractions"), float),
         counts=per_split(choices.pop("counts"), int),
         proposer_options=ProposerOptions(weights=choices.pop("proposer_weights")),
-        features=Features(backbone, weights, precision),
+        features=Features(backbone, weights, feature_precision),
         method=choices.pop("method") or DEFAULT_METHOD,
         training={name: value for name, value in training.items() if value is not None},
         **choices,

@@ -95,6 +95,6 @@ def _features(further: dict[str, Any]) -> Any:
     return Features(
         backbone=further.pop("backbone"),
         weights=further.pop("weights"),
-        precision=further.pop("feature_precision"),
+        feature_precision=further.pop("feature_precision"),
         cached=further.pop("cached"),
     )

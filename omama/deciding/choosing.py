@@ -82,7 +82,7 @@ def fit_decision(
         backbone=chosen.backbone,
         weights=options.features.weights,
         cached=options.features.cached,
-        precision=chosen.feature_precision,
+        feature_precision=chosen.feature_precision,
     )
     chosen.check(store.key)
     decision = fit_on(val, store, chosen.matcher, direction, batch_pairs=options.batch_pairs)

@@ -44,7 +44,7 @@ def run_features(
     *,
     backbone: str,
     weights: Path | None = None,
-    precision: str = "fp32",
+    feature_precision: str = "fp32",
     squash_portrait: bool = False,
     images_at_once: int = IMAGES_AT_ONCE,
     run: RunOptions = RunOptions(),
@@ -54,7 +54,7 @@ def run_features(
     `squash_portrait` also caches portrait cameras at the landscape size, which training with the
     reference's behaviour reads.
     """
-    key = FeatureKey.of(make_extractor(backbone, weights, precision=precision))
+    key = FeatureKey.of(make_extractor(backbone, weights, feature_precision=feature_precision))
     keys = {key.name: key}
     todo = units(root, key)
     if squash_portrait:
@@ -105,7 +105,10 @@ def _work(
     folder = unit.outputs[0].parent
     unit.outputs[0].unlink(missing_ok=True)  # arrays without an index are nothing
     extractor = make_extractor(
-        key.backbone, weights, precision=key.precision, squash_portrait=key.squash_portrait
+        key.backbone,
+        weights,
+        feature_precision=key.feature_precision,
+        squash_portrait=key.squash_portrait,
     )
     shapes = _write_arrays(folder, frames, extractor, images_at_once)
     with atomic_path(unit.outputs[0]) as partial_path, partial_path.open("wb") as file:

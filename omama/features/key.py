@@ -32,7 +32,7 @@ class FeatureKey:
     """Pixels of the prepared image to a token."""
     width: int
     """Channels of the tokens."""
-    precision: str = "fp32"
+    feature_precision: str = "fp32"
     squash_portrait: bool = False
     """Portrait frames at the landscape size, as the reference trains."""
 
@@ -44,7 +44,7 @@ class FeatureKey:
             weights_hash=backbone.weights_hash,
             patch_size=backbone.patch_size,
             width=backbone.dim,
-            precision="bf16" if extractor.bf16 else "fp32",
+            feature_precision="bf16" if extractor.bf16 else "fp32",
             squash_portrait=extractor.config.squash_portrait,
         )
 
@@ -56,7 +56,7 @@ class FeatureKey:
             "weights_hash": self.weights_hash,
             "patch_size": self.patch_size,
             "width": self.width,
-            "precision": self.precision,
+            "precision": self.feature_precision,
             "preparation": f"cut to multiples of the patch, nearest{squashed}",
             "format": FORMAT,
         }
@@ -71,7 +71,11 @@ class FeatureKey:
     def command(self) -> str:
         """What makes these features."""
         words = [f"--backbone {self.backbone}"]
-        words += [f"--feature-precision {self.precision}"] if self.precision != "fp32" else []
+        words += (
+            [f"--feature-precision {self.feature_precision}"]
+            if self.feature_precision != "fp32"
+            else []
+        )
         words += ["--reference-behaviour"] if self.squash_portrait else []
         return " ".join(words)
 
@@ -80,16 +84,18 @@ def make_extractor(
     backbone: str,
     weights: Path | None,
     *,
-    precision: str = "fp32",
+    feature_precision: str = "fp32",
     squash_portrait: bool = False,
 ) -> Extractor:
     """The backbone on the accelerator if there is one; the last one is kept: weights are large."""
-    if precision not in PRECISIONS:
-        raise SettingsError(f"feature precision {precision!r}; use {' or '.join(PRECISIONS)}")
+    if feature_precision not in PRECISIONS:
+        raise SettingsError(
+            f"feature precision {feature_precision!r}; use {' or '.join(PRECISIONS)}"
+        )
     built = _loaded(backbone, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Extractor(
-        built, device=device, bf16=precision == "bf16", squash_portrait=squash_portrait
+        built, device=device, bf16=feature_precision == "bf16", squash_portrait=squash_portrait
     )
 
 

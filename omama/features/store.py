@@ -94,12 +94,12 @@ def open_store(
     backbone: str,
     weights: Path | None,
     cached: bool,
-    precision: str = "fp32",
+    feature_precision: str = "fp32",
     squash_portrait: bool = False,
 ) -> FeatureStore:
     """The cache of a backbone, or the backbone itself. DataError where the cache does not fit."""
     extractor = make_extractor(
-        backbone, weights, precision=precision, squash_portrait=squash_portrait
+        backbone, weights, feature_precision=feature_precision, squash_portrait=squash_portrait
     )
     if cached:
         return CachedFeatures(frames, FeatureKey.of(extractor))

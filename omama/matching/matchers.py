@@ -144,7 +144,9 @@ def load_matcher(
         if matcher is None or matcher not in BASELINES:
             raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
         baseline = BASELINES[matcher]
-        return Chosen(baseline, wanted.backbone or DEFAULT_BACKBONE, wanted.precision or "fp32")
+        return Chosen(
+            baseline, wanted.backbone or DEFAULT_BACKBONE, wanted.feature_precision or "fp32"
+        )
     model, ours = load_model_and_checkpoint(checkpoint, direction=direction)
     trained_on = model.config.backbone
     if wanted.backbone is not None and trained_on != wanted.backbone:
@@ -164,7 +166,7 @@ def load_matcher(
             bf16=options.model_precision == "bf16",
         ),
         backbone=trained_on,
-        feature_precision=wanted.precision or features.get("precision", "fp32"),
+        feature_precision=wanted.feature_precision or features.get("precision", "fp32"),
         checkpoint=checkpoint,
         weights_hash=features.get("weights_hash"),
     )

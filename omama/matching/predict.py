@@ -142,7 +142,7 @@ def _open_store(
         backbone=chosen.backbone,
         weights=options.features.weights,
         cached=options.features.cached,
-        precision=chosen.feature_precision,
+        feature_precision=chosen.feature_precision,
     )
     chosen.check(store.key)
     return store

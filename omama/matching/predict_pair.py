@@ -76,7 +76,7 @@ def predict_pair(
     _check_mask(source_mask, source_rgb)
     chosen = load_matcher(checkpoint, matcher, direction=direction, options=options)
     weights = options.features.weights
-    extractor = make_extractor(chosen.backbone, weights, precision=chosen.feature_precision)
+    extractor = make_extractor(chosen.backbone, weights, feature_precision=chosen.feature_precision)
     chosen.check(FeatureKey.of(extractor))
     if not proposals:
         return PairPrediction(None, None, None, 0.0)

@@ -133,7 +133,7 @@ def _open_store(data: Dataset, features: Features, *, squash_portrait: bool) -> 
         backbone=features.backbone or DEFAULT_BACKBONE,
         weights=features.weights,
         cached=features.cached,
-        precision=features.precision or "fp32",
+        feature_precision=features.feature_precision or "fp32",
         squash_portrait=squash_portrait,
     )
 
@@ -229,7 +229,7 @@ def _write_config(
         "direction": task.config["direction"],
         "backbone": data.train_store.key.backbone,
         "weights": str(weights) if weights else None,
-        "feature_precision": data.train_store.key.precision,
+        "feature_precision": data.train_store.key.feature_precision,
         "cached": data.train_store.is_cache,
         "train_pairs": len(data.train.pairs),
         "val_pairs": len(data.val.pairs),
