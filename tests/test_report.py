@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,6 @@ from omama.cli import main
 from omama.matching.config import MatchingOptions
 from omama.writing import predict_run
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 EVIL = '<script>document.title="evil"</script>"><img src=x onerror=document.title="evil">'
 
 
@@ -65,17 +62,6 @@ def _call_trained(folder: Path, direction: Direction) -> None:
     lines += [{"step": step, "epoch": 0, "loss": 3 / step} for step in range(1, 400)]
     lines += [{"step": step, "epoch": 0, "val_iou": step / 800} for step in (200, 399)]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 class Opened:

@@ -1,6 +1,5 @@
 """The page of a take, in a browser: time, layers, objects, and what files may hold."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from egoexo_tools.vocab import Direction, Split
 from omama.matching.config import MatchingOptions
 from omama.writing import predict_run
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 TAKE = list(TAKES)[-1]
 
 
@@ -38,17 +35,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
 @pytest.fixture(scope="module")
 def runs(root: DatasetRoot) -> list[Path]:
     return [root.runs / f"{direction}-oracle" for direction in Direction]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def opened(browser: Any, path: Path, fragment: str = "") -> tuple[Any, list[str]]:

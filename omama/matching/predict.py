@@ -53,59 +53,15 @@ def predict(
     checkpoint: Path | None,
     *,
     options: MatchingOptions = MatchingOptions(),
+    matcher: str | None = None,
 ) -> Iterator[pa.Table]:
-    """Predict a split by a checkpoint, ours or the authors': the method `o-mama`.
+    """Predict a split by a checkpoint, ours or the authors', or by a matcher that learns nothing.
 
     Yields tables of the `predictions` schema. Raises DataError for a checkpoint of another
     direction or backbone, and for a stale cache.
     """
-    return _predict(root, direction, split, checkpoint, None, options)
-
-
-def predict_knn(
-    root: DatasetRoot,
-    direction: Direction,
-    split: Split,
-    checkpoint: Path | None,
-    *,
-    options: MatchingOptions = MatchingOptions(),
-) -> Iterator[pa.Table]:
-    """The same by the nearest descriptor; like the next two it learns nothing."""
-    return _predict(root, direction, split, None, "knn", options)
-
-
-def predict_oracle(
-    root: DatasetRoot,
-    direction: Direction,
-    split: Split,
-    checkpoint: Path | None,
-    *,
-    options: MatchingOptions = MatchingOptions(),
-) -> Iterator[pa.Table]:
-    """The same by the ground truth: the ceiling that the proposals set."""
-    return _predict(root, direction, split, None, "oracle", options)
-
-
-def predict_random(
-    root: DatasetRoot,
-    direction: Direction,
-    split: Split,
-    checkpoint: Path | None,
-    *,
-    options: MatchingOptions = MatchingOptions(),
-) -> Iterator[pa.Table]:
-    """The same by chance: the floor."""
-    return _predict(root, direction, split, None, "random", options)
-
-
-def _predict(
-    root: DatasetRoot,
-    direction: Direction,
-    split: Split,
-    checkpoint: Path | None,
-    matcher: str | None,
-    options: MatchingOptions,
-) -> Iterator[pa.Table]:
+    if matcher is not None:
+        checkpoint = None  # `omama predict --method knn --checkpoint F` is still k-NN
     dataset = load_dataset(root.require(), split=split, direction=direction)
     chosen = load_matcher(checkpoint, matcher, direction=direction, options=options)
     store = _open_store(dataset, chosen, matcher, options)
@@ -130,6 +86,14 @@ def _predict(
             "%d of %d pairs have no proposals: predicted absent", absent, len(dataset.pairs)
         )
     write_exclusions(root, "predict", name, dataset.left_out)
+
+
+predict_knn = partial(predict, matcher="knn")
+"""By the nearest descriptor."""
+predict_oracle = partial(predict, matcher="oracle")
+"""By the ground truth: the ceiling that the proposals set."""
+predict_random = partial(predict, matcher="random")
+"""By chance: the floor."""
 
 
 def _open_store(
