@@ -112,7 +112,10 @@ class Loop(Generic[Batch]):
         saved = load_checkpoint(path, method=self.task.method)
         state = saved.state
         if state.fingerprint != self.task.fingerprint:
-            logger.warning("%s was trained on other pairs or features; training starts anew", path)
+            logger.warning(
+                "%s was trained on other data (pairs, frames or features); training starts anew",
+                path,
+            )
             return
         old = {**self.task.defaults, **saved.train_config, "ranks": state.ranks}
         new = {**self.task.settings, "ranks": self.accelerator.num_processes}
