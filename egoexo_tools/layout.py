@@ -147,6 +147,11 @@ class DatasetRoot:
         return self.path / "features" / component(key)
 
     @property
+    def mapped(self) -> Path:
+        """Tables as training maps them into memory; made from the manifests when needed."""
+        return self.path / "tables"
+
+    @property
     def runs(self) -> Path:
         return self.path / "runs"
 

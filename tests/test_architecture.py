@@ -29,6 +29,7 @@ FLOORS = {
     ),
     "omama": (
         {"checkpoint", "config", "run_log", "stopping", "task"},
+        {"tables"},
         {"dataset", "features", "loop"},
         {"matching", "methods", "writing", "deciding", "memory"},
         {"steps", "pipeline", "demo"},

@@ -8,7 +8,7 @@ import pytest
 
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.running.inputs import hash_files
+from egoexo_tools.running.inputs import MISSING, FileDigests, hash_files
 from egoexo_tools.running.stage import (
     RunOptions,
     Unit,
@@ -193,9 +193,28 @@ def test_a_hash_of_inputs_changes_when_a_file_does_comes_or_goes(tmp_path: Path)
     second.write_text("1")
     both = hash_files([first, second])
     second.write_text("2")
-    known: dict[Path, bytes] = {}
+    known = FileDigests()
     other = hash_files([first, second], known=known)
     assert len({gone, both, other, hash_files([second, first])}) == 4
     assert hash_files([first, second]) == other == hash_files([first, second], known=known)
     second.write_text("3")
-    assert hash_files([first, second], known=known) == other, "a known file is not read again"
+    assert hash_files([first, second], known=known) == hash_files([first, second]) != other
+
+
+def test_digests_are_remembered_from_process_to_process(tmp_path: Path) -> None:
+    file, memory = tmp_path / "a", tmp_path / "digests.json"
+    file.write_text("1")
+    first = FileDigests(memory)
+    known = first.of(file)
+    first.save()
+    # Changed behind its stamp, as nothing here does: only so can a reader be caught reading.
+    stat = file.stat()
+    with file.open("r+") as opened:
+        opened.write("2")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert FileDigests(memory).of(file) == known != FileDigests().of(file)
+    file.unlink()
+    assert FileDigests(memory).of(file) == MISSING
+    file.write_text("1")
+    memory.write_text("{not json")
+    assert FileDigests(memory).of(file) == known

@@ -78,7 +78,7 @@ class MaskColumns:
         if "bbox_xywh" in table.column_names:
             flat = table["bbox_xywh"].combine_chunks().flatten()
             boxes = flat.to_numpy(zero_copy_only=False).reshape(-1, 4).astype(np.float32)
-        text, offsets = _buffers(table["rle_counts"])
+        text, offsets = text_buffers(table["rle_counts"])
         return cls(heights, widths, text, offsets, boxes)
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class MaskColumns:
 
     def take(self, rows: NDArray[Any]) -> "MaskColumns":
         """Some rows, by index, in any order; their counts are copied."""
-        text, offsets = _buffers(self.counts.take(pa.array(rows)))
+        text, offsets = text_buffers(self.counts.take(pa.array(rows)))
         return MaskColumns(
             heights=self.heights[rows],
             widths=self.widths[rows],
@@ -181,9 +181,9 @@ def row_mask(row: Mapping[str, Any]) -> MaskRle:
     return MaskRle(height, width, counts)
 
 
-def _buffers(counts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int]:
+def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int]:
     """All texts one after the other, and where each begins and ends (n + 1,)."""
-    texts = pc.cast(counts, pa.large_string())
+    texts = pc.cast(texts, pa.large_string())
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     if texts.null_count:

@@ -57,6 +57,16 @@ def working(folder: Path, run_id: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def waiting_for(path: Path, what: str) -> Iterator[None]:
+    """Hold a file's lock, after whoever holds it now; it goes with the process that has it."""
+    with path.open("a") as file:
+        if not _locked(file, fcntl.LOCK_EX):
+            logger.info("another process makes %s (%s); waiting for it", what, path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _wait_for_workers(folder: Path, stage: str, wait_seconds: float) -> None:
     give_up = time.monotonic() + wait_seconds
     with (folder / WORKING).open("a") as file:

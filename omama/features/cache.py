@@ -26,12 +26,13 @@ from torch import Tensor
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.running.inputs import hash_files
+from egoexo_tools.running.inputs import FileDigests, hash_files
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from omama.dataset import Camera, FrameTable, load_frames
 from omama.features.frame_features import READERS, Extractor, FrameFeatures, RawFrame
 from omama.features.frame_shape import FrameShape
 from omama.features.key import FeatureKey, make_extractor
+from omama.tables.mapped import open_digests
 
 Int: TypeAlias = NDArray[np.int64]
 STAGE = "features"
@@ -223,7 +224,7 @@ class CachedFeatures:
         first = np.unique(cameras, return_index=True)[1]
         self._camera: Int = cameras.astype(np.int64)
         self._position: Int = np.arange(len(rows)) - first[cameras]
-        known: dict[Path, bytes] = {}
+        known = open_digests(frames.root)
         # Only portrait cameras have squashed features of their own.
         plain = replace(key, squash_portrait=False)
         portrait = (rows["height"] > rows["width"]).to_numpy()[first].tolist()
@@ -274,9 +275,7 @@ def _tensor(values: NDArray[np.float16]) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-def _open_part(
-    frames: FrameTable, key: FeatureKey, camera: Camera, known: dict[Path, bytes]
-) -> _Part:
+def _open_part(frames: FrameTable, key: FeatureKey, camera: Camera, known: FileDigests) -> _Part:
     name = ".".join(camera)
     folder = frames.root.features(key.name) / component(name)
     again = f"run `omama features {frames.root.path} {key.command}`"
@@ -298,9 +297,7 @@ def _open_part(
     return _Part(arrays[0], arrays[1], arrays[2], index, start)
 
 
-def inputs_hash(
-    root: DatasetRoot, camera: Camera, *, known: dict[Path, bytes] | None = None
-) -> str:
+def inputs_hash(root: DatasetRoot, camera: Camera, *, known: FileDigests | None = None) -> str:
     """16 hex digits that change with the manifests that a camera's features are made from.
 
     `known` as in `hash_files`: the cameras of a take share their masks.
