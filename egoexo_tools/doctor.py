@@ -20,6 +20,8 @@ from pathlib import Path
 from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
 from egoexo_tools.download.s3_errors import S3Error, Trouble
 from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.status import kept_text
 
 AGPL = ("ultralytics",)
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -66,6 +68,8 @@ def examine(
     yield check_pictures()
     yield check_licences()
     yield check_disk(release or Path())
+    if release is not None and DatasetRoot(release).manifests.is_dir():
+        yield check_root(DatasetRoot(release))
     for path in weights:
         yield check_weights(path)
     yield check_gpu()
@@ -174,6 +178,13 @@ def check_disk(folder: Path) -> Check:
             "disk", State.NOTE, f"{found}; the small copies of all takes need about 440 GB"
         )
     return Check("disk", State.OK, found)
+
+
+def check_root(root: DatasetRoot) -> Check:
+    """What of a dataset root can be deleted and is made again."""
+    kept = kept_text(root)
+    found = f"{kept}; these are made again when deleted" if kept else "no features, no tables yet"
+    return Check("root", State.OK, found)
 
 
 def check_weights(path: Path) -> Check:

@@ -164,3 +164,18 @@ def test_frames_of_one_camera_are_read_directly(own_root: DatasetRoot) -> None:
 
     assert len(load_frames(own_root, [(FIRST, EGO)])) == 4
     assert not list(own_root.mapped.glob("*.arrow"))
+
+
+def test_status_and_doctor_show_the_bytes(own_root: DatasetRoot) -> None:
+    from egoexo_tools.doctor import check_root
+    from egoexo_tools.running.status import status_text
+
+    load_dataset(own_root, split=Split.TRAIN, direction=E2X)
+    (cache,) = (own_root.path / "features").iterdir()
+    sizes = [
+        sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        for folder in (cache, own_root.mapped)
+    ]
+    told = f"features/{cache.name} {sizes[0] / 1e6:.2f} MB, tables {sizes[1] / 1e6:.2f} MB"
+    assert f"\non disk     {told}\n" in status_text(own_root)
+    assert check_root(own_root).found == f"{told}; these are made again when deleted"

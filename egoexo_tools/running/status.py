@@ -5,6 +5,8 @@ Reads status files and the takes manifest; writes nothing.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
@@ -42,7 +44,29 @@ def status_text(root: DatasetRoot, *, most_takes: int = 40) -> str:
     for stage, results in statuses.items():
         lines.append(_stage_line(stage, results))
         lines.extend(_failure_lines(results))
+    if kept := kept_text(root):
+        lines.append(f"on disk     {kept}")
     return "\n".join([*lines, "", *_take_lines(root, statuses, most_takes)])
+
+
+def kept_text(root: DatasetRoot) -> str:
+    """Bytes of what is made again when it is deleted: cached features, and the mapped tables."""
+    folders = [path for path in sorted((root.path / "features").glob("*")) if path.is_dir()]
+    folders += [root.mapped] if root.mapped.is_dir() else []
+    return ", ".join(f"{root.relative(path)} {_bytes_text(_size(path))}" for path in folders)
+
+
+def _size(folder: Path) -> int:
+    """Files that go meanwhile count as nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _bytes_text(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"
 
 
 def _stages(root: DatasetRoot) -> list[str]:

@@ -46,7 +46,9 @@ class TrainingData:
             digest.update(part.pairs.state.tobytes())
             for masks in (part.frames.masks, part.frames.proposals):
                 digest.update(masks.start.tobytes())
-                digest.update(masks.boxes.tobytes())
+                digest.update(
+                    np.ascontiguousarray(masks.boxes).data
+                )  # not copied: gigabytes, mapped
         return digest.hexdigest()[:16]
 
 
