@@ -2,7 +2,7 @@
 
 Frames come in chunks, in the order of time, so that what is held is bounded whatever a take's
 length: a chunk's features, its source memories and view features, and the tracks' banks. Pictures
-of the next chunk are read while one is followed.
+and masks of the next chunk are read while one is followed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from egoexo_tools.errors import DataError
 from omama.features.images import normalise
 from omama.memory.bank import Rules, TrackMemory
 from omama.memory.network import ImageFeatures, MemoryNetwork
-from omama.memory.pictures import Bytes, read_squashed, squash_mask
+from omama.memory.pictures import Bools, Bytes, read_squashed, squash_mask
 from omama.memory.tracking import Step, advance
 from omama.memory.tracks import TakeTracks, Track
 
@@ -71,6 +71,17 @@ class _Chunk:
     events: list[_Event]
     pictures: list[int]
     """Positions in the FrameTable, each once."""
+    masks: dict[int, int]
+    """Rows of FrameTable.masks, each once, with the positions of their pictures: an object that is
+    looked for in several cameras is remembered once."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A chunk's files, on their way."""
+
+    pictures: list[Future[Bytes]]
+    masks: list[Future[Bools]]
 
 
 @torch.no_grad()
@@ -82,13 +93,15 @@ def follow(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Iterat
     chunks = _chunks(take.tracks)
     memories = [TrackMemory(len(track)) for track in take.tracks]
     with ThreadPoolExecutor(_READERS) as readers, _memory_advice(how.batch):
-        waiting = _read(readers, take, chunks[0], network) if chunks else []
+        size = network.config.image_size
+        waiting = [_read(readers, take, chunk, size) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks):
-            pictures = [picture.result() for picture in waiting]
-            if number + 1 < len(chunks):
-                waiting = _read(readers, take, chunks[number + 1], network)
+            reading = waiting.pop()
+            pictures = [picture.result() for picture in reading.pictures]
+            masks = [mask.result() for mask in reading.masks]
+            waiting += [_read(readers, take, later, size) for later in chunks[number + 1 :][:1]]
             with torch.autocast(how.device.type, torch.bfloat16, enabled=how.bf16):
-                yield from _follow_chunk(network, take, memories, chunk, pictures, how)
+                yield from _follow_chunk(network, memories, chunk, (pictures, masks), how)
 
 
 def frames_to_follow(track: Track) -> int:
@@ -115,32 +128,31 @@ def _chunks(tracks: Sequence[Track]) -> list[_Chunk]:
         pictures |= {event.source: None, event.dest: None}
         last = at + 1 == len(events) or events[at + 1].frame_idx != event.frame_idx
         if last and (len(pictures) >= _CHUNK_PICTURES or at + 1 == len(events)):
-            chunks.append(_Chunk(here, list(pictures)))
+            masks = {one.mask: one.source for one in here}
+            chunks.append(_Chunk(here, list(pictures), masks))
             here, pictures = [], {}
     return chunks
 
 
-def _read(
-    readers: ThreadPoolExecutor, take: TakeTracks, chunk: _Chunk, network: MemoryNetwork
-) -> list[Future[Bytes]]:
-    size = network.config.image_size
-    return [
-        readers.submit(read_squashed, take.frames.path(frame), size) for frame in chunk.pictures
-    ]
+def _read(readers: ThreadPoolExecutor, take: TakeTracks, chunk: _Chunk, size: int) -> _Reading:
+    frames = take.frames
+    return _Reading(
+        [readers.submit(read_squashed, frames.path(frame), size) for frame in chunk.pictures],
+        [readers.submit(squash_mask, frames.masks.rle(row), size) for row in chunk.masks],
+    )
 
 
 def _follow_chunk(
     network: MemoryNetwork,
-    take: TakeTracks,
     memories: list[TrackMemory],
     chunk: _Chunk,
-    pictures: Sequence[Bytes],
+    read: tuple[Sequence[Bytes], Sequence[Bools]],
     how: HowToFollow,
 ) -> Iterator[Followed]:
-    features = _encode(network, pictures, how)
-    row = {frame: number for number, frame in enumerate(chunk.pictures)}
-    dests = torch.tensor([row[event.dest] for event in chunk.events], device=how.device)
-    memory, view = _look(network, take, chunk, features, row, how)
+    features = _encode(network, read[0], how)
+    picture = {frame: number for number, frame in enumerate(chunk.pictures)}
+    dests = torch.tensor([picture[event.dest] for event in chunk.events], device=how.device)
+    memory, view = _look(network, chunk, features, read[1], how)
     for start, stop in _same_frame(chunk.events, how.batch):
         events, place = chunk.events[start:stop], slice(start, stop)
         step = Step(
@@ -172,32 +184,22 @@ def _encode(network: MemoryNetwork, pictures: Sequence[Bytes], how: HowToFollow)
 
 def _look(
     network: MemoryNetwork,
-    take: TakeTracks,
     chunk: _Chunk,
     features: ImageFeatures,
-    row: dict[int, int],
+    masks: Sequence[Bools],
     how: HowToFollow,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Source memories (n, E, 64) and view features (E, 256, grid, grid) of the chunk's events.
-
-    An object that is looked for in several cameras is remembered once.
-    """
-    masks: dict[int, int] = {}
-    frames = []
-    for event in chunk.events:
-        if event.mask not in masks:
-            masks[event.mask] = len(masks)
-            frames.append(row[event.source])
-    which = [masks[event.mask] for event in chunk.events]
-    dests = [row[event.dest] for event in chunk.events]
-    memories = [
-        network.source_memory(
-            features.stride16[frames[start : start + how.batch]],
-            _squashed(network, take, list(masks)[start : start + how.batch]).to(how.device),
-        )
-        for start in range(0, len(masks), how.batch)
-    ]
-    memory = torch.cat(memories, 1)[:, which]
+    """Source memories (n, E, 64) and view features (E, 256, grid, grid) of the chunk's events."""
+    picture = {frame: number for number, frame in enumerate(chunk.pictures)}
+    seen = {mask: number for number, mask in enumerate(chunk.masks)}
+    sources = [picture[frame] for frame in chunk.masks.values()]
+    dests = [picture[event.dest] for event in chunk.events]
+    memories = []
+    for start in range(0, len(masks), how.batch):
+        part = slice(start, start + how.batch)
+        drawn = torch.from_numpy(np.stack(masks[part])).to(how.device).float()  # (B, S, S)
+        memories.append(network.source_memory(features.stride16[sources[part]], drawn))
+    memory = torch.cat(memories, 1)[:, [seen[event.mask] for event in chunk.events]]
     views = [
         network.view_feature(
             features.stride16[dests[start : start + how.batch]],
@@ -206,13 +208,6 @@ def _look(
         for start in range(0, len(dests), how.batch)
     ]
     return memory, torch.cat(views)
-
-
-def _squashed(network: MemoryNetwork, take: TakeTracks, rows: Sequence[int]) -> torch.Tensor:
-    """Masks (B, S, S), float32 0 and 1."""
-    size = network.config.image_size
-    drawn = [squash_mask(take.frames.masks.rle(row), size) for row in rows]
-    return torch.from_numpy(np.stack(drawn)).float()
 
 
 def _same_frame(events: Sequence[_Event], batch: int) -> Iterator[tuple[int, int]]:

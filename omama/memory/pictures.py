@@ -18,6 +18,7 @@ from egoexo_tools.masks.rle import MaskRle
 
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
+Bools: TypeAlias = NDArray[np.bool_]
 
 
 def read_squashed(path: Path, size: int) -> Bytes:
@@ -41,7 +42,7 @@ def squash(image: Image.Image, size: int) -> Bytes:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.uint8)
 
 
-def squash_mask(rle: MaskRle, size: int) -> NDArray[np.bool_]:
+def squash_mask(rle: MaskRle, size: int) -> Bools:
     """A mask of any size → (S, S): where `squash_soft` is 0.5 and more."""
     return np.asarray(squash_soft(rle, size) >= 0.5)
 
@@ -54,11 +55,20 @@ def squash_soft(mask: MaskRle | Bytes, size: int) -> Floats:
     if not isinstance(mask, MaskRle):
         mask = MaskRle.encode(mask)
     x, y, right, below = (int(value) for value in mask.box_xywh())
-    rows, columns = slice(y, y + below + 1), slice(x, x + right + 1)
-    part = mask.decode()[rows, columns].astype(np.float32)
-    down = _weights(mask.height, size)[:, rows]
-    across = _weights(mask.width, size)[:, columns]
-    return np.asarray(down @ part @ across.T, np.float32)
+    rows, columns = np.arange(y, y + below + 1), np.arange(x, x + right + 1)
+    down, top = _touched(_weights(mask.height, size)[:, rows])
+    across, left = _touched(_weights(mask.width, size)[:, columns])
+    soft = np.zeros((size, size), np.float32)
+    part = down @ mask.sample(rows, columns).astype(np.float32) @ across.T
+    soft[top : top + len(down), left : left + len(across)] = part
+    return soft
+
+
+def _touched(weights: Floats) -> tuple[Floats, int]:
+    """The rows of some weights that are not all 0, and the first of them."""
+    rows = np.flatnonzero(weights.any(1))
+    first, last = int(rows[0]), int(rows[-1])
+    return weights[first : last + 1], first
 
 
 @lru_cache(maxsize=8)
