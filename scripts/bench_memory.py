@@ -1,17 +1,22 @@
-"""How fast LM-EEC follows a take: ours against one object at a time, in one run.
+"""How fast LM-EEC follows a take, ours against one object at a time, and how fast it learns.
 
-    python scripts/bench_memory.py [--objects 6] [--frames 12] [--repeat 3]
+    python scripts/bench_memory.py                                 # tiny network, CPU, one thread
+    python scripts/bench_memory.py --device cuda --folder bench    # base-plus in bfloat16
 
 A take of an ego and two exo cameras is drawn, and every object followed in both directions and both
 camera pairs: by scripts/plain_memory.py, which reads and encodes both pictures for every object and
-frame, as LM-EEC's released code does, and by omama.memory. On a CPU with the tiny network, in
-processor time too, since a shared machine's clock says little; on a GPU with base-plus in bfloat16,
-whose weights are random: what is timed does not depend on them. Both must draw the same masks.
+frame, as LM-EEC's released code does, and by omama.memory. Both must draw the same masks. Times are
+the best of --repeat, from the first file read to the last logits made; in processor time too, since
+a shared machine's clock says little. On a GPU a step of training follows: eight clips at 480 pixels,
+the encoder's blocks computed again. Weights are random: no time depends on them. Nothing is written
+outside of --folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from plain_memory import plain_track
 
@@ -31,61 +37,145 @@ from egoexo_tools.vocab import Direction, Split, view_of
 from omama.features.images import normalise
 from omama.memory import MemoryConfig, build_model
 from omama.memory.bank import DEFAULT
+from omama.memory.config import CLIP_LENGTH
 from omama.memory.following import HowToFollow, follow
 from omama.memory.network import MemoryNetwork
 from omama.memory.pictures import read_squashed, squash_mask
+from omama.memory.settings import MemoryTrainConfig
 from omama.memory.tracks import TakeTracks, load_tracks
+from omama.memory.training.clips import ClipBatch
+from omama.memory.training.rates import (
+    add_stochastic_depth,
+    parameter_groups,
+    recompute_blocks,
+)
+from omama.memory.training.task import ClipModule
 
 TAKE = "11111111-0000-4000-8000-000000000001"
 CAMERAS = {"aria01_214-1": (704, 704), "cam01": (540, 960), "cam02": (540, 960)}
+GIB = 2**30
 Answers = dict[tuple[int, int], torch.Tensor]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--network", choices=("tiny", "base_plus"), help="by default the device's")
     parser.add_argument("--objects", type=int, default=6)
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--clips", type=int, help="of a training step; 8 on a GPU, else none")
+    parser.add_argument("--steps", type=int, default=5, help="of training, after a first")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, to --folder")
+    parser.add_argument("--folder", type=Path, help="by default a temporary one")
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    cuda = given.device == "cuda"
+    config = getattr(MemoryConfig, given.network or ("base_plus" if cuda else "tiny"))()
+    if not cuda:
+        torch.set_num_threads(1)
+    begun = time.perf_counter()
+    with folder_of(given.folder) as folder:
+        (take,) = draw_root(folder / "root", given.objects, given.frames)
+        lines = about(take, config, given.device)
+        show(lines, f"ready after {time.perf_counter() - begun:.0f} s")
+        network = drawn_network(config, given.device)
+        how = HowToFollow(DEFAULT, torch.device(given.device), bf16=cuda, batch=32)
+        table = compare(network, take, how, given.repeat)
+        show(lines, *table)
+        if given.profile:
+            profile(network, take, how, folder / "profile.txt")
+        clips = 8 if given.clips is None and cuda else given.clips
+        if clips:
+            show(lines, *learn(config, given.device, clips, given.steps))
+        show(lines, f"all of it: {time.perf_counter() - begun:.0f} s")
+        (folder / "bench_memory.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(["", *lines]))
+
+
+@contextmanager
+def folder_of(given: Path | None) -> Iterator[Path]:
+    """The folder that was given, which stays, or one that goes."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given
+        return
     with tempfile.TemporaryDirectory() as folder:
-        (take,) = draw_root(Path(folder), given.objects, given.frames)
-        frames = sum(len(track) for track in take.tracks)
-        print(f"{len(take.tracks)} tracks, {frames} object-frames, {len(take.frames)} pictures")
-        compare("tiny, CPU, one thread", take, "cpu", MemoryConfig.tiny(), given.repeat)
-        if torch.cuda.is_available():
-            name = f"base-plus, {torch.cuda.get_device_name()}, bf16"
-            compare(name, take, "cuda", MemoryConfig.base_plus(), given.repeat)
-        else:
-            print("base-plus: no CUDA device here, not measured")
+        yield Path(folder)
 
 
-def compare(name: str, take: TakeTracks, device: str, config: MemoryConfig, repeat: int) -> None:
-    """Print the best times of both, and the passes of the encoder that each made."""
+def about(take: TakeTracks, config: MemoryConfig, device: str) -> list[str]:
+    """The machine, and the work."""
+    name = f"one thread of {platform.machine()}, load {os.getloadavg()[0]:.1f}, float32"
+    if device == "cuda":
+        name = f"{torch.cuda.get_device_name()}, bfloat16, {os.cpu_count()} cores"
+    frames = sum(len(track) for track in take.tracks)
+    return [
+        f"{config.name} at {config.image_size} pixels, random weights; {name};"
+        f" torch {torch.__version__}, transformers {transformers.__version__}",
+        f"{len(take.tracks)} tracks, {frames} object-frames, {len(take.frames)} pictures",
+    ]
+
+
+def show(lines: list[str], *more: str) -> None:
+    """Say it now, and keep it for the table at the end."""
+    lines += more
+    for line in more:
+        print(line, flush=True)
+
+
+def drawn_network(config: MemoryConfig, device: str) -> MemoryNetwork:
+    """Random weights that let every part say something, and see the object."""
     torch.manual_seed(0)
     network = build_model(config, None).to(device)
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.ndim > 1:  # so that no part says nothing
+            if parameter.ndim > 1:
                 parameter.normal_(0, parameter[0].numel() ** -0.5)
         network.sam.mask_decoder.pred_obj_score_head.proj_out.bias += 3
-    how = HowToFollow(DEFAULT, torch.device(device), bf16=device == "cuda", batch=32)
-    times: dict[str, tuple[float, float]] = {}
+    return network
+
+
+def compare(network: MemoryNetwork, take: TakeTracks, how: HowToFollow, repeat: int) -> list[str]:
+    """Both, in turns, with the pictures that each encodes, and how far their logits differ."""
+    frames = sum(len(track) for track in take.tracks)
+    works = {"one object at a time": one_at_a_time, "ours": side_by_side}
     answers: dict[str, Answers] = {}
-    for label, work in (("one at a time", one_at_a_time), ("ours", side_by_side)):
+    passes: dict[str, int] = {}
+    for label, work in works.items():  # the first turn warms up
         with counted_pictures(network) as pictures:
             answers[label] = work(network, take, how)
-            passes = sum(pictures)
-        times[label] = best(lambda work=work: work(network, take, how), device, repeat)
-        wall, cpu = times[label]
-        print(f"{name}: {label:14} {wall:8.2f} s, processor {cpu:8.2f} s, {passes} encodings")
-    (wall, cpu), (our_wall, our_cpu) = times["one at a time"], times["ours"]
-    apart = max(
-        float((answers["ours"][key] - drawn).abs().max())
-        for key, drawn in answers["one at a time"].items()
+            passes[label] = sum(pictures)
+    best = best_of(
+        {label: lambda work=work: work(network, take, how) for label, work in works.items()},
+        how.device,
+        repeat,
     )
-    print(f"{name}: {wall / our_wall:.1f} x faster, {cpu / our_cpu:.1f} x less processor time;")
-    print(f"{name}: logits differ by at most {apart:.1g}")
+    lines = [
+        f"| {label} | {wall:.2f} s | {1e3 * wall / frames:.2f} ms an object-frame |"
+        f" processor {cpu:.2f} s | {memory:.2f} GiB of the card | {passes[label]} encodings |"
+        for label, (wall, cpu, memory) in best.items()
+    ]
+    plain, ours = best.values()
+    lines.append(
+        f"{plain[0] / ours[0]:.1f} x faster by the clock,"
+        f" {plain[1] / ours[1]:.1f} x in processor time"
+    )
+    return [*lines, apart(*answers.values())]
+
+
+def apart(plain: Answers, ours: Answers) -> str:
+    """How far the answers differ: logits, and the masks that they draw."""
+    assert plain.keys() == ours.keys()
+    most = max(float((ours[key] - drawn).abs().max()) for key, drawn in plain.items())
+    ious = []
+    for key, drawn in plain.items():
+        first, second = drawn > 0, ours[key] > 0
+        union = int((first | second).sum())
+        ious.append(int((first & second).sum()) / union if union else 1.0)
+    return (
+        f"logits differ by at most {most:.1g}; IoU of the two masks: mean {np.mean(ious):.4f},"
+        f" least {min(ious):.4f}"
+    )
 
 
 @torch.no_grad()
@@ -103,7 +193,7 @@ def one_at_a_time(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) ->
         masks = [squash_mask(take.frames.masks.rle(int(row)), size) for row in track.source_masks]
         drawn = torch.from_numpy(np.stack(masks)).float().to(how.device)
         with torch.autocast(how.device.type, torch.bfloat16, enabled=how.bf16):
-            answers = plain_track(network, source, dest, drawn, reference=False)
+            answers = plain_track(network, source, dest, drawn, reference=False, quick=True)
         found |= {(number, place): one.low_res_logits[0] for place, one in answers.items()}
     return found
 
@@ -116,16 +206,89 @@ def side_by_side(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> 
     }
 
 
-def best(work: Callable[[], object], device: str, repeat: int) -> tuple[float, float]:
-    """The least wall and processor time of `repeat` runs, in seconds."""
-    found = []
+def best_of(
+    works: dict[str, Callable[[], object]], device: torch.device, repeat: int
+) -> dict[str, tuple[float, float, float]]:
+    """The least wall and processor seconds of each, in turns; and the card's peak in GiB."""
+    found: dict[str, list[tuple[float, float, float]]] = {label: [] for label in works}
     for _ in range(repeat):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return min(wall for wall, _ in found), min(cpu for _, cpu in found)
+        for label, work in works.items():
+            with measured(device) as figures:
+                work()
+            found[label].append((figures[0], figures[1], figures[2]))
+    return {
+        label: (min(r[0] for r in runs), min(r[1] for r in runs), max(r[2] for r in runs))
+        for label, runs in found.items()
+    }
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[list[float]]:
+    """Fills in wall and processor seconds, and the card's peak in GiB (0 on a CPU)."""
+    figures: list[float] = []
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield figures
+    if cuda:
+        torch.cuda.synchronize()
+    figures += [time.perf_counter() - wall, time.process_time() - cpu]
+    figures.append(torch.cuda.max_memory_allocated() / GIB if cuda else 0.0)
+
+
+def profile(network: MemoryNetwork, take: TakeTracks, how: HowToFollow, path: Path) -> None:
+    """Which operations ours spends its time in."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if how.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as seen:
+        side_by_side(network, take, how)
+    orders = ["self_cpu_time_total", "self_device_time_total"][: len(activities)]
+    tables = [seen.key_averages().table(sort_by=order, row_limit=25) for order in orders]
+    path.write_text("\n".join(tables))
+
+
+def learn(config: MemoryConfig, device: str, clips: int, steps: int) -> list[str]:
+    """Steps of training as `omama train` makes them, without the reading of clips."""
+    torch.manual_seed(0)
+    network = build_model(config, None).to(device).train()
+    add_stochastic_depth(network)
+    recompute_blocks(network)
+    module = ClipModule(network, bf16=device == "cuda")
+    settings = MemoryTrainConfig()
+    groups = [
+        {"params": group.parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}
+        for group in parameter_groups(network, settings)
+    ]
+    optimizer = torch.optim.AdamW(groups)
+    batch = drawn_clips(clips, config.image_size).to(torch.device(device))
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss, _ = module(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+        optimizer.step()
+        if not torch.isfinite(loss):
+            raise SystemExit(f"the loss of a training step is {float(loss)}")
+
+    step()
+    best = best_of({"step": step}, torch.device(device), steps)["step"]
+    return [
+        f"a training step of {clips} clips of {CLIP_LENGTH} frames, blocks computed again:"
+        f" {best[0]:.2f} s ({clips / best[0]:.1f} clips/s), {best[2]:.1f} GiB of the card at most"
+    ]
+
+
+def drawn_clips(clips: int, size: int) -> ClipBatch:
+    """Noise, with a square that is the object."""
+    pictures = torch.randint(256, (2, clips, CLIP_LENGTH, size, size, 3), dtype=torch.uint8)
+    masks = torch.zeros(2, clips, CLIP_LENGTH, size, size, dtype=torch.bool)
+    masks[..., size // 4 : size // 2, size // 4 : size // 2] = True
+    factors = torch.ones(2, clips, CLIP_LENGTH, 2, 3)
+    return ClipBatch(pictures, masks, factors, torch.zeros(clips, dtype=torch.bool), 0, ("noise",))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 What omama.memory must equal (tests/test_memory_tracking.py) and be faster than (bench_memory.py).
 It shares the network's parts with it, and nothing of how they are fed: every picture is encoded for
-every object anew, a bank is a list, and a token of it is dropped by comparing numbers.
+every object anew, a bank is a list, and a token of it is dropped by comparing numbers. For that the
+benchmark takes `quick_compress`, since the released code drops tokens by tensors too.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def plain_track(
     source_masks: torch.Tensor,
     *,
     reference: bool,
+    quick: bool = False,
 ) -> dict[int, Decoded]:
     """Frame → what is decoded there, of the frames whose source mask is not empty."""
     track, answers = Track(), {}
@@ -42,19 +44,20 @@ def plain_track(
             continue
         images = source_images[frame], dest_images[frame]
         answers[frame] = plain_frame(
-            network, track, frame, len(source_masks), images, source_masks[frame], reference
-        )
+            network, track, frame, len(source_masks), images, source_masks[frame],
+            reference, quick_compress if quick else plain_compress,
+        )  # fmt: skip
     return answers
 
 
-def plain_frame(network, track, frame, frames, images, mask, reference):
+def plain_frame(network, track, frame, frames, images, mask, reference, compress):
     """One frame of one object, from its two pictures (3, S, S) and its source mask (S, S)."""
     source = network.encode_images(images[0][None])
     dest = network.encode_images(images[1][None])
     # Encoded twice, for the view and for the bank, as the released code does.
     view = network.view_feature(dest.stride16, network.source_memory(source.stride16, mask[None]))
     source_memory = network.source_memory(source.stride16, mask[None])
-    bank = bank_before(track, frame, reference)
+    bank = bank_before(track, frame, reference, compress)
     fused = view
     if bank:
         pointers, distances = pointers_before(track, frame, frames, reference)
@@ -76,7 +79,7 @@ def plain_frame(network, track, frame, frames, images, mask, reference):
     return decoded
 
 
-def bank_before(track, frame, reference):
+def bank_before(track, frame, reference, compress):
     """The bank that `frame` reads, as a list from the oldest entry to the newest."""
     run = sorted(track.raw)
     if len(run) < BANK + 1:
@@ -86,7 +89,7 @@ def bank_before(track, frame, reference):
     if reference and run[-1] != frame - 1:
         return track.bank
     grown = [*track.bank, track.raw[run[-1]]]
-    views = [plain_compress([entry[view] for entry in grown]) for view in (0, 1)]
+    views = [compress([entry[view] for entry in grown]) for view in (0, 1)]
     return list(zip(*views, strict=True))
 
 
@@ -103,6 +106,15 @@ def plain_compress(entries):
         for place, kept in enumerate(history):
             shorter[place][token] = kept
     return shorter
+
+
+def quick_compress(entries):
+    """The same of a whole map at once."""
+    bank = torch.stack(entries)  # (T, n, C)
+    later = (bank[1:] - bank[:-1]).norm(dim=-1).argmin(0) + 1  # (n,)
+    kept = torch.arange(len(bank) - 1, device=bank.device)[:, None].expand(-1, len(later))
+    kept = kept + (kept >= later)  # (T - 1, n)
+    return list(bank.gather(0, kept[..., None].expand(-1, -1, bank.shape[-1])))
 
 
 def pointers_before(track, frame, frames, reference):

@@ -15,6 +15,18 @@ CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without a CUDA device a test marked `gpu` is skipped; who asks for them (-m gpu) must have
+    one, so that a GPU's job cannot pass by skipping."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        asked = item.config.getoption("markexpr") == "gpu"
+        (pytest.fail if asked else pytest.skip)("no CUDA device")
+
+
 @pytest.fixture(scope="session")
 def goldens() -> Path:
     """Exact answers of the reference systems; not part of the repository."""

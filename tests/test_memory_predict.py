@@ -198,14 +198,23 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, checkpoint):
         list(predict(broken, Direction.EGO2EXO, Split.TRAIN, checkpoint, options=QUIET))
 
 
-def test_a_full_gpu_is_one_sentence(root, checkpoint, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "batch", "says"),
+    [
+        ("encode_images", 32, "with 32 tracks side by side; try --batch-pairs 16"),
+        ("encode_images", 1, "with 1 tracks side by side; wait for what else runs on it"),
+        ("to", 32, "no room for the network's"),
+    ],
+)
+def test_a_full_gpu_is_one_sentence(root, checkpoint, monkeypatch, method, batch, says):
     def full(*args):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(type(small_network()), "encode_images", full)
-    options = replace(QUIET, reference_behaviour=True)
-    with pytest.raises(DataError, match="32 tracks side by side; try --batch-pairs 16"):
+    monkeypatch.setattr(type(small_network()), method, full)
+    options = replace(QUIET, reference_behaviour=True, batch_pairs=batch)
+    with pytest.raises(DataError, match=says) as caught:
         list(predict(root, Direction.EGO2EXO, Split.TEST, checkpoint, options=options))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(54, 96), (704, 704), (2160, 3840), (40, 64)])

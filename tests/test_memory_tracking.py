@@ -21,7 +21,7 @@ from omama.memory.network import ABSENT_LOGIT  # noqa: E402
 from omama.memory.tracking import Step, advance, look  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
-from plain_memory import plain_compress, plain_fusion, plain_track  # noqa: E402
+from plain_memory import plain_compress, plain_fusion, plain_track, quick_compress  # noqa: E402
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 
@@ -116,6 +116,8 @@ def test_compression_is_what_the_plain_twin_says(shape, seed, levels):
     columns = [plain_compress(list(bank[:, :, track])) for track in range(shape[2])]
     expected = torch.stack([torch.stack(column) for column in columns], 2)
     assert torch.equal(compress(bank), expected)
+    quick = [quick_compress(list(bank[:, :, track])) for track in range(shape[2])]
+    assert torch.equal(torch.stack([torch.stack(column) for column in quick], 2), expected)
 
 
 def test_compression_needs_two():

@@ -142,14 +142,26 @@ def test_a_clip_that_cannot_be_loaded_stops_with_its_name(tmp_path, small_start)
         train(broken, Direction.EGO2EXO, config, RunFolder(tmp_path / "run"), options=options)
 
 
-def test_a_full_gpu_is_one_sentence(root, small_start, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "clips", "accumulate", "says"),
+    [
+        ("encode_images", 3, 2, "with 3 clips a batch; try --batch-pairs 1 and --accumulate 6"),
+        ("encode_images", 1, 2, "with 1 clips a batch; wait for what else runs on it"),
+        ("to", 1, 1, r"no room for the network's \d+ MiB of weights: wait for what else"),
+    ],
+)
+def test_a_full_gpu_is_one_sentence(
+    root, small_start, tmp_path, monkeypatch, method, clips, accumulate, says
+):
     def full(*args):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(MemoryNetwork, "encode_images", full)
+    monkeypatch.setattr(MemoryNetwork, method, full)
+    config = replace(FEW, batch_pairs=clips, accumulate=accumulate)
     options = MemoryOptions(init=small_start, quiet=True)
-    with pytest.raises(DataError, match="try --batch-pairs 1 and --accumulate 2"):
-        train(root, Direction.EGO2EXO, FEW, RunFolder(tmp_path), options=options)
+    with pytest.raises(DataError, match=says) as caught:
+        train(root, Direction.EGO2EXO, config, RunFolder(tmp_path), options=options)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("native", [False, True])

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from egoexo_tools.errors import DataError
 from omama.features.images import normalise
 from omama.memory.bank import Rules, TrackMemory
+from omama.memory.card import memory_advice
 from omama.memory.network import ImageFeatures, MemoryNetwork
 from omama.memory.pictures import Bools, Bytes, read_squashed, squash_mask
 from omama.memory.tracking import Step, advance
@@ -92,7 +92,7 @@ def follow(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Iterat
     """
     chunks = _chunks(take.tracks)
     memories = [TrackMemory(len(track)) for track in take.tracks]
-    with ThreadPoolExecutor(_READERS) as readers, _memory_advice(how.batch):
+    with ThreadPoolExecutor(_READERS) as readers, _advice(how.batch):
         size = network.config.image_size
         waiting = [_read(readers, take, chunk, size) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks):
@@ -220,12 +220,6 @@ def _same_frame(events: Sequence[_Event], batch: int) -> Iterator[tuple[int, int
             start = stop
 
 
-@contextmanager
-def _memory_advice(batch: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DataError(
-            f"the GPU ran out of memory with {batch} tracks side by side; try --batch-pairs"
-            f" {max(1, batch // 2)}"
-        ) from error
+def _advice(batch: int) -> AbstractContextManager[None]:
+    smaller = f"--batch-pairs {batch // 2}" if batch > 1 else None
+    return memory_advice(f"{batch} tracks side by side", smaller)

@@ -28,6 +28,7 @@ from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import join_pair_id, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama.memory.bank import DEFAULT, REFERENCE
+from omama.memory.card import on_device
 from omama.memory.confidence import Confidence, fit_confidence
 from omama.memory.following import Followed, HowToFollow, follow
 from omama.memory.network import MemoryNetwork
@@ -70,7 +71,7 @@ def predict_directions(
     assert checkpoint is not None  # methods.predict asks for one
     loaded = load_network(checkpoint)
     how = how_to_follow(options)
-    network = loaded.network.to(how.device)
+    network = on_device(loaded.network, how.device)
     confidences = {
         direction: _confidence(root, direction, split, loaded, how, options)
         for direction in directions

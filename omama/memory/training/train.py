@@ -7,8 +7,7 @@ takes are stored small (frame_store.py), once for all runs and both directions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.loop import Loop
+from omama.memory.card import memory_advice, on_device
 from omama.memory.network import MemoryNetwork
 from omama.memory.settings import MemoryOptions, MemoryTrainConfig
 from omama.memory.tracks import load_tracks
@@ -60,7 +60,7 @@ def train(
     )
     config = replace(config, precision=_precision(config.precision, accelerator.device))
     torch.manual_seed(config.seed)
-    network = _network(run, options, config).to(accelerator.device)
+    network = on_device(_network(run, options, config), accelerator.device)
     data = _data(root, direction, config, network, accelerator, options)
     module = ClipModule(network, bf16=config.precision == "bf16")
     task = make_task(module, config, data, accelerator)
@@ -70,7 +70,7 @@ def train(
     if accelerator.is_main_process:
         _write_config(run, direction, task, options)
     accelerator.wait_for_everyone()
-    with _memory_advice(config):
+    with _advice(config):
         best = loop.run(quiet=options.quiet, stop_after=stop_after)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
@@ -130,13 +130,11 @@ def _precision(wanted: str, device: torch.device) -> str:
     return ("bf16" if device.type == "cuda" else "fp32") if wanted == "auto" else wanted
 
 
-@contextmanager
-def _memory_advice(config: MemoryTrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        smaller = max(1, config.batch_pairs // 2)
-        raise DataError(
-            f"the GPU ran out of memory with {config.batch_pairs} clips a batch; try --batch-pairs"
-            f" {smaller} and --accumulate {2 * config.accumulate}, for the same step"
-        ) from error
+def _advice(config: MemoryTrainConfig) -> AbstractContextManager[None]:
+    """A step stays the same where its batches become smaller and more."""
+    clips, step = config.batch_pairs, config.batch_pairs * config.accumulate
+    fewer = max((n for n in range(1, clips // 2 + 1) if step % n == 0), default=None)
+    smaller = None
+    if fewer is not None:
+        smaller = f"--batch-pairs {fewer} and --accumulate {step // fewer}, for the same step"
+    return memory_advice(f"{clips} clips a batch", smaller)
