@@ -7,8 +7,8 @@ A take of an ego and two exo cameras is drawn, and every object followed in both
 camera pairs: by scripts/plain_memory.py, which reads and encodes both pictures for every object and
 frame, as LM-EEC's released code does, and by omama.memory. Both must draw the same masks. Times are
 the best of --repeat, from the first file read to the last logits made; in processor time too, since
-a shared machine's clock says little. On a GPU a step of training follows: eight clips at 480 pixels,
-the encoder's blocks computed again. Weights are random: no time depends on them. Nothing is written
+a shared machine's clock says little. On a GPU a step of training follows, of eight clips, with the
+encoder's blocks computed again. Weights are random: no time depends on them. Nothing is written
 outside of --folder.
 """
 

@@ -44,7 +44,7 @@ SHARE = 1e-3
 
 @pytest.fixture(autouse=True)
 def exact_float32():
-    """Convolutions are rounded to TensorFloat-32 otherwise; matrix products never are by default."""
+    """Convolutions are rounded to TensorFloat-32 otherwise; matrix products are not by default."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     yield
