@@ -6,13 +6,12 @@
 
 Every row is measured twice in the same run, on a CPU in processor time: ours, and plain_omama.py
 (FastSAM: one picture at a time through the library, in float32). The pictures are noise with discs
-and all weights are random: neither matters to speed. On a CUDA device features are made in bf16 and
-the backbone's forward pass is compared with a large bf16 matrix product.
+and all weights are random: neither matters to speed. On a CUDA device features are made in bf16;
+bench_card.py says what part of the card's matrix rate the networks alone take.
 """
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,9 +19,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 
@@ -44,6 +43,7 @@ from omama.matching.train import train
 from omama.writing import predict_run
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bench_card import random_weights  # noqa: E402
 from bench_root import DIRECTION, make_root  # noqa: E402
 from plain_omama import BATCH, Plain, timed  # noqa: E402
 
@@ -83,7 +83,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--feature-precision", choices=["fp32", "bf16"], default="bf16" if cuda else "fp32"
     )
-    parser.add_argument("--takes", type=int, default=8 if cuda else 1)
+    parser.add_argument("--takes", type=int, default=4 if cuda else 1)
     parser.add_argument("--frames", type=int, default=24 if cuda else 4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU")
     parser.add_argument("--objects", type=int, default=6)
@@ -93,8 +93,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fastsam", choices=["n", "x", "none"], default="x" if cuda else "n")
     parser.add_argument("--fastsam-size", type=int, default=1024)
     parser.add_argument("--fastsam-images", type=int, default=64 if cuda else 4)
-    parser.add_argument("--card-images", type=int, default=32 if cuda else 0)
-    parser.add_argument("--card-matrix", type=int, default=8192)
     return parser.parse_args(arguments)
 
 
@@ -121,11 +119,8 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list[
     rows.append(Row("features", "images/s", images / timed(features, device), plain.image_rate()))
     rows += training_rows(root, data, plain, {**common, "feature_precision": precision}, options)
     if options.fastsam != "none":
-        rows.append(fastsam_row(folder, data, device, options))
-    notes = [precision_note(data, options, weights)]
-    if options.card_images:
-        notes.append(share_of_the_card(backbone, device, options))
-    return rows, notes
+        rows += fastsam_rows(folder, root, data, device, options)
+    return rows, [precision_note(data, options, weights)]
 
 
 def training_rows(
@@ -203,12 +198,18 @@ def pooling_rates(data: Dataset, backbone: Backbone, device: torch.device) -> tu
     return count / min(timed(product, device) for _ in range(5)), count / timed(loop, device)
 
 
-def fastsam_row(
-    folder: Path, data: Dataset, device: torch.device, options: argparse.Namespace
-) -> Row:
-    """Pictures a second of the batched adapter (half precision on a GPU), and one by one."""
+def fastsam_rows(
+    folder: Path,
+    root: DatasetRoot,
+    data: Dataset,
+    device: torch.device,
+    options: argparse.Namespace,
+) -> list[Row]:
+    """Pictures a second of the batched adapter (half precision on a GPU), and one by one; then of
+    the stage, from JPEG files to the manifest, in which the pictures of both views count."""
     os.environ["YOLO_OFFLINE"] = "true"
-    from egoexo_tools.proposers import fastsam
+    from egoexo_tools.proposers import ProposerOptions, fastsam
+    from egoexo_tools.stages.propose import run_propose
 
     weights = random_fastsam(folder / f"FastSAM-{options.fastsam}.pt", options.fastsam)
     # An untrained network is never sure; this lets its coarsest grid of boxes through.
@@ -217,20 +218,29 @@ def fastsam_row(
     )
     name = "cuda:0" if device.type == "cuda" else "cpu"
     network = fastsam.load_network(weights, options=chosen, device=name)
-    frames = [frame % len(data.frames) for frame in range(options.fastsam_images)]
-    pictures = [open_picture(data.frames.path(frame)) for frame in frames]
+    paths = [data.frames.path(i % len(data.frames)) for i in range(options.fastsam_images)]
+    pictures = [open_picture(path) for path in paths]
     alone = plain_fastsam(weights, chosen, name)
-
-    def one_by_one() -> None:
-        for picture in pictures[: max(2, len(pictures) // 4)]:
-            alone(picture)
-
+    few = max(2, len(pictures) // 4)
     found = network(pictures[: network.batch])
     assert all(len(one.proposals) > 0 for one in found), "the network must have masks to make"
     ours = len(pictures) / timed(lambda: network(pictures), device)
     alone(pictures[0])
-    plain = max(2, len(pictures) // 4) / timed(one_by_one, device)
-    return Row(f"FastSAM-{options.fastsam}", "images/s", ours, plain)
+    plain = few / timed(lambda: [alone(picture) for picture in pictures[:few]], device)
+    from_files = few / timed(lambda: [alone(open_picture(path)) for path in paths[:few]], device)
+    asked = ProposerOptions(
+        weights=weights, image_size=options.fastsam_size, max_det=options.proposals, device=name
+    )
+
+    def stage() -> None:
+        with patch.object(fastsam, "_chosen", lambda _: chosen):
+            run_propose(root, proposer="fastsam", options=asked, run=QUIET).check()
+
+    images = len(data.frames) * 3
+    return [
+        Row(f"FastSAM-{options.fastsam}", "images/s", ours, plain),
+        Row("the same from JPEG", "images/s", images / timed(stage, device), from_files),
+    ]
 
 
 def plain_fastsam(weights: Path, chosen: Any, device: str) -> Any:
@@ -283,46 +293,6 @@ def precision_note(data: Dataset, options: argparse.Namespace, weights: Path | N
         both.append(rows @ rows.T)
     moved = float((both[0] - both[1]).abs().max())
     return f"bf16 features move a cosine by at most {moved:.1e} (random weights)"
-
-
-def share_of_the_card(backbone: Backbone, device: torch.device, options: argparse.Namespace) -> str:
-    """The forward pass's FLOP/s over those of a large bf16 matrix product, both in this run."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    side, count = options.card_matrix, options.card_images
-    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-    patch = backbone.patch_size
-    size = (540 // patch * patch, 960 // patch * patch)
-    images = torch.randn(count, 3, *size, device=device)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-        with FlopCounterMode(display=False) as counter:
-            backbone(images)
-        backbone(images)
-        forward = statistics.median(timed(lambda: backbone(images), device) for _ in range(10))
-    a @ a
-    product = statistics.median(timed(lambda: a @ a, device) for _ in range(10))
-    rate, card = counter.get_total_flops() / forward / 1e12, 2 * side**3 / product / 1e12
-    return (
-        f"backbone forward: {count / forward:.1f} images/s, {rate:.3g} TFLOP/s, {rate / card:.0%} "
-        f"of the bf16 matrix rate measured here ({card:.3g} TFLOP/s)"
-    )
-
-
-def random_weights(folder: Path, backbone: str) -> Path | None:
-    """A file with an untrained network's weights, where the backbone needs a file."""
-    architectures = {
-        "dinov2": "vit_base_patch14_reg4_dinov2",
-        "dinov3": "vit_small_plus_patch16_dinov3_qkvb",
-        "dinov3-b": "vit_base_patch16_dinov3_qkvb",
-        "resnet50-dino": "resnet50",
-        "resnet50-dino-s16": "resnet50",
-    }
-    if backbone not in architectures:
-        return None
-    torch.manual_seed(0)
-    network = timm.create_model(architectures[backbone], pretrained=False, num_classes=0)
-    torch.save(network.state_dict(), folder / "random.pth")
-    return folder / "random.pth"
 
 
 if __name__ == "__main__":

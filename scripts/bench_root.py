@@ -15,20 +15,24 @@ from egoexo_tools.vocab import Direction, Split
 EGO, EXO = "aria01_214-1", "cam01"
 SIZES = {EGO: (704, 704), EXO: (540, 960)}
 DIRECTION = Direction.EGO2EXO
+DISCS = 512
+"""Different ones of each size; frames draw theirs from them."""
 
 
 def make_root(path: Path, options: argparse.Namespace) -> DatasetRoot:
     """Frames of noise with discs, at the sizes that a processed dataset has."""
     root, rng = DatasetRoot(path), np.random.default_rng(0)
+    discs = {size: [disc_rle(rng, *size) for _ in range(DISCS)] for size in SIZES.values()}
     for split in Split:
         pairs = []
         for number in range(options.takes):
             take_uid = f"{split}-{number}"
-            takes = {"take_uid": take_uid, "split": str(split), "ego_camera": EGO}
+            cameras = {"ego_camera": EGO, "exo_cameras": [EXO]}
+            takes = {"take_uid": take_uid, "split": str(split), **cameras}
             write_manifest(root, "takes", take_uid, [takes])
             masks = []
             for camera in SIZES:
-                masks += write_camera(root, take_uid, camera, rng, options)
+                masks += write_camera(root, (take_uid, camera), rng, discs[SIZES[camera]], options)
             write_manifest(root, "masks", take_uid, masks)
             pairs += [
                 {
@@ -51,12 +55,16 @@ def make_root(path: Path, options: argparse.Namespace) -> DatasetRoot:
 
 def write_camera(
     root: DatasetRoot,
-    take_uid: str,
-    camera: str,
+    of: tuple[str, str],
     rng: np.random.Generator,
+    known: list[dict[str, object]],
     options: argparse.Namespace,
 ) -> list[dict[str, object]]:
-    """One camera's pictures, frames and proposals; returns its rows of the masks manifest."""
+    """Pictures, frames and proposals of a (take, camera); returns its rows of the masks manifest.
+
+    Proposals are drawn from the `known` discs.
+    """
+    take_uid, camera = of
     height, width = SIZES[camera]
     frames, proposals, masks = [], [], []
     for frame_idx in range(0, 30 * options.frames, 30):
@@ -68,7 +76,7 @@ def write_camera(
         size = {"height": height, "width": width}
         source = {"source_height": 2 * height, "source_width": 2 * width}
         frames.append({**key, **size, **source, "view": "", "path": root.relative(path)})
-        discs = [disc_rle(rng, height, width) for _ in range(options.proposals)]
+        discs = [known[int(i)] for i in rng.choice(len(known), options.proposals, replace=False)]
         proposals += [{**key, "proposal_idx": i, **rle} for i, rle in enumerate(discs)]
         masks += [
             {**key, "object_name": f"object {i}", "visible": True, **discs[i]}

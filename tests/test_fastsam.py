@@ -117,6 +117,21 @@ def pictures() -> list[tuple[Any, list[Any]]]:
     return [draw(rng, 320, 3) for _ in range(4)]
 
 
+@pytest.mark.gpu
+def test_half_precision_on_a_gpu_finds_the_same(weights: Path, pictures: Any) -> None:
+    chosen = fastsam.FastSamOptions(image_size=SIDE)
+    on_gpu = fastsam.load_network(weights, options=chosen)([rgb for rgb, _ in pictures])
+    on_cpu = small_network(weights)([rgb for rgb, _ in pictures])
+    for theirs, ours in zip(on_cpu, on_gpu, strict=True):
+        assert len(ours.proposals) == len(theirs.proposals) > 0
+        for wanted in theirs.proposals:
+            overlaps = [wanted.rle.iou(found.rle) for found in ours.proposals]
+            found = ours.proposals[int(np.argmax(overlaps))]
+            assert max(overlaps) > 0.95
+            assert found.score == pytest.approx(wanted.score, abs=0.02)
+            assert found.box_xywh == pytest.approx(wanted.box_xywh, abs=2)
+
+
 def test_finds_what_was_drawn_at_the_pictures_size(weights: Path, pictures: Any) -> None:
     found = small_network(weights)([rgb for rgb, _ in pictures])
     best = [

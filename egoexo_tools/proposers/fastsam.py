@@ -13,6 +13,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,18 +22,21 @@ from typing import Any
 import numpy as np
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers.base import (
     Box,
+    Frame,
     FrameProposals,
     Proposal,
     Proposer,
     ProposerOptions,
     Rgb,
 )
+from egoexo_tools.proposers.encoding import encode_all
 from egoexo_tools.running.inputs import file_sha256
 
 DOWNLOAD = "https://github.com/ultralytics/assets/releases/download/v8.3.0/FastSAM-x.pt"
+
+READERS = 8
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,12 @@ def load(options: ProposerOptions) -> Proposer:
         device=options.device,
         trust_weights=options.trust_weights,
     )
-    return lambda frames: network([frame.rgb() for frame in frames])
+
+    def propose(frames: Sequence[Frame]) -> list[FrameProposals]:
+        with ThreadPoolExecutor(READERS) as readers:  # decoding releases the interpreter
+            return network(list(readers.map(Frame.rgb, frames)))
+
+    return propose
 
 
 def load_network(
@@ -145,13 +154,13 @@ def _found(result: Any) -> FrameProposals:
     """One picture's result; masks without a pixel are left out."""
     if result.masks is None:
         return FrameProposals([], truncated=result.truncated)
-    masks = result.masks.data.bool().cpu().numpy()  # a byte a pixel comes from the GPU, not four
+    rles = encode_all(result.masks.data.bool())
     boxes = result.boxes.xyxy.float().cpu().numpy()
     scores = result.boxes.conf.float().cpu().numpy()
     proposals = [
-        Proposal(MaskRle.encode(mask), float(score), _xywh(box))
-        for mask, box, score in zip(masks, boxes, scores, strict=True)
-        if mask.any()
+        Proposal(rle, float(score), _xywh(box))
+        for rle, box, score in zip(rles, boxes, scores, strict=True)
+        if rle.area()
     ]
     return FrameProposals(proposals, truncated=result.truncated)
 

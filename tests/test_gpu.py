@@ -1,0 +1,197 @@
+"""What a GPU gives is what the CPU gives: features, training, predictions, LM-EEC.
+
+FastSAM in half precision is in test_fastsam.py, decoding on the card in test_video.py. Everything
+here is run twice on the same data; on the CPU by hiding the card.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from accelerate.state import AcceleratorState
+from tiny_root import make_tiny_root
+from torch import Tensor
+
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.proposers.encoding import encode_all
+from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.runs import RunFolder
+from egoexo_tools.vocab import Direction, Split
+from omama.config import Features
+from omama.features.cache import run_features
+from omama.features.descriptors import describe
+from omama.matching.config import MatchingOptions, TrainConfig
+from omama.matching.train import train
+from omama.writing import predict_run
+
+pytestmark = pytest.mark.gpu
+
+QUIET = RunOptions(executor="inline", quiet=True)
+CONFIG = TrainConfig(epochs=3, batch_pairs=4, width=16, learning_rate=3e-3)
+
+
+@contextmanager
+def on(device: str) -> Iterator[torch.device]:
+    """With "cpu", the card is hidden from all that asks whether there is one.
+
+    With "cuda" something must have been put there.
+    """
+    before = allocations()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if device == "cpu":
+            patch.setattr("torch.cuda.is_available", lambda: False)
+        yield torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if torch.cuda.is_available():
+        assert (allocations() > before) == (device == "cuda")
+
+
+def allocations() -> int:
+    """How often the card's memory was asked for since the program began."""
+    return int(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
+
+
+@pytest.fixture(scope="module")
+def vit_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of DINOv2's shape and untrained, with blocks that have a say."""
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_base_patch14_reg4_dinov2", pretrained=False, num_classes=0)
+    state = vit.state_dict()
+    for name, values in state.items():
+        if name.endswith("gamma"):
+            values.fill_(0.3)
+    path = tmp_path_factory.mktemp("weights") / "vit.pth"
+    torch.save(state, path)
+    return path
+
+
+def arrays(root: DatasetRoot) -> dict[str, Tensor]:
+    """Every cached array of a root by its place, and the cache removed."""
+    found = {
+        f"{path.parent.name}/{path.stem}": torch.from_numpy(np.load(path)).float()
+        for path in root.path.glob("features/*/*/*.npy")
+    }
+    shutil.rmtree(root.path / "features")
+    shutil.rmtree(root.path / "status" / "features")
+    return found
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.9999), ("bf16", 0.99)])
+def test_cached_features(tmp_path: Path, vit_weights: Path, precision: str, least: float) -> None:
+    root = make_tiny_root(tmp_path / "root")
+    found = {}
+    for device, asked in (("cuda", precision), ("cpu", "fp32")):
+        with on(device):
+            run_features(
+                root, backbone="dinov2", weights=vit_weights, precision=asked, run=QUIET
+            ).check()
+        found[device] = arrays(root)
+    assert found["cuda"].keys() == found["cpu"].keys() and len(found["cpu"]) == 3 * 9
+    for name, theirs in found["cpu"].items():
+        ours = found["cuda"][name]
+        channels = 1 if name.endswith("tokens") else -1
+        assert F.cosine_similarity(ours, theirs, dim=channels).min() > least, name
+        if name.endswith("proposals"):  # whose nearest neighbours stay who they are
+            assert torch.equal(nearest(ours), nearest(theirs)) or precision == "bf16"
+
+
+def nearest(rows: Tensor) -> Tensor:
+    units = F.normalize(rows[:, : rows.shape[1] // 2], dim=1)
+    return (units @ units.T).fill_diagonal_(-1).argmax(dim=1)
+
+
+def run(root: DatasetRoot, name: str, config: TrainConfig, *, cached: bool = True) -> Path:
+    features = Features("rgb_grid", cached=cached)
+    return train(
+        root,
+        Direction.EGO2EXO,
+        config,
+        RunFolder.of(root, name),
+        options=MatchingOptions(features=features, quiet=True),
+        stop_after=4,
+    )
+
+
+def losses(root: DatasetRoot, name: str) -> list[float]:
+    lines = (root.runs / name / "log.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-3), ("bf16", 5e-2)])
+def test_losses_of_training(
+    own_root: DatasetRoot, precision: str, tolerance: float, cached: bool
+) -> None:
+    config = TrainConfig(**{**CONFIG.to_dict(), "precision": precision})
+    with on("cuda"):
+        run(own_root, "ours", config, cached=cached)
+    with on("cpu"):
+        run(own_root, "theirs", CONFIG, cached=cached)
+    assert losses(own_root, "ours") == pytest.approx(losses(own_root, "theirs"), rel=tolerance)
+    assert len(losses(own_root, "ours")) == 4
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_predictions_choose_the_same(own_root: DatasetRoot, cached: bool) -> None:
+    with on("cpu"):
+        checkpoint = run(own_root, "trained", CONFIG)
+    tables = []
+    for device in ("cuda", "cpu"):
+        with on(device):
+            path = predict_run(
+                "o-mama", own_root, Direction.EGO2EXO, Split.TEST,
+                RunFolder.of(own_root, device), checkpoint=checkpoint,
+                options=MatchingOptions(features=Features("rgb_grid", cached=cached), quiet=True),
+            )  # fmt: skip
+        tables.append(pq.read_table(path.with_suffix(".parquet")).to_pylist())
+    for ours, theirs in zip(*tables, strict=True):
+        assert ours.pop("confidence") == pytest.approx(theirs.pop("confidence"), abs=2e-3)
+        for scored in ("similarity", "scores", "top_similarities"):
+            assert ours.pop(scored, None) == pytest.approx(theirs.pop(scored, None), abs=2e-3)
+        assert ours == theirs
+
+
+def test_pooling_and_encoding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(32, 38, 68, generator=generator)
+    masks = torch.rand(20, 133, 238, generator=generator) > 0.7
+    boxes = torch.tensor([[100.0, 50.0, 300.0, 200.0]]).expand(20, 4)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours, theirs = (
+        describe(tokens.to(at), masks.to(at), boxes.to(at), patch_size=14).cpu()
+        for at in (device, torch.device("cpu"))
+    )
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert encode_all(masks.to(device)) == [MaskRle.encode(mask.numpy()) for mask in masks]
+
+
+def test_following_objects_with_lm_eec(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from memory_networks import small_network
+
+    from omama.memory.bank import DEFAULT
+    from omama.memory.following import HowToFollow, follow
+    from omama.memory.tracks import load_tracks
+
+    root = make_tiny_root(tmp_path / "root")
+    (take, *_) = load_tracks(root, Split.TRAIN, tuple(Direction))
+    found = []
+    for device in ("cuda", "cpu"):
+        with on(device) as at, torch.no_grad():
+            how = HowToFollow(DEFAULT, at, False, 32)
+            parts = list(follow(small_network().to(at), take, how))
+        found.append([part.low_res_logits.float().cpu() for part in parts])
+    assert len(found[0]) == len(found[1]) > 0
+    for ours, theirs in zip(*found, strict=True):
+        assert ((ours > 0) == (theirs > 0)).float().mean() > 0.995
+        assert torch.allclose(ours, theirs, atol=0.05, rtol=0.05)
