@@ -93,7 +93,11 @@ def test_cached_features(tmp_path: Path, vit_weights: Path, precision: str, leas
     for device, asked in (("cuda", precision), ("cpu", "fp32")):
         with on(device):
             run_features(
-                root, backbone="dinov2", weights=vit_weights, precision=asked, run=QUIET
+                root,
+                backbone="dinov2",
+                weights=vit_weights,
+                feature_precision=asked,
+                run=QUIET,
             ).check()
         found[device] = arrays(root)
     assert found["cuda"].keys() == found["cpu"].keys() and len(found["cpu"]) == 3 * 9
