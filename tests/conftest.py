@@ -11,26 +11,6 @@ import pytest
 from egoexo_tools.layout import DatasetRoot, Release
 
 SHARED = Path(__file__).parents[2] / "shared"
-
-
-def has_gpu() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests marked `gpu` skip where there is none; asked for by name (`-m gpu`) they fail instead,
-    so that a job that is there to run them cannot pass without."""
-    if item.get_closest_marker("gpu") is None or has_gpu():
-        return
-    if item.config.getoption("-m") == "gpu":
-        pytest.fail("no CUDA device here, and `-m gpu` asks for one", pytrace=False)
-    pytest.skip("needs a CUDA device")
-
-
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

@@ -1,7 +1,7 @@
-"""What a GPU gives is what the CPU gives: features, training, predictions, LM-EEC.
+"""What a GPU gives is what the CPU gives: features, training, predictions.
 
-FastSAM in half precision is in test_fastsam.py, decoding on the card in test_video.py. Everything
-here is run twice on the same data; on the CPU by hiding the card.
+FastSAM in half precision is in test_fastsam.py, LM-EEC in test_memory_gpu.py. Everything here is
+run twice on the same data; on the CPU by hiding the card.
 """
 
 import json
@@ -177,25 +177,3 @@ def test_pooling_and_encoding() -> None:
     )
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert encode_all(masks.to(device)) == [MaskRle.encode(mask.numpy()) for mask in masks]
-
-
-def test_following_objects_with_lm_eec(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    from memory_networks import small_network
-
-    from omama.memory.bank import DEFAULT
-    from omama.memory.following import HowToFollow, follow
-    from omama.memory.tracks import load_tracks
-
-    root = make_tiny_root(tmp_path / "root")
-    (take, *_) = load_tracks(root, Split.TRAIN, tuple(Direction))
-    found = []
-    for device in ("cuda", "cpu"):
-        with on(device) as at, torch.no_grad():
-            how = HowToFollow(DEFAULT, at, False, 32)
-            parts = list(follow(small_network().to(at), take, how))
-        found.append([part.low_res_logits.float().cpu() for part in parts])
-    assert len(found[0]) == len(found[1]) > 0
-    for ours, theirs in zip(*found, strict=True):
-        assert ((ours > 0) == (theirs > 0)).float().mean() > 0.995
-        assert torch.allclose(ours, theirs, atol=0.05, rtol=0.05)
