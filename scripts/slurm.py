@@ -10,20 +10,23 @@ Run it on a node that the compute nodes can reach, with ROOT and RELEASE on a fi
 all of them see under the same path. The command gets `--executor dask --scheduler ADDRESS`, and
 with --gpu also `--resource GPU=1`: each GPU job holds one worker and one GPU. Without a command
 the address is printed and the jobs last until Ctrl-C. A worker ends by itself shortly before its
-job's walltime, and a job that has ended is replaced while the command runs. Jobs are cancelled at
-the end; the exit code is the command's. See docs/cluster.md.
+job's walltime, and a job that has ended is replaced while the command runs. Where no worker is
+left and none can be had for five minutes (--patience), the command is ended with an error. Jobs
+are cancelled at the end; the exit code is the command's. See docs/cluster.md, also for job arrays,
+which need none of this.
 """
 
 import argparse
+import getpass
 import os
 import signal
 import subprocess
 import sys
 import time
-from threading import Thread
+from collections.abc import Callable
 from typing import Any
 
-LOST_SECONDS = 5
+LOOK_SECONDS = 5
 
 
 def main() -> int:
@@ -32,16 +35,17 @@ def main() -> int:
     from dask_jobqueue import SLURMCluster
 
     # A worker that is gone this long is not only out of touch: its job is replaced.
-    dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s"})
+    dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOOK_SECONDS}s"})
     with SLURMCluster(**cluster_arguments(options)) as cluster:
         if options.dry_run:
             print(cluster.job_script())
             return 0
         cluster.scale(jobs=options.jobs)
-        Thread(target=keep_jobs, args=(cluster, options.jobs), daemon=True).start()
         address = cluster.scheduler_address
         print(f"scheduler {address}, {options.jobs} jobs submitted", file=sys.stderr)
-        return run(stage_command(options, address)) if options.command else wait()
+        if not options.command:
+            return wait(cluster, options)
+        return run(stage_command(options, address), cluster, options)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -63,6 +67,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--prologue", action="append", default=[], help="Shell line before the worker."
+    )
+    parser.add_argument(
+        "--patience", type=float, default=300, help="Seconds without any job, then end.  [300]"
     )
     parser.add_argument("--dry-run", action="store_true", help="Print the job script and end.")
     parser.add_argument("command", nargs="*", help="After --: the command to run.")
@@ -112,11 +119,45 @@ def lifetime(walltime: str) -> list[str]:
     return ["--lifetime", f"{total - 2 * margin}s", "--lifetime-stagger", f"{margin}s"]
 
 
-def keep_jobs(cluster: Any, jobs: int) -> None:
-    """Submit a job for each that has ended, as long as this program runs."""
-    while True:
-        time.sleep(LOST_SECONDS)
-        cluster.scale(jobs=jobs)
+def keep_jobs(
+    cluster: Any, options: argparse.Namespace, ended: Callable[[float], bool]
+) -> str | None:
+    """Submit a job for each that has gone, until `ended` (which waits so many seconds) says so.
+
+    Returns a sentence where for `--patience` no worker was there and no job in Slurm's queue.
+    """
+    alive = time.monotonic()
+    while not ended(LOOK_SECONDS):
+        if cluster.sync(drop_lost, cluster) or cluster.scheduler_info["workers"]:
+            alive = time.monotonic()
+        if time.monotonic() - alive > options.patience:
+            return (
+                f"no worker is left and Slurm took no job for {options.patience:g} s; look at what "
+                "sbatch says above (queue, account, limits), then run the same command again"
+            )
+        cluster.scale(jobs=options.jobs)
+    return None
+
+
+async def drop_lost(cluster: Any) -> int:
+    """Forget the jobs that are not in Slurm's queue, so that others take their place; how many
+    are left. Dask itself notices only that a worker leaves, not that one will never come."""
+    known = dict(cluster.workers)
+    queued = in_queue()
+    for name, job in known.items():
+        if job.job_id is None or (queued is not None and job.job_id not in queued):
+            cluster.workers.pop(name, None)
+    return len(cluster.workers)
+
+
+def in_queue() -> set[str] | None:
+    """Ids of the user's jobs that wait or run; None where Slurm does not tell."""
+    command = ["squeue", "--noheader", "--format", "%A", "--user", getpass.getuser()]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return set(done.stdout.split()) if done.returncode == 0 else None
 
 
 def stage_command(options: argparse.Namespace, address: str) -> list[str]:
@@ -124,24 +165,44 @@ def stage_command(options: argparse.Namespace, address: str) -> list[str]:
     return [*options.command, "--executor", "dask", "--scheduler", address, *resource]
 
 
-def run(command: list[str]) -> int:
+def run(command: list[str], cluster: Any, options: argparse.Namespace) -> int:
     """Its exit code. Ctrl-C is the command's to answer; the jobs are cancelled after it."""
     # A new job may wait in Slurm's queue for long: the command waits with it.
     environment = {"EGOEXO_TOOLS_NO_WORKER_SECONDS": "inf", **os.environ}
     process = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def ended(seconds: float) -> bool:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     try:
-        return process.wait()
+        if (trouble := keep_jobs(cluster, options, ended)) is None:
+            return process.returncode
+        process.send_signal(signal.SIGINT)  # what it has finished is kept
+        process.wait()
+        print(f"Error: {trouble}", file=sys.stderr)
+        return 1
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def wait() -> int:
+def wait(cluster: Any, options: argparse.Namespace) -> int:
+    """Keep the jobs for commands that use the address, until Ctrl-C."""
+
+    def ended(seconds: float) -> bool:
+        time.sleep(seconds)
+        return False
+
     try:
-        while True:
-            time.sleep(60)
+        trouble = keep_jobs(cluster, options, ended)
     except KeyboardInterrupt:
         return 0
+    print(f"Error: {trouble}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -290,7 +290,14 @@ ENDING = """#!/bin/sh
 cp "$1" "$0.job.$$"  # the caller deletes it as soon as this ends
 echo "$$" >> "$(dirname "$0")/submitted"
 setsid timeout 25 bash "$0.job.$$" > /dev/null 2>&1 &
+echo "$!" >> "$(dirname "$0")/jobs"
 echo "Submitted batch job $!"
+"""
+
+
+SQUEUE = """#!/bin/sh
+for job in $(cat "$(dirname "$0")/jobs"); do kill -0 "$job" 2> /dev/null && echo "$job"; done
+true
 """
 
 
@@ -317,8 +324,34 @@ def test_slurm_jobs_that_end_are_replaced(
     tests = str(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([tests, *filter(None, sys.path)]))
     (queue / "sbatch").write_text(ENDING)
+    (queue / "squeue").write_text(SQUEUE)
+    (queue / "squeue").chmod(0o755)
     code = f"import sys, test_dask; test_dask.naps({str(tmp_path / 'root')!r}, sys.argv[-1])"
     cluster = ["--jobs", "1", "--interface", "lo", "--memory", "1GB", "--"]
     told = finish([sys.executable, SLURM, *cluster, sys.executable, "-c", code])
     assert "nap: 4 done" in told
     assert len((queue / "submitted").read_text().split()) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sbatch",
+    [
+        "#!/bin/sh\necho 'sbatch: error: Invalid account' >&2; exit 1\n",
+        "#!/bin/sh\necho 'Submitted batch job 77'\n",  # somebody cancels it in the queue
+    ],
+)
+def test_slurm_without_a_job_is_an_error(
+    sbatch: str, queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([tests, *filter(None, sys.path)]))
+    (queue / "sbatch").write_text(sbatch)
+    (queue / "squeue").write_text("#!/bin/sh\n")
+    (queue / "squeue").chmod(0o755)
+    code = f"import sys, test_dask; test_dask.naps({str(tmp_path / 'root')!r}, sys.argv[-1])"
+    cluster = ["--patience", "6", "--interface", "lo", "--memory", "1GB", "--"]
+    process = start([sys.executable, SLURM, *cluster, sys.executable, "-c", code])
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Error: no worker is left and Slurm took no job for 6 s" in err

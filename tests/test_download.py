@@ -110,6 +110,36 @@ def test_everything_that_is_needed_comes_and_nothing_else(
     assert [(row["stage"], row["camera"]) for row in rows] == [("download", None)] * 2
 
 
+def test_two_shards_bring_every_video_once(
+    tiny_release: Release, source: str, tmp_path: Path
+) -> None:
+    takes = {}
+    for shard in ("1/2", "2/2"):
+        code, output = download(tmp_path / shard.replace("/", "-"), source, "--shard", shard)
+        assert code == 0, output
+        came = videos(Release(tmp_path / shard.replace("/", "-")))
+        takes[shard] = {path.parents[1].name for path in came}
+    assert takes["1/2"] | takes["2/2"] == {path.parents[1].name for path in videos(tiny_release)}
+    assert not takes["1/2"] & takes["2/2"]
+
+
+def test_shards_of_frames_from_the_bucket_need_an_ingested_root(
+    tiny_release: Release, source: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    words = ["--root", str(root), "--executor", "inline", "--shard"]
+    code, output = download(tmp_path / "release", source, *words, "1/2", "--disk-budget", "1GB")
+    assert (code, "take --from-s3 in shards" in output) == (2, True)
+    code, output = download(tmp_path / "release", source, *words, "1/2", "--from-s3")
+    assert (code, "3 takes are not ingested yet" in output) == (2, True)
+    ingest = ["ingest", str(root), "--release", str(tmp_path / "release"), "--quiet"]
+    assert CliRunner().invoke(main, [*ingest, "--executor", "inline"]).exit_code == 0
+    for shard in ("1/2", "2/2"):
+        code, output = download(tmp_path / "release", source, *words, shard, "--from-s3")
+        assert code == 0, output
+    assert len(list(DatasetRoot(root).table("frames").glob("*.parquet"))) == 9
+
+
 def test_a_plan_names_what_comes_and_why_the_rest_does_not(
     server: S3Server, tiny_release: Release, own_bucket: str, tmp_path: Path
 ) -> None:

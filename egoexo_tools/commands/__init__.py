@@ -127,8 +127,20 @@ direction_option = click.option(
 )
 
 
-def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
-    """The options of every command that runs a stage, as one argument `run` of type RunOptions."""
+def stage_options(
+    default_executor: str = "process", *, shards: bool = True
+) -> Callable[[Any], Any]:
+    """The options of every command that runs a stage, as one argument `run` of type RunOptions.
+
+    `shards` is off for a command that is no single stage: its steps need all of the one before.
+    """
+    shard_option: Callable[[Any], Any] = _as_it_is
+    if shards:
+        shard_option = click.option(
+            "--shard",
+            metavar="NUMBER/COUNT",
+            help="Only this part of the units, such as 3/40: for job arrays.",
+        )
 
     def decorate(function: Any) -> Any:
         import functools
@@ -151,30 +163,20 @@ def stage_options(default_executor: str = "process") -> Callable[[Any], Any]:
             multiple=True,
             help="Run only on Dask workers that offer it, such as GPU=1.",
         )
+        @shard_option
         @click.option("--overwrite", is_flag=True, help="Redo what is done.")
         @click.option("--quiet", is_flag=True, help="No progress.")
         @functools.wraps(function)
-        def wrapper(
-            *args: Any,
-            executor: str,
-            workers: int | None,
-            scheduler: str | None,
-            resources: Sequence[str],
-            overwrite: bool,
-            quiet: bool,
-            **kwargs: Any,
-        ) -> Any:
-            return function(
-                *args,
-                run=_run_options(executor, workers, scheduler, resources, overwrite, quiet),
-                **kwargs,
-            )
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            chosen = {name: kwargs.pop(name) for name in _RUN if name in kwargs}
+            return function(*args, run=_run_options(**chosen), **kwargs)
 
         return wrapper
 
     return decorate
 
 
+_RUN = ("executor", "workers", "scheduler", "resources", "overwrite", "quiet", "shard")
 Number = TypeVar("Number", int, float)
 
 
@@ -202,7 +204,9 @@ def _run_options(
     resources: Sequence[str],
     overwrite: bool,
     quiet: bool,
+    shard: str | None = None,
 ) -> "RunOptions":
+    from egoexo_tools.running.shard import Shard
     from egoexo_tools.running.stage import RunOptions
 
     if executor != "dask" and (scheduler is not None or resources):
@@ -214,7 +218,12 @@ def _run_options(
         overwrite=overwrite,
         quiet=quiet,
         resources=dict(map(_resource, resources)) or None,
+        shard=None if shard is None else Shard.parse(shard),
     )
+
+
+def _as_it_is(function: Any) -> Any:
+    return function
 
 
 def _resource(text: str) -> tuple[str, float]:

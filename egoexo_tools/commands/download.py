@@ -1,6 +1,7 @@
 """`egoexo-tools download`"""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from egoexo_tools.commands.choices import RESOLUTION, SPLIT
 from egoexo_tools.errors import SettingsError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from egoexo_tools.download.files import DownloadOptions
     from egoexo_tools.download.plan import DownloadPlan, TakeFilter
     from egoexo_tools.download.s3 import S3
@@ -64,17 +67,23 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
     root, budget = choices["root"] and DatasetRoot(choices["root"]), _bytes(choices["disk_budget"])
     if (budget or choices["from_s3"]) and (root is None or (budget and choices["from_s3"])):
         raise SettingsError("--disk-budget and --from-s3 need --root, and not each other")
+    if budget and run.shard:
+        raise SettingsError("--disk-budget keeps one account of the disk; take --from-s3 in shards")
     s3 = S3(choices["source"] or DEFAULT_SOURCE, profile=choices["profile"])
     options = DownloadOptions(choices["connections"], _bytes(choices["max_rate"]), run.quiet)
-    plan = prepare(
-        s3,
-        Release(release),
-        selection=_take_filter(choices),
-        resolution=choices["resolution"],
-        record=root,
-        budget_bytes=budget,
-        options=options,
-    )
+    with _turn(root or DatasetRoot(release), run):
+        plan = prepare(
+            s3,
+            Release(release),
+            selection=_take_filter(choices),
+            resolution=choices["resolution"],
+            record=root,
+            budget_bytes=budget,
+            options=options,
+        )
+    # Frames out of the bucket are cut by camera, and a shard has some of them.
+    if run.shard and not choices["from_s3"]:
+        plan = plan.part(run.shard)
     click.echo(plan.text())
     if plan.exclusions:
         click.echo(f"  all of it: {exclusions_path(Release(release), root)}")
@@ -84,6 +93,14 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
         click.echo(_frames(s3, root, Release(release), plan, budget, options, run))
     else:
         click.echo(download_files(s3, plan.files, options=options).check().text())
+
+
+def _turn(record: "DatasetRoot", run: "RunOptions") -> "AbstractContextManager[None]":
+    """All shards begin with the same annotation files, which only one at a time may fetch."""
+    from egoexo_tools.download.files import STAGE
+    from egoexo_tools.running.lock import in_turn
+
+    return in_turn(record.status_dir(STAGE)) if run.shard else nullcontext()
 
 
 def _frames(

@@ -8,7 +8,7 @@ manifest can write elsewhere.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from egoexo_tools.layout import DOWNSCALED_448, RESOLUTIONS, Release
 from egoexo_tools.release.annotations import left_out_cameras
 from egoexo_tools.release.plan import Plan, PlannedTake, plan_ingest
 from egoexo_tools.release.take_relations import TakeRelations
+from egoexo_tools.running.shard import Shard
 from egoexo_tools.vocab import Split, View, view_of
 
 _VIDEO_PARTS = {None: "takes", DOWNSCALED_448: f"downscaled_takes/{DOWNSCALED_448}"}
@@ -61,6 +62,11 @@ class DownloadPlan:
     @property
     def video_files(self) -> list[RemoteFile]:
         return [file for files in self.videos.values() for file in files]
+
+    def part(self, shard: Shard) -> "DownloadPlan":
+        """The same with the videos of the takes that are in a shard."""
+        mine = {uid: files for uid, files in self.videos.items() if shard.holds(uid)}
+        return replace(self, videos=mine)
 
     def text(self) -> str:
         """The plan as the user reads it; sizes in GB of 10^9 bytes."""

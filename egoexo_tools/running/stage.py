@@ -33,8 +33,9 @@ from egoexo_tools.errors import (
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.executors import Submit, available_cores, open_executor
 from egoexo_tools.running.inputs import hash_files
-from egoexo_tools.running.lock import only_run, working
+from egoexo_tools.running.lock import RunId, only_run, working
 from egoexo_tools.running.progress import Progress, open_progress
+from egoexo_tools.running.shard import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Unit:
     """Files without which "done" does not hold (the unit's manifest part, usually)."""
     fingerprint: str = ""
     """Hash of what the result depends on that is no small file (a part of a large one)."""
+    shard_key: str = ""
+    """What decides its shard, for units that must go where others went; else its name does."""
 
     @property
     def name(self) -> str:
@@ -96,6 +99,13 @@ class RunOptions:
     quiet: bool = False
     time_limit_seconds: float | None = None
     resources: dict[str, float] | None = None
+    shard: Shard | None = None
+    """Do these units only, beside other shards; None does all."""
+
+    def mine(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of the units that are in the shard."""
+        shard = self.shard
+        return [u for u in units if shard is None or shard.holds(u.shard_key or u.name)]
 
 
 @dataclass(frozen=True)
@@ -108,10 +118,12 @@ class StageSummary:
     failed: tuple[UnitResult, ...]
     counts: Mapping[str, int]
     seconds: float
+    shard: Shard | None = None
 
     def text(self) -> str:
         """One line, and one more for each reason for a failure, with its units."""
-        parts = [f"{self.stage}: {self.done} done"]
+        shard = "" if self.shard is None else f" {self.shard}"
+        parts = [f"{self.stage}{shard}: {self.done} done"]
         if self.skipped:
             parts.append(f"{self.skipped} already done")
         if self.failed:
@@ -143,7 +155,7 @@ def run_stage(
     defaults: Settings = MappingProxyType({}),
     options: RunOptions = RunOptions(),
 ) -> StageSummary:
-    """Do every unit that is not done yet; `work(unit)` returns counts or raises.
+    """Do every unit (of the shard) that is not done yet; `work(unit)` returns counts or raises.
 
     `work` must be picklable (a module's function, or functools.partial of one). A unit that
     raises is recorded as failed and the others go on. Raises SettingsError where a done unit
@@ -151,7 +163,7 @@ def run_stage(
     later, counts as that of `defaults`.
     """
     started = time.monotonic()
-    with only_run(root.status_dir(stage), stage) as run_id:
+    with only_run(root.status_dir(stage), stage, shard=options.shard) as run_id:
         settings = _as_stored(settings)
         jobs, results = _jobs(root, stage, units, settings, _as_stored(defaults), options)
         skipped = len(results)
@@ -160,7 +172,8 @@ def run_stage(
             if result.status == "failed":
                 _record_failure(root, stage, result)
             results[result.unit] = result
-    return _summary(stage, results, skipped=skipped, seconds=time.monotonic() - started)
+    summary = _summary(stage, results, skipped=skipped, seconds=time.monotonic() - started)
+    return replace(summary, shard=options.shard)
 
 
 def pending_units(
@@ -219,7 +232,7 @@ def _jobs(
     """
     jobs: list[Job] = []
     done: dict[str, UnitResult] = {}
-    for unit in units:
+    for unit in options.mine(units):
         # Before the work: an input that changes while a unit runs makes it pending next time.
         inputs = unit.fingerprint + hash_files(unit.inputs)
         status = read_status(root, stage, unit.name)
@@ -275,7 +288,7 @@ def differences(old: Settings, new: Settings) -> str:
 def _run_unit(
     root: DatasetRoot,
     stage: str,
-    run_id: str,
+    run_id: RunId,
     work: Callable[[Unit], Mapping[str, int]],
     settings: Settings,
     job: "Job",

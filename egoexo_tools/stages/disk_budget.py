@@ -20,7 +20,7 @@ from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, in_blocks, occupie
 from egoexo_tools.download.plan import DownloadPlan, gigabytes
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, metering
-from egoexo_tools.errors import DataError
+from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.stage import RunOptions, StageSummary, UnitResult, pending_units
@@ -98,8 +98,16 @@ def frames_from_s3(
     """Ingest the plan's takes and cut their frames out of the bucket; no video is kept.
 
     The counts `bytes_read` and `bytes_of_videos` say what share of the videos had to come.
+    A shard does not ingest: its cameras are of takes that others would have in hand. It raises
+    SettingsError where a take of the plan is not ingested yet.
     """
-    _ingest(root, release, plan, run)
+    if run.shard is None:
+        _ingest(root, release, plan, run)
+    elif missing := [uid for uid in plan.videos if not root.part("takes", uid).exists()]:
+        raise SettingsError(
+            f"{len(missing):,} takes are not ingested yet ({missing[0]}); before shards, run "
+            f"`egoexo-tools ingest {root.path} --release {release.path}`"
+        )
     cameras = _pending(root, plan, run)
     urls = {
         (uid, file.camera or ""): s3.presigned_url(file.url)

@@ -20,7 +20,14 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.registry import exporter
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.stage import (
+    RunOptions,
+    StageSummary,
+    Unit,
+    pending_units,
+    run_stage,
+)
 
 STAGE = "export"
 STATE_FOLDER = ".egoexo-tools"
@@ -41,22 +48,28 @@ def run_export(
         _claim(out, {"format": format_name, "root": str(root.path.resolve())})
     # In place the export is a stage of the root like the others, and `status` shows it.
     state = root if in_place else DatasetRoot(out / STATE_FOLDER)
+    settings = {"format": format_name}
     summary = run_stage(
         state,
         STAGE,
         units,
         partial(_work, root=root, state=state, format_name=format_name, out=out),
-        settings={"format": format_name},
+        settings=settings,
         options=run,
     )
-    if not summary.failed:
-        chosen.finish(root, out)
-        _write_left_out(state, out)
+    with in_turn(state.status_dir(STAGE)):
+        # Of several shards the last one to end finds everything done.
+        whole = run.shard is None or not pending_units(state, STAGE, units, settings=settings)
+        if whole and not summary.failed:
+            chosen.finish(root, out)
+            _write_left_out(state, out)
     return summary
 
 
 def left_out_count(out: Path) -> int:
-    """How many rows `left_out.csv` has."""
+    """How many rows `left_out.csv` has; 0 as long as other shards are to write it."""
+    if not (out / LEFT_OUT).exists():
+        return 0
     with (out / LEFT_OUT).open(newline="") as file:
         return sum(1 for _ in csv.reader(file)) - 1
 
@@ -64,16 +77,19 @@ def left_out_count(out: Path) -> int:
 def _claim(out: Path, settings: Mapping[str, str]) -> None:
     """Mark `out` as the export of one root in one format; refuse what is something else."""
     marker = out / STATE_FOLDER / "export.json"
-    if marker.exists():
-        before = benchmark.read_json(marker)
-        if before != settings:
-            raise SettingsError(
-                f"{out} is an export of {before['root']} with format={before['format']}; "
-                "give another folder"
-            )
-    elif out.exists() and any(out.iterdir()):
+    # First what lies there, then whose it is: another shard writes its marker before anything.
+    others = out.exists() and any(path.name != STATE_FOLDER for path in out.iterdir())
+    if others and not marker.exists():
         raise DataError(f"{out} is not empty and not an export; give an empty or a new folder")
-    write_atomic(marker, json.dumps(settings) + "\n")
+    with in_turn(marker.parent):
+        if not marker.exists():
+            write_atomic(marker, json.dumps(settings) + "\n")
+        before = benchmark.read_json(marker)
+    if before != settings:
+        raise SettingsError(
+            f"{out} is an export of {before['root']} with format={before['format']}; "
+            "give another folder"
+        )
 
 
 def _work(

@@ -41,6 +41,8 @@ from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.outside.mask_json import PictureMasks
 from egoexo_tools.outside.pictures import read_picture
 from egoexo_tools.outside.tolerant import entries, plain_name
+from egoexo_tools.running.claims import claim, claimed
+from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, UnitResult, run_stage
 from egoexo_tools.stages.import_cameras import NAME, Camera, find_cameras, not_read, read_views
 from egoexo_tools.stages.import_masks import (
@@ -94,6 +96,7 @@ def run_import_images(
     that cannot be read as described above is a failed unit, the others are imported.
     """
     todo, refused = units(root, folder)
+    claim(root, STAGE, (unit.name for unit in todo))
     summary = run_stage(
         root,
         STAGE,
@@ -102,8 +105,9 @@ def run_import_images(
         settings={"split": str(split), "scenario": scenario, "folder": str(folder.resolve())},
         options=run,
     )
-    _write_lists(root)
-    write_exclusions(root, STAGE, SHARED_UNIT, _shared_notes(folder))
+    with in_turn(root.status_dir(STAGE)):
+        _write_lists(root)
+        write_exclusions(root, STAGE, SHARED_UNIT, _shared_notes(folder))
     failed = [
         UnitResult(unit=name, status="failed", error=reason, seconds=0)
         for name, reason in refused.items()
@@ -124,7 +128,7 @@ def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
         )
     shared = tuple(path for path in entries(folder) if path.is_file())
     foreign = {path.stem for path in root.table("takes").glob("*.parquet")}
-    foreign -= {path.stem for path in root.status_dir(STAGE).glob("*.json")}
+    foreign -= claimed(root, STAGE)
     found, refused = [], {}
     for take in takes:
         name = plain_name(take.name)

@@ -47,7 +47,14 @@ def units(root: DatasetRoot, home: Path) -> list[Unit]:
         if f"{key[0]}.{key[1]}" in frames:
             unit = ".".join(key)
             inputs = (root.part("frames", unit),)
-            found[key] = Unit(key, inputs, (root.part("proposals", unit),), _listing(home, *key))
+            # With its take, whose frames it needs: another shard may not have imported them yet.
+            found[key] = Unit(
+                key,
+                inputs,
+                (root.part("proposals", unit),),
+                _listing(home, *key),
+                shard_key=key[0],
+            )
     return list(found.values())
 
 

@@ -15,7 +15,7 @@ looked for an object, none is called absent, and exclusions say so.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from egoexo_tools.outside.foreign import ForeignTake, read_foreign_take
 from egoexo_tools.outside.pictures import picture_size
 from egoexo_tools.outside.tolerant import entries, frame_number, load_json
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes, write_takes
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.claims import claim, claimed
+from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, read_status, run_stage
 from egoexo_tools.stages import import_pairs, import_proposals
 from egoexo_tools.vocab import Split, view_of
 
@@ -73,11 +75,16 @@ def import_processed(
     Raises DataError where `folder` holds no processed take.
     """
     takes, texts, notes = find_processed(folder)
-    summaries = [_import_takes(root, PROCESSED, takes, notes, run, empty_is_absent=False)]
-    _write_lists(root, texts)
     home = _home(folder)
+    summaries = [_import_takes(root, PROCESSED, takes, notes, run, empty_is_absent=False)]
+    with in_turn(root.status_dir(PROCESSED)):
+        _write_lists(root, texts)
     summaries.append(import_proposals.run_import_proposals(root, home, run=run))
-    summaries.append(import_pairs.run_import_pairs(root, home, run=run))
+    with in_turn(root.status_dir(PROCESSED)):
+        # Pairs need all takes of their split: of several shards the last one to end has them.
+        if all(read_status(root, PROCESSED, take.take_uid) for take in takes):
+            whole = replace(run, shard=None)
+            summaries.append(import_pairs.run_import_pairs(root, home, run=whole))
     return [summary for summary in summaries if summary.counts or summary.failed or summary.done]
 
 
@@ -89,7 +96,8 @@ def import_lm_eec(
     if folder.resolve() == root.path.resolve():
         raise SettingsError(f"{folder} has another layout than a root; give another --root")
     summary = _import_takes(root, LM_EEC, takes, notes, run, empty_is_absent=True)
-    _write_lists(root, {})
+    with in_turn(root.status_dir(LM_EEC)):
+        _write_lists(root, {})
     return [summary]
 
 
@@ -182,11 +190,12 @@ def _import_takes(
     empty_is_absent: bool,
 ) -> StageSummary:
     foreign = {path.stem for path in root.table("takes").glob("*.parquet")}
-    foreign -= {path.stem for path in root.status_dir(stage).glob("*.json")}
+    foreign -= claimed(root, stage)
     if mixed := sorted(foreign & {take.take_uid for take in takes}):
         raise SettingsError(
             f"{root.path} has take {mixed[0]} from elsewhere; import into another root"
         )
+    claim(root, stage, (take.take_uid for take in takes))
     units = []
     for take in takes:
         key = (component(take.take_uid),)
@@ -199,7 +208,8 @@ def _import_takes(
     summary = run_stage(
         root, stage, units, partial(work, root=root, stage=stage), settings={}, options=run
     )
-    write_exclusions(root, stage, SHARED_UNIT, notes)
+    with in_turn(root.status_dir(stage)):
+        write_exclusions(root, stage, SHARED_UNIT, notes)
     return summary
 
 
@@ -280,18 +290,21 @@ def _write_take(root: DatasetRoot, source: SourceTake, found: ForeignTake) -> No
 
 
 def _write_lists(root: DatasetRoot, texts: Mapping[str, bytes]) -> None:
-    """takes.json and split.json of all takes of the root; a source's own files stay as they are."""
+    """takes.json and split.json of all takes of the root; a file that has them stays as it is."""
     if not any(root.table("takes").glob("*.parquet")):
         return
     takes = read_manifest(root, "takes").to_pylist()
-    if not root.split_json.exists():
+    take_uids = {take["take_uid"] for take in takes}
+    if not root.split_json.exists() or not take_uids <= set(read_split_file(root.split_json)[0]):
         splits = {
             str(split): [take["take_uid"] for take in takes if take["split"] == split]
             for split in Split
         }
         benchmark.write_splits(root.split_json, splits)
-    if not root.takes_json.exists():
-        write_takes(root.takes_json, [_entry(take, texts) for take in takes])
+    listed = read_takes(root.takes_json)[0] if root.takes_json.exists() else []
+    known = {take.take_uid: take.text for take in listed}
+    if not take_uids <= set(known):
+        write_takes(root.takes_json, [_entry(take, {**known, **texts}) for take in takes])
 
 
 def _entry(take: Mapping[str, Any], texts: Mapping[str, bytes]) -> bytes:

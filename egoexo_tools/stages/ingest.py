@@ -20,6 +20,7 @@ from egoexo_tools.manifests import read_manifest, write_exclusions, write_manife
 from egoexo_tools.release.annotations import CameraLimits, CheckedTake, check_take
 from egoexo_tools.release.plan import Plan, PlannedTake, plan_ingest
 from egoexo_tools.release.takes import ShippedTake, write_takes
+from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, UnitResult, run_stage
 from egoexo_tools.video.frames import probe
 from egoexo_tools.vocab import Split
@@ -56,8 +57,9 @@ def run_ingest(
     selected = plan.select(take_uids=take_uids, scenarios=scenarios)
     if not selected and not plan.broken:
         raise DataError(_nothing_to_do(release, plan))
-    _remove_foreign(root, plan, overwrite=run.overwrite)
-    write_exclusions(root, STAGE, RELEASE_UNIT, plan.exclusions)
+    with in_turn(root.status_dir(STAGE)):
+        _remove_foreign(root, plan, overwrite=run.overwrite)
+        write_exclusions(root, STAGE, RELEASE_UNIT, plan.exclusions)
     summary = run_stage(
         root,
         STAGE,
@@ -66,7 +68,8 @@ def run_ingest(
         settings={},
         options=run,
     )
-    _write_lists(root, plan)
+    with in_turn(root.status_dir(STAGE)):
+        _write_lists(root, plan)
     broken = [
         UnitResult(
             unit=error.take_uid or RELEASE_UNIT, status="failed", error=str(error), seconds=0

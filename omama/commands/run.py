@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--batch-pairs", type=int, help="Training pairs a step.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option("--export/--no-export", default=True, help="Also write the O-MaMa layout.")
-@stage_options()
+@stage_options(shards=False)
 def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> None:
     """All of it: from raw videos to the score table and a page of pictures.
 

@@ -27,6 +27,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.inputs import FileDigests, hash_files
+from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from omama.dataset import Camera, FrameTable, load_frames
 from omama.features.frame_features import READERS, Extractor, FrameFeatures, RawFrame
@@ -62,9 +63,10 @@ def run_features(
         squashed = replace(key, squash_portrait=True)
         keys[squashed.name] = squashed
         todo += [unit for unit in units(root, squashed) if _is_portrait(root, unit)]
-    for each in keys.values():
-        path = root.features(each.name) / "settings.json"
-        write_atomic(path, json.dumps(each.settings, indent=1) + "\n")
+    with in_turn(root.status_dir(STAGE)):
+        for each in keys.values():
+            path = root.features(each.name) / "settings.json"
+            write_atomic(path, json.dumps(each.settings, indent=1) + "\n")
     work = partial(
         _work,
         root=root,
