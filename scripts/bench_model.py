@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,22 +58,26 @@ class Row(NamedTuple):
     ours: float
     plain: float
 
+    def __str__(self) -> str:
+        times = f"{self.ours / self.plain:9.1f}"
+        return f"{self.name + ' (' + self.unit + ')':34}{self.ours:12.2f}{self.plain:12.3f}{times}"
+
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    cuda = torch.cuda.is_available()
-    with tempfile.TemporaryDirectory() as folder:
-        rows, notes = measure(Path(folder), options)
-    device = torch.cuda.get_device_name() if cuda else f"CPU, {options.threads} threads"
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {options.threads} threads"
+    )
     print(
         f"{device}; {options.backbone} in {options.feature_precision}, {options.proposals} "
         f"proposals a frame, batch {BATCH}, torch {torch.__version__}"
     )
-    print(f"{'':34}{'ours':>12}{'plain':>12}{'times':>9}")
-    for row in rows:
-        times = f"{row.ours / row.plain:9.1f}"
-        print(f"{row.name + ' (' + row.unit + ')':34}{row.ours:12.2f}{row.plain:12.3f}{times}")
-    print("\n".join(notes))
+    print(f"{'':34}{'ours':>12}{'plain':>12}{'times':>9}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in measure(Path(folder), options):
+            print(row, flush=True)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -96,8 +100,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list[str]]:
-    """The rows of the table, and lines to print below it."""
+def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row | str]:
+    """The rows of the table as they are measured, and a line to print below it."""
     torch.set_num_threads(options.threads)
     root = make_root(folder / "root", options)
     weights = random_weights(folder, options.backbone)
@@ -109,18 +113,18 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[list[Row], list[
     plain = Plain(data, backbone, direction=DIRECTION, device=device, width=width)
     extractor([extractor.read(data.frames, frame) for frame in range(2)])  # compiles, warms up
 
-    rows = [Row("pooling", "masks/s", *pooling_rates(data, backbone, device))]
+    yield Row("pooling", "masks/s", *pooling_rates(data, backbone, device))
     common: dict[str, Any] = {"backbone": options.backbone, "weights": weights}
 
     def features() -> None:
         run_features(root, feature_precision=precision, run=QUIET, **common).check()
 
     images = len(data.frames) * 3  # the same number of frames in each split
-    rows.append(Row("features", "images/s", images / timed(features, device), plain.image_rate()))
-    rows += training_rows(root, data, plain, {**common, "feature_precision": precision}, options)
+    yield Row("features", "images/s", images / timed(features, device), plain.image_rate())
+    yield from training_rows(root, data, plain, {**common, "feature_precision": precision}, options)
     if options.fastsam != "none":
-        rows += fastsam_rows(folder, root, data, device, options)
-    return rows, [precision_note(data, options, weights)]
+        yield from fastsam_rows(folder, root, data, device, options)
+    yield precision_note(data, options, weights)
 
 
 def training_rows(
