@@ -42,6 +42,10 @@ class PipelineOptions:
     proposer: str = "regions"
     proposer_options: ProposerOptions = ProposerOptions()
     features: Features = Features(LEARNED_BACKBONE, feature_precision="fp32")
+    cache_precision: str = "fp16"
+    """Of cached tokens; int8 takes half the disk."""
+    all_frames: bool = False
+    """Proposals and features of every frame, not only of those that the pairs use."""
     method: str = methods.DEFAULT_METHOD
     """A name of omama.methods.METHODS; trained if it learns."""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -142,6 +146,7 @@ def _data_steps(
                 proposer=options.proposer,
                 options=options.proposer_options,
                 directions=options.directions,
+                all_frames=options.all_frames,
                 run=run,
             ),
         ),
@@ -166,7 +171,7 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     features, directions = options.features, options.directions
     steps: list[Step] = []
     if any("features" in methods.method(name).needs for name in names if name != DECIDED):
-        steps.append(_features_step(root, features, run))
+        steps.append(_features_step(root, options, run))
     if entry.train is not None:
         steps.append(
             (
@@ -196,17 +201,19 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     return steps
 
 
-def _features_step(root: DatasetRoot, features: Features, run: RunOptions) -> Step:
-    from omama.features.cache import run_features
+def _features_step(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> Step:
+    from omama.features.cache import CacheOptions, run_features
 
+    features = options.features
     backbone = features.backbone or DEFAULT_BACKBONE
     return (
-        f"features: {backbone} on every frame",
+        f"features: {backbone} on the frames of the pairs",
         lambda: run_features(
             root,
             backbone=backbone,
             weights=features.weights,
             feature_precision=features.feature_precision or "fp32",
+            cache=CacheOptions(options.all_frames, options.cache_precision),
             run=run,
         ),
     )

@@ -16,7 +16,7 @@ FLOORS = {
         {"vocab"},
         {"layout", "sampling"},
         {"masks", "manifests"},
-        {"running", "runs"},
+        {"running", "runs", "chosen"},
         {"video"},
         {"formats", "outside", "proposers"},
         {"release"},

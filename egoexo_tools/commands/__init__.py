@@ -126,6 +126,10 @@ direction_option = click.option(
     help="Source view to destination view.",
 )
 
+all_frames_option = click.option(
+    "--all-frames", is_flag=True, help="Every frame, not only those that the root's pairs use."
+)
+
 
 def stage_options(
     default_executor: str = "process", *, shards: bool = True

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from egoexo_tools.commands import FILE, direction_option, root_argument, stage_options
+from egoexo_tools.commands import (
+    FILE,
+    all_frames_option,
+    direction_option,
+    root_argument,
+    stage_options,
+)
 from egoexo_tools.commands.choices import PROPOSER
 
 if TYPE_CHECKING:
@@ -34,9 +40,19 @@ if TYPE_CHECKING:
 @click.option("--device", help="Such as cuda:0 or cpu.  [default: a GPU if there is one]")
 @click.option("--image-size", type=click.IntRange(min=32), help="FastSAM's.  [default: 1024]")
 @direction_option
+@all_frames_option
 @stage_options()
-def command(root: Path, proposer: str, direction: str, run: "RunOptions", **options: Any) -> None:
-    """Segment candidate masks in the destination frames.
+def command(
+    root: Path,
+    proposer: str,
+    direction: str,
+    all_frames: bool,
+    run: "RunOptions",
+    **options: Any,
+) -> None:
+    """Segment candidate masks in the destination frames of the root's pairs.
+
+    What it will take is printed first. With more pairs later only their frames are added.
 
     Example: egoexo-tools propose demo/root --proposer regions --direction ego2exo
     """
@@ -50,6 +66,7 @@ def command(root: Path, proposer: str, direction: str, run: "RunOptions", **opti
         proposer=proposer,
         options=ProposerOptions(**options),
         directions=directions(direction),
+        all_frames=all_frames,
         run=run,
     )
     click.echo(summary.check().text())

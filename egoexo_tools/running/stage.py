@@ -15,6 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,10 @@ class Unit:
     """Hash of what the result depends on that is no small file (a part of a large one)."""
     shard_key: str = ""
     """What decides its shard, for units that must go where others went; else its name does."""
+    frames: tuple[int, ...] = ()
+    """frame_idxs of its camera that are wanted, for stages that do not do all."""
+    lacks: bool = False
+    """Its outputs are there, but without some of `frames`."""
 
     @property
     def name(self) -> str:
@@ -154,8 +159,12 @@ def run_stage(
     settings: Settings,
     defaults: Settings = MappingProxyType({}),
     options: RunOptions = RunOptions(),
+    price: Callable[[Sequence[Unit], Submit], None] | None = None,
 ) -> StageSummary:
     """Do every unit (of the shard) that is not done yet; `work(unit)` returns counts or raises.
+
+    `price` sees the pending units before the first of them, and may try something out where
+    they will run; what it raises ends the stage.
 
     `work` must be picklable (a module's function, or functools.partial of one). A unit that
     raises is recorded as failed and the others go on. Raises SettingsError where a done unit
@@ -168,7 +177,7 @@ def run_stage(
         jobs, results = _jobs(root, stage, units, settings, _as_stored(defaults), options)
         skipped = len(results)
         task = partial(_run_unit, root, stage, run_id, work, settings)
-        for result in _results(task, jobs, stage, options):
+        for result in _results(task, jobs, stage, options, price):
             if result.status == "failed":
                 _record_failure(root, stage, result)
             results[result.unit] = result
@@ -273,6 +282,7 @@ def _is_pending(
             f"(unit {unit.name}); use the same settings, or --overwrite to redo it"
         )
     moved = status.inputs != inputs or not all(path.exists() for path in unit.outputs)
+    moved = moved or unit.lacks
     return status.status == "failed" or moved
 
 
@@ -333,7 +343,11 @@ def _record_failure(root: DatasetRoot, stage: str, result: UnitResult) -> None:
 
 
 def _results(
-    task: Callable[[Job], UnitResult], jobs: Sequence[Job], stage: str, options: RunOptions
+    task: Callable[[Job], UnitResult],
+    jobs: Sequence[Job],
+    stage: str,
+    options: RunOptions,
+    price: Callable[[Sequence[Unit], Submit], None] | None,
 ) -> Iterator[UnitResult]:
     """The results as they come, with a bar; a worker that died is a failed unit."""
     if not jobs:
@@ -341,17 +355,20 @@ def _results(
     workers = options.workers or min(available_cores(), len(jobs))
     # A few units ahead of the workers is enough; thousands of futures only cost memory.
     ahead = 1 if options.executor == "inline" else 4 * workers
-    bar = open_progress(total=len(jobs), desc=stage, unit="unit", quiet=options.quiet)
-    with (
-        bar,
-        open_executor(
-            options.executor,
-            workers=workers,
-            scheduler=options.scheduler,
-            time_limit_seconds=options.time_limit_seconds,
-            resources=options.resources,
-        ) as submit,
-    ):
+    with ExitStack() as opened:
+        submit = opened.enter_context(
+            open_executor(
+                options.executor,
+                workers=workers,
+                scheduler=options.scheduler,
+                time_limit_seconds=options.time_limit_seconds,
+                resources=options.resources,
+            )
+        )
+        if price is not None:
+            price([unit for unit, _ in jobs], submit)
+        bar = open_progress(total=len(jobs), desc=stage, unit="unit", quiet=options.quiet)
+        opened.enter_context(bar)
         running: dict[Future[UnitResult], Unit] = {}
         for job in jobs:
             running[submit(task, job)] = job[0]

@@ -9,6 +9,7 @@ from egoexo_tools.commands.choices import NameOf
 
 BACKBONE = NameOf("omama.features.registry:BACKBONES")
 METHOD = NameOf("omama.methods:METHODS")
+CACHE_PRECISION = NameOf("omama.features.registry:CACHE_PRECISIONS")
 PRECISION = NameOf("omama.features.registry:PRECISIONS")
 
 method_option = click.option("--method", type=METHOD, help="What predicts.  [default: o-mama]")
@@ -18,6 +19,14 @@ feature_precision_option = click.option(
     default="fp32",
     show_default=True,
     help="Of the backbone; bf16 is faster on a GPU.",
+)
+
+cache_precision_option = click.option(
+    "--cache-precision",
+    type=CACHE_PRECISION,
+    default="fp16",
+    show_default=True,
+    help="Of cached tokens; int8 takes half the disk.",
 )
 
 

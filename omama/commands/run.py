@@ -7,6 +7,7 @@ import click
 
 from egoexo_tools.commands import (
     FILE,
+    all_frames_option,
     direction_option,
     per_split,
     release_option,
@@ -14,7 +15,12 @@ from egoexo_tools.commands import (
     stage_options,
 )
 from egoexo_tools.commands.choices import PROPOSER, SAMPLING, NameOf
-from omama.commands import BACKBONE, feature_precision_option, method_option
+from omama.commands import (
+    BACKBONE,
+    cache_precision_option,
+    feature_precision_option,
+    method_option,
+)
 from omama.config import LEARNED_BACKBONE
 
 if TYPE_CHECKING:
@@ -51,6 +57,8 @@ if TYPE_CHECKING:
 @click.option("--backbone", type=BACKBONE, default=LEARNED_BACKBONE, show_default=True)
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")
 @feature_precision_option
+@cache_precision_option
+@all_frames_option
 @click.option(
     "--init", type=FILE, help="Train on from these weights; lm-eec starts from SAM 2.1's."
 )

@@ -83,6 +83,8 @@ def fit_decision(
         weights=options.features.weights,
         cached=options.features.cached,
         feature_precision=chosen.feature_precision,
+        pairs=val.pairs,
+        tokens=matcher is None,
     )
     chosen.check(store.key)
     decision = fit_on(val, store, chosen.matcher, direction, batch_pairs=options.batch_pairs)

@@ -37,6 +37,9 @@ Floats: TypeAlias = NDArray[np.float32]
 READERS = max(4, min(16, available_cores()))
 """Threads that read pictures and masks ahead: a GPU takes several hundred pictures a second."""
 
+IMAGES_AT_ONCE = 8
+"""In one forward pass, where nobody chose another number."""
+
 
 @dataclass(frozen=True)
 class RawFrame:

@@ -17,9 +17,13 @@ import torch
 from egoexo_tools.errors import SettingsError
 from omama.features.backbones import Backbone, build_backbone
 from omama.features.frame_features import Extractor
+from omama.features.images import PreparationConfig
 from omama.features.registry import PRECISIONS
 
 FORMAT = 1
+STORED = ("fp16", "int8", "descriptors")
+"""What a cache keeps: tokens of 2 bytes a value or of 1 with a scale a token, or only the
+descriptors of the masks, which are float16 in all of them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class FeatureKey:
     feature_precision: str = "fp32"
     squash_portrait: bool = False
     """Portrait frames at the landscape size, as the reference trains."""
+    stored: str = "fp16"
+    """One of STORED: what a cache keeps."""
 
     @classmethod
     def of(cls, extractor: Extractor) -> "FeatureKey":
@@ -51,6 +57,8 @@ class FeatureKey:
     @property
     def settings(self) -> Mapping[str, Any]:
         squashed = ", portrait squashed to landscape" if self.squash_portrait else ""
+        # Only where it is not what every cache once was: their names go on.
+        stored = {} if self.stored == "fp16" else {"stored": self.stored}
         return {
             "backbone": self.backbone,
             "weights_hash": self.weights_hash,
@@ -59,7 +67,13 @@ class FeatureKey:
             "precision": self.feature_precision,
             "preparation": f"cut to multiples of the patch, nearest{squashed}",
             "format": FORMAT,
+            **stored,
         }
+
+    @property
+    def preparation(self) -> PreparationConfig:
+        """How frames become the backbone's input."""
+        return PreparationConfig(patch_size=self.patch_size, squash_portrait=self.squash_portrait)
 
     @property
     def name(self) -> str:
@@ -77,6 +91,9 @@ class FeatureKey:
             else []
         )
         words += ["--reference-behaviour"] if self.squash_portrait else []
+        words += {"int8": ["--cache-precision int8"], "descriptors": ["--descriptors-only"]}.get(
+            self.stored, []
+        )
         return " ".join(words)
 
 

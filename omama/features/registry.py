@@ -1,4 +1,5 @@
-"""BACKBONES: the names that `--backbone` takes, and how each is built; PRECISIONS: how it runs.
+"""BACKBONES: the names that `--backbone` takes, and how each is built; PRECISIONS: how it runs;
+CACHE_PRECISIONS: how its tokens are kept.
 
 A builder takes the file of the original weights, or None, and gives an
 `omama.features.backbones.Backbone`. Ours are named as text: torch and timm are imported when one
@@ -40,3 +41,6 @@ BACKBONES: dict[str, Callable[..., Any]] = {
 PRECISIONS = ("fp32", "bf16")
 """Of a network's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is
 several times as fast on a GPU, and moves a similarity by some thousandths."""
+
+CACHE_PRECISIONS = ("fp16", "int8")
+"""Of a cached token's values: 2 bytes each, or 1 and a scale a token."""

@@ -5,6 +5,7 @@ decoded, a memory map copied), `finish` runs in order in the thread that trains 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -12,12 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omama.dataset import FrameTable
-from omama.features.cache import IMAGES_AT_ONCE, CachedFeatures
-from omama.features.frame_features import Extractor, FrameFeatures, RawFrame
+from egoexo_tools.errors import DataError
+from egoexo_tools.layout import DatasetRoot, component
+from egoexo_tools.running.inputs import FileDigests, hash_files
+from omama.dataset import Camera, FrameTable, Pairs
+from omama.features.cache_files import INDEX, DamagedCache, Part, input_files, read_part
+from omama.features.frame_features import IMAGES_AT_ONCE, Extractor, FrameFeatures, RawFrame
 from omama.features.frame_masks import mask_ious
 from omama.features.frame_shape import FrameShape
-from omama.features.key import FeatureKey, make_extractor
+from omama.features.key import STORED, FeatureKey, make_extractor
+from omama.tables.mapped import open_digests
 
 Int: TypeAlias = NDArray[np.int64]
 
@@ -88,6 +93,67 @@ class MasksOnly:
         )
 
 
+class CachedFeatures:
+    """A FeatureStore that reads the cache of one backbone for the frames of a table."""
+
+    is_cache = True
+
+    def __init__(self, frames: FrameTable, key: FeatureKey, needed: Int | None = None) -> None:
+        """Opens the parts of every camera in the table; DataError names one that does not fit, or
+        lacks one of the `needed` frames (positions)."""
+        self.key = key
+        self._frames = frames
+        rows = frames.rows
+        cameras = rows.groupby(["take_uid", "camera"], sort=False).ngroup().to_numpy()
+        first = np.unique(cameras, return_index=True)[1]
+        self._camera: Int = cameras.astype(np.int64)
+        self._row: Int = np.full((len(rows), 2), -1, np.int64)
+        # A camera of which no frame is needed may lack all.
+        used = set(np.unique(cameras if needed is None else cameras[needed]).tolist())
+        known = open_digests(frames.root)
+        # Only portrait cameras have squashed features of their own.
+        plain = replace(key, squash_portrait=False)
+        portrait = (rows["height"] > rows["width"]).to_numpy()[first].tolist()
+        names = rows.iloc[first][["take_uid", "camera"]].itertuples(index=False)
+        frame_idx = np.split(rows["frame_idx"].to_numpy(np.int64), first[1:])
+        self._parts: list[Part | None] = []
+        for camera, (take_uid, name) in enumerate(names):
+            part = None
+            if camera in used:
+                own = key if portrait[camera] else plain
+                part = _open_part(frames.root, own, (str(take_uid), str(name)), known)
+                at = slice(first[camera], first[camera] + frame_idx[camera].size)
+                self._row[at] = part.rows(frame_idx[camera])
+            self._parts.append(part)
+        self._check(np.arange(0) if needed is None else needed)
+
+    def read(self, frames: Int) -> list[FrameFeatures]:
+        self._check(frames)
+        return [self._read(frame) for frame in frames.tolist()]
+
+    def finish(self, raw: Sequence[Any]) -> list[FrameFeatures]:
+        return list(raw)
+
+    def _read(self, frame: int) -> FrameFeatures:
+        part = self._parts[self._camera[frame]]
+        files, row = self._row[frame].tolist()
+        assert part is not None  # its frame has a row
+        found: FrameFeatures = part.files[files].frame(row)
+        return found
+
+    def _check(self, frames: Int) -> None:
+        """DataError where one of the frames is not in the cache."""
+        missing = frames[self._row[frames, 0] < 0]
+        if missing.size:
+            raise DataError(
+                f"the cached features {self.key.name} lack frame "
+                f"{self._frames.name(int(missing[0]))}"
+                + (f" and {missing.size - 1:,} more" if missing.size > 1 else "")
+                + f"; run `omama features {self._frames.root.path} {self.key.command}`, which "
+                "adds what the root's pairs use"
+            )
+
+
 def open_store(
     frames: FrameTable,
     *,
@@ -96,11 +162,56 @@ def open_store(
     cached: bool,
     feature_precision: str = "fp32",
     squash_portrait: bool = False,
+    pairs: Pairs | None = None,
+    tokens: bool = True,
 ) -> FeatureStore:
-    """The cache of a backbone, or the backbone itself. DataError where the cache does not fit."""
+    """The cache of a backbone, or the backbone itself. DataError where the cache does not fit.
+
+    Of several caches the most exact is taken; one of descriptors alone only where no `tokens` are
+    needed. With `pairs` their frames must all be there.
+    """
     extractor = make_extractor(
         backbone, weights, feature_precision=feature_precision, squash_portrait=squash_portrait
     )
-    if cached:
-        return CachedFeatures(frames, FeatureKey.of(extractor))
-    return LiveFeatures(frames, extractor)
+    if not cached:
+        return LiveFeatures(frames, extractor)
+    needed = None
+    if pairs is not None:
+        needed = np.unique(np.concatenate([pairs.source_frame, pairs.dest_frame]))
+    key = _stored_key(frames.root, FeatureKey.of(extractor), tokens=tokens)
+    return CachedFeatures(frames, key, needed)
+
+
+def _stored_key(root: DatasetRoot, key: FeatureKey, *, tokens: bool) -> FeatureKey:
+    """The key of the cache that there is; `key` itself where there is none."""
+    there = [
+        each
+        for each in (replace(key, stored=stored) for stored in STORED)
+        if any(root.features(each.name).glob(f"*/{INDEX}"))
+    ]
+    usable = [each for each in there if each.stored != "descriptors" or not tokens]
+    if there and not usable:
+        raise DataError(
+            f"the cached features {there[0].name} are descriptors alone, which k-NN reads; a "
+            f"trained matcher and its training need tokens: run `omama features {root.path} "
+            f"{key.command}`"
+        )
+    return usable[0] if usable else key
+
+
+def _open_part(root: DatasetRoot, key: FeatureKey, camera: Camera, known: FileDigests) -> Part:
+    name = ".".join(camera)
+    folder = root.features(key.name) / component(name)
+    again = f"run `omama features {root.path} {key.command}`"
+    try:
+        part = read_part(folder)
+    except DamagedCache as error:
+        raise DataError(f"the cached features in {folder} are damaged; {again}") from error
+    if part is None:
+        raise DataError(f"there are no cached features {key.name} of {name}; {again} first")
+    if part.inputs != hash_files(input_files(root, camera), known=known):
+        raise DataError(
+            f"the cached features {key.name} of {name} are older than its frames, masks or "
+            f"proposals; {again}"
+        )
+    return part

@@ -107,6 +107,8 @@ def _open_store(
         weights=options.features.weights,
         cached=options.features.cached,
         feature_precision=chosen.feature_precision,
+        pairs=dataset.pairs,
+        tokens=matcher is None,
     )
     chosen.check(store.key)
     return store

@@ -135,6 +135,7 @@ def _open_store(data: Dataset, features: Features, *, squash_portrait: bool) -> 
         cached=features.cached,
         feature_precision=features.feature_precision or "fp32",
         squash_portrait=squash_portrait,
+        pairs=data.pairs,
     )
 
 

@@ -1,0 +1,85 @@
+"""Which frames the chosen pairs use: what proposals and features are needed for.
+
+Reads the pairs manifest. A root whose pairs are not listed yet has none chosen: there all frames
+are needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest
+from egoexo_tools.vocab import Direction, Split
+
+Int: TypeAlias = NDArray[np.int64]
+Camera: TypeAlias = tuple[str, str]
+"""(take_uid, camera)."""
+SIDES = ("source", "dest")
+
+
+@dataclass(frozen=True)
+class ChosenFrames:
+    """Frames by camera."""
+
+    by_camera: Mapping[Camera, Int] | None
+    """frame_idxs, ascending; None: all of every camera."""
+
+    @property
+    def is_all(self) -> bool:
+        return self.by_camera is None
+
+    def of(self, camera: Camera, there: Int) -> Int:
+        """Those of the frames of a camera that are `there`, ascending."""
+        if self.by_camera is None:
+            return there
+        return np.intersect1d(there, self.by_camera.get(camera, there[:0]))
+
+
+ALL = ChosenFrames(None)
+
+
+def chosen_frames(
+    root: DatasetRoot,
+    *,
+    sides: Sequence[str] = SIDES,
+    directions: Sequence[Direction] = tuple(Direction),
+) -> ChosenFrames:
+    """The frames that the pairs of some directions have at their source or destination side.
+
+    ALL where the root has no pairs yet, in whatever direction.
+    """
+    parts = {path.stem for path in root.table("pairs").glob("*.parquet")}
+    columns = ["take_uid", "frame_idx", *(f"{side}_camera" for side in SIDES)]
+    wanted = {f"{split}.{direction}" for split in Split for direction in directions}
+    if not parts or not read_manifest(root, "pairs", columns=["split"]).num_rows:
+        return ALL
+    if not parts & wanted:
+        return ChosenFrames({})
+    pairs = read_manifest(root, "pairs", columns=columns, units=parts & wanted)
+    ends = pa.concat_tables(
+        pa.table([pairs["take_uid"], pairs[f"{side}_camera"], pairs["frame_idx"]], names=_KEY)
+        for side in sides
+    )
+    return ChosenFrames(frames_by_camera(ends.group_by(_KEY).aggregate([])))
+
+
+def all_frames(root: DatasetRoot) -> Mapping[Camera, Int]:
+    """The frames that were cut, by camera, ascending."""
+    return frames_by_camera(read_manifest(root, "frames", columns=_KEY))
+
+
+def frames_by_camera(rows: pa.Table) -> dict[Camera, Int]:
+    """Rows of take_uid, camera, frame_idx → frame_idxs by camera, ascending."""
+    table = rows.to_pandas().sort_values(_KEY)
+    return {
+        (str(take_uid), str(camera)): frames["frame_idx"].to_numpy(np.int64)
+        for (take_uid, camera), frames in table.groupby(_KEY[:2], sort=False)
+    }
+
+
+_KEY = ["take_uid", "camera", "frame_idx"]

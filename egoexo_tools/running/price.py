@@ -1,0 +1,111 @@
+"""What a stage will cost before it begins: frames, bytes, time; and a disk that has too little.
+
+Bytes are counted, or measured with the time on the first batch of the first unit, which runs
+where the units will: in this process, in a worker, on the cluster. What that batch makes is
+thrown away.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from egoexo_tools.errors import DataError
+from egoexo_tools.running.executors import Submit, available_cores
+from egoexo_tools.running.progress import say, spoken
+from egoexo_tools.running.stage import RunOptions
+
+T = TypeVar("T")
+UNASKED_FRAMES = 2000
+"""So many are tried out even if nobody wants to read about it: their bytes may not fit."""
+_LOOK_AFTER_SECONDS = 5.0
+_SLOW_SECONDS = 1.0
+"""A first item that took longer is not followed by a whole batch to be more exact."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the first batch came to."""
+
+    frames: int
+    seconds: float
+    bytes: int = 0
+    """Of the files that it would have made."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What is to be done."""
+
+    frames: int
+    there: int
+    """Frames that are done already and stay."""
+    bytes: int
+    seconds: float | None = None
+
+    def text(self, stage: str, free_bytes: int) -> str:
+        """One line."""
+        kept = f" ({self.there:,} are there)" if self.there else ""
+        timed = "" if self.seconds is None else f", about {spoken(self.seconds)}"
+        return (
+            f"{stage}: {self.frames:,} frames to do{kept}, {size_text(self.bytes)} of the "
+            f"{size_text(free_bytes)} that are free{timed}"
+        )
+
+
+def settle_price(stage: str, folder: Path, price: Price, cures: str, *, quiet: bool) -> None:
+    """Print it; DataError where the disk of `folder` has less."""
+    free = free_bytes(folder)
+    if price.bytes > free:
+        raise DataError(
+            f"{stage} of {price.frames:,} frames needs {size_text(price.bytes)} and the disk of "
+            f"{folder} has {size_text(free)}; {cures}"
+        )
+    if not quiet:
+        say(price.text(stage, free))
+
+
+def time_batch(items: Sequence[T], work: Callable[[Sequence[T]], int], batch: int) -> Sample:
+    """Time `work` (which returns bytes) on some of the items: the first warms it up."""
+    started = time.perf_counter()
+    count = work(items[:1])
+    seconds = time.perf_counter() - started
+    some = items[1 : 1 + batch]
+    if not some or seconds > _SLOW_SECONDS * max(len(some), 4):
+        return Sample(1, seconds, count)
+    if seconds > _SLOW_SECONDS:
+        some = some[:1]
+    started = time.perf_counter()
+    count = work(some)
+    return Sample(len(some), time.perf_counter() - started, count)
+
+
+def try_out(submit: Submit, work: Callable[[T], Sample], item: T) -> Sample | None:
+    """`work` on one item where the units will run; None where that fails: its unit will say why."""
+    try:
+        future = submit(work, item)
+        while not wait([future], timeout=_LOOK_AFTER_SECONDS).done:
+            if submit.trouble() is not None:
+                return None
+        found: Sample = future.result()
+        return found
+    except Exception:  # a missing picture, a worker that died: no price, but no end either
+        return None
+
+
+def at_once(run: RunOptions, units: int) -> int:
+    """How many units run side by side."""
+    return 1 if run.executor == "inline" else min(run.workers or available_cores(), units)
+
+
+def free_bytes(folder: Path) -> int:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def size_text(count: int) -> str:
+    """`12.3 GB`, or smaller things in MB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
