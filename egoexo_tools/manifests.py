@@ -281,7 +281,15 @@ def write_exclusions(
     if not rows:
         root.part("exclusions", part_name).unlink(missing_ok=True)
         return 0
-    return write_manifest(root, "exclusions", part_name, [{"stage": stage, **row} for row in rows])
+    named = [
+        {"stage": stage, **{name: _written(part) for name, part in row.items()}} for row in rows
+    ]
+    return write_manifest(root, "exclusions", part_name, named)
+
+
+def _written(value: Any) -> Any:
+    """Text that a file can hold: names of old zips come with bytes that are no UTF-8."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def read_manifest(

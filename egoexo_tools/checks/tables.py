@@ -167,12 +167,11 @@ def check_takes(root: DatasetRoot, takes: pd.DataFrame, units: list[str], report
     report.rows("takes", "an exo camera is not an exo camera", takes, exo)
 
 
-def check_splits(takes: pd.DataFrame, listed: dict[str, list[str]], report: Report) -> None:
-    """split.json holds each take once, in the split of the takes manifest."""
-    everywhere = pd.Series([uid for uids in listed.values() for uid in uids], dtype=object)
-    doubled = everywhere[everywhere.duplicated()].tolist()
+def check_splits(takes: pd.DataFrame, listed: dict[str, list[Split]], report: Report) -> None:
+    """split.json (take_uid → splits) holds each take once, in the split of the takes manifest."""
+    doubled = [uid for uid, splits in listed.items() if len(splits) > 1]
     report.add("split.json", "a take is listed more than once", doubled)
-    split_of = {uid: split for split, uids in listed.items() for uid in uids}
+    split_of = {uid: str(splits[-1]) for uid, splits in listed.items()}
     differs = [
         str(take_uid)
         for take_uid, split in zip(takes["take_uid"], takes["split"], strict=True)

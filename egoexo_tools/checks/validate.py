@@ -16,9 +16,9 @@ from egoexo_tools.checks import masks as mask_checks
 from egoexo_tools.checks import tables as table_checks
 from egoexo_tools.checks.tables import Finding, Report
 from egoexo_tools.errors import DataError
-from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_tables
+from egoexo_tools.release.takes import read_split_file
 
 _MASK_COLUMNS = [*table_checks.MASK, "view", "visible"]
 
@@ -81,7 +81,9 @@ def _check_tables(
     table_checks.check_takes(root, takes, units["takes"], report)
     if root.split_json.exists():
         try:
-            table_checks.check_splits(takes, benchmark.read_splits(root.split_json), report)
+            listed, faults = read_split_file(root.split_json)
+            report.add("split.json", "it holds what is no take_uid or no split", faults)
+            table_checks.check_splits(takes, listed, report)
         except DataError as error:
             report.add("split.json", "it cannot be read", [str(error)])
     table_checks.check_rows("masks", tables.masks, takes, report)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from egoexo_tools.download.s3_errors import S3Error, Trouble, explain, explained
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside.tolerant import posix_path, whole_number, without_mark
+from egoexo_tools.outside.bucket import read_manifest_files
 
 DEFAULT_SOURCE = "s3://ego4d-consortium-sharing/egoexo-public/v2"
 PRESIGNED_SECONDS = 7 * 24 * 3600
@@ -21,6 +21,7 @@ PRESIGNED_SECONDS = 7 * 24 * 3600
 MOST_CONNECTIONS = 64
 _CONNECT_SECONDS = 20
 _ATTEMPTS = 4
+_PATH_KEYS = ("relative_path", "source_path", "size")
 
 
 class Stream(Protocol):
@@ -207,26 +208,17 @@ def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Listed]
             f"{Trouble.PROXY}: a web page came instead of {url}; log in to the network, or "
             "bypass the proxy with NO_PROXY=.amazonaws.com",
         )
+    found = read_manifest_files(text, url, wanted.__contains__)
+    kept = [
+        {"uid": row["uid"], "paths": [{name: row[name] for name in _PATH_KEYS}]}
+        for row in found.values()
+    ]
     try:
-        entries = json.loads(without_mark(text))
-        kept = [{**entry, "paths": paths} for entry in entries if (paths := _wanted(entry, wanted))]
-        found = manifest_loads(json.dumps(kept))
-    except (ValueError, TypeError, KeyError, RecursionError, ValidationError) as error:
+        entries = manifest_loads(json.dumps(kept))
+    except (ValueError, TypeError, KeyError, ValidationError) as error:
         raise DataError(f"{url} is no manifest ({error!r}); check --source") from error
     return {
         path.relative_path: Listed(path.source_path, path.relative_path, path.size, entry.uid)
-        for entry in found
+        for entry in entries
         for path in entry.paths
     }
-
-
-def _wanted(entry: Any, wanted: Collection[str]) -> list[dict[str, Any]]:
-    """The wanted files of an entry; what is no file has no path, so it is none of them."""
-    listed = entry.get("paths") if isinstance(entry, dict) else None
-    found = []
-    for path in listed if isinstance(listed, list) else ():
-        name = path.get("relative_path") if isinstance(path, dict) else None
-        if isinstance(name, str) and (plain := posix_path(name).as_posix()) in wanted:
-            size = whole_number(path.get("size"))
-            found.append({**path, "relative_path": plain, "size": size})
-    return found

@@ -267,7 +267,8 @@ def _wanted(track: _Track, entries: Mapping[str, Any] | None, protocol: Protocol
         # that nobody looked at in the destination do not. Pair files hold both.
         return sorted(idx for key in track.source_masks if (idx := int(key)) in track.annotated)
     # Whatever a run left out is not missed: such scores cannot be set beside official ones.
-    return sorted(int(key) for key in entries or () if key in track.source_masks)
+    given = entries if isinstance(entries, dict) else ()
+    return sorted(int(key) for key in given if key in track.source_masks)
 
 
 def _match_track(take: _Take, track: _Track, wanted: list[int], entries: Mapping[str, Any]) -> None:
@@ -304,7 +305,15 @@ def _entry(
     except DataError:
         problems.add("bad_confidence", f"{where} ({given!r})")
         return None
-    return mask, np.nan if confidence is None else confidence, value.get("top_proposal_idxs")
+    return mask, np.nan if confidence is None else confidence, _ranked(value)
+
+
+def _ranked(entry: Mapping[str, Any]) -> list[int] | None:
+    """Proposals as a run keeps them; of another's file, anything else under that name is none."""
+    idxs = entry.get("top_proposal_idxs")
+    if isinstance(idxs, list) and all(type(idx) is int and 0 <= idx < 2**31 for idx in idxs):
+        return idxs
+    return None
 
 
 def _truth(
@@ -324,10 +333,11 @@ def _mask(value: Any) -> MaskRle:
     """Stricter than `MaskRle.from_json`: the official file holds text, not plain runs."""
     height, width = value["size"]
     counts = value["counts"]
-    # Before int(), which would read "480" and overflow at infinity.
-    if not (isinstance(counts, str) and 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+    if not (type(height) is type(width) is int and isinstance(counts, str)):
         raise DataError("not a mask")
-    return MaskRle(int(height), int(width), counts)
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+        raise DataError("not a mask")
+    return MaskRle(height, width, counts)
 
 
 def extra_takes(predicted: Iterator[str], known: Mapping[str, Any], problems: Problems) -> None:

@@ -8,6 +8,7 @@ we write hold "split" and "direction" too, which other readers ignore.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ import msgspec
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.outside.tolerant import check_utf8, without_mark
+from egoexo_tools.outside.json_text import check_text, has_repeated_keys, parse_json
+from egoexo_tools.outside.tolerant import check_utf8, frame_number, without_mark
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 VERSION = {"version": "xx", "challenge": "xx"}
 """What the benchmark's own files hold there, and what its server expects."""
+
+
+_LARGE_BYTES = 1 << 24
+"""Of a take's JSON; a smaller one fits into memory, whatever it holds."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class GroundTruth:
         value = parsed(self.annotations[take_uid])
         if not isinstance(value, dict) or not isinstance(value.get("masks"), dict):
             raise DataError(f"{self.path}: take {take_uid} has no masks; is this a ground truth?")
-        return value
+        return _plain_truth(value, f"{self.path}: take {take_uid}")
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
@@ -97,10 +103,19 @@ def parsed(value: Any) -> Any:
     """A value out of `read_json`, parsed now; the pieces are large and one is kept at a time."""
     if not isinstance(value, msgspec.Raw):
         return value
+    if len(value) > _LARGE_BYTES:
+        check_text(memoryview(value))
     try:
         return msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return json.loads(bytes(value))
+    except (msgspec.DecodeError, RecursionError):
+        return _python_value(bytes(value))
+
+
+def _python_value(text: bytes) -> Any:
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"a part of the file is no JSON: {error}") from error
 
 
 def members(value: Any) -> dict[str, Any] | None:
@@ -113,15 +128,62 @@ def members(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _plain_truth(take: dict[str, Any], where: str) -> dict[str, Any]:
+    """The take with plain frame numbers, as text in masks and as numbers in annotated_frames.
+
+    DataError, with `where`, for what is no such tree: a truth is used whole or not at all.
+    """
+    try:
+        masks = {
+            name: {camera: _plain_keys(frames) for camera, frames in cameras.items()}
+            for name, cameras in take["masks"].items()
+        }
+        annotated = {
+            name: {camera: _plain_numbers(frames) for camera, frames in cameras.items()}
+            for name, cameras in (take.get("annotated_frames") or {}).items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{where} is damaged ({error})") from error
+    return {**take, "masks": masks, "annotated_frames": annotated}
+
+
+def _plain_keys(frames: Any) -> Any:
+    if frames is None:
+        return None
+    # Whole loops in C: there are two million of these keys.
+    if all(map(str.isdecimal, frames)) and not any(map(str.startswith, frames, repeat("0"))):
+        return frames
+    plain = {str(_plain_number(key)): mask for key, mask in frames.items()}
+    if len(plain) < len(frames):
+        raise ValueError("a frame is there twice, its number written in two ways")
+    return plain
+
+
+def _plain_numbers(frames: Any) -> list[int]:
+    if set(map(type, frames or ())) <= {int}:
+        return list(frames or ())
+    return [_plain_number(frame) for frame in frames]
+
+
+def _plain_number(value: Any) -> int:
+    number = frame_number(value)
+    if number is None:
+        raise ValueError(f"{value!r:.40} is no frame number")
+    return number
+
+
 def _decode(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as strict:
-        # Python's json module writes NaN, which is no JSON: read it to be able to say where.
-        try:
-            value = json.loads(data)
-        except ValueError:
-            raise DataError(f"{path} is not JSON: {strict}") from strict
+        if not has_repeated_keys(data):
+            return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        pass  # Python's json module writes NaN, which is no JSON: read it to be able to say where
+    try:
+        value = parse_json(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} is not a JSON object")
     return value

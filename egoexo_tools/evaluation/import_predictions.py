@@ -27,10 +27,11 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, read_tables, write_table
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.outside.json_text import kind_of
 from egoexo_tools.outside.mask_json import read_rle
 from egoexo_tools.outside.names import match_names
 from egoexo_tools.outside.palette import PaletteVideo, find_videos, read_objects, read_video
-from egoexo_tools.outside.tolerant import entries, frame_number, load_json
+from egoexo_tools.outside.tolerant import frame_number, is_text, printable
 from egoexo_tools.runs import RunFolder, join_pair_id
 from egoexo_tools.vocab import Direction, view_of
 
@@ -79,36 +80,22 @@ def import_run(
     return Imported(len(rows), problems)
 
 
-def replaced_names(path: Path) -> dict[str, dict[str, str]]:
-    """take_uid → {name in the export: object}, from object_names_<split>.json beside `path`."""
-    found: dict[str, dict[str, str]] = {}
-    places = [path] if path.is_dir() else []
-    for place in [*places, path.resolve().parent]:
-        for file in entries(place):
-            if not (file.name.startswith("object_names_") and file.suffix.lower() == ".json"):
-                continue
-            content = load_json(file)
-            for take_uid, names in content.items() if isinstance(content, dict) else ():
-                if isinstance(names, dict):
-                    found.setdefault(take_uid, {}).update(names)
-    return found
-
-
 def _other_rows(
     root: DatasetRoot, path: Path, direction: Direction | None, problems: list[str]
 ) -> tuple[list[Row], Direction]:
     predictions = read_predictions(path, direction=direction)
-    replaced = replaced_names(path)
+    problems.extend(predictions.notes)
     known = _objects_and_cameras(root)
     rows: list[Row] = []
     for take_uid in predictions.take_uids:
         objects, cameras = known.get(take_uid, ({}, set()))
         try:
             masks = predictions.read_take(take_uid)
-            names = match_names(masks, list(objects), replaced=replaced.get(take_uid))
-            rows.extend(_rows(take_uid, masks, predictions, names, cameras, problems))
-        except (AttributeError, DataError) as error:
-            problems.append(f"{path}: take {take_uid} is damaged ({error})")
+        except DataError as error:
+            problems.append(f"{path}: take {take_uid} is left out ({error})")
+            continue
+        names = match_names(masks, list(objects))
+        rows.extend(_rows(take_uid, masks, predictions, names, cameras, problems))
     return rows, predictions.direction
 
 
@@ -133,8 +120,16 @@ def _rows(
     problems: list[str],
 ) -> Iterator[Row]:
     for name, pairs in masks.items():
+        of_object = f"{predictions.path}: {take_uid}, {name!r}"
+        if not isinstance(pairs, Mapping) or not is_text(name):
+            why = f"its camera pairs are {kind_of(pairs)}" if is_text(name) else "no name"
+            problems.append(f"{of_object}: {why}")
+            continue
         for pair, frames in pairs.items():
-            where = f"{predictions.path}: {take_uid}, {name!r}, {pair}"
+            where = f"{of_object}, {pair}"
+            if not isinstance(frames, Mapping):
+                problems.append(f"{where}: its frames are {kind_of(frames)}")
+                continue
             try:
                 source, dest = split_cameras(pair, predictions.direction, cameras)
             except DataError as error:
@@ -144,7 +139,7 @@ def _rows(
                 try:
                     yield _row(join_pair_id, take_uid, source, dest, frame, names.get(name, name),
                                entry)  # fmt: skip
-                except (DataError, KeyError, TypeError, ValueError) as error:
+                except (DataError, TypeError, ValueError) as error:
                     problems.append(f"{where}, frame {frame}: {error}")
 
 
@@ -157,6 +152,8 @@ def _row(
     if not isinstance(entry, Mapping):
         raise DataError("it is not {pred_mask: {size, counts}, confidence}")
     mask = read_rle(entry.get("pred_mask"), "its mask")
+    if "confidence" not in entry:
+        raise DataError("it has no confidence")
     confidence = confidence_of(entry["confidence"])
     return _prediction(pair_id(take_uid, source, dest, number, name), mask, confidence)
 
@@ -222,5 +219,5 @@ def _write_left_out(path: Path, problems: list[str]) -> None:
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([["reason"], *([problem] for problem in problems)])
+    writer.writerows([["reason"], *([printable(problem)] for problem in problems)])
     write_atomic(path, text.getvalue())

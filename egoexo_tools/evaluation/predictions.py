@@ -9,7 +9,7 @@ predictions.parquet. What is inside a take is checked where it is matched with t
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import VERSION, members, parsed, read_json
-from egoexo_tools.layout import atomic_path, component
+from egoexo_tools.layout import atomic_path
 from egoexo_tools.manifests import read_tables
+from egoexo_tools.outside.json_text import REPEATED
 from egoexo_tools.outside.mask_json import read_rle
+from egoexo_tools.outside.pair_folders import PairFolder, direction_of, json_files, pair_folders
 from egoexo_tools.outside.tolerant import (
     entries,
     finite_number,
     frame_number,
-    is_system_file,
     load_json,
 )
 from egoexo_tools.runs import split_pair_id
@@ -36,6 +37,10 @@ logger = logging.getLogger(__name__)
 VISIBLE_SHARE = 0.001
 """LM-EEC calls an object visible where its mask covers more than this share of the image."""
 
+NAMES_FILE = "object_names_"
+"""How the files begin in which an export lists the object names that it changed."""
+_NOTES = 5
+"""Of what is not read, how much is said; an import lists all of it."""
 TakeMasks = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """object_name → "<source>_<dest>" → frame → {"pred_mask", "confidence", "top_proposal_idxs"?}."""
 
@@ -48,6 +53,8 @@ class Predictions:
     direction: Direction
     take_uids: tuple[str, ...]
     read_take: Callable[[str], TakeMasks] = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """What lies there and is not read."""
 
 
 def read_predictions(path: Path, *, direction: Direction | None = None) -> Predictions:
@@ -56,11 +63,43 @@ def read_predictions(path: Path, *, direction: Direction | None = None) -> Predi
     `direction` chooses where a file holds both; DataError where it is needed and not given, or
     where the file is none of the formats.
     """
-    if path.is_dir():
-        return _from_folder(path, direction)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet" and not path.is_dir():
         return _from_table(path, direction)
-    return _from_json(path, direction)
+    read = _from_folder if path.is_dir() else _from_json
+    return _with_names(read(path, direction))
+
+
+def _with_names(found: Predictions) -> Predictions:
+    """Object names that an export changed are brought back, the same for every command."""
+    for note in found.notes[:_NOTES]:
+        logger.warning("%s", note)
+    replaced = replaced_names(found.path)
+    if not replaced:
+        return found
+
+    def read_take(take_uid: str) -> TakeMasks:
+        masks = found.read_take(take_uid)
+        names = replaced.get(take_uid, {})
+        back = {name: names[name] for name in masks if name in names and names[name] not in masks}
+        return {back.get(name, name): pairs for name, pairs in masks.items()}
+
+    return replace(found, read_take=read_take)
+
+
+def replaced_names(path: Path) -> dict[str, dict[str, str]]:
+    """take_uid → {name in the export: object}, from object_names_<split>.json beside `path`."""
+    found: dict[str, dict[str, str]] = {}
+    places = [path] if path.is_dir() else []
+    for place in [*places, path.resolve().parent]:
+        for file in entries(place):
+            if not (file.name.startswith(NAMES_FILE) and file.suffix.lower() == ".json"):
+                continue
+            content = load_json(file)
+            for take_uid, names in content.items() if isinstance(content, dict) else ():
+                if isinstance(names, dict):
+                    texts = {new: old for new, old in names.items() if isinstance(old, str)}
+                    found.setdefault(take_uid, {}).update(texts)
+    return found
 
 
 def _from_json(path: Path, direction: Direction | None) -> Predictions:
@@ -78,6 +117,8 @@ def _from_json(path: Path, direction: Direction | None) -> Predictions:
 
     def read_take(take_uid: str) -> TakeMasks:
         take = parsed(results[take_uid])
+        if take is REPEATED:
+            raise DataError(f"{path} holds take {take_uid} twice, and not the same")
         masks = take.get("masks") if isinstance(take, dict) else None
         if not isinstance(masks, dict):
             raise DataError(f"{path}: take {take_uid} has no masks")
@@ -88,46 +129,39 @@ def _from_json(path: Path, direction: Direction | None) -> Predictions:
 
 def _from_folder(path: Path, direction: Direction | None) -> Predictions:
     """LM-EEC's folder. Object names may hold `/`: what lies between is the name."""
-    take_uids = [child.name for child in entries(path) if child.is_dir()]
-    pairs = {pair.name for uid in take_uids for pair in _pair_folders(path / uid)}
-    found = sorted({_direction_of(*name.split("__", 1)) for name in pairs})
-    if not found:
+    notes: list[str] = []
+    pairs: dict[str, list[PairFolder]] = {}
+    for take in entries(path):
+        if not take.is_dir():
+            if not take.name.startswith(NAMES_FILE):
+                notes.append(f"{take} is no take's folder; it is not read")
+        elif found := pair_folders(take, notes):
+            pairs[take.name] = found
+        else:
+            notes.append(f"{take} holds no <source>__<dest> folder; it is not read")
+    directions = sorted({pair.direction for found in pairs.values() for pair in found})
+    if not directions:
         raise DataError(
             f"{path} holds no predictions: a folder has <take_uid>/<source>__<dest>/<object>/"
-            "<frame>.json"
+            f"<frame>.json{''.join(f'; {note}' for note in notes[:3])}"
         )
-    chosen = _choose(found, direction, path)
+    chosen = _choose(directions, direction, path)
 
     def read_take(take_uid: str) -> TakeMasks:
         masks: dict[str, dict[str, dict[str, Any]]] = {}
-        for pair in _pair_folders(path / component(take_uid)):
-            source, dest = pair.name.split("__", 1)
-            if _direction_of(source, dest) is not chosen:
+        for pair in pairs[take_uid]:
+            if pair.direction is not chosen:
                 continue
-            for file in _json_files(pair):
-                name = file.parent.relative_to(pair).as_posix()
-                frames = masks.setdefault(name, {}).setdefault(f"{source}_{dest}", {})
-                frames[file.stem] = {"pred_mask": _read_mask(file), "confidence": None}
+            for file in json_files(pair.path):
+                name = file.parent.relative_to(pair.path).as_posix()
+                frames = masks.setdefault(name, {}).setdefault(f"{pair.source}_{pair.dest}", {})
+                key = file.stem
+                while key in frames:  # 30.json and 30.JSON: neither can be used
+                    key = f"0{key}"
+                frames[key] = {"pred_mask": _read_mask(file), "confidence": None}
         return understood(masks)
 
-    return Predictions(path, chosen, tuple(take_uids), read_take)
-
-
-def _pair_folders(take: Path) -> list[Path]:
-    return [pair for pair in entries(take) if "__" in pair.name and pair.is_dir()]
-
-
-def _json_files(pair: Path) -> list[Path]:
-    """The JSON files below a folder in name order; what else lies there is said once."""
-    files = [
-        path
-        for path in sorted(pair.rglob("*"))
-        if path.is_file() and not any(map(is_system_file, path.relative_to(pair).parts))
-    ]
-    found = [path for path in files if path.suffix.lower() == ".json"]
-    if others := [path for path in files if path.suffix.lower() != ".json"]:
-        logger.warning("%d files are no JSON and are not read, as %s", len(others), others[0])
-    return found
+    return Predictions(path, chosen, tuple(pairs), read_take, tuple(notes))
 
 
 def understood(masks: Mapping[str, Any]) -> TakeMasks:
@@ -166,21 +200,27 @@ def _plain_entry(entry: Any) -> Any:
 
 
 def _is_plain(mask: Mapping[str, Any]) -> bool:
-    size = mask.get("size")
-    return isinstance(mask.get("counts"), str) and isinstance(size, list) and all(
-        type(side) is int for side in size
-    )  # fmt: skip
+    size, counts = mask.get("size"), mask.get("counts")
+    if not isinstance(counts, str) or counts.startswith(("b'", 'b"')):
+        return False
+    return isinstance(size, list) and all(type(side) is int for side in size)
 
 
 def _from_table(path: Path, direction: Direction | None) -> Predictions:
     """A run's predictions.parquet; the pair_id holds everything else."""
-    table = read_tables([path], "predictions").sort_by("pair_id")
+    try:
+        table = read_tables([path], "predictions").sort_by("pair_id")
+    except DataError as error:
+        raise DataError(
+            f"{path} is no table of predictions as a run of ours holds it ({error}); give the "
+            "official JSON instead"
+        ) from error
     takes: dict[str, list[int]] = {}
     found: set[Direction] = set()
     for row, pair_id in enumerate(table.column("pair_id").to_pylist()):
         take_uid, source, dest, _, _ = split_pair_id(pair_id)
         takes.setdefault(take_uid, []).append(row)
-        found.add(_direction_of(source, dest))
+        found.add(direction_of(source, dest))
     chosen = _choose(sorted(found), direction, path)
 
     def read_take(take_uid: str) -> TakeMasks:
@@ -193,7 +233,7 @@ def _nested(rows: Iterable[Mapping[str, Any]], direction: Direction) -> TakeMask
     masks: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         _, source, dest, frame_idx, name = split_pair_id(row["pair_id"])
-        if _direction_of(source, dest) is not direction:
+        if direction_of(source, dest) is not direction:
             continue
         mask = {"size": [row["rle_height"], row["rle_width"]], "counts": row["rle_counts"]}
         masks.setdefault(name, {}).setdefault(f"{source}_{dest}", {})[str(frame_idx)] = {
@@ -278,13 +318,6 @@ def _read_mask(path: Path) -> Any:
         return load_json(path)
     except DataError:
         return None  # an unreadable mask is reported with its sample
-
-
-def _direction_of(source: str, dest: str) -> Direction:
-    for direction in Direction:
-        if (view_of(source), view_of(dest)) == (direction.source, direction.dest):
-            return direction
-    raise DataError(f"{source} and {dest} are cameras of one view; a pair has one of each")
 
 
 def _choose(found: list[Direction], wanted: Direction | None, path: Path) -> Direction:

@@ -23,6 +23,7 @@ from egoexo_tools.evaluation.predictions import (
 )
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.outside.names import match_names
 from egoexo_tools.vocab import Direction
 
 Json = dict[str, Any]
@@ -88,6 +89,8 @@ def _takes(
         if take_uid in predictions.take_uids:
             masks = predictions.read_take(take_uid)
         take = None if truth is None else truth.take(take_uid)
+        if take is not None and (meant := match_names(masks, sorted(take["masks"]))):
+            masks = {meant.get(name, name): pairs for name, pairs in masks.items()}
         try:
             if take is not None:
                 _check_complete(take_uid, take, masks, predictions.direction, problems)

@@ -15,8 +15,10 @@ from typing import Any, TypeAlias
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
+from egoexo_tools.outside.json_text import REPEATED, kind_of
 from egoexo_tools.outside.tolerant import (
     finite_number,
+    is_text,
     load_json,
     plain_name,
     posix_path,
@@ -116,7 +118,7 @@ def read_rle(value: Any, where: str) -> MaskRle:
     run lengths.
     """
     if not isinstance(value, Mapping):
-        raise DataError(f"{where}: segmentation must be {{size, counts}}")
+        raise DataError(f"{where}: segmentation must be {{size, counts}}, not {kind_of(value)}")
     size = value.get("size")
     sides = [whole_number(side) for side in size] if isinstance(size, list | tuple) else []
     if len(sides) != 2 or None in sides:
@@ -142,7 +144,7 @@ def _counts(counts: Any) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise DataError("the counts are not COCO compressed run lengths") from None
     if not isinstance(counts, str | bytes):
-        raise DataError(f"counts must be text or a list, not {type(counts).__name__}")
+        raise DataError(f"counts must be text or a list, not {kind_of(counts)}")
     return counts
 
 
@@ -190,8 +192,14 @@ def read_sam(path: Path) -> PictureMasks:
 
 def object_name(entry: Mapping[str, Any]) -> str | None:
     """The name that an entry gives its object, composed; None where it gives none."""
-    name = next((entry[key] for key in NAME_KEYS if isinstance(entry.get(key), str)), "")
-    return plain_name(name) if name.strip() else None
+    return next((name for key in NAME_KEYS if (name := _name(entry.get(key))) is not None), None)
+
+
+def _name(value: Any) -> str | None:
+    """Text, or a number as text."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_name = isinstance(text, str) and bool(text.strip()) and is_text(text)
+    return plain_name(text) if is_name else None
 
 
 def is_coco(content: Any) -> bool:
@@ -214,14 +222,15 @@ def read_coco(path: Path, content: Any) -> CocoMasks:
     names = _categories(content.get("categories"))
     for number, entry in enumerate(content["annotations"]):
         where = f"{path}, annotation {number}"
-        image = images.get(_id(entry.get("image_id"))) if isinstance(entry, dict) else None
+        image = images.get(_id(entry.get("image_id")) or "") if isinstance(entry, dict) else None
         if image is None:
             found.notes.append((None, f"{where} names no image of the file"))
             continue
         picture = found.pictures[image.picture]
-        name = object_name(entry) or names.get(_id(entry.get("category_id")))
+        name = object_name(entry) or names.get(_id(entry.get("category_id")) or "")
         if name is None:
-            picture.refuse(None, f"{where} has no object name: its category is not in the file")
+            why = "its category is not in the file, or has no name, or two"
+            picture.refuse(None, f"{where} has no object name: {why}")
             continue
         read = partial(_segmentation, entry.get("segmentation"), image.size)
         _add(picture, name, f"{where} of {name!r}", read)
@@ -240,16 +249,17 @@ def _images(path: Path, entries: Sequence[Any], found: CocoMasks) -> dict[str, _
     doubtful: set[str] = set()
     for number, entry in enumerate(entries):
         name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name or "\0" in name:
-            found.notes.append((None, f"{path}, image {number} has no file_name"))
+        key = _id(entry.get("id")) if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name or not is_text(name) or key is None:
+            lacks = "file_name" if key is not None or not isinstance(name, str) else "id"
+            found.notes.append((None, f"{path}, image {number} has no {lacks}"))
             continue
         sides = whole_number(entry.get("height")), whole_number(entry.get("width"))
         height, width = (side if side and 0 < side <= MAX_SIDE else 0 for side in sides)
         picture = path.parent / posix_path(name)
         image = _Image(picture, (height, width) if height and width else None)
-        key = _id(entry.get("id"))
         found.pictures.setdefault(picture, PictureMasks())
-        if key in images and images[key].picture != picture:
+        if key in images and images[key] != image:
             # Its annotations could belong to either: neither can be called complete.
             found.pictures[images[key].picture].is_open = found.pictures[picture].is_open = True
             doubtful.add(key)
@@ -259,19 +269,25 @@ def _images(path: Path, entries: Sequence[Any], found: CocoMasks) -> dict[str, _
 
 
 def _categories(entries: Any) -> dict[str, str]:
-    if not isinstance(entries, list):
-        return {}
-    return {
-        _id(entry.get("id")): plain_name(str(entry["name"]))
-        for entry in entries
-        if isinstance(entry, dict) and str(entry.get("name") or "").strip()
-    }
+    """id → name; an id that two categories have names neither."""
+    found: dict[str, str] = {}
+    twice: set[str] = set()
+    for entry in entries if isinstance(entries, list) else ():
+        key = _id(entry.get("id")) if isinstance(entry, dict) else None
+        name = _name(entry.get("name")) if isinstance(entry, dict) else None
+        if key is None or name is None:
+            continue
+        if found.setdefault(key, name) != name:
+            twice.add(key)
+    return {key: name for key, name in found.items() if key not in twice}
 
 
-def _id(value: Any) -> str:
-    """Ids that are numbers in one place and text in another are the same."""
+def _id(value: Any) -> str | None:
+    """Ids that are numbers in one place and text in another are the same; None is no id."""
     number = whole_number(value)
-    return repr(value) if number is None else str(number)
+    if number is not None:
+        return str(number)
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def _add(picture: PictureMasks, name: str, where: str, read: Callable[[str], MaskRle]) -> None:
@@ -284,6 +300,8 @@ def _add(picture: PictureMasks, name: str, where: str, read: Callable[[str], Mas
 def _segmentation(value: Any, size: tuple[int, int] | None, where: str) -> MaskRle:
     if isinstance(value, Mapping):
         return read_rle(value, where)
+    if value is REPEATED:
+        raise DataError(f"{where}: its segmentation is {value!r}")
     if not isinstance(value, list) or not value:
         raise DataError(f"{where} has no segmentation (a box is no mask)")
     if size is None:

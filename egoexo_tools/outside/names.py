@@ -23,8 +23,9 @@ def folder_names(object_names: Iterable[str]) -> dict[str, str]:
     wanted = list(dict.fromkeys(object_names))
     names: dict[str, str] = {}
     taken: set[str] = set()
-    # Those that keep their name first, so that no changed one takes it.
-    for name in sorted(wanted, key=lambda name: _fitting(name) != name):
+    # Those that keep their name first, so that no changed one takes it; then by name, so that
+    # whoever does the same again, with the names in another order, comes to the same.
+    for name in sorted(wanted, key=lambda name: (_fitting(name) != name, name)):
         base = new = _fitting(name)
         number = 2
         while _on_disk(new) in taken:

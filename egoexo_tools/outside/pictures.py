@@ -138,6 +138,8 @@ def _from_jpeg(values: NDArray[np.uint8], path: Path) -> Bool:
 
 def _marked(values: NDArray[Any]) -> Bool:
     """Every pixel that is not 0 in some channel."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError("some of its pixels are NaN or infinite; save it as PNG")
     marked = values != 0
     return np.asarray(marked if marked.ndim == 2 else marked.any(axis=2), np.bool_)
 
@@ -160,8 +162,10 @@ def _opened(path: Path, most_pixels: int) -> Iterator[Any]:
             with Image.open(path) as image:
                 _check_size(image.size, path, most_pixels)
                 yield image
-        except DataError:
-            raise
+        except DataError as error:
+            if str(path) in str(error):
+                raise
+            raise DataError(f"{path} is no mask that can be read: {error}") from error
         except FileNotFoundError:
             raise DataError(f"{path} is missing") from None
         except Exception as error:  # a decoder's faults come as many types

@@ -8,7 +8,6 @@ understood is a DataError that names the item; nothing is guessed.
 """
 
 import codecs
-import json
 import math
 import re
 import unicodedata
@@ -17,14 +16,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.outside.json_text import parse_json
 
 MAX_FRAME_IDX = 2**31 - 1
-MOST_JSON_BYTES = 1 << 29
+MOST_JSON_BYTES = 1 << 28
 """Of a JSON file that is read in one piece; an annotation of own pictures has some megabytes."""
 _PIECE_BYTES = 1 << 20
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"),
               (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
-_SYSTEM_FILES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "icon\r", "@eadir"})
+_SYSTEM_FILES = frozenset(
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin",
+     "system volume information", "lost+found"}
+)  # fmt: skip
+_WINDOWS_NOTE = ":zone.identifier"
+"""What Windows' downloads carry, and what becomes a file of its own on a Linux disk."""
 _FLAGS: Mapping[Any, bool] = {
     True: True, False: False, "true": True, "false": False, "1": True, "0": False,
     "yes": True, "no": False,
@@ -34,7 +39,8 @@ _NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*")
 
 def is_system_file(name: str) -> bool:
     """Whether a file is a system's own: hidden, AppleDouble (`._cup.png`), a folder's settings."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+    lower = name.lower()
+    return name.startswith(".") or lower in _SYSTEM_FILES or lower.endswith(_WINDOWS_NOTE)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -81,10 +87,15 @@ def check_utf8(data: bytes) -> None:
 def load_json(path: Path) -> Any:
     """The value in a JSON file; NaN and infinity, which Python writes, are let through.
 
-    Raises DataError for a file that is missing, too large or no JSON.
+    Two different values under one key are REPEATED. Raises DataError for a file that is missing,
+    too large or no JSON.
     """
     try:
-        return json.loads(read_bytes(path))
+        return parse_json(read_bytes(path))
+    except DataError as error:
+        raise error if str(path) in str(error) else DataError(f"{path}: {error}") from error
+    except MemoryError:
+        raise DataError(f"{path} takes more memory than there is") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON ({error})") from error
 
@@ -106,6 +117,8 @@ def finite_number(value: Any) -> float | None:
     """A finite number, also as text; else None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and (not value.isascii() or "_" in value):
+        return None  # Python reads "1_000"; nobody else writes it
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -127,6 +140,20 @@ def flag(value: Any) -> bool | None:
         return _FLAGS.get(value)
     except TypeError:
         return None
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as text: no NUL, and no bytes that are no UTF-8 (old zips)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
+
+
+def printable(text: str) -> str:
+    """The same text, what cannot be written as text escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def plain_name(text: str) -> str:

@@ -240,8 +240,8 @@ def _check_masks(rows: _Rows) -> pa.StringArray:
     rows.leave_out(
         _written_twice(rows), "two masks of one frame, whose number is written in two ways"
     )
-    missing = [mask is not None and mask.encoded is None for mask in rows.shipped]
-    empty = "undecodable mask: null in its place, or no encodedMask"
+    missing = [mask is not None and not isinstance(mask.encoded, str) for mask in rows.shipped]
+    empty = "undecodable mask: null in its place, no text as encodedMask, or two different masks"
     rows.leave_out(np.array(missing, np.bool_), empty)
     for problem, words in enumerate(lzstring.PROBLEMS[1:], start=1):
         rows.leave_out(_among(rows.visible, unpacking == problem), f"undecodable mask: {words}")

@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
+from egoexo_tools.outside.json_text import string_end
 from egoexo_tools.release.take_relations import TakeRelations, decode_take
 
-_QUOTE, _BACKSLASH, _COMMA, _COLON, _OPEN, _CLOSE = b'"\\,:{}'
+_QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = b'",:{}'
 _OPEN_LIST, _CLOSE_LIST = b"[]"
 _BELOW_SPACE = 33
 """Bytes below this one are JSON's white space, or control characters that msgspec refuses."""
-_QUOTES, _BACKSLASHES = 0x2222222222222222, 0x5C5C5C5C5C5C5C5C
-_ONES, _HIGH_BITS = 0x0101010101010101, 0x8080808080808080
 
 
 class BrokenRelations(DataError):
@@ -226,7 +225,7 @@ def _value_end(data: NDArray[np.uint8], words: NDArray[np.uint64], position: int
     while position < data.size:
         byte = data[position]
         if byte == _QUOTE:
-            position = _string_end(data, words, position + 1)
+            position = string_end(data, words, position + 1)
             if position < 0:
                 return -1
             if depth == 0:
@@ -241,30 +240,4 @@ def _value_end(data: NDArray[np.uint8], words: NDArray[np.uint64], position: int
         elif depth == 0 and (byte == _COMMA or byte < _BELOW_SPACE):
             return position
         position += 1
-    return -1
-
-
-@compiled
-def _string_end(data: NDArray[np.uint8], words: NDArray[np.uint64], position: int) -> int:
-    """The position behind the closing quote of a string whose content starts at `position`."""
-    while position < data.size:
-        if position & 7 == 0:
-            # Whole words that hold no quote and no backslash: (w - 1s) & ~w & 80s is zero
-            # exactly where no byte of w is zero.
-            word = position >> 3
-            while word < words.size:
-                quotes = words[word] ^ np.uint64(_QUOTES)
-                slashes = words[word] ^ np.uint64(_BACKSLASHES)
-                found = (quotes - np.uint64(_ONES)) & ~quotes
-                found |= (slashes - np.uint64(_ONES)) & ~slashes
-                if found & np.uint64(_HIGH_BITS):
-                    break
-                word += 1
-            position = word << 3
-            if position >= data.size:
-                return -1
-        byte = data[position]
-        if byte == _QUOTE:
-            return position + 1
-        position += 2 if byte == _BACKSLASH else 1
     return -1

@@ -6,20 +6,22 @@ annotation as shipped; ingest may leave out a few masks more.
 """
 
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DOWNSCALED_448, Release
+from egoexo_tools.outside.bucket import read_manifest_files
 from egoexo_tools.outside.cameras import unusable_cameras
+from egoexo_tools.outside.json_text import check_text
+from egoexo_tools.outside.tolerant import frame_number, read_bytes
 from egoexo_tools.release.annotations import masks_by_camera
 from egoexo_tools.release.plan import Plan, PlannedTake
-from egoexo_tools.release.relations import mapped
+from egoexo_tools.release.relations import TakeSlice, mapped
+from egoexo_tools.release.take_relations import TakeRelations, Track
 from egoexo_tools.release.takes import ShippedTake
 from egoexo_tools.vocab import Split, View, view_of
 
@@ -111,15 +113,25 @@ def _read_facts(plan: Plan) -> dict[str, TakeFacts]:
             for planned in takes:
                 source = planned.source
                 try:
-                    outline = decoder.decode(data[source.start : source.end])
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    outline = _outline(decoder, source, data[source.start : source.end])
+                except DataError as error:
                     plan.leave_out(source.take_uid, f"its annotation is damaged: {error}")
                 else:
                     found[source.take_uid] = _facts(planned, outline)
     return found
 
 
-def _facts(planned: PlannedTake, outline: _Outline) -> TakeFacts:
+def _outline(
+    decoder: "msgspec.json.Decoder[_Outline]", source: TakeSlice, text: memoryview
+) -> "_Outline | TakeRelations":
+    """The take without its masks; one of an unusual shape is read as ingest reads it."""
+    try:
+        return source.decode(text) if check_text(text) else decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return source.decode(text)
+
+
+def _facts(planned: PlannedTake, outline: "_Outline | TakeRelations") -> TakeFacts:
     take = planned.take
     left_out = unusable_cameras(masks_by_camera(outline.object_masks), take.cameras)
     usable = {
@@ -154,14 +166,14 @@ def _facts(planned: PlannedTake, outline: _Outline) -> TakeFacts:
     )
 
 
-def _frames(track: _Track) -> Iterator[int]:
+def _frames(track: "_Track | Track") -> Iterator[int]:
     yield from track.annotated_frames
     for key in track.annotation:
-        if key.isascii() and key.isdigit() and len(key) < 11:
-            yield int(key)
+        if (number := frame_number(key)) is not None:
+            yield number
 
 
-def _pairs(tracks: Mapping[str, _Track]) -> int:
+def _pairs(tracks: Mapping[str, "_Track | Track"]) -> int:
     """One pair a source mask: ego2exo for each exo camera, exo2ego for each exo mask."""
     masks = {camera: len(track.annotation) for camera, track in tracks.items()}
     exo = [count for camera, count in masks.items() if view_of(camera) is View.EXO]
@@ -198,9 +210,5 @@ def _manifest_sizes(path: Path | None) -> dict[str, int]:
     """relative_path → bytes."""
     if path is None:
         return {}
-    try:
-        entries: Any = json.loads(path.read_bytes())
-        rows: Iterable[Mapping[str, Any]] = [row for entry in entries for row in entry["paths"]]
-        return {str(row["relative_path"]): int(row["size"]) for row in rows if row.get("size")}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is no download manifest: {error!r}; fetch it again") from error
+    rows = read_manifest_files(read_bytes(path), str(path), lambda _: True)
+    return {name: row["size"] for name, row in rows.items() if row["size"]}

@@ -5,14 +5,14 @@ null in place of a mask, numbers as text, padded frame numbers. Each value is un
 a row of exclusions, and the rest of the take goes on.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside.tolerant import frame_number
+from egoexo_tools.outside.json_text import check_text, kind_of, parse_json
+from egoexo_tools.outside.tolerant import frame_number, is_text, printable
 
 
 class ShippedMask(msgspec.Struct, gc=False):
@@ -43,6 +43,12 @@ class TakeRelations(msgspec.Struct, gc=False):
 def decode_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
     """One take's JSON; DataError, naming file and take, where it is no annotation at all."""
     try:
+        is_repeated = check_text(text)
+    except DataError as error:
+        raise DataError(f"{file}, take {take_uid}: {error}") from error
+    if is_repeated:  # msgspec keeps the last of two values under one key
+        return _odd_take(text, file, take_uid)
+    try:
         found = msgspec.json.decode(text, type=TakeRelations)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _odd_take(text, file, take_uid)
@@ -53,7 +59,7 @@ def decode_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
 def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
     """One take's JSON → what of it can be understood; DataError where it is no JSON object."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{file} is damaged in take {take_uid}: {error}; download it again"
@@ -61,7 +67,7 @@ def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
     objects = value.get("object_masks", {}) if isinstance(value, dict) else value
     if not isinstance(objects, dict):
         raise DataError(
-            f"{file} is damaged in take {take_uid}: its object_masks are {_kind(objects)}, "
+            f"{file} is damaged in take {take_uid}: its object_masks are {kind_of(objects)}, "
             "not an object"
         )
     found = TakeRelations(
@@ -71,9 +77,12 @@ def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
         faults=[],
     )
     for name, cameras in objects.items():
+        if not is_text(name):
+            _fault(found, f"object {printable(name)!r}: its name is no text that can be written")
+            continue
         tracks = found.object_masks.setdefault(name, {})
         if not isinstance(cameras, dict):
-            _fault(found, f"its cameras are {_kind(cameras)}", object_name=name)
+            _fault(found, f"its cameras are {kind_of(cameras)}", object_name=name)
             continue
         for camera, track in cameras.items():
             tracks[camera] = _track(found, track, name, camera)
@@ -83,22 +92,23 @@ def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
 def _track(found: TakeRelations, value: Any, name: str, camera: str) -> Track:
     where = {"object_name": name, "camera": camera}
     if not isinstance(value, dict):
-        _fault(found, f"its annotation in this camera is {_kind(value)}", **where)
+        _fault(found, f"its annotation in this camera is {kind_of(value)}", **where)
         return Track(annotation={}, annotated_frames=[])
-    masks = value.get("annotation")
-    if masks is not None and not isinstance(masks, dict):
-        _fault(found, f"its annotation is {_kind(masks)}", **where)
+    masks = value.get("annotation", {})
+    if not isinstance(masks, dict):
+        # Without it nobody knows in which of the annotated frames the object was seen.
+        _fault(found, f"its annotation is {kind_of(masks)}", **where)
+        return Track(annotation={}, annotated_frames=[])
     frames = value.get("annotated_frames")
     if frames is not None and not isinstance(frames, list):
-        _fault(found, f"its annotated_frames are {_kind(frames)}", **where)
+        _fault(found, f"its annotated_frames are {kind_of(frames)}", **where)
     numbers = []
     for frame in frames if isinstance(frames, list) else ():
         if (number := frame_number(frame)) is None:
             _fault(found, f"{frame!r:.40} in annotated_frames is no frame number", **where)
         else:
             numbers.append(number)
-    annotation = {frame: _mask(mask) for frame, mask in (masks or {}).items()} if isinstance(
-        masks, dict) else {}  # fmt: skip
+    annotation = {frame: _mask(mask) for frame, mask in masks.items()}
     return Track(annotation=annotation, annotated_frames=numbers)
 
 
@@ -117,7 +127,3 @@ def _fault(found: TakeRelations, reason: str, **where: Any) -> None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"

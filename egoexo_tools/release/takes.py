@@ -4,10 +4,9 @@ Both come from outside. An entry is kept as the bytes that were shipped, so that
 takes.json holds it untouched; the few fields that the toolkit uses are read beside it.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +14,15 @@ import msgspec
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.outside.tolerant import finite_number, flag, read_bytes
+from egoexo_tools.outside.json_text import REPEATED, check_text, kind_of, parse_json
+from egoexo_tools.outside.tolerant import (
+    finite_number,
+    flag,
+    is_text,
+    posix_path,
+    printable,
+    read_bytes,
+)
 from egoexo_tools.release.relations import BrokenRelations, list_elements
 from egoexo_tools.vocab import Split, View, view_of
 
@@ -84,21 +91,39 @@ def read_split_file(path: Path) -> tuple[dict[str, list[Split]], list[str]]:
     which has the same under `split_to_take_uids`.
     """
     content: Any = read_json(path)
-    lists = content.get("split_to_take_uids", content)
-    if not isinstance(lists, Mapping) or not set(lists) & set(Split):
+    lists = _split_lists(content.get("split_to_take_uids", content))
+    if not set(lists) & set(Split):
         raise DataError(f'{path} is no split file: it must hold {{"train": [take_uid], ...}}')
     found: dict[str, list[Split]] = {}
-    faults = []
+    faults = [
+        f"{path.name}: {printable(name)!r:.40} is no split, and its takes are in none"
+        for name, take_uids in lists.items()
+        if name not in set(Split) and isinstance(take_uids, list) and take_uids
+    ]
     for split in Split:
-        take_uids = lists.get(split) or []
+        take_uids = lists.get(split, [])
+        if take_uids is None:
+            continue
         if not isinstance(take_uids, list):
-            raise DataError(f"{path}: {split} must be a list of take_uids")
+            raise DataError(
+                f"{path}: {split} must be a list of take_uids, not {kind_of(take_uids)}"
+            )
         wrong = [uid for uid in take_uids if not isinstance(uid, str) or not uid.strip()]
         faults += [f"{path.name}: {uid!r:.40} in {split} is no take_uid" for uid in wrong]
         for take_uid in dict.fromkeys(uid.strip() for uid in take_uids if isinstance(uid, str)):
             if take_uid:
                 found.setdefault(take_uid, []).append(split)
     return found, faults
+
+
+def _split_lists(value: Any) -> dict[str, Any]:
+    """Name → take_uids, the names as ours: `Train` and `VAL ` are what they look like."""
+    found: dict[str, Any] = {}
+    for name, take_uids in value.items() if isinstance(value, Mapping) else ():
+        plain = name.strip().lower()
+        known = plain if plain in set(Split) else name
+        found[known] = REPEATED if known in found else take_uids
+    return found
 
 
 def _take(text: bytes, number: int) -> ShippedTake | tuple[str | None, str]:
@@ -109,11 +134,12 @@ def _take(text: bytes, number: int) -> ShippedTake | tuple[str | None, str]:
     except (ValueError, RecursionError, UnicodeDecodeError) as error:
         return None, f"{where} is no JSON ({error})"
     take_uid = entry.get("take_uid") if isinstance(entry, dict) else None
-    if not isinstance(take_uid, str) or not take_uid:
+    if not isinstance(take_uid, str) or not take_uid or not is_text(take_uid):
         return None, f"{where} has no take_uid"
     take_name = entry.get("take_name")
-    if not isinstance(take_name, str) or not take_name:
-        return take_uid, f"{where} has no take_name"
+    if not isinstance(take_name, str) or not take_name or not is_text(take_name):
+        why = repr(take_name) if take_name is REPEATED else "no take_name"
+        return take_uid, f"{where} has {why}"
     dropped = flag(entry.get("is_dropped") or False)
     if dropped is None:
         return take_uid, f"{where}: is_dropped is {entry['is_dropped']!r:.40}, not true or false"
@@ -134,16 +160,28 @@ def _take(text: bytes, number: int) -> ShippedTake | tuple[str | None, str]:
 
 
 def _decoded(text: bytes) -> tuple[Any, bytes]:
-    """An entry and its text; NaN, which is no JSON and which Python writes, becomes null in it."""
+    """An entry and its text; what is no JSON (NaN, which Python writes) becomes null in it."""
     try:
-        return msgspec.json.decode(text), text
+        if not check_text(text):
+            return msgspec.json.decode(text), text
     except msgspec.DecodeError:
-        entry = json.loads(text, parse_constant=lambda _: None)
-        return entry, json.dumps(entry, ensure_ascii=False).encode()
+        entry = parse_json(text)
+        return entry, msgspec.json.encode(_plain(entry))
+    return parse_json(text), text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {printable(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, str):
+        return printable(value)
+    return None if value is REPEATED or (isinstance(value, float) and value != value) else value
 
 
 def _name(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and is_text(value) else None
 
 
 def _uid(value: Any, parent: Any = None) -> str | None:
@@ -163,4 +201,4 @@ def _cameras(videos: Any) -> Iterable[str]:
         for stream in streams.values() if isinstance(streams, Mapping) else ():
             path = stream.get("relative_path") if isinstance(stream, Mapping) else None
             if isinstance(path, str):
-                yield PurePosixPath(path).stem
+                yield posix_path(path).stem

@@ -48,6 +48,8 @@ def read_views(*folders: Path) -> dict[str, View]:
 def not_read(path: Path) -> str:
     """Why a file or folder is passed over, and what to do."""
     suffix = path.suffix.lower()
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link that leads nowhere"
     if suffix in HEIF:
         return heif_advice(path)
     if path.is_dir():

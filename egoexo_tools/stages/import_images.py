@@ -25,7 +25,7 @@ manifests, annotation.json, and at the end takes.json and split.json.
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,8 +37,6 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.masks.columns import mask_fields
-from egoexo_tools.outside.mask_json import PictureMasks
 from egoexo_tools.outside.pictures import read_picture
 from egoexo_tools.outside.tolerant import entries, plain_name
 from egoexo_tools.running.claims import claim, claimed
@@ -48,6 +46,7 @@ from egoexo_tools.stages.import_cameras import NAME, Camera, find_cameras, not_r
 from egoexo_tools.stages.import_masks import (
     CameraMasks,
     annotation_files,
+    mask_rows,
     read_annotation_files,
     read_camera_masks,
 )
@@ -58,7 +57,6 @@ SHARED_UNIT = "shared"
 """Exclusions of files that belong to no take."""
 LONG_SIDE: Mapping[View, int] = {View.EGO: 704, View.EXO: 960}
 """Pixels of a kept frame's longer side: those of the benchmark's own frames."""
-ASPECT_TOLERANCE = 0.01
 FPS = 30
 _KEYS = ("camera", "object_name", "frame_idx")
 
@@ -152,7 +150,7 @@ def work(
     take = _read_take(unit.key[0], folder)
     try:
         _keep_frames(root, take)
-        rows = _mask_rows(take)
+        rows = mask_rows(take.take_uid, take.masks, take.sizes, take.leave_out)
         if not any(row["visible"] for row in rows):
             raise DataError(_without_masks(take, folder))
     except DataError:
@@ -217,59 +215,6 @@ def _keep_frame(
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
     write_atomic(root.frame(take_uid, camera, frame_idx), data.tobytes())
     return (*kept, height, width)
-
-
-def _mask_rows(take: _Take) -> list[dict[str, Any]]:
-    """Rows of the masks manifest: visible or absent where anyone has looked."""
-    for camera, masks in take.masks.items():
-        for frame_idx, found in masks.frames.items():
-            _check_shapes(take, camera, frame_idx, found)
-    pictures = [found for masks in take.masks.values() for found in masks.frames.values()]
-    names = sorted({name for one in pictures for name, rle in one.masks.items() if rle.area()})
-    return [
-        row
-        for name in names
-        for camera in take.cameras
-        for row in _track(take.take_uid, name, camera.name, take.masks[camera.name].frames)
-    ]
-
-
-def _check_shapes(take: _Take, camera: str, frame_idx: int, found: PictureMasks) -> None:
-    """Masks drawn on a smaller copy are fine; one of a turned or another picture is not."""
-    height, width = take.sizes[camera, frame_idx][2:]
-    for name, rle in list(found.masks.items()):
-        if abs(rle.width * height / (rle.height * width) - 1) > ASPECT_TOLERANCE:
-            reason = (
-                f"the mask of {name!r} has {rle.height}x{rle.width} pixels (height x width), its "
-                f"picture {camera}/{frame_idx} is shown at {height}x{width}; it must have the "
-                "same shape"
-            )
-            found.refuse(name, reason)
-            take.leave_out(reason, camera, name, frame_idx)
-
-
-def _track(
-    take_uid: str, name: str, camera: str, frames: Mapping[int, PictureMasks]
-) -> Sequence[dict[str, Any]]:
-    rows = []
-    for frame_idx, found in sorted(frames.items()):
-        rle = found.masks.get(name)
-        if rle is None and (found.is_open or name in found.unknown):
-            continue  # it may be there: neither visible nor absent
-        visible = rle is not None and rle.area() > 0
-        row: dict[str, Any] = {
-            "take_uid": take_uid,
-            "object_name": name,
-            "camera": camera,
-            "frame_idx": frame_idx,
-            "view": str(view_of(camera)),
-            "visible": visible,
-        }
-        if rle is not None and visible:
-            row |= mask_fields(rle)
-            row |= {"area": rle.area(), "bbox_xywh": [float(side) for side in rle.box_xywh()]}
-        rows.append(row)
-    return rows
 
 
 def _without_masks(take: _Take, folder: Path) -> str:

@@ -6,15 +6,32 @@ be data is passed over in silence.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.outside.mask_json import PictureMasks, is_coco, read_coco, read_sam
 from egoexo_tools.outside.pictures import MASK_PICTURES, read_mask
-from egoexo_tools.outside.tolerant import entries, frame_number, load_json, plain_name
+from egoexo_tools.outside.tolerant import (
+    entries,
+    frame_number,
+    is_text,
+    load_json,
+    plain_name,
+    printable,
+)
 from egoexo_tools.stages.import_cameras import CAMERAS_JSON, Camera, not_read
+from egoexo_tools.vocab import view_of
+
+ASPECT_TOLERANCE = 0.01
+
+LeaveOut: TypeAlias = Callable[..., None]
+"""Notes a reason; then camera, object_name and frame_idx as far as they are known."""
+Sizes: TypeAlias = Mapping[tuple[str, int], tuple[int, int, int, int]]
+"""(camera, frame_idx) → height and width of the kept frame, and of its picture."""
 
 
 @dataclass
@@ -117,6 +134,9 @@ def read_mask_folder(folder: Path) -> PictureMasks:
             found.refuse(None, not_read(path))
             continue
         name = plain_name(path.stem)
+        if not is_text(name):
+            found.refuse(None, f"{printable(str(path))}: its name is no text; rename it")
+            continue
         try:
             rle = read_mask(path)
         except DataError as error:
@@ -127,6 +147,76 @@ def read_mask_folder(folder: Path) -> PictureMasks:
         elif name not in found.unknown:
             found.masks[name] = rle
     return found
+
+
+def mask_rows(
+    take_uid: str, cameras: Mapping[str, CameraMasks], sizes: Sizes, leave_out: LeaveOut
+) -> list[dict[str, Any]]:
+    """Rows of the masks manifest, ego camera first: visible or absent where anyone has looked."""
+    for camera, masks in cameras.items():
+        for frame_idx, found in masks.frames.items():
+            _check_shapes(found, camera, frame_idx, sizes[camera, frame_idx][2:], leave_out)
+    pictures = [found for masks in cameras.values() for found in masks.frames.values()]
+    names = sorted({name for one in pictures for name, rle in one.masks.items() if rle.area()})
+    twins = _twins(names, leave_out)
+    return [
+        {"take_uid": take_uid, **row}
+        for name in names
+        for camera, masks in cameras.items()
+        for row in _track(name, camera, masks.frames, twins[name])
+    ]
+
+
+def _twins(names: Sequence[str], leave_out: LeaveOut) -> dict[str, set[str]]:
+    """Name → the others that differ from it in upper and lower case alone, which is said."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for same in spellings.values():
+        if len(same) > 1:
+            leave_out(
+                f"{' and '.join(map(repr, same))} may be one object, spelled in two ways, or two: "
+                "where one is drawn, the other is neither visible nor absent; give one object one "
+                "name"
+            )
+    return {name: {*same} - {name} for same in spellings.values() for name in same}
+
+
+def _check_shapes(
+    found: PictureMasks, camera: str, frame_idx: int, hw: tuple[int, ...], leave_out: LeaveOut
+) -> None:
+    """Masks drawn on a smaller copy are fine; one of a turned or another picture is not."""
+    height, width = hw
+    for name, rle in list(found.masks.items()):
+        if abs(rle.width * height / (rle.height * width) - 1) > ASPECT_TOLERANCE:
+            reason = (
+                f"the mask of {name!r} has {rle.height}x{rle.width} pixels (height x width), its "
+                f"picture {camera}/{frame_idx} is shown at {height}x{width}; it must have the "
+                "same shape"
+            )
+            found.refuse(name, reason)
+            leave_out(reason, camera, name, frame_idx)
+
+
+def _track(
+    name: str, camera: str, frames: Mapping[int, PictureMasks], twins: set[str]
+) -> Iterator[dict[str, Any]]:
+    for frame_idx, found in sorted(frames.items()):
+        rle = found.masks.get(name)
+        if rle is None and (found.is_open or name in found.unknown or twins & set(found.masks)):
+            continue  # it may be there: neither visible nor absent
+        visible = rle is not None and rle.area() > 0
+        row: dict[str, Any] = {
+            "object_name": name,
+            "camera": camera,
+            "frame_idx": frame_idx,
+            "view": str(view_of(camera)),
+            "visible": visible,
+        }
+        if rle is not None and visible:
+            row |= mask_fields(rle)
+            row |= {"area": rle.area(), "bbox_xywh": [float(side) for side in rle.box_xywh()]}
+        yield row
 
 
 def _index(stems: Iterable[str]) -> dict[str | int, str]:

@@ -21,6 +21,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.release.takes import read_split_file
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.runs import join_pair_ids
 from egoexo_tools.sampling import Sampling, SplitSampling, choose
@@ -179,7 +180,7 @@ def _takes_in_order(root: DatasetRoot, split: Split) -> pd.DataFrame:
     """scenario by take_uid, in the order of split.json; takes that it lacks come last."""
     takes = read_manifest(root, "takes", columns=["take_uid", "split", "scenario"]).to_pandas()
     takes = takes[takes["split"] == split].set_index("take_uid").sort_index()
-    listed = benchmark.read_splits(root.split_json)[split] if root.split_json.exists() else []
+    listed = read_split_file(root.split_json)[0] if root.split_json.exists() else {}
     known = [take_uid for take_uid in dict.fromkeys(listed) if take_uid in takes.index]
     in_order: pd.DataFrame = takes.loc[[*known, *takes.index.difference(known)]]
     return in_order
