@@ -84,6 +84,14 @@ class Release:
             folder = folder / "downscaled" / str(short_side)
         return folder / f"{component(camera)}.mp4"
 
+    def find_video(self, take_name: str, camera: str, *, short_side: int | None = None) -> Path:
+        """The same as it lies on disk, where some copies have the suffix in capitals."""
+        path = self.video(take_name, camera, short_side=short_side)
+        if path.exists():
+            return path
+        others = (path.with_suffix(suffix) for suffix in (".MP4", ".Mp4"))
+        return next((other for other in others if other.exists()), path)
+
     def require(self) -> "Release":
         """self, if this looks like a release; else DataError with the next step."""
         if not self.takes_json.is_file():

@@ -63,11 +63,12 @@ def import_run(
 ) -> Imported:
     """The same, with what was left out."""
     problems: list[str] = []
-    videos = find_videos(path) if path.is_dir() else []
+    videos = find_videos(path, problems) if path.is_dir() else []
     if videos:
         rows, chosen = _palette_rows(root, videos, direction, problems)
     else:
         rows, chosen = _other_rows(root, path, direction, problems)
+    rows = _once(rows, problems)
     if not rows:
         reasons = "; ".join(problems[:3])
         raise DataError(f"{path} holds no predictions that can be used: {reasons}" if reasons else
@@ -78,6 +79,17 @@ def import_run(
     write_predictions(run.predictions_json, table, direction=chosen)
     _write_left_out(run.predictions.parent / LEFT_OUT, problems)
     return Imported(len(rows), problems)
+
+
+def _once(rows: list[Row], problems: list[str]) -> list[Row]:
+    """Each pair's prediction; of a pair that has two different ones, neither."""
+    found: dict[str, Row] = {}
+    twice: set[str] = set()
+    for row in rows:
+        if found.setdefault(row["pair_id"], row) != row:
+            twice.add(row["pair_id"])
+    problems.extend(f"{pair_id} has two different predictions" for pair_id in sorted(twice))
+    return [row for pair_id, row in found.items() if pair_id not in twice]
 
 
 def _other_rows(

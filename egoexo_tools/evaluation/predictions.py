@@ -22,6 +22,7 @@ from egoexo_tools.layout import atomic_path
 from egoexo_tools.manifests import read_tables
 from egoexo_tools.outside.json_text import REPEATED
 from egoexo_tools.outside.mask_json import read_rle
+from egoexo_tools.outside.names import NAMES_FILE
 from egoexo_tools.outside.pair_folders import PairFolder, direction_of, json_files, pair_folders
 from egoexo_tools.outside.tolerant import (
     entries,
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 VISIBLE_SHARE = 0.001
 """LM-EEC calls an object visible where its mask covers more than this share of the image."""
 
-NAMES_FILE = "object_names_"
-"""How the files begin in which an export lists the object names that it changed."""
 _NOTES = 5
 """Of what is not read, how much is said; an import lists all of it."""
 TakeMasks = Mapping[str, Mapping[str, Mapping[str, Any]]]

@@ -126,7 +126,7 @@ def place(source: Path, dest: Path) -> None:
     partial = dest.with_name(dest.name + PARTIAL_SUFFIX)
     partial.unlink(missing_ok=True)
     try:
-        os.link(source, partial)
+        os.link(source.resolve(), partial)  # a link to a link would lead nowhere from here
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, partial)
     os.replace(partial, dest)

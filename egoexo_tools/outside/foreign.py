@@ -21,8 +21,9 @@ from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import PROBLEMS
 from egoexo_tools.outside.cameras import unusable_cameras
+from egoexo_tools.outside.json_text import REPEATED, kind_of
 from egoexo_tools.outside.mask_json import read_rle
-from egoexo_tools.outside.tolerant import frame_number
+from egoexo_tools.outside.tolerant import frame_number, is_text
 from egoexo_tools.vocab import View, view_of
 
 Row = dict[str, Any]
@@ -72,7 +73,8 @@ def read_foreign_take(
     content = read_json(path)
     masks = content.get("masks")
     if not isinstance(masks, dict):
-        raise DataError(f"{path} is not an annotation.json: it holds no masks")
+        why = f": its masks are {masks!r}" if masks is REPEATED else ": it holds no masks"
+        raise DataError(f"{path} is not an annotation.json{why}")
     own = content.get("object_names")
     back = {**(own if isinstance(own, dict) else {}), **(names or {})}
     annotated = _annotated(content)
@@ -80,9 +82,13 @@ def read_foreign_take(
     left_out = _extra_cameras(masks, found)
     for key, cameras in masks.items():
         name = back[key] if isinstance(back.get(key), str) else key
+        if not is_text(name):
+            found.fault(f"object {name!r}: its name is no text that can be written")
+            continue
         for camera, frames in _members(cameras, found, name):
             if camera not in left_out:
-                _collect(found, name, camera, frames, _looked_at(annotated, key, name, camera))
+                frames_known = _looked_at(annotated, key, name, camera, found)
+                _collect(found, name, camera, frames, frames_known)
     table = _table(found, knows_absent=annotated is not None, empty_is_absent=empty_is_absent)
     cameras = table["camera"].unique().to_pylist()
     ego = [camera for camera in cameras if view_of(camera) is View.EGO]
@@ -116,13 +122,19 @@ def _annotated(content: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
     }
 
 
-def _looked_at(annotated: Mapping[str, Any] | None, key: str, name: str, camera: str) -> list[int]:
+def _looked_at(
+    annotated: Mapping[str, Any] | None, key: str, name: str, camera: str, found: _Gathered
+) -> list[int]:
     for spelling in (key, name):
         cameras = (annotated or {}).get(spelling)
         frames = cameras.get(camera) if isinstance(cameras, dict) else None
         if isinstance(frames, list):
-            numbers = (frame_number(frame) for frame in frames)
-            return sorted({number for number in numbers if number is not None})
+            numbers = {frame_number(frame) for frame in frames}
+            for frame in frames if None in numbers else ():
+                if frame_number(frame) is None:
+                    reason = f"{frame!r:.40} in annotated_frames is no frame number"
+                    found.fault(reason, name, camera)
+            return sorted(number for number in numbers if number is not None)
     return []
 
 
@@ -142,13 +154,13 @@ def _extra_cameras(masks: Mapping[str, Any], found: _Gathered) -> set[str]:
 
 def _members(cameras: Any, found: _Gathered, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(cameras, dict):
-        found.fault(f"its cameras are {type(cameras).__name__}, not an object", name)
+        found.fault(f"its cameras are {kind_of(cameras)}, not an object", name)
         return
     for camera, frames in cameras.items():
         if isinstance(frames, dict):
             yield camera, frames
         elif frames is not None:
-            found.fault(f"its frames are {type(frames).__name__}, not an object", name, camera)
+            found.fault(f"its frames are {kind_of(frames)}, not an object", name, camera)
 
 
 def _collect(

@@ -10,6 +10,8 @@ from hashlib import sha256
 
 from egoexo_tools.outside.tolerant import plain_name
 
+NAMES_FILE = "object_names_"
+"""How the files begin in which an export lists the object names that it changed."""
 MOST_NAME_BYTES = 200
 """Of a name of a file or folder; with a suffix it stays below the 255 that most disks allow."""
 _NOT_IN_NAMES = str.maketrans({char: "-" for char in "/\\\0"})

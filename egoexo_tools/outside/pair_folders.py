@@ -11,9 +11,6 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.outside.tolerant import entries
 from egoexo_tools.vocab import Direction, view_of
 
-_DEEPEST_NAME = 16
-"""Folders that a name with `/` may take; a link to a folder above would never end."""
-
 
 @dataclass(frozen=True)
 class PairFolder:
@@ -55,10 +52,12 @@ def direction_of(source: str, dest: str) -> Direction:
     raise DataError(f"{source} and {dest} are cameras of one view; a pair has one of each")
 
 
-def _files(folder: Path, wants_json: bool, depth: int = 0) -> Iterator[Path]:
+def _files(folder: Path, wants_json: bool, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """The files below a folder that are JSON, or those that are not; through links as well."""
-    for path in entries(folder) if depth < _DEEPEST_NAME else ():
+    here = folder.resolve()
+    for path in entries(folder):
         if path.is_dir():
-            yield from _files(path, wants_json, depth + 1)
+            if (target := path.resolve()) not in above and target not in {here, *here.parents}:
+                yield from _files(path, wants_json, above | {here})
         elif (path.suffix.lower() == ".json" and path.is_file()) is wants_json:
             yield path

@@ -12,16 +12,29 @@ that the videos came from, looked for beside the folder and above it.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.outside.json_text import REPEATED
+from egoexo_tools.outside.names import NAMES_FILE
 from egoexo_tools.outside.pictures import read_labels, read_mask
-from egoexo_tools.outside.tolerant import entries, frame_number, load_json, whole_number
+from egoexo_tools.outside.tolerant import (
+    entries,
+    frame_number,
+    is_text,
+    load_json,
+    whole_number,
+)
 
 _LEVELS_UP = 3
+_VOID = 255
+"""In VOS data a pixel that is of no object; in a mask picture a pixel that is."""
+_KNOWN = frozenset({"objects", "videos.txt"})
+"""What an export writes beside."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,24 @@ class PaletteVideo:
     camera: str
 
 
-def find_videos(folder: Path) -> list[PaletteVideo]:
-    """The folders in `folder` that are named `<take_uid>.<camera>` and hold PNGs."""
-    found = []
+def find_videos(folder: Path, problems: list[str]) -> list[PaletteVideo]:
+    """The folders in `folder` that are named `<take_uid>.<camera>` and hold PNGs.
+
+    Where there are any, whatever else lies there is added to `problems`.
+    """
+    found, others = [], []
     for path in entries(folder):
+        if path.name in _KNOWN or path.name.startswith(NAMES_FILE):
+            continue
         take_uid, dot, camera = path.name.rpartition(".")
-        if dot and take_uid and camera and path.is_dir() and _holds_pngs(path):
+        if not (path.is_dir() and dot and take_uid and camera):
+            others.append(f"{path} is no <take>.<camera> folder; it is not read")
+        elif _holds_pngs(path):
             found.append(PaletteVideo(path, take_uid, camera))
+        else:
+            others.append(f"{path} holds no PNG with a frame number; it is not read")
+    if found:
+        problems += others
     return found
 
 
@@ -60,11 +84,15 @@ def read_video(
 
     What cannot be read, and numbers that no object has, are added to `problems`.
     """
-    numbers = [path for path in entries(video.path) if path.is_dir()]
-    for path in numbers:
-        name = objects.get(whole_number(path.name) or -1)
-        if name is None:
+    taken: dict[int, Path] = {}
+    for path in (path for path in entries(video.path) if path.is_dir()):
+        number = whole_number(path.name)
+        name = None if number is None else objects.get(number)
+        if number is None or name is None:
             problems.append(f"{path}: {path.name} is no object's number")
+            continue
+        if taken.setdefault(number, path) != path:
+            problems.append(f"{path} and {taken[number].name} are of one object; the first is read")
             continue
         for frame_idx, file in _numbered(path, problems).items():
             try:
@@ -77,20 +105,26 @@ def read_video(
         except DataError as error:
             problems.append(str(error))
             continue
-        present = set(np.unique(labels).tolist()) - {0, 255}
-        for number in sorted(present - set(objects)):
+        present = set(np.unique(labels).tolist()) - {0}
+        if present == {_VOID} and _VOID not in objects:
+            problems.append(
+                f"{file} can be read in two ways: its {_VOID}s may be one object's mask, or pixels "
+                "of none as in VOS data; write the objects' numbers, or a folder for each object"
+            )
+            continue
+        for number in sorted(present - {_VOID} - set(objects)):
             problems.append(f"{file}: {number} is no object's number")
         for number, name in objects.items():
             yield frame_idx, name, _mask(labels, number)
 
 
-def _mask(labels: NDArray[np.uint8], number: int) -> MaskRle:
+def _mask(labels: NDArray[np.integer[Any]], number: int) -> MaskRle:
     return MaskRle.encode(labels == number)
 
 
 def _holds_pngs(folder: Path) -> bool:
     return any(
-        path.suffix.lower() == ".png"
+        (path.suffix.lower() == ".png" and path.is_file())
         or (path.is_dir() and whole_number(path.name) is not None and _numbered(path))
         for path in entries(folder)
     )
@@ -103,13 +137,16 @@ def _in_splits(place: Path, take_uid: str) -> Iterator[Path]:
 
 def _objects(path: Path) -> dict[int, str]:
     content = load_json(path)
-    found = {
-        number: name
-        for key, name in (content.items() if isinstance(content, dict) else ())
-        if (number := whole_number(key)) is not None and isinstance(name, str)
-    }
-    if not found:
-        raise DataError(f'{path} must hold {{"1": object name, ...}}')
+    found: dict[int, str] = {}
+    for key, name in content.items() if isinstance(content, dict) else ():
+        number = whole_number(key)
+        if number is None or not isinstance(name, str) or number in found or not is_text(name):
+            why = "there twice" if number in found or name is REPEATED else "no number with a name"
+            raise DataError(f'{path} must hold {{"1": object name, ...}}; {key!r} is {why}')
+        found[number] = name
+    if not found or len(set(found.values())) < len(found):
+        why = "; two numbers have one name" if found else ""
+        raise DataError(f'{path} must hold {{"1": object name, ...}}{why}')
     return found
 
 
@@ -118,7 +155,8 @@ def _numbered(folder: Path, problems: list[str] | None = None) -> dict[int, Path
     found: dict[int, list[Path]] = {}
     others = []
     for path in entries(folder):
-        number = frame_number(path.stem) if path.suffix.lower() == ".png" else None
+        is_png = path.suffix.lower() == ".png" and path.is_file()
+        number = frame_number(path.stem) if is_png else None
         if number is not None:
             found.setdefault(number, []).append(path)
         elif not path.is_dir():

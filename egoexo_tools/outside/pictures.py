@@ -31,8 +31,9 @@ MASK_PICTURES = (*PICTURES, ".gif")
 HEIF = (".heic", ".heif", ".avif")
 MOST_PIXELS = 1 << 27
 """134 million: above the largest phone cameras in use, 400 MB in colour."""
-_MOST_RAW_PIXELS = 1 << 26
-"""Of masks: colours, transparency and 16 bits take up to eight bytes a pixel."""
+_MOST_RAW_PIXELS, _MOST_DEEP_PIXELS = 1 << 26, 1 << 24
+"""Of masks: colours and transparency take four bytes a pixel, those of 16 bits eight more, and some
+of it is there twice."""
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", b"avif")
 _DARK, _BRIGHT, _MOST_BETWEEN = 64, 192, 0.02
 """Of a JPEG mask: where its values must lie, and which share may lie between (its edges)."""
@@ -71,15 +72,15 @@ def read_mask(path: Path) -> MaskRle:
     return MaskRle.encode(mask)
 
 
-def read_labels(path: Path) -> NDArray[np.uint8]:
-    """A palette or grey picture's numbers, (H, W) uint8; DataError for colours."""
+def read_labels(path: Path) -> NDArray[np.integer[Any]]:
+    """A palette or grey picture's numbers, (H, W) of 8 or 16 bits; DataError for colours."""
     with _opened(path, _MOST_RAW_PIXELS) as image:
-        if image.mode not in {"P", "L", "1"}:
+        if image.mode not in {"P", "L", "1", "I;16", "I;16B", "I"}:
             raise DataError(
                 f"{path} holds colours ({image.mode}), not numbers; save it as a palette PNG"
             )
         labels = np.asarray(image)
-    return labels.astype(np.uint8)
+    return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels
 
 
 def _mask(image: Any, path: Path) -> Bool:
@@ -98,6 +99,7 @@ def _values(image: Any, path: Path) -> NDArray[Any]:
         import cv2
 
         data = np.frombuffer(path.read_bytes(), np.uint8)
+        _check_size(image.size, path, _MOST_DEEP_PIXELS)
         deep = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
         if deep is not None and deep.shape[:2] == values.shape[:2]:
             return np.asarray(deep)
@@ -140,8 +142,8 @@ def _marked(values: NDArray[Any]) -> Bool:
     """Every pixel that is not 0 in some channel."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError("some of its pixels are NaN or infinite; save it as PNG")
-    marked = values != 0
-    return np.asarray(marked if marked.ndim == 2 else marked.any(axis=2), np.bool_)
+    # Not (values != 0).any(): a photograph's size of booleans more.
+    return np.asarray(values != 0 if values.ndim == 2 else values.any(axis=2), np.bool_)
 
 
 def _is_16_bit(path: Path) -> bool:

@@ -149,7 +149,7 @@ def _of_camera(
     idxs = np.asarray(take.frame_idxs)
     wanted = idxs[np.linspace(0, len(idxs) - 1, min(count, len(idxs))).astype(int)].tolist()
     for short_side in (DOWNSCALED_448, None):
-        path = release.video(take.take_name, camera, short_side=short_side)
+        path = release.find_video(take.take_name, camera, short_side=short_side)
         if not path.is_file():
             continue
         found = []

@@ -24,8 +24,9 @@ Int: TypeAlias = NDArray[np.int64]
 
 MAX_CHARS = 1 << 26
 """The longest answer to a single text."""
-MAX_CHARS_EACH, MAX_CHARS_IN_ALL = 1 << 22, 1 << 31
-"""Of many: 4 million are 200 times the run lengths of a large real mask."""
+MAX_CHARS_EACH, MAX_CHARS_IN_ALL = 1 << 20, 1 << 27
+"""Of many: a million are 50 times the run lengths of a large real mask, and the largest real takes
+come to 20 million; three times the whole is in memory for a moment."""
 
 OK, FULL, EMPTY, CUT_OFF, BAD_CHARACTER, BAD_CODE, BAD_LITERAL = range(7)
 """How a text ended; PROBLEMS has the words. FULL: the output buffer was too small."""

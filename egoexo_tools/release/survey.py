@@ -187,8 +187,9 @@ def _video_bytes(
     for camera in facts.cameras:
         path = release.video(facts.take_name, camera, short_side=short_side)
         size = sizes.get(path.relative_to(release.path).as_posix())
-        if path.is_file():
-            size = path.stat().st_size
+        here = release.find_video(facts.take_name, camera, short_side=short_side)
+        if here.is_file():
+            size = here.stat().st_size
         if size is None:
             return None
         total += size

@@ -64,8 +64,11 @@ def read_takes(path: Path) -> tuple[list[ShippedTake], list[tuple[str | None, st
     """
     if not path.exists():
         raise DataError(f"{path} is missing; fetch it with `egoexo-tools download`")
+    data = read_bytes(path)
+    if data.strip()[:1] not in {b"[", b""}:
+        raise DataError(f"{path} is no takes.json: it must hold a list of takes")
     try:
-        texts = list_elements(read_bytes(path), path)
+        texts = list_elements(data, path)
     except BrokenRelations as error:
         raise DataError(f"{path} is no list of takes: {error}") from error
     takes, faults = [], []

@@ -154,7 +154,7 @@ def _video(
 ) -> Path:
     takes = read_manifest(root, "takes", columns=["take_name"], units=[take_uid])
     take_name = takes.column("take_name")[0].as_py()
-    video = release.video(take_name, camera, short_side=settings.short_side)
+    video = release.find_video(take_name, camera, short_side=settings.short_side)
     if not video.exists():
         raise DataError(
             f"there is no video {video}; fetch it with `egoexo-tools download {release.path}`"

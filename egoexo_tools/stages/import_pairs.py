@@ -15,6 +15,7 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import is_in
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.outside.names import match_names
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 from egoexo_tools.stages.pairs import list_pairs, masks_in_order, with_ids
 from egoexo_tools.vocab import Direction, Split
@@ -61,6 +62,7 @@ def work(unit: Unit, *, root: DatasetRoot) -> dict[str, int]:
     source, dest = f"{direction.source}_camera", f"{direction.dest}_camera"
     wanted = wanted.rename(columns={source: "source_camera", dest: "dest_camera"})
     masks = masks_in_order(root, take_uids)
+    wanted["object_name"] = _known_names(wanted, masks)
     possible = list_pairs(masks, direction)[[*_KEY, "dest_state"]].astype(_TEXT)
     unique = wanted.drop_duplicates(_KEY)
     pairs = unique.merge(possible, on=_KEY, how="left")
@@ -78,6 +80,24 @@ def work(unit: Unit, *, root: DatasetRoot) -> dict[str, int]:
     if ours.resolve() != path.resolve():
         benchmark.write_pairs(ours, table)
     return {"pairs": table.num_rows} | ({"pairs_left_out": int((~known).sum())} if left_out else {})
+
+
+def _known_names(pairs: pd.DataFrame, masks: pd.DataFrame) -> "pd.Series[str]":
+    """The pairs' object names as the root has them: composed in one file, decomposed in another."""
+    spellings: dict[str, list[str]] = {}
+    known = masks[["take_uid", "object_name"]].drop_duplicates().astype(str)
+    for take_uid, names in known.groupby("take_uid")["object_name"]:
+        spellings[str(take_uid)] = names.tolist()
+    listed = pairs[["take_uid", "object_name"]].drop_duplicates()
+    meant = {
+        (str(take_uid), name): new
+        for take_uid, names in listed.groupby("take_uid")["object_name"]
+        for name, new in match_names(names, spellings.get(str(take_uid), [])).items()
+    }
+    if not meant:
+        return pairs["object_name"]
+    keys = zip(pairs["take_uid"], pairs["object_name"], strict=True)
+    return pd.Series([meant.get(key, key[1]) for key in keys], index=pairs.index, dtype=object)
 
 
 def _has_source(pairs: pd.DataFrame, masks: pd.DataFrame) -> "pd.Series[bool]":

@@ -18,24 +18,31 @@ from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions, wri
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.outside.mask_folders import find_frames, read_stack
 from egoexo_tools.outside.tolerant import entries
+from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
 
 STAGE = "import-proposals"
 PROPOSER = "imported"
+SHARED_UNIT = "source"
+"""Exclusions of what belongs to no camera of the root."""
 
 
 def run_import_proposals(
     root: DatasetRoot, home: Path, *, run: RunOptions = RunOptions()
 ) -> StageSummary:
     """Import every camera's proposals of `home`'s mask folders, of the takes that the root has."""
-    return run_stage(
+    todo = units(root, home)
+    summary = run_stage(
         root,
         STAGE,
-        units(root, home),
+        todo,
         partial(work, root=root, home=home),
         settings={"source": str(home.resolve())},
         options=run,
     )
+    with in_turn(root.status_dir(STAGE)):
+        write_exclusions(root, STAGE, SHARED_UNIT, _not_read(home, {unit.key for unit in todo}))
+    return summary
 
 
 def units(root: DatasetRoot, home: Path) -> list[Unit]:
@@ -118,6 +125,23 @@ def _frame_table(
     )
 
 
+def _not_read(home: Path, done: set[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Rows of exclusions for what lies in the mask folders and belongs to no frame of the root."""
+    rows: list[dict[str, Any]] = []
+    for masks in _mask_folders(home):
+        for take in entries(masks):
+            if not take.is_dir():
+                rows.append({"reason": f"{take} is no take's folder; it is not read"})
+                continue
+            for camera in entries(take):
+                if not camera.is_dir():
+                    rows.append({"reason": f"{camera} is no camera's folder; it is not read"})
+                elif (take.name, camera.name) not in done:
+                    reason = f"{camera}: the root has no frames of this camera"
+                    rows.append({"take_uid": take.name, "camera": camera.name, "reason": reason})
+    return rows
+
+
 def _camera_folders(home: Path) -> Iterator[Path]:
     for masks in _mask_folders(home):
         for take in filter(Path.is_dir, entries(masks)):
@@ -140,6 +164,7 @@ def _listing(home: Path, take_uid: str, camera: str) -> str:
     digest = hashlib.sha256()
     for folder in _folders_of(home, take_uid, camera):
         for path in entries(folder):
-            stat = path.stat()
-            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            stat = path.stat() if path.exists() else path.lstat()
+            name = path.name.encode(errors="surrogateescape")
+            digest.update(name + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

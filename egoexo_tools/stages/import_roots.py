@@ -15,7 +15,7 @@ looked for an object, none is called absent, and exclusions say so.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,18 @@ from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.outside.foreign import ForeignTake, read_foreign_take
 from egoexo_tools.outside.pictures import picture_size
-from egoexo_tools.outside.tolerant import entries, frame_number, load_json
-from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes, write_takes
+from egoexo_tools.outside.tolerant import entries, frame_number
+from egoexo_tools.release.takes import read_split_file, read_takes, write_takes
 from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, read_status, run_stage
 from egoexo_tools.stages import import_pairs, import_proposals
+from egoexo_tools.stages.import_sources import (
+    SourceTake,
+    find_lm_eec,
+    find_processed,
+    home_of,
+)
 from egoexo_tools.vocab import Split, view_of
 
 PROCESSED, LM_EEC = "import-processed", "import-lm-eec"
@@ -44,19 +50,6 @@ UNKNOWN = (
     "annotated, so only frames with a mask are in the masks manifest"
 )
 _JPEG = (".jpg", ".jpeg")
-
-
-@dataclass(frozen=True)
-class SourceTake:
-    """A take's folder, and what is known of the take."""
-
-    take_uid: str
-    split: Split
-    folder: Path
-    entry: ShippedTake | None = None
-    """Of takes.json, without its text."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Object names that an export changed → what they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +68,7 @@ def import_processed(
     Raises DataError where `folder` holds no processed take.
     """
     takes, texts, notes = find_processed(folder)
-    home = _home(folder)
+    home = home_of(folder)
     summaries = [_import_takes(root, PROCESSED, takes, notes, run, empty_is_absent=False)]
     with in_turn(root.status_dir(PROCESSED)):
         _write_lists(root, texts)
@@ -99,57 +92,6 @@ def import_lm_eec(
     with in_turn(root.status_dir(LM_EEC)):
         _write_lists(root, {})
     return [summary]
-
-
-def find_processed(folder: Path) -> tuple[list[SourceTake], dict[str, bytes], list[dict[str, Any]]]:
-    """The takes of a processed folder, their entries of takes.json, and what is left out."""
-    home = _home(folder)
-    found = [path for path in entries(home / "processed") if path.is_dir()]
-    if not found:
-        raise DataError(f"{home / 'processed'} holds no takes")
-    splits, notes = _splits(home)
-    known: dict[str, ShippedTake] = {}
-    if (home / "takes.json").is_file():
-        listed, faults = read_takes(home / "takes.json")
-        known = {take.take_uid: take for take in listed}
-        notes += [{"take_uid": uid, "reason": why} for uid, why in faults]
-    takes = []
-    for path in found:
-        of_take = splits.get(path.name, [])
-        if len(of_take) != 1:
-            why = f"in more than one split: {', '.join(of_take)}" if of_take else "in no split"
-            notes.append({"take_uid": path.name, "reason": f"{why} of processed/split.json"})
-            continue
-        takes.append(SourceTake(path.name, of_take[0], path, known.get(path.name)))
-    here = {path.name for path in found}
-    notes += [
-        {"take_uid": uid, "reason": "in split.json, but not in processed/"}
-        for uid in splits
-        if uid not in here
-    ]
-    return takes, {uid: take.text for uid, take in known.items()}, notes
-
-
-def find_lm_eec(folder: Path) -> tuple[list[SourceTake], list[dict[str, Any]]]:
-    """The takes of LM-EEC's folder, and what is left out."""
-    takes: dict[str, SourceTake] = {}
-    notes: list[dict[str, Any]] = []
-    for split in Split:
-        names = _replaced(folder, split)
-        for path in entries(folder / split) if (folder / split).is_dir() else ():
-            if not path.is_dir():
-                continue
-            if path.name in takes:
-                reason = f"also in {takes[path.name].split}, which is used"
-                notes.append({"take_uid": path.name, "reason": reason})
-                continue
-            takes[path.name] = SourceTake(path.name, split, path, names=names.get(path.name, {}))
-    if not takes:
-        raise DataError(
-            f"{folder} holds no takes; it must look like {folder.name}/<train, val, test>/"
-            "<take_uid>/annotation.json, see docs/import.md"
-        )
-    return list(takes.values()), notes
 
 
 def work(unit: Unit, *, root: DatasetRoot, stage: str) -> dict[str, int]:
@@ -221,6 +163,8 @@ def _keep_frames(
     count = 0
     for path in entries(source.folder):
         if not path.is_dir():
+            if path.name != "annotation.json":
+                left_out.append({"reason": f"{path.name} is no camera's folder; it is not read"})
             continue
         camera = path.name
         if camera not in {found.ego_camera, *found.exo_cameras}:
@@ -290,21 +234,32 @@ def _write_take(root: DatasetRoot, source: SourceTake, found: ForeignTake) -> No
 
 
 def _write_lists(root: DatasetRoot, texts: Mapping[str, bytes]) -> None:
-    """takes.json and split.json of all takes of the root; a file that has them stays as it is."""
+    """takes.json and split.json get the takes of the root that they lack; what is there stays."""
     if not any(root.table("takes").glob("*.parquet")):
         return
     takes = read_manifest(root, "takes").to_pylist()
-    take_uids = {take["take_uid"] for take in takes}
-    if not root.split_json.exists() or not take_uids <= set(read_split_file(root.split_json)[0]):
+    uids = [take["take_uid"] for take in takes]
+    listed = read_split_file(root.split_json)[0] if root.split_json.exists() else {}
+    if not set(uids) <= set(listed):
+        listed = {take["take_uid"]: [Split(take["split"])] for take in takes} | listed
         splits = {
-            str(split): [take["take_uid"] for take in takes if take["split"] == split]
+            str(split): [uid for uid in _in_order(uids, listed) if split in listed[uid]]
             for split in Split
         }
         benchmark.write_splits(root.split_json, splits)
-    listed = read_takes(root.takes_json)[0] if root.takes_json.exists() else []
-    known = {take.take_uid: take.text for take in listed}
-    if not take_uids <= set(known):
-        write_takes(root.takes_json, [_entry(take, {**known, **texts}) for take in takes])
+    try:
+        known = read_takes(root.takes_json)[0] if root.takes_json.exists() else []
+    except DataError:
+        return  # a source's own file, imported in its place: its fault is told with its takes
+    shipped = {take.take_uid: take.text for take in known}
+    if not set(uids) <= set(shipped):
+        entries = {take["take_uid"]: _entry(take, texts) for take in takes} | shipped
+        write_takes(root.takes_json, [entries[uid] for uid in _in_order(uids, entries)])
+
+
+def _in_order(uids: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """The root's takes in their order, whichever shard wrote first; then a source's others."""
+    return [*uids, *(uid for uid in known if uid not in set(uids))]
 
 
 def _entry(take: Mapping[str, Any], texts: Mapping[str, bytes]) -> bytes:
@@ -318,30 +273,3 @@ def _entry(take: Mapping[str, Any], texts: Mapping[str, bytes]) -> bytes:
         "duration_sec": take["duration_seconds"],
     }
     return texts.get(take["take_uid"]) or json.dumps(entry).encode()
-
-
-def _home(folder: Path) -> Path:
-    """The folder that holds `processed`, whichever of the two was given."""
-    if (folder / "processed").is_dir():
-        return folder
-    if folder.name == "processed" and folder.is_dir():
-        return folder.parent
-    raise DataError(
-        f"{folder} has no folder `processed`; give the one that the official script wrote into"
-    )
-
-
-def _splits(home: Path) -> tuple[dict[str, list[Split]], list[dict[str, Any]]]:
-    for path in (home / "processed" / "split.json", home / "split.json"):
-        if path.is_file():
-            splits, faults = read_split_file(path)
-            return splits, [{"reason": reason} for reason in faults]
-    raise DataError(f"{home / 'processed' / 'split.json'} is missing; it says which take is which")
-
-
-def _replaced(folder: Path, split: Split) -> dict[str, dict[str, str]]:
-    path = folder / f"object_names_{split}.json"
-    content = load_json(path) if path.is_file() else {}
-    if not isinstance(content, dict):
-        return {}
-    return {uid: names for uid, names in content.items() if isinstance(names, dict)}

@@ -145,7 +145,7 @@ def work(unit: Unit, *, root: DatasetRoot, release: Release) -> Mapping[str, int
 def _limits(release: Release, take: ShippedTake, camera: str) -> CameraLimits:
     """From the video where it is there and readable, else from takes.json."""
     for short_side in (None, DOWNSCALED_448):
-        path = release.video(take.take_name, camera, short_side=short_side)
+        path = release.find_video(take.take_name, camera, short_side=short_side)
         if path.is_file():
             try:
                 info = probe(path)

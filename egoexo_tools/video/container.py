@@ -30,6 +30,8 @@ from egoexo_tools.video.source import (
 _OTHER_FORMATS = {b"\x1aE\xdf\xa3": "matroska", b"G": "mpegts"}
 # Nothing is probed or guessed from pictures: they are zeros while the packets are listed.
 _INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
+_MOST_PIXELS = 1 << 26
+"""Of a picture, twice those of 8K."""
 UNFINISHED = "truncated or was never finished"
 
 
@@ -123,6 +125,8 @@ class VideoFile:
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream):
             raise DataError(f"{self.source.name} holds no video")
+        # A damaged header may claim any size, and a decoder takes the memory for it first.
+        stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
         return container, stream
 
     def _build_index(self, stream: av.VideoStream) -> PacketIndex:

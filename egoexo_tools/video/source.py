@@ -29,6 +29,12 @@ _PIECE_BYTES = 1 << 18
 _TRIES = 4
 _PAYLOADS = {b"mdat", b"free", b"skip", b"wide"}
 _MOST_BOXES = 1_000_000
+_MOST_INDEX_BYTES = 1 << 28
+"""An hour at 60 frames a second has an index of some megabytes."""
+_MOST_PACKETS = 5_000_000
+"""Two days at 30 a second; a demuxer takes memory for every packet that a file claims to have."""
+_COUNTS = ((b"stsz", 12), (b"stz2", 12), (b"trun", 8))
+"""Tables of packets, and how far behind their names they say how many."""
 _ZEROS = bytes(1 << 20)
 
 
@@ -265,9 +271,29 @@ def read_mp4_index(source: ByteSource) -> Mp4Index | None:
     boxes = _boxes(source)
     if not boxes:
         return None
-    ends = (box.content if box.kind in _PAYLOADS else box.end for box in boxes)
+    ends = [box.content if box.kind in _PAYLOADS else box.end for box in boxes]
+    size = sum(min(end, source.size) - box.start for box, end in zip(boxes, ends, strict=True))
+    if size > _MOST_INDEX_BYTES:
+        raise DataError(f"{source.name} has an index of {size:,} bytes, which no video needs")
     parts = (source.read(box.start, end - box.start) for box, end in zip(boxes, ends, strict=True))
-    return Mp4Index(tuple(boxes), tuple(parts))
+    index = Mp4Index(tuple(boxes), tuple(parts))
+    for part in index.parts:
+        _check_counts(part, source)
+    return index
+
+
+def _check_counts(part: bytes, source: ByteSource) -> None:
+    """DataError where a part of the index claims more packets than the file can hold."""
+    for kind, behind in _COUNTS:
+        place = part.find(kind)
+        while place >= 0:
+            count = int.from_bytes(part[place + behind : place + behind + 4])
+            if count > min(_MOST_PACKETS, source.size):
+                raise DataError(
+                    f"{source.name} claims {count:,} packets in {source.size:,} bytes; its index "
+                    "is damaged"
+                )
+            place = part.find(kind, place + 1)
 
 
 def _boxes(source: ByteSource) -> list[Box]:
