@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from omama.memory.network import Decoded, MemoryNetwork
+from omama.memory.network import Decoded, ImageFeatures, MemoryNetwork
 
 BANK = 6
 
@@ -52,10 +52,9 @@ def plain_track(
 
 def plain_frame(network, track, frame, frames, images, mask, reference, compress):
     """One frame of one object, from its two pictures (3, S, S) and its source mask (S, S)."""
-    source = network.encode_images(images[0][None])
-    dest = network.encode_images(images[1][None])
+    source, dest = (plain_features(network, image) for image in images)
     # Encoded twice, for the view and for the bank, as the released code does.
-    view = network.view_feature(dest.stride16, network.source_memory(source.stride16, mask[None]))
+    view = network.view_feature(dest, network.source_memory(source.stride16, mask[None]))
     source_memory = network.source_memory(source.stride16, mask[None])
     bank = bank_before(track, frame, reference, compress)
     fused = view
@@ -64,7 +63,7 @@ def plain_frame(network, track, frame, frames, images, mask, reference, compress
         oldest = BANK - 1 if reference else len(bank) - 1
         stacked = torch.stack([torch.stack(list(entry)) for entry in bank], 1)  # (2, T, n, 64)
         remembered = network.memory_feature(
-            dest.stride16,
+            dest,
             stacked[:, :, :, None],
             [oldest - place for place in range(len(bank))],
             torch.stack(pointers)[:, None] if pointers else view.new_zeros((0, 1, 256)),
@@ -77,6 +76,14 @@ def plain_frame(network, track, frame, frames, images, mask, reference, compress
     track.bank = bank
     track.pointers[frame] = decoded.pointer[0]
     return decoded
+
+
+def plain_features(network, image):
+    """What the network makes of one picture (3, S, S), without what it prepares for many objects:
+    then transformers' own memory attention is called."""
+    levels = network.sam.vision_encoder(image[None], return_dict=True).fpn_hidden_states
+    decoder = network.sam.mask_decoder
+    return ImageFeatures(decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2])
 
 
 def bank_before(track, frame, reference, compress):

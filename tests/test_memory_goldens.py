@@ -132,7 +132,7 @@ def test_what_is_remembered(name):
         views = [ours.encode_images(images) for images in (source, dest)]
         for place, frame in enumerate(arrays["ran"].tolist()):
             one = [features.select(torch.tensor([frame])) for features in views]
-            seen = look(ours, one[0].stride16, one[1].stride16, masks[[frame]])
+            seen = look(ours, one[0], one[1], masks[[frame]])
             decoded = advance(ours, [memory], Step([frame], one[1], *seen), REFERENCE)
             raw[frame] = memory.recent[-1].memories
             assert_near(decoded.object_score, arrays["object_score_logits"][place])

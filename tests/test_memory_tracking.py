@@ -59,7 +59,7 @@ def test_tracks_side_by_side_are_what_each_is_alone(rules):
             torch.stack([tracks[at][part][frame] for at in now]) for part in range(3)
         )
         views = network.encode_images(source), network.encode_images(dest)
-        seen = look(network, views[0].stride16, views[1].stride16, masks)
+        seen = look(network, views[0], views[1], masks)
         step = Step([frame] * len(now), views[1], *seen)
         answer = advance(network, [memories[at] for at in now], step, rules)
         for at, drawn in zip(now, answer.low_res_logits, strict=True):
@@ -77,9 +77,7 @@ def test_a_track_of_two_objects_in_one_batch_shares_its_pictures():
     for frame in range(8):
         rows = torch.tensor([frame, frame])
         both = [view.select(rows) for view in views]
-        seen = look(
-            network, both[0].stride16, both[1].stride16, torch.stack([masks[frame], other[frame]])
-        )
+        seen = look(network, both[0], both[1], torch.stack([masks[frame], other[frame]]))
         answer = advance(network, memories, Step([frame, frame], both[1], *seen), DEFAULT)
         for row in (0, 1):
             torch.testing.assert_close(answer.low_res_logits[row], alone[row][frame], **TOLERANCE)

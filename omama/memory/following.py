@@ -18,7 +18,7 @@ import torch
 from omama.features.images import normalise
 from omama.memory.bank import Rules, TrackMemory
 from omama.memory.card import memory_advice
-from omama.memory.network import ImageFeatures, MemoryNetwork
+from omama.memory.network import ImageFeatures, MemoryNetwork, joined
 from omama.memory.pictures import Bools, Bytes, read_squashed, squash_mask
 from omama.memory.tracking import Step, advance
 from omama.memory.tracks import TakeTracks, Track
@@ -175,11 +175,7 @@ def _encode(network: MemoryNetwork, pictures: Sequence[Bytes], how: HowToFollow)
     for start in range(0, len(pictures), how.batch):
         batch = torch.from_numpy(np.stack(pictures[start : start + how.batch])).to(how.device)
         parts.append(network.encode_images(normalise(batch)))
-    return ImageFeatures(
-        torch.cat([part.stride4 for part in parts]),
-        torch.cat([part.stride8 for part in parts]),
-        torch.cat([part.stride16 for part in parts]),
-    )
+    return joined(parts)
 
 
 def _look(
@@ -193,7 +189,7 @@ def _look(
     picture = {frame: number for number, frame in enumerate(chunk.pictures)}
     seen = {mask: number for number, mask in enumerate(chunk.masks)}
     sources = [picture[frame] for frame in chunk.masks.values()]
-    dests = [picture[event.dest] for event in chunk.events]
+    places = torch.tensor([picture[event.dest] for event in chunk.events], device=how.device)
     memories = []
     for start in range(0, len(masks), how.batch):
         part = slice(start, start + how.batch)
@@ -202,10 +198,10 @@ def _look(
     memory = torch.cat(memories, 1)[:, [seen[event.mask] for event in chunk.events]]
     views = [
         network.view_feature(
-            features.stride16[dests[start : start + how.batch]],
+            features.select(places[start : start + how.batch]),
             memory[:, start : start + how.batch],
         )
-        for start in range(0, len(dests), how.batch)
+        for start in range(0, len(places), how.batch)
     ]
     return memory, torch.cat(views)
 

@@ -8,13 +8,14 @@ Formulas: "LM-EEC" in docs/lm-eec.md, from the released code's behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from omama.memory.attention import attend, complex_turns, first_look
 from omama.memory.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, MemoryConfig
 from omama.memory.naming import from_file
 
@@ -42,10 +43,14 @@ class ImageFeatures:
     """(B, 64, 2 grid, 2 grid), after conv_s1."""
     stride16: torch.Tensor
     """(B, 256, grid, grid)."""
+    looked: torch.Tensor | None = None
+    """(B, n, 256) what the memory attention begins with (attention.first_look); None where the
+    network learns."""
 
     def select(self, rows: torch.Tensor) -> ImageFeatures:
         """The features of some pictures, in the order of `rows` (int64)."""
-        return ImageFeatures(self.stride4[rows], self.stride8[rows], self.stride16[rows])
+        looked = None if self.looked is None else self.looked[rows]
+        return ImageFeatures(self.stride4[rows], self.stride8[rows], self.stride16[rows], looked)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class MemoryNetwork(nn.Module):
 
     image_positions: torch.Tensor
     memory_positions: torch.Tensor
+    turns: torch.Tensor
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -97,6 +103,9 @@ class MemoryNetwork(nn.Module):
         image, memory = self._positions()
         self.register_buffer("image_positions", image, persistent=False)  # (n, 1, 256)
         self.register_buffer("memory_positions", memory, persistent=False)  # (n, 1, 64)
+        attention: Any = self.sam.memory_attention
+        turns = complex_turns(*attention.rotary_emb(image, attention.position_ids))
+        self.register_buffer("turns", turns, persistent=False)  # (n, 128) complex
         for name, parameter in self.named_parameters():
             if name.startswith(UNUSED):
                 parameter.requires_grad_(False)
@@ -104,8 +113,12 @@ class MemoryNetwork(nn.Module):
     def encode_images(self, images: torch.Tensor) -> ImageFeatures:
         """Normalised pictures (B, 3, S, S), float → their features."""
         levels = self.sam.vision_encoder(images, return_dict=True).fpn_hidden_states
-        decoder = self.sam.mask_decoder
-        return ImageFeatures(decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2])
+        decoder, looked = self.sam.mask_decoder, None
+        if not (self.training or torch.is_grad_enabled()):
+            placed = (tokens_first(levels[2]) + 0.1 * self.image_positions).transpose(0, 1)
+            looked = first_look(self.sam.memory_attention, placed, self.turns)
+        fine = decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])
+        return ImageFeatures(*fine, levels[2], looked)
 
     def encode_memory(self, stride16: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """Features (B, 256, grid, grid) and a mask in [0, 1], (B, S, S) → memory (n, B, 64)."""
@@ -128,14 +141,14 @@ class MemoryNetwork(nn.Module):
         embedding: torch.Tensor = self.sam.occlusion_spatial_embedding_parameter  # (1, 64)
         return memory + (absent * embedding).to(memory.dtype)
 
-    def view_feature(self, stride16: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    def view_feature(self, dest: ImageFeatures, memory: torch.Tensor) -> torch.Tensor:
         """A destination seen through this frame's source memory: (B, 256, grid, grid)."""
         positions = self.memory_positions.expand(-1, memory.shape[1], -1)
-        return self._attend(stride16, memory, positions, pointer_tokens=0)
+        return self._attend(dest, memory, positions, pointer_tokens=0)
 
     def memory_feature(
         self,
-        stride16: torch.Tensor,
+        dest: ImageFeatures,
         banks: torch.Tensor,
         slots: list[int],
         pointers: torch.Tensor,
@@ -158,7 +171,7 @@ class MemoryNetwork(nn.Module):
             places.append(where)
         added = len(pointers) * (CHANNELS // MEMORY_CHANNELS)
         keys = [key.to(keys[0].dtype) for key in keys]
-        return self._attend(stride16, torch.cat(keys), torch.cat(places), pointer_tokens=added)
+        return self._attend(dest, torch.cat(keys), torch.cat(places), pointer_tokens=added)
 
     def decode(self, fused: torch.Tensor, features: ImageFeatures) -> Decoded:
         """A fused feature (B, 256, grid, grid) and the destination's finer levels → its mask."""
@@ -201,22 +214,27 @@ class MemoryNetwork(nn.Module):
 
     def _attend(
         self,
-        stride16: torch.Tensor,
+        dest: ImageFeatures,
         keys: torch.Tensor,
         positions: torch.Tensor,
         *,
         pointer_tokens: int,
     ) -> torch.Tensor:
-        count, _, height, width = stride16.shape
-        attended = self.sam.memory_attention(
-            current_vision_features=tokens_first(stride16),
-            current_vision_position_embeddings=self.image_positions,
-            memory=keys,
-            memory_posision_embeddings=positions,
-            num_object_pointer_tokens=pointer_tokens,
-        )
-        attended = attended.reshape(count, -1, CHANNELS)  # (B, n, 256)
-        maps: torch.Tensor = attended.transpose(1, 2).reshape(count, CHANNELS, height, width)
+        attention, shape = self.sam.memory_attention, dest.stride16.shape
+        if dest.looked is not None:
+            attended = attend(
+                attention, dest.looked, keys, positions, self.turns, pointer_tokens=pointer_tokens
+            )
+        else:
+            attended = attention(
+                current_vision_features=tokens_first(dest.stride16),
+                current_vision_position_embeddings=self.image_positions,
+                memory=keys,
+                memory_posision_embeddings=positions,
+                num_object_pointer_tokens=pointer_tokens,
+            )
+            attended = attended.reshape(shape[0], -1, CHANNELS)  # (B, n, 256)
+        maps: torch.Tensor = attended.transpose(1, 2).reshape(shape)
         return maps
 
     def _positions(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -242,6 +260,17 @@ def build_model(
         found = from_file(state, network.state_dict(), fusion=fusion)
         network.load_state_dict(found, strict=fusion)
     return network.eval()
+
+
+def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Features of several batches of pictures as those of one."""
+    looked = [part.looked for part in parts if part.looked is not None]
+    return ImageFeatures(
+        torch.cat([part.stride4 for part in parts]),
+        torch.cat([part.stride8 for part in parts]),
+        torch.cat([part.stride16 for part in parts]),
+        torch.cat(looked) if looked else None,
+    )
 
 
 def tokens_first(maps: torch.Tensor) -> torch.Tensor:

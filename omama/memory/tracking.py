@@ -50,14 +50,14 @@ class Step:
 
 
 def look(
-    network: MemoryNetwork, source16: torch.Tensor, dest16: torch.Tensor, masks: torch.Tensor
+    network: MemoryNetwork, source: ImageFeatures, dest: ImageFeatures, masks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Source memories (n, B, 64) and view features (B, 256, grid, grid) of B frames of any tracks.
 
-    Features (B, 256, grid, grid) of both views; masks (B, S, S), 0 and 1, of the source.
+    Features of both views; masks (B, S, S), 0 and 1, of the source.
     """
-    memory = network.source_memory(source16, masks)
-    return memory, network.view_feature(dest16, memory)
+    memory = network.source_memory(source.stride16, masks)
+    return memory, network.view_feature(dest, memory)
 
 
 def advance(
@@ -118,7 +118,7 @@ def _one(
 ) -> torch.Tensor:
     row = torch.tensor([frame], device=masks.device)
     source, dest = (part.select(row) for part in features)
-    step = Step([frame], dest, *look(network, source.stride16, dest.stride16, masks[row]))
+    step = Step([frame], dest, *look(network, source, dest, masks[row]))
     return advance(network, [memory], step, rules).low_res_logits
 
 
@@ -142,7 +142,7 @@ def _run(
     fused = step.view
     if banks is not None:
         remembered = network.memory_feature(
-            step.dest.stride16, banks, slots(banks.shape[1], rules), *_pointers(reads, step.view)
+            step.dest, banks, slots(banks.shape[1], rules), *_pointers(reads, step.view)
         )
         fused = network.fusion(remembered, step.view)
     decoded = network.decode(fused, step.dest)

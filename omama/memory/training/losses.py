@@ -48,7 +48,7 @@ def run_clips(
     clips, frames = masks.shape[:2]
     both = network.encode_images(torch.cat([source.flatten(0, 1), dest.flatten(0, 1)]))
     sources, dests = (_part(both, start, clips * frames) for start in (0, clips * frames))
-    memory, view = look(network, sources.stride16, dests.stride16, masks.flatten(0, 1))
+    memory, view = look(network, sources, dests, masks.flatten(0, 1))
     memories = [TrackMemory(frames) for _ in range(clips)]
     answers = []
     for frame in range(frames):
