@@ -330,8 +330,31 @@ def read_tables(
     for path in paths:
         _check_part(path, table)
     schema = schema or _schema(table)
+    wanted = None if columns is None else list(columns)
     dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet")
-    return dataset.to_table(columns=None if columns is None else list(columns), filter=filters)
+    try:
+        return dataset.to_table(columns=wanted, filter=filters)
+    except pa.ArrowInvalid as error:
+        if "Expected all lists to be of size" not in str(error):
+            raise
+        return _without_arrow_types(paths, schema).to_table(columns=wanted, filter=filters)
+
+
+def _without_arrow_types(paths: Sequence[Path], schema: pa.Schema) -> ds.Dataset:
+    """The same files, read as plain Parquet.
+
+    pyarrow 25.0 cannot read a box that is null where the footer says that a list has four items
+    (25.0.1: "Expected all lists to be of size=4 but index 1 had size=0"). With that entry of the
+    footer under another name of the same length it reads lists, which the schema makes boxes of.
+    """
+    file_format = ds.ParquetFileFormat()
+    fragments = []
+    for path in paths:
+        data = path.read_bytes()
+        footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+        plain = data[:footer] + data[footer:].replace(b"ARROW:schema", b"ARROW_schema")
+        fragments.append(file_format.make_fragment(pa.BufferReader(plain)))
+    return ds.FileSystemDataset(fragments, schema, file_format)
 
 
 _MADE_BY = {

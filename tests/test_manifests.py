@@ -85,3 +85,29 @@ def test_exclusions_are_replaced_and_removed_with_their_unit(root: DatasetRoot) 
     assert (row["stage"], row["reason"]) == ("frames", "beyond the end")
     write_exclusions(root, "frames", "a.cam01", [])
     assert read_manifest(root, "exclusions").num_rows == 0
+
+
+MASKS = [
+    {"take_uid": "b", "frame_idx": 0, "visible": False},
+    {"take_uid": "b", "frame_idx": 30, "visible": True, "bbox_xywh": [1, 2, 3, 4]},
+    {"take_uid": "b", "frame_idx": 60, "visible": False},
+]
+
+
+class CannotReadBoxes:
+    """As pyarrow 25.0.1 answers."""
+
+    def to_table(self, **_: object) -> pa.Table:
+        raise pa.ArrowInvalid("Expected all lists to be of size=4 but index 0 had size=0")
+
+
+def test_boxes_that_an_arrow_cannot_read_are_read_as_lists(
+    root: DatasetRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_manifest(root, "masks", "b", MASKS)
+    wanted = {"columns": ["frame_idx", "bbox_xywh"], "filters": pc.field("frame_idx") >= 30}
+    usual = read_manifest(root, "masks", **wanted)
+    assert usual.column("bbox_xywh").to_pylist() == [[1, 2, 3, 4], None]
+    monkeypatch.setattr("egoexo_tools.manifests.ds.dataset", lambda *_, **__: CannotReadBoxes())
+    assert read_manifest(root, "masks", **wanted) == usual
+    assert read_manifest(root, "masks").schema == SCHEMAS["masks"]
