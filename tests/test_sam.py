@@ -1,7 +1,9 @@
 """`--proposer sam2` with a tiny network of the same architecture."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,7 @@ from egoexo_tools.proposers.base import Frame, ProposerOptions  # noqa: E402
 from egoexo_tools.proposers.registry import entry  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    torch.manual_seed(0)
+def tiny_sam2() -> "transformers.PreTrainedModel":
     channels = [8, 16, 32, 64]
     config = transformers.Sam2Config(
         vision_config={
@@ -38,9 +36,52 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         prompt_encoder_config={"image_size": 128},
     )
-    folder = tmp_path_factory.mktemp("sam2")
-    transformers.Sam2Model(config).save_pretrained(folder)
+    return transformers.Sam2Model(config)
+
+
+def tiny_sam3() -> "transformers.PreTrainedModel":
+    config = transformers.Sam3TrackerConfig(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam3_vit_model",
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 112,
+                "pretrain_image_size": 112,
+                "window_size": 4,
+                "global_attn_indexes": [1],
+            },
+            "fpn_hidden_size": 32,
+            "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        },
+        prompt_encoder_config={"image_size": 112, "hidden_size": 32},
+        mask_decoder_config={
+            "hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 4, "iou_head_hidden_dim": 32
+        },
+    )  # fmt: skip
+    return transformers.Sam3TrackerModel(config)
+
+
+def save(make: Callable[[], Any], folder: Path) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    make().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tiny_sam2, tmp_path_factory.mktemp("sam2"))
+
+
+@pytest.fixture(scope="module")
+def sam3_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not hasattr(transformers, "Sam3TrackerModel"):
+        pytest.skip(f"transformers {transformers.__version__} has no SAM 3")
+    return save(tiny_sam3, tmp_path_factory.mktemp("sam3"))
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -64,6 +105,35 @@ def test_pictures_become_proposals(checkpoint: Path, monkeypatch: pytest.MonkeyP
         assert scores == sorted(scores, reverse=True)
     (cut,) = sam.propose(network, pictures(1), max_det=1, points=4)
     assert len(cut.proposals) == 1 and cut.truncated == (len(found[0].proposals) > 1)
+
+
+def test_sam_3_proposes_through_the_same_file(
+    sam3_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sam, "SURE", -10.0)
+    monkeypatch.setattr(sam, "STABLE", 0.0)
+    network = sam.load_network(sam3_checkpoint, device="cpu")
+    processor = network.image_processor
+    assert type(processor).__name__ == "Sam3ImageProcessor"
+    assert list(processor.image_mean) == [0.5] * 3  # SAM 2's are ImageNet's
+    assert (processor.size["height"], processor.size["width"]) == (112, 112)
+    (found,) = sam.propose(network, pictures(1), points=4)
+    assert found.proposals
+    assert {(p.rle.height, p.rle.width) for p in found.proposals} == {(48, 64)}
+
+
+def test_a_transformers_without_sam_3_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "sam3_tracker"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(sam, "_transformers", lambda: SimpleNamespace(__version__="4.50"))
+    with pytest.raises(SettingsError, match="transformers 4.50 does not have.* Sam3TrackerModel"):
+        sam.load_network(tmp_path)
 
 
 def test_a_stage_gets_the_same_interface(checkpoint: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ we write hold "split" and "direction" too, which other readers ignore.
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -40,7 +41,7 @@ class GroundTruth:
 
     def take(self, take_uid: str) -> Mapping[str, Any]:
         """{"masks", "annotated_frames"} of one take; DataError where its shape is another."""
-        value = parsed(self.annotations[take_uid])
+        value = parsed(self.annotations[take_uid], f"{self.path}: take {take_uid}")
         if not isinstance(value, dict) or not isinstance(value.get("masks"), dict):
             raise DataError(f"{self.path}: take {take_uid} has no masks; is this a ground truth?")
         return _plain_truth(value, f"{self.path}: take {take_uid}")
@@ -99,23 +100,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return _decode(data, path)
 
 
-def parsed(value: Any) -> Any:
-    """A value out of `read_json`, parsed now; the pieces are large and one is kept at a time."""
+def parsed(value: Any, where: str = "a value") -> Any:
+    """A value out of `read_json`, parsed now; the pieces are large and one is kept at a time.
+
+    Raises DataError, with `where`, for what is no JSON or takes too much memory.
+    """
     if not isinstance(value, msgspec.Raw):
         return value
-    if len(value) > _LARGE_BYTES:
-        check_text(memoryview(value))
     try:
-        return msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError):
-        return _python_value(bytes(value))
-
-
-def _python_value(text: bytes) -> Any:
-    try:
-        return parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"a part of the file is no JSON: {error}") from error
+        if len(value) > _LARGE_BYTES:
+            check_text(memoryview(value))
+        with suppress(msgspec.DecodeError):
+            return msgspec.json.decode(value)
+        return parse_json(bytes(value))
+    except (DataError, ValueError, RecursionError) as error:
+        raise DataError(f"{where} cannot be read: {error}") from error
 
 
 def members(value: Any) -> dict[str, Any] | None:

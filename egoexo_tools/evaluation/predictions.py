@@ -115,7 +115,7 @@ def _from_json(path: Path, direction: Direction | None) -> Predictions:
         raise DataError(f"{path}: {chosen.dashed} has no results")
 
     def read_take(take_uid: str) -> TakeMasks:
-        take = parsed(results[take_uid])
+        take = parsed(results[take_uid], f"{path}: take {take_uid}")
         if take is REPEATED:
             raise DataError(f"{path} holds take {take_uid} twice, and not the same")
         masks = take.get("masks") if isinstance(take, dict) else None

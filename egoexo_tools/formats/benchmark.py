@@ -13,6 +13,7 @@ Everything read here is untrusted: DataError says which file and what is wrong w
 """
 
 import json
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,10 +30,15 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path, write_atomic
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.outside.tolerant import load_json
+from egoexo_tools.outside.json_text import list_items
+from egoexo_tools.outside.tolerant import frame_number, load_json, read_bytes
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 _CHUNK_PAIRS = 50_000
+_MOST_PAIR_BYTES = 1 << 29
+"""A million pairs take 350 MB."""
+_MOST_FAULTS = 100
+"""Entries that are no pairs, each named."""
 _ENTRIES = [(View.EGO, "rgb"), (View.EGO, "mask"), (View.EXO, "rgb"), (View.EXO, "mask")]
 """The four entries of a pair, in the order of the file."""
 
@@ -143,17 +149,25 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
 
 def read_pair_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """The same as columns, and what of the file is no pair; DataError where it is no list."""
-    content = load_json(path)
-    if not isinstance(content, list):
-        raise DataError(f"{path} is not a pair file: it must hold a list")
-    rows, faults = [], []
-    for number, entry in enumerate(content):
-        try:
-            rows.append(_read_pair(entry))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            faults.append(f"{path.name}, entry {number} is no pair ({error})")
+    rows: list[tuple[Any, ...]] = []
+    faults: list[str] = []
+    more = 0
+    try:
+        for number, text in enumerate(list_items(read_bytes(path, most=_MOST_PAIR_BYTES))):
+            try:
+                rows.append(tuple(_read_pair(msgspec.json.decode(text)).values()))
+            except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+                if len(faults) < _MOST_FAULTS:
+                    faults.append(f"{path.name}, entry {number} is no pair ({error})")
+                more += len(faults) == _MOST_FAULTS
+                if not rows and more:
+                    raise DataError(f"{path} is not a pair file: {faults[0]}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not a pair file: {error}") from error
+    if more > 1:
+        faults.append(f"{path.name}: {more - 1:,} entries more are no pairs")
     columns = ["take_uid", "object_name", "frame_idx", "ego_camera", "exo_camera"]
-    return pd.DataFrame(rows, columns=columns), faults
+    return pd.DataFrame.from_records(rows, columns=columns), faults
 
 
 def mask_files(folder: Path, frame_idx: int) -> tuple[Path, Path]:
@@ -250,8 +264,9 @@ def _pair_lines(pairs: pa.Table) -> Any:
 
 
 def _read_pair(entry: Any) -> dict[str, Any]:
-    if len(entry) != 4:
-        raise ValueError(f"an entry has {len(entry)} parts")
+    """Texts that many pairs share are kept once: a file has a million pairs of a thousand names."""
+    if not isinstance(entry, list) or len(entry) != 4:
+        raise ValueError("an entry has four parts")
     # The folder may hold "//", the rest cannot: counted from the end.
     split = [text.rsplit("//", 5)[1:] for text in entry]
     if any(len(parts) != 5 for parts in split):
@@ -259,10 +274,17 @@ def _read_pair(entry: Any) -> dict[str, Any]:
     (take_uid, ego, object_name, _, frame), exo = split[0], split[2][1]
     if view_of(ego) != View.EGO or view_of(exo) != View.EXO:
         raise ValueError(f"cameras {ego}, {exo} are not an ego and an exo camera")
+    frame_idx = frame_number(frame)
+    object_name.encode()  # a ValueError for what is no text
+    if frame_idx is None:
+        raise ValueError(f"{frame!r:.40} is no frame number")
+    whole = {(parts[0], parts[2], frame_number(parts[4])) for parts in split}
+    if len(whole) > 1 or (split[1][1], split[3][1]) != (ego, exo):
+        raise ValueError("its parts are of different takes, cameras, objects or frames")
     return {
-        "take_uid": take_uid,
-        "object_name": object_name,
-        "frame_idx": int(frame),
-        "ego_camera": ego,
-        "exo_camera": exo,
+        "take_uid": sys.intern(take_uid),
+        "object_name": sys.intern(object_name),
+        "frame_idx": frame_idx,
+        "ego_camera": sys.intern(ego),
+        "exo_camera": sys.intern(exo),
     }

@@ -25,7 +25,7 @@ def read_manifest_files(text: bytes, where: str, wanted: Callable[[str], bool]) 
     """
     try:
         entries = parse_json(without_mark(text))
-    except (ValueError, RecursionError) as error:
+    except (DataError, ValueError, RecursionError) as error:
         raise DataError(f"{where} is no manifest ({error})") from error
     good = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else None
     if good is None or (entries and not good):

@@ -7,6 +7,7 @@ room that it has on disk.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,21 @@ def check_text(text: bytes | memoryview) -> bool:
 def has_repeated_keys(text: bytes) -> bool:
     """The same of text of any size, which is parsed in pieces later."""
     return _surveyed(text)[0]
+
+
+def list_items(text: bytes) -> Iterator[bytes]:
+    """The text of each value of a JSON list, so that only one of them is parsed at a time.
+
+    Raises ValueError where the text is no list; the values are the caller's to parse.
+    """
+    data = np.frombuffer(text, np.uint8)
+    ends = _items(data, data[: data.size // 8 * 8].view(np.uint64))
+    if not ends.size or ends[-1] < 0:
+        raise ValueError("it is no JSON list, is cut off, or more follows behind it")
+    start = int(ends[0])
+    for end in map(int, ends[1:]):  # not tolist(): millions of numbers at once
+        yield text[start:end]
+        start = end + 1
 
 
 def _surveyed(text: bytes | memoryview) -> tuple[bool, int]:
@@ -160,6 +176,44 @@ def _survey(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> tuple[bool, i
             size += _VALUE_BYTES // 2
         position += 1
     return is_repeated, size
+
+
+@compiled
+def _items(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where the first value of a list begins, and where each ends; a last -1: no list."""
+    ends = np.zeros(64, np.int64)
+    count, depth, position, is_empty = 0, 0, 0, True
+    while position < data.size:
+        byte = data[position]
+        if depth == 0 and byte > 32 and byte != _OPEN_LIST:
+            break
+        if depth == 1 and byte in (_COMMA, _CLOSE_LIST):
+            if count == ends.size:
+                more = np.zeros(2 * count, np.int64)
+                more[:count] = ends
+                ends = more
+            ends[count] = position
+            count += not is_empty or byte == _COMMA
+            is_empty = True
+        elif depth and byte > 32:
+            is_empty = False
+        if byte == _QUOTE:
+            position = string_end(data, words, position + 1)
+            if position < 0:
+                break
+            continue
+        if byte in (_OPEN, _OPEN_LIST):
+            depth += 1
+            if count == 0 and depth == 1:
+                ends[0], count = position + 1, 1
+        elif byte in (_CLOSE, _CLOSE_LIST):
+            depth -= 1
+            if depth == 0:
+                if (data[position + 1 :] > 32).any():  # a second list behind the first
+                    break
+                return ends[:count]
+        position += 1
+    return np.full(1, -1, np.int64)
 
 
 @compiled

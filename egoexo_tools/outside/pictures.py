@@ -14,7 +14,7 @@ photograph. Files are decoded to their last byte: a picture that is cut off is r
 
 import importlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,34 +88,36 @@ def _mask(image: Any, path: Path) -> Bool:
         return _from_jpeg(np.asarray(image.convert("L")), path)
     if "transparency" in image.info or image.mode in {"LA", "PA", "RGBA", "La", "RGBa"}:
         return _with_alpha(image, path)
-    return _marked(_values(image, path))
+    return _marked(_deep(image, path) if _is_deep(image, path) else image)
 
 
-def _values(image: Any, path: Path) -> NDArray[Any]:
-    """(H, W) or (H, W, C) numbers; a palette's are its indices."""
-    values = np.asarray(image)
-    if values.dtype == np.uint8 and image.format == "PNG" and _is_16_bit(path):
-        # Pillow keeps the upper byte of 16-bit colours: a mask that holds small numbers is lost.
-        import cv2
+def _is_deep(image: Any, path: Path) -> bool:
+    """A PNG of 16-bit colours, of which Pillow keeps the upper byte: small numbers go."""
+    return image.format == "PNG" and len(image.getbands()) > 1 and _is_16_bit(path)
 
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        _check_size(image.size, path, _MOST_DEEP_PIXELS)
-        deep = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        if deep is not None and deep.shape[:2] == values.shape[:2]:
-            return np.asarray(deep)
-    return values
+
+def _deep(image: Any, path: Path) -> NDArray[Any]:
+    """Its (H, W, C) numbers, colours first and transparency last."""
+    import cv2
+
+    _check_size(image.size, path, _MOST_DEEP_PIXELS)
+    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 3:
+        raise DataError(f"{path} is no mask that can be read: its colours have 16 bits; save it "
+                        "with 8")  # fmt: skip
+    return np.asarray(values)
 
 
 def _with_alpha(image: Any, path: Path) -> Bool:
-    if image.mode in {"P", "PA"}:
-        rgba = np.asarray(image.convert("RGBA"))
-        colours, opaque = _marked(np.asarray(image.convert("P")) if image.mode == "P" else
-                                  rgba[..., :3]), rgba[..., 3] > 0  # fmt: skip
+    if image.mode in {"LA", "RGBA"} and _is_deep(image, path):
+        deep = _deep(image, path)
+        deep = deep if deep.shape[2] == 4 else deep[..., :1]  # OpenCV makes colours of grey
+        colours, opaque = _marked(deep[..., :3]), _marked(deep[..., 3:])
+    elif image.mode == "P":
+        colours, opaque = _marked(image), _marked(image.convert("RGBA").getchannel("A"))
     else:
-        deep = _values(image, path) if image.mode in {"LA", "RGBA"} else np.asarray(image)
-        if deep.ndim == 2 or deep.shape[2] not in {2, 4}:
-            deep = np.asarray(image.convert("RGBA"))
-        colours, opaque = _marked(deep[..., :-1]), deep[..., -1] > 0
+        whole = image if image.mode.lower() in {"la", "rgba"} else image.convert("RGBA")
+        colours, opaque = _marked(whole, whole.getbands()[:-1]), _marked(whole.getchannel("A"))
     if opaque.all() or not opaque.any():
         return colours
     drawn = colours & opaque
@@ -138,12 +140,17 @@ def _from_jpeg(values: NDArray[np.uint8], path: Path) -> Bool:
     return np.asarray(values >= 128, np.bool_)
 
 
-def _marked(values: NDArray[Any]) -> Bool:
-    """Every pixel that is not 0 in some channel."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DataError("some of its pixels are NaN or infinite; save it as PNG")
-    # Not (values != 0).any(): a photograph's size of booleans more.
-    return np.asarray(values != 0 if values.ndim == 2 else values.any(axis=2), np.bool_)
+def _marked(values: Any, bands: Sequence[str] | None = None) -> Bool:
+    """Every pixel that is not 0 in some channel of an array or an image, one channel at a time."""
+    if isinstance(values, np.ndarray):
+        return np.asarray(values.any(axis=2), np.bool_)
+    marked = None
+    for band in bands or values.getbands():
+        channel = np.asarray(values if len(values.getbands()) == 1 else values.getchannel(band))
+        if channel.dtype.kind == "f" and not np.isfinite(channel).all():
+            raise DataError("some of its pixels are NaN or infinite; save it as PNG")
+        marked = channel != 0 if marked is None else np.logical_or(marked, channel, out=marked)
+    return np.asarray(marked, np.bool_)
 
 
 def _is_16_bit(path: Path) -> bool:
@@ -170,6 +177,11 @@ def _opened(path: Path, most_pixels: int) -> Iterator[Any]:
             raise DataError(f"{path} is no mask that can be read: {error}") from error
         except FileNotFoundError:
             raise DataError(f"{path} is missing") from None
+        except Image.DecompressionBombError:
+            raise DataError(
+                f"{path} says that it has more than twice the {most_pixels:,} pixels that are "
+                "read; save it smaller"
+            ) from None
         except Exception as error:  # a decoder's faults come as many types
             raise DataError(
                 f"{path} is not a picture that can be read ({_first_line(error)}); use JPEG or PNG"

@@ -51,14 +51,14 @@ def entries(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read ({error.strerror or error})") from error
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, most: int = MOST_JSON_BYTES) -> bytes:
     """A text file's bytes as UTF-8 without a mark; DataError where it cannot be read."""
     try:
         size = path.stat().st_size
-        if size > MOST_JSON_BYTES:
+        if size > most:
             raise DataError(
-                f"{path} has {size:,} bytes, more than the {MOST_JSON_BYTES:,} that are read in "
-                "one piece; split it into a file for each take"
+                f"{path} has {size:,} bytes, more than the {most:,} that are read in one piece; "
+                "split it, into a file for each take or so"
             )
         return without_mark(path.read_bytes())
     except FileNotFoundError:

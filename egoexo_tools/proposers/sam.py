@@ -26,10 +26,11 @@ MAX_DET = 300
 MODELS = {
     "sam2": ("Sam2Model", "Sam2ImageProcessor"),
     "sam2_video": ("Sam2Model", "Sam2ImageProcessor"),
-    "sam3_tracker": ("Sam3TrackerModel", "Sam2ImageProcessor"),
-    "sam3_tracker_video": ("Sam3TrackerModel", "Sam2ImageProcessor"),
+    "sam3_tracker": ("Sam3TrackerModel", "Sam3ImageProcessor"),
+    "sam3_tracker_video": ("Sam3TrackerModel", "Sam3ImageProcessor"),
 }
-"""`model_type` of a config.json → the classes of transformers that read it."""
+"""`model_type` of a config.json → the classes of transformers that read it. SAM 3's processor
+brings pictures to other numbers than SAM 2's."""
 
 
 def settings(options: ProposerOptions) -> dict[str, Any]:
@@ -61,6 +62,12 @@ def load_network(folder: Path, *, device: str | None = None) -> Any:
     config = _config(folder)
     model_class, processor_class = MODELS[config["model_type"]]
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    if not hasattr(transformers, model_class):
+        raise SettingsError(
+            f"{folder} holds a {config['model_type']}, which transformers "
+            f"{transformers.__version__} does not have: it lacks {model_class}; "
+            "pip install --upgrade transformers"
+        )
     try:
         model, report = getattr(transformers, model_class).from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True

@@ -134,8 +134,8 @@ def _take(text: bytes, number: int) -> ShippedTake | tuple[str | None, str]:
     where = f"entry {number} of takes.json"
     try:
         entry, text = _decoded(text)
-    except (ValueError, RecursionError, UnicodeDecodeError) as error:
-        return None, f"{where} is no JSON ({error})"
+    except (DataError, ValueError, RecursionError) as error:
+        return None, f"{where} cannot be read ({error})"
     take_uid = entry.get("take_uid") if isinstance(entry, dict) else None
     if not isinstance(take_uid, str) or not take_uid or not is_text(take_uid):
         return None, f"{where} has no take_uid"

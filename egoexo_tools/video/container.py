@@ -125,6 +125,8 @@ class VideoFile:
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream):
             raise DataError(f"{self.source.name} holds no video")
+        if stream.codec_context is None:
+            raise DataError(f"{self.source.name} names no codec that is known; it may be damaged")
         # A damaged header may claim any size, and a decoder takes the memory for it first.
         stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
         return container, stream

@@ -51,7 +51,7 @@ from omama.commands import BACKBONE, PRECISION, method_option
     type=NameOf("egoexo_tools.proposers.registry:PROPOSERS", without=("oracle",)),
     default="regions",
 )
-@click.option("--proposer-weights", type=FILE, help="FastSAM checkpoint.")
+@click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt; SAM 2 or 3: model.safetensors")
 @click.option("--precision", type=PRECISION, help="Of the model.  [default: fp32]")
 @click.option(
     "--feature-precision",

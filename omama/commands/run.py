@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     default="regions",
     show_default=True,
 )
-@click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt")
+@click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt; SAM 2 or 3: model.safetensors")
 @method_option
 @click.option("--backbone", type=BACKBONE, default=LEARNED_BACKBONE, show_default=True)
 @click.option("--backbone-weights", type=FILE, help="Original checkpoint of the backbone.")

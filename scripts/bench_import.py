@@ -1,4 +1,4 @@
-"""What importing O-MaMa's mask folders costs a frame: `python scripts/benchmark_import.py`.
+"""What importing O-MaMa's mask folders costs a frame: `python scripts/bench_import.py`.
 
 Writes frames of 80 ellipses at 960x540 as np.savez_compressed does, and prints the processor's time
 for one core, so that a busy machine gives the same figure: unpacking, encoding, measuring.

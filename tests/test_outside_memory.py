@@ -1,0 +1,226 @@
+"""Every reader of files from outside stays below a gigabyte, whatever the file claims.
+
+One process with a limit on its memory reads a hostile file of each kind: small on disk, huge in
+memory for whoever believes it. It must end in a DataError, or in an answer.
+"""
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lzstring import LZString
+from small_release import EGO, EXO, plain_take
+from video_factory import write_video
+
+MOST_BYTES = 1 << 30
+NOTHINGS = "[" + "[]," * 12_000_000 + "0]"
+"""36 MB of text, 1.1 GB of lists."""
+HUGE_MASK = {"size": [32767, 32767], "counts": [32767 * 32767]}
+
+
+def write(path: Path, value: Any) -> None:
+    """JSON in which the text "NOTHINGS" stands for a list of millions of empty lists."""
+    path.write_text(json.dumps(value).replace('"NOTHINGS"', NOTHINGS))
+
+
+def png(path: Path, mode: int, depth: int, width: int, height: int, *, rows: int) -> None:
+    """A PNG of zeros that claims a size and holds as many rows."""
+    channels = {0: 1, 2: 3, 3: 1, 6: 4}[mode]
+    row = bytes(1 + (width * channels * depth + 7) // 8)
+    packer, data = zlib.compressobj(1), bytearray()
+    for _ in range(rows):
+        data += packer.compress(row)
+    data += packer.flush()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        sum_ = zlib.crc32(kind + content).to_bytes(4)
+        return len(content).to_bytes(4) + kind + content + sum_
+
+    head = struct.pack(">IIBBBBB", width, height, depth, mode, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(6)) if mode == 3 else b""
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + palette + chunk(b"IDAT", bytes(data))
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def stack(path: Path, count: int, *, says: int | None = None) -> None:
+    """An O-MaMa file of `count` empty masks of 540x960."""
+    head = io.BytesIO()
+    shape = (says or count, 540, 960)
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("arr_0.npy", "w") as member,
+    ):
+        member.write(head.getvalue())
+        for _ in range(count):
+            member.write(bytes(540 * 960))
+
+
+def unpacks_to_much(path: Path) -> None:
+    """A relations file of 200 masks of a few kB, each of a million characters when unpacked."""
+    packed = LZString.compressToEncodedURIComponent("1" * 1_000_000)
+    take = plain_take()
+    mask = {"width": 16, "height": 9, "encodedMask": packed}
+    for camera in (EGO, EXO):
+        take["object_masks"]["cup_0"][camera]["annotation"] = {str(n): mask for n in range(100)}
+    path.write_text(json.dumps({"annotations": {"t": take}}))
+
+
+def many_packets(path: Path, count: int = 100_000_000) -> None:
+    data = bytearray(write_video(path.with_suffix(".mp4"), 12).read_bytes())
+    for kind, behind, values in ((b"stsz", 8, (1, count)), (b"stsc", 16, (count,)),
+                                 (b"stts", 12, (count,))):  # fmt: skip
+        place = data.find(kind) + behind
+        data[place : place + 4 * len(values)] = struct.pack(f">{len(values)}I", *values)
+    path.write_bytes(data)
+
+
+def coco(segmentation: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "height": 48, "width": 64}],
+        "categories": [{"id": 7, "name": "cup"}],
+        "annotations": [{"image_id": 1, "category_id": 7, "segmentation": segmentation}],
+    }
+
+
+def predictions(pairs: Any) -> dict[str, Any]:
+    return {"ego-exo": {"results": {"t": {"masks": {"cup": pairs}}}}}
+
+
+def prediction_folder(path: Path) -> None:
+    pair = path / "t" / f"{EGO}__{EXO}" / "cup"
+    pair.mkdir(parents=True)
+    write(pair / "0.json", "NOTHINGS")
+    write(pair / "30.json", HUGE_MASK)
+
+
+def palettes(path: Path) -> None:
+    (path / "t.cam01").mkdir(parents=True)
+    (path / "objects").mkdir()
+    (path / "objects" / "t.json").write_text(json.dumps({n: f"cup{n}" for n in range(1, 5)}))
+    png(path / "t.cam01" / "0.png", 3, 8, 32_000, 32_000, rows=1)
+    png(path / "t.cam01" / "30.png", 0, 16, 32_000, 32_000, rows=1)
+    png(path / "t.cam01" / "60.png", 3, 8, 8_000, 8_000, rows=8_000)
+
+
+HOSTILE: dict[str, Callable[[Path], None]] = {
+    "coco lists": lambda p: write(p, coco("NOTHINGS")),
+    "coco nan": lambda p: write(p, coco([[float("nan"), 1, 20, 1, 20, 20]])),
+    "coco far": lambda p: write(p, coco([[2e8, 1, 20, 1, 20, 20]])),
+    "coco rle": lambda p: write(p, coco(HUGE_MASK)),
+    "sam lists": lambda p: write(p, [{"object_name": "cup", "segmentation": "NOTHINGS"}]),
+    "sam rle": lambda p: write(p, [{"object_name": "cup", "segmentation": HUGE_MASK}]),
+    "annotation lists": lambda p: write(p, {"masks": {"cup": "NOTHINGS"}}),
+    "annotation rle": lambda p: write(p, {"masks": {"cup": {EGO: {"0": HUGE_MASK}}}}),
+    "relations lists": lambda p: write(p, {"annotations": {"t": {"object_masks": "NOTHINGS"}}}),
+    "relations texts": unpacks_to_much,
+    "takes lists": lambda p: write(p, [{"take_uid": "t", "take_name": "t", "x": "NOTHINGS"}]),
+    "splits lists": lambda p: write(p, {"train": "NOTHINGS"}),
+    "manifest lists": lambda p: write(p, [{"uid": "a", "paths": "NOTHINGS"}]),
+    "pairs lists": lambda p: write(p, "NOTHINGS"),
+    "predictions lists": lambda p: write(p, predictions("NOTHINGS")),
+    "predictions rle": lambda p: write(
+        p, predictions({f"{EGO}_{EXO}": {"0": {"pred_mask": HUGE_MASK, "confidence": 1}}})
+    ),
+    "truth lists": lambda p: write(p, {"annotations": {"t": {"masks": {"cup": "NOTHINGS"}}}}),
+    "folder": prediction_folder,
+    "palettes": palettes,
+    "picture size": lambda p: png(p, 2, 8, 32_000, 32_000, rows=1),
+    "picture grey": lambda p: png(p, 0, 8, 8_192, 8_192, rows=8_192),
+    "picture rgba": lambda p: png(p, 6, 8, 8_192, 8_192, rows=8_192),
+    "picture deep": lambda p: png(p, 6, 16, 8_192, 8_192, rows=8_192),
+    "stack size": lambda p: stack(p, 800),
+    "stack shape": lambda p: stack(p, 2, says=2**31),
+    "stack full": lambda p: stack(p, 300),
+    "video packets": many_packets,
+}
+READ = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+from pathlib import Path
+from egoexo_tools.errors import DataError
+from egoexo_tools.evaluation.ground_truth import read_ground_truth
+from egoexo_tools.evaluation.import_predictions import _row
+from egoexo_tools.evaluation.predictions import read_predictions
+from egoexo_tools.formats.benchmark import read_pair_table
+from egoexo_tools.masks.encoding import encode_stack
+from egoexo_tools.outside.bucket import read_manifest_files
+from egoexo_tools.outside.foreign import read_foreign_take
+from egoexo_tools.outside.mask_folders import read_stack
+from egoexo_tools.outside.mask_json import read_coco, read_sam
+from egoexo_tools.outside.palette import find_videos, read_objects, read_video
+from egoexo_tools.outside.pictures import read_mask, read_picture
+from egoexo_tools.outside.tolerant import load_json
+from egoexo_tools.release.annotations import check_take
+from egoexo_tools.release.relations import read_relations
+from egoexo_tools.release.takes import read_split_file, read_takes
+from egoexo_tools.video.frames import probe, read_frames
+
+def palettes(path):
+    problems = []
+    (video,) = find_videos(path, problems)
+    found = sum(1 for _ in read_video(video, read_objects(path, "t"), problems))
+    return f"{found} masks, {problems}"
+
+def predictions(path):
+    found = read_predictions(path)
+    for take in found.take_uids:
+        for pairs in found.read_take(take).values():
+            for frames in pairs.values():
+                for frame, entry in frames.items():
+                    try:
+                        _row(lambda *key: key, take, "a", "b", frame, "cup", entry)
+                    except DataError as error:
+                        print(frame, error)
+
+def picture(path):
+    mask = read_mask(path)
+    return mask.area(), read_picture(path).shape
+
+def stack(path):
+    return len(encode_stack(read_stack(path, None)[0]))
+
+READERS = {
+    "coco": lambda path: [p.notes for p in read_coco(path, load_json(path)).pictures.values()],
+    "sam": lambda path: read_sam(path).notes,
+    "annotation": lambda path: read_foreign_take(path, empty_is_absent=False).faults,
+    "relations": lambda path: [len(check_take(t).exclusions) for _, t in read_relations(path)],
+    "takes": read_takes, "splits": read_split_file,
+    "manifest": lambda path: read_manifest_files(path.read_bytes(), str(path), lambda _: True),
+    "pairs": lambda path: read_pair_table(path)[1][-1],
+    "predictions": predictions, "folder": predictions, "palettes": palettes,
+    "truth": lambda path: read_ground_truth(path).take("t"),
+    "picture": picture, "stack": stack,
+    "video": lambda path: (probe(path), len(list(read_frames(path, [0])))),
+}
+path = Path(sys.argv[1])
+try:
+    print("answer:", str(READERS[path.name.split(" ")[0]](path))[:300])
+except DataError as error:
+    print("refused:", error)
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "MB")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_memory_stays_below_a_gigabyte(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    HOSTILE[kind](path)
+    code = f"MOST_BYTES = {MOST_BYTES}\n{READ}"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "answer:" in done.stdout or "refused:" in done.stdout
