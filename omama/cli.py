@@ -9,7 +9,7 @@ SCORING = ("ground-truth", "evaluate", "submit", "report", "compare")
 COMMANDS = {
     "features": (
         "omama.commands.features",
-        "Cache a frozen backbone's features for every frame of a root.",
+        "Cache a frozen backbone's features of the frames that pairs use.",
     ),
     "train": ("omama.commands.train", "Train O-MaMa on a root's pairs."),
     "predict": (

@@ -1,17 +1,21 @@
 """EfficientNet-Lite0 from the installed package's weights."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from tiny_root import make_tiny_root
 
 from egoexo_tools.errors import DataError
 from omama.config import IMAGENET_MEAN, IMAGENET_STD
 from omama.features import lite
 from omama.features.backbones import Backbone, build_backbone
+from omama.features.key import FeatureKey, feature_key, make_extractor
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,27 @@ def test_the_file_may_be_given_by_name(backbone: Backbone, tmp_path: Path) -> No
     )
     other = build_backbone("efficientnet-lite0", tmp_path / "other.pth")
     assert other.weights_hash != backbone.weights_hash
+
+
+def test_what_is_known_before_it_is_built(backbone: Backbone) -> None:
+    extractor = make_extractor("efficientnet-lite0", None)
+    assert feature_key("efficientnet-lite0", None) == FeatureKey.of(extractor)
+
+
+def test_nothing_is_built_where_nothing_is_to_be_done(tmp_path: Path) -> None:
+    root = make_tiny_root(tmp_path / "root")
+    code = (
+        "import sys; from pathlib import Path; from egoexo_tools.layout import DatasetRoot; "
+        "from egoexo_tools.running.stage import RunOptions; "
+        "from omama.features.cache import run_features; "
+        "run_features(DatasetRoot(Path(sys.argv[1])), backbone='efficientnet-lite0', "
+        "run=RunOptions(executor='inline', quiet=True)).check(); print('timm' in sys.modules)"
+    )
+    for builds in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(root.path)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{builds}\n"
 
 
 def test_weights_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> None:

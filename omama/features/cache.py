@@ -49,7 +49,7 @@ from omama.features.frame_features import (
     RawFrame,
 )
 from omama.features.images import token_grid
-from omama.features.key import FeatureKey, make_extractor
+from omama.features.key import FeatureKey, feature_key, make_extractor
 from omama.features.registry import CACHE_PRECISIONS
 
 Int: TypeAlias = NDArray[np.int64]
@@ -100,8 +100,8 @@ def run_features(
     `squash_portrait` also caches portrait cameras at the landscape size, which training with the
     reference's behaviour reads. Raises DataError where the disk has too little room.
     """
-    extractor = make_extractor(backbone, weights, feature_precision=feature_precision)
-    key = replace(FeatureKey.of(extractor), stored=cache.stored)
+    key = feature_key(backbone, weights, feature_precision=feature_precision)
+    key = replace(key, stored=cache.stored)
     keys = {key.name: key}
     todo = units(root, key, every=cache.all_frames, quiet=run.quiet)
     if squash_portrait:
@@ -297,6 +297,9 @@ def extract_all(
 
 def _price(todo: Sequence[Unit], submit: Submit, *, how: Work, run: RunOptions) -> None:
     """What is to be done, by counting; and its time, by trying."""
+    key = how.keys[todo[0].key[2]]
+    # A backbone that cannot be built is one sentence here, not one for each unit.
+    make_extractor(key.backbone, how.weights, feature_precision=key.feature_precision)
     bills = [_bill(how.root, how.keys[unit.key[2]], unit, run.overwrite) for unit in todo]
     price = Price(*(sum(column) for column in zip(*bills, strict=True)))
     if not run.quiet:

@@ -9,7 +9,7 @@ quarter grid.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.video.pictures import open_picture
 from omama.dataset import FrameTable
-from omama.features.backbones import Backbone
 from omama.features.descriptors import describe
 from omama.features.frame_masks import read_masks
 from omama.features.frame_shape import FrameShape, frame_shape
@@ -32,6 +31,9 @@ from omama.features.images import (
     prepared_size,
     scale_boxes,
 )
+
+if TYPE_CHECKING:
+    from omama.features.backbones import Backbone
 
 Floats: TypeAlias = NDArray[np.float32]
 READERS = max(4, min(16, available_cores()))
@@ -114,7 +116,7 @@ class Extractor:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: "Backbone",
         *,
         device: torch.device,
         bf16: bool = False,

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from egoexo_tools.errors import SettingsError
-from omama.features.backbones import Backbone, build_backbone
 from omama.features.frame_features import Extractor
 from omama.features.images import PreparationConfig
-from omama.features.registry import PRECISIONS
+from omama.features.registry import IDENTITIES, PRECISIONS
+
+if TYPE_CHECKING:
+    from omama.features.backbones import Backbone
 
 FORMAT = 1
 STORED = ("fp16", "int8", "descriptors")
@@ -97,6 +99,23 @@ class FeatureKey:
         return " ".join(words)
 
 
+def feature_key(
+    backbone: str,
+    weights: Path | None,
+    *,
+    feature_precision: str = "fp32",
+    squash_portrait: bool = False,
+) -> FeatureKey:
+    """`FeatureKey.of` the extractor of the same arguments, built only where that must be."""
+    if weights is None and (known := IDENTITIES.get(backbone)) is not None:
+        _check_precision(feature_precision)
+        return FeatureKey(backbone, *known, feature_precision, squash_portrait)
+    extractor = make_extractor(
+        backbone, weights, feature_precision=feature_precision, squash_portrait=squash_portrait
+    )
+    return FeatureKey.of(extractor)
+
+
 def make_extractor(
     backbone: str,
     weights: Path | None,
@@ -105,10 +124,7 @@ def make_extractor(
     squash_portrait: bool = False,
 ) -> Extractor:
     """The backbone on the accelerator if there is one; the last one is kept: weights are large."""
-    if feature_precision not in PRECISIONS:
-        raise SettingsError(
-            f"feature precision {feature_precision!r}; use {' or '.join(PRECISIONS)}"
-        )
+    _check_precision(feature_precision)
     built = _loaded(backbone, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Extractor(
@@ -116,6 +132,13 @@ def make_extractor(
     )
 
 
+def _check_precision(name: str) -> None:
+    if name not in PRECISIONS:
+        raise SettingsError(f"feature precision {name!r}; use {' or '.join(PRECISIONS)}")
+
+
 @lru_cache(maxsize=1)
-def _loaded(backbone: str, weights: Path | None) -> Backbone:
+def _loaded(backbone: str, weights: Path | None) -> "Backbone":
+    from omama.features.backbones import build_backbone  # timm, which takes seconds to import
+
     return build_backbone(backbone, weights)

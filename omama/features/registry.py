@@ -9,7 +9,7 @@ is built, not when a command lists the names.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from egoexo_tools.lazy import resolve
 
@@ -37,6 +37,19 @@ BACKBONES: dict[str, Callable[..., Any]] = {
     "rgb_grid": partial(_build, f"{_HERE}:rgb_grid"),
 }
 """Name → builder. Published O-MaMa uses `dinov2`; `run` and the demo `efficientnet-lite0`."""
+
+
+class Identity(NamedTuple):
+    """What a feature cache's key says of a backbone."""
+
+    weights_hash: str
+    patch_size: int
+    width: int
+
+
+IDENTITIES = {"efficientnet-lite0": Identity("4163ad9e30519d97", 16, 472)}
+"""Of backbones whose installed weights are checked by their sha256. What is cached can be looked
+up, and a stage with nothing to do can end, without the seconds that building the network takes."""
 
 PRECISIONS = ("fp32", "bf16")
 """Of a network's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is

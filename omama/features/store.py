@@ -21,7 +21,7 @@ from omama.features.cache_files import INDEX, DamagedCache, Part, input_files, r
 from omama.features.frame_features import IMAGES_AT_ONCE, Extractor, FrameFeatures, RawFrame
 from omama.features.frame_masks import mask_ious
 from omama.features.frame_shape import FrameShape
-from omama.features.key import STORED, FeatureKey, make_extractor
+from omama.features.key import STORED, FeatureKey, feature_key, make_extractor
 from omama.tables.mapped import open_digests
 
 Int: TypeAlias = NDArray[np.int64]
@@ -170,15 +170,16 @@ def open_store(
     Of several caches the most exact is taken; one of descriptors alone only where no `tokens` are
     needed. With `pairs` their frames must all be there.
     """
-    extractor = make_extractor(
-        backbone, weights, feature_precision=feature_precision, squash_portrait=squash_portrait
-    )
+    how: dict[str, Any] = {
+        "feature_precision": feature_precision,
+        "squash_portrait": squash_portrait,
+    }
     if not cached:
-        return LiveFeatures(frames, extractor)
+        return LiveFeatures(frames, make_extractor(backbone, weights, **how))
     needed = None
     if pairs is not None:
         needed = np.unique(np.concatenate([pairs.source_frame, pairs.dest_frame]))
-    key = _stored_key(frames.root, FeatureKey.of(extractor), tokens=tokens)
+    key = _stored_key(frames.root, feature_key(backbone, weights, **how), tokens=tokens)
     return CachedFeatures(frames, key, needed)
 
 
