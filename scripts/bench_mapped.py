@@ -5,9 +5,9 @@
 
 Makes the manifests (no pictures) of takes of 175 frames in two cameras with 80 proposals a frame,
 then starts processes that load the pairs as training does and look at every mask's box. For each:
-seconds of its start, its own memory (USS: what would come free if it ended; mapped pages that
-another process uses too are not in it) and of that the anonymous part (which no file backs).
-Needs psutil and Linux; the folder takes some 5 GB at full size.
+seconds of its start and of the CPU, its own memory (USS: what would come free if it ended; mapped
+pages that another process uses too are not in it) and of that the anonymous part (which no file
+backs). Needs psutil and Linux; the folder takes some 5 GB at full size.
 """
 
 import argparse
@@ -47,19 +47,19 @@ from egoexo_tools.vocab import Direction, Split
 from omama import dataset
 from omama.matching.task import TrainingData
 from omama.features.store import MasksOnly
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 load = dataset.read_dataset if sys.argv[2] == "direct" else dataset.load_dataset
 data = load(DatasetRoot(Path(sys.argv[1])), split=Split.TRAIN, direction=Direction.EGO2EXO)
 store = MasksOnly(data.frames)
 fingerprint = TrainingData(data, data, store, store).fingerprint  # looks at every box
-seconds = time.perf_counter() - started
+seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
 print("ready", flush=True)
 sys.stdin.readline()
 memory = psutil.Process().memory_full_info()
 anonymous = sum(int(line.split()[1]) << 10
                 for line in Path("/proc/self/status").read_text().splitlines()
                 if line.startswith("RssAnon"))
-print(json.dumps({"seconds": seconds, "uss": memory.uss, "anonymous": anonymous,
+print(json.dumps({"seconds": seconds, "cpu": cpu, "uss": memory.uss, "anonymous": anonymous,
                   "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
                   "pairs": len(data.pairs), "frames": len(data.frames),
                   "proposals": len(data.frames.proposals.columns), "fingerprint": fingerprint}))
@@ -204,9 +204,9 @@ def start(name: str, root: DatasetRoot, how: str, count: int = 1) -> list[dict[s
     for process, one in zip(processes, found, strict=True):
         process.wait()
         print(
-            f"{name:<22} {one['seconds']:7.1f} s   own {one['uss'] / 1e9:5.2f} GB, of that "
-            f"anonymous {one['anonymous'] / 1e9:5.2f} GB   largest resident "
-            f"{one['peak'] / 1e9:5.2f} GB   load {os.getloadavg()[0]:.1f}",
+            f"{name:<22} {one['seconds']:7.1f} s ({one['cpu']:.1f} s CPU)   own "
+            f"{one['uss'] / 1e9:5.2f} GB, of that anonymous {one['anonymous'] / 1e9:5.2f} GB   "
+            f"largest resident {one['peak'] / 1e9:5.2f} GB   load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
     return found

@@ -1,6 +1,7 @@
 """Cached features: equal to those made on the fly, and refused by name when they are stale."""
 
 import json
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,8 @@ from egoexo_tools.running.stage import RunOptions
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import load_dataset, load_frames
 from omama.features.backbones import Backbone
-from omama.features.cache import run_features
+from omama.features.cache import CacheOptions, run_features
+from omama.features.cache_files import quantise
 from omama.features.frame_features import Extractor
 from omama.features.key import make_extractor
 from omama.features.store import open_store
@@ -66,6 +68,59 @@ def test_cached_and_live_features_agree(own_root: DatasetRoot) -> None:
             cached = scores(own_root, "classical", cached=True, matcher=matcher)
         assert (live - cached).abs().max() < 1e-3
         assert torch.equal(live.argmax(dim=1), cached.argmax(dim=1))
+
+
+@pytest.mark.parametrize("backbone", ["classical", "efficientnet-lite0"])
+def test_int8_tokens_give_the_same_choices(own_root: DatasetRoot, backbone: str) -> None:
+    run_features(
+        own_root, backbone=backbone, cache=CacheOptions(precision="int8"), run=INLINE
+    ).check()
+    (tokens,) = own_root.path.glob(f"features/{backbone}*/{FIRST}.cam01/tokens.npy")
+    kept = np.load(tokens)
+    assert kept.dtype == np.int8
+    assert np.load(tokens.with_name("scales.npy")).shape == (4, *kept.shape[2:])
+    torch.manual_seed(0)
+    config = ModelConfig("exo2ego", backbone, kept.shape[1], 32, source_grid_hw=(10, 16))
+    model = OMama(config).eval()
+    for matcher in (
+        lambda b: compare_bucket(model, b).similarity,
+        lambda b: by_descriptor(b).similarity,
+    ):
+        with torch.no_grad():
+            live = scores(own_root, backbone, cached=False, matcher=matcher)
+            cached = scores(own_root, backbone, cached=True, matcher=matcher)
+        assert (live - cached).abs().max() < 2e-3
+        assert torch.equal(live.argmax(dim=1), cached.argmax(dim=1))
+
+
+def test_a_token_is_whole_numbers_and_a_scale() -> None:
+    """Against the plain way, token by token; a token of zeros stays one."""
+    tokens = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
+    tokens[:, 1, 2] = 0
+    numbers, scales = quantise(tokens)
+    assert numbers.dtype == np.int8 and scales.dtype == np.float32
+    for row in range(3):
+        for column in range(4):
+            token = tokens[:, row, column].tolist()
+            largest = max(abs(value) for value in token)
+            assert scales[row, column] == pytest.approx(largest / 127, rel=1e-6)
+            for value, number in zip(token, numbers[:, row, column].tolist(), strict=True):
+                assert abs(number * largest / 127 - value) <= largest / 127 / 2 * 1.0001
+            assert (abs(numbers[:, row, column]).max() == 127) == (largest > 0)
+
+
+def test_the_exact_cache_is_read_where_there_are_two(own_root: DatasetRoot) -> None:
+    run_features(
+        own_root, backbone="rgb_grid", cache=CacheOptions(precision="int8"), run=INLINE
+    ).check()
+    data = load_dataset(own_root, split=Split.TRAIN, direction=Direction.EXO2EGO)
+    wanted = {"backbone": "rgb_grid", "weights": None, "cached": True, "pairs": data.pairs}
+    exact = open_store(data.frames, **wanted).key
+    assert exact.stored == "fp16" and "stored" not in exact.settings
+    shutil.rmtree(own_root.features(exact.name))
+    assert open_store(data.frames, **wanted).key.stored == "int8"
+    with pytest.raises(SettingsError, match="cache precision 'fp4'; use fp16 or int8"):
+        run_features(own_root, backbone="rgb_grid", cache=CacheOptions(precision="fp4"))
 
 
 def test_a_second_run_has_nothing_to_do_and_backbones_lie_side_by_side(

@@ -1,5 +1,6 @@
 """Only what the pairs need: proposals and features of chosen frames, and what new pairs add."""
 
+import importlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -229,6 +230,36 @@ def test_features_of_new_pairs_are_added(
     same_as_at_once(root, run)
 
 
+def test_features_killed_while_they_are_added_keep_what_was_there(
+    root: DatasetRoot, extracted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_propose(root, proposer="oracle", run=INLINE).check()
+    choose(root, [30])
+    run_features(root, backbone="rgb_grid", run=INLINE).check()
+    choose(root, [30, 0])
+    write_index = cache_files.write_index
+
+    def killed(folder: Path, index: Any) -> None:
+        """Before the index that tells of the addition takes the old one's place."""
+        if not folder.name.startswith("more"):
+            raise OSError("killed")
+        write_index(folder, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_files, "write_index", killed)
+        assert len(run_features(root, backbone="rgb_grid", run=INLINE).failed) == 9
+    assert {cache_files.covered_frames(path.parent).tolist()[0] for path in indexes(root)} == {30}
+    extracted.clear()
+    run_features(root, backbone="rgb_grid", run=INLINE).check()
+    assert {name.split("/")[-1] for name in extracted} == {"0"}
+    assert set(keys_of_cache(root)) == keys_of_pairs(root, "source", "dest")
+
+
+def indexes(root: DatasetRoot) -> list[Path]:
+    """Of the cameras, without those of additions."""
+    return list(root.path.glob("features/*/*/index.npz"))
+
+
 def same_as_at_once(root: DatasetRoot, run: dict[str, Any]) -> None:
     """What was added bit by bit reads as what is made in one go."""
     added = read_all(root)
@@ -423,3 +454,25 @@ def test_descriptors_alone_are_for_knn(root: DatasetRoot) -> None:
     again = runner.invoke(main, [*predict, "--matcher", "knn", "--backbone", "rgb_grid"])
     assert again.exit_code == 0, again.output
     assert json.loads(made.read_bytes()) == by_descriptors
+
+
+def test_the_table_of_sizes_counts_what_is_written(
+    root: DatasetRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = Path(__file__).parents[1] / "scripts"
+    monkeypatch.syspath_prepend(str(scripts))
+    sizes = importlib.import_module("feature_sizes")
+    run_propose(root, proposer="oracle", run=INLINE).check()
+    choose(root, [0, 30])
+    told = list(sizes.of_root(root))
+    for stored, cache in (
+        ("fp16", CacheOptions()),
+        ("int8", CacheOptions(precision="int8")),
+        ("descriptors", CacheOptions(descriptors_only=True)),
+    ):
+        shutil.rmtree(root.path / "features", ignore_errors=True)
+        shutil.rmtree(root.path / "status" / "features", ignore_errors=True)
+        run_features(root, backbone="classical", cache=cache, run=INLINE).check()
+        files = [np.load(path) for path in root.path.glob("features/classical*/*/*.npy")]
+        written = sum(array.nbytes for array in files)
+        assert sum(one.bytes("classical", stored) for one in told) == written

@@ -72,7 +72,7 @@ class Files:
         tokens = _tensor(self.arrays["tokens"][row])
         if "scales" not in self.arrays:
             return tokens
-        return (tokens.float() * _tensor(self.arrays["scales"][row])).half()
+        return (tokens * _tensor(self.arrays["scales"][row])).half()
 
 
 @dataclass(frozen=True)
