@@ -243,7 +243,9 @@ def run(folder: Path, options: argparse.Namespace) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--takes", type=int, default=755)
-    parser.add_argument("--twin", action="store_true", help="Also read directly: 13 GB at 755.")
+    parser.add_argument(
+        "--twin", action="store_true", help="Also read directly, at 755 takes some 15 GB."
+    )
     parser.add_argument("--keep", type=Path, help="Make it here, and keep it for the next time.")
     options = parser.parse_args()
     if options.keep:
