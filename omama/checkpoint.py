@@ -100,7 +100,19 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
         },
     }
     with atomic_path(Path(path)) as partial:
-        torch.save({"format": FORMAT, "version": VERSION, **_plain(content)}, partial)
+        write_file({"format": FORMAT, "version": VERSION, **_plain(content)}, partial)
+
+
+def write_file(content: Any, path: Path) -> None:
+    """torch.save; OSError where there is no room."""
+    try:
+        # To an open file: torch's own writer forgets why it could not write.
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_checkpoint(path: Path | str, *, method: str | None = None) -> Checkpoint:

@@ -68,10 +68,12 @@ def _direct() -> urllib.request.OpenerDirector:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[S3Server]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+def running_server(folder: Path, port: int | None = None) -> Iterator[S3Server]:
+    """On any free port, or on that of a server that has ended."""
+    if port is None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
     server = S3Server(port, folder / "moto.log")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with server.log.open("wb") as log:

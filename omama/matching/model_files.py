@@ -5,13 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.vocab import Direction, View
-from omama.checkpoint import FIRST_METHOD, Checkpoint, is_ours, load_checkpoint, load_file
+from omama.checkpoint import (
+    FIRST_METHOD,
+    Checkpoint,
+    is_ours,
+    load_checkpoint,
+    load_file,
+    write_file,
+)
 from omama.config import HW
 from omama.matching.config import MODEL_WIDTH, ModelConfig
 from omama.matching.model import OMama
@@ -58,7 +64,7 @@ def save_official(model: OMama, path: Path | str) -> None:
         )
     state = {key: value.detach().float().cpu().clone() for key, value in model.state_dict().items()}
     with atomic_path(Path(path)) as partial:
-        torch.save(state, partial)
+        write_file(state, partial)
 
 
 def load_model(path: Path | str, *, direction: Direction | None = None) -> OMama:
