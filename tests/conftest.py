@@ -2,6 +2,7 @@
 
 import fcntl
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,17 @@ def own_root(featured_root: DatasetRoot, tmp_path: Path) -> DatasetRoot:
     """A copy of `featured_root` that a test may change."""
     shutil.copytree(featured_root.path, tmp_path / "root")
     return type(featured_root)(tmp_path / "root")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with a few hundred kilobytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system needs root; the file-size limit is tested without")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -241,3 +241,14 @@ def test_a_projection_does_not_fit_the_authors_format(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not fit the authors' format"):
         save_official(OMama(SMALL), tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("save", ["ours", "official"])
+def test_a_full_disk_is_told_as_one(save: str, small_disk: Path) -> None:
+    model = OMama(ModelConfig.official(Direction.EGO2EXO))
+    with pytest.raises(OSError, match="No space left"):
+        if save == "official":
+            save_official(model, small_disk / "c.pt")
+        else:
+            save_checkpoint(Checkpoint({}, model.state_dict()), small_disk / "c.pt")
+    assert list(small_disk.iterdir()) == []

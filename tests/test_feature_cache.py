@@ -3,11 +3,12 @@
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_root import EGO, TAKES
+from tiny_root import EGO, TAKES, make_tiny_root
 
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
@@ -199,3 +200,20 @@ def test_tokens_are_the_mean_colours_in_float16(featured_root: DatasetRoot) -> N
     (tokens,) = featured_root.path.glob(f"features/*/{FIRST}.cam01/tokens.npy")
     array = np.load(tokens, mmap_mode="r")
     assert (array.dtype, array.shape) == (np.float16, (4, 3, 10, 16))
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_a_camera_and_nothing_else(small_disk: Path) -> None:
+    """In a process of its own: a map of a file without room would end it."""
+    import subprocess
+    import sys
+
+    root = make_tiny_root(small_disk.parent / "root")
+    (root.path / "features").symlink_to(small_disk)
+    command = ["features", str(root.path), "--backbone", "classical", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "omama.cli", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert "the disk is full; make room and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr

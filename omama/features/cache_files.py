@@ -13,6 +13,7 @@ are multiplied by; with descriptors alone there are no tokens.
 """
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -303,7 +304,12 @@ def _open_array(path: Path, size: tuple[int, ...], kind: Any) -> Any:
         with path.open("wb") as file:
             np.save(file, np.zeros(size, kind))
         return np.zeros(size, kind)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=size)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=size)
+    with path.open("r+b") as file:
+        # Room for all of it, or an error now: a map of a file that the disk then has no room for
+        # ends the process (SIGBUS) in the middle of an assignment.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:
