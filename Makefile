@@ -5,14 +5,20 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 # make test: processes that run the tests
 JOBS ?= 2
+# make soak: ends after so many kills, or minutes, whichever is first
+KILLS ?=
+MINUTES ?= $(if $(KILLS),,10)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint soak clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/egoexo-tools demo $(DEMO_DIR)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal -q
+
+soak: $(VENV)/.test-installed
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

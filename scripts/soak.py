@@ -76,15 +76,17 @@ def soak(work: Path, options: argparse.Namespace, rng: random.Random, tally: Tal
     synthesize(release, RELEASE, quiet=True, workers=1)
     started = time.monotonic()
     finish(work / "undisturbed", chain())
-    length = time.monotonic() - started
-    print(f"an undisturbed run takes {length:.0f} s", flush=True)
+    tally.length = time.monotonic() - started
+    print(f"an undisturbed run takes {tally.length:.0f} s", flush=True)
     for _ in range(options.troubles):
-        all_troubles(work, rng, tally)
+        if time.monotonic() < ends:
+            all_troubles(work, rng, tally)
+            print(tally.text(), flush=True)
     kills = options.kills if options.kills is not None else sys.maxsize
     told = time.monotonic()
     overwrite = False
     while tally.kills.total() < kills and time.monotonic() < ends:
-        through(work / "killed", rng, tally, length, overwrite=overwrite)
+        through(work / "killed", rng, tally, overwrite=overwrite)
         overwrite = rng.random() < 0.25
         if not overwrite:
             shutil.rmtree(work / "killed")
@@ -93,25 +95,21 @@ def soak(work: Path, options: argparse.Namespace, rng: random.Random, tally: Tal
             print(tally.text(), flush=True)
 
 
-def through(
-    folder: Path, rng: random.Random, tally: Tally, length: float, *, overwrite: bool
-) -> None:
+def through(folder: Path, rng: random.Random, tally: Tally, *, overwrite: bool) -> None:
     """Start the chain, kill it, start it again, until it comes through; then compare."""
     first = ["--overwrite"] if overwrite else []
-    while not killed(folder, [*chain(rng), *first], rng, tally, length):
+    while not killed(folder, [*chain(rng), *first], rng, tally):
         first = []
     compare(folder)
     tally.roots += 1
 
 
-def killed(
-    folder: Path, command: list[str], rng: random.Random, tally: Tally, length: float
-) -> bool:
+def killed(folder: Path, command: list[str], rng: random.Random, tally: Tally) -> bool:
     """Start, and kill at a random moment; True where it came to its end before."""
     process = start(folder, command)
     number, group = rng.choice(SIGNALS), rng.random() < 0.5
     try:
-        process.wait(timeout=rng.uniform(0, length))
+        process.wait(timeout=rng.uniform(0, tally.length))
     except subprocess.TimeoutExpired:
         stage = log(folder).rsplit("[", 1)[-1].partition("]")[2].partition(":")[0].strip()
         with suppress(ProcessLookupError):

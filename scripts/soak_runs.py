@@ -24,6 +24,8 @@ class Finding(Exception):
 class Tally:
     """What was done so far."""
 
+    length: float = 15
+    """Seconds that an undisturbed run takes on this machine, as it is loaded now."""
     kills: Counter[str] = field(default_factory=Counter)
     """By signal."""
     stages: Counter[str] = field(default_factory=Counter)

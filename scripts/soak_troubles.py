@@ -104,7 +104,7 @@ def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
             process = start(folder, [*command, f"--source={source}"], env=keys)
             last = number == STARTS - 1
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=None if last else rng.uniform(1, 6))
+                process.wait(timeout=None if last else rng.uniform(0.1, 0.9) * tally.length)
         wait(process, folder)
         if process.returncode == 0:
             break
@@ -120,7 +120,7 @@ def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
 
 
 def dying_workers(folder: Path, rng: random.Random, tally: Tally) -> None:
-    """Two Dask workers, of which one is killed every few seconds."""
+    """Two Dask workers, of which one is killed once or twice in a run."""
     with cluster(folder) as (address, nannies):
         dask = ["--executor=dask", f"--scheduler={address}"]
         command = ["run", "root", "--release=../release", *dask, *CHAIN]
@@ -128,7 +128,7 @@ def dying_workers(folder: Path, rng: random.Random, tally: Tally) -> None:
             process = start(folder, command)
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=rng.uniform(1, 5))
+                    process.wait(timeout=rng.uniform(0.2, 1) * tally.length)
                 workers = [child for nanny in nannies for child in nanny.children(recursive=True)]
                 if process.poll() is None and workers:
                     with suppress(psutil.NoSuchProcess):

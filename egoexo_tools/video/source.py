@@ -84,6 +84,8 @@ class LocalFile(_Counted):
         self.size = os.fstat(self._file.fileno()).st_size
 
     def read(self, start: int, length: int) -> bytes:
+        # Room is taken for all that is asked for, and what a damaged index asks for is no size.
+        length = max(0, min(length, self.size - start))
         return self._count(os.pread(self._file.fileno(), length, start))
 
     def close(self) -> None:

@@ -1,0 +1,297 @@
+"""Feeds the readers of foreign data with a million changed inputs; each must answer.
+
+    python scripts/fuzz.py                                  # 1,000,000, 20,000 and 2,000 inputs
+    python scripts/fuzz.py --compiled 5000 --files 300 --videos 20
+    python scripts/fuzz.py --seed 7 --only relations:1234   # one input again, with its trace
+
+The compiled loops (run lengths, LZString), the readers of files (relations, takes, splits,
+predictions, annotations, COCO, SAM, pictures, stacks of masks) and of videos get inputs that
+`fuzz_inputs.py` makes out of good ones. An answer is a value or a DataError; anything else is a
+finding: another exception, a crash, ten seconds without an answer, memory that grows. Inputs run
+in worker processes under a limit of memory, every other one of them with the compiled loops'
+bounds checked. An input is made from seed, kind and number alone. What failed is kept, with what
+it did, in --keep.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+HERE = Path(__file__)
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+COUNTS = {"compiled": 1_000_000, "files": 20_000, "videos": 2_000}
+A_WORKER = {"compiled": 2_000, "files": 2_000, "videos": 200, "selftest": 1}
+"""Calls of a reader until the next worker; a compiled call has EACH inputs."""
+MEMORY_BYTES = 3 << 29
+SECONDS_EACH = 20
+MOST_GROWTH_BYTES = 100 << 20
+"""Between a tenth of a worker's calls and their end: caches fill, nothing more."""
+MOST_FINDINGS = 20
+
+
+@dataclass
+class Tally:
+    """Inputs that had an answer, and what did not."""
+
+    inputs: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    most_memory: int = 0
+
+    def text(self) -> str:
+        lines = [
+            f"  {kind:12}{count:>11,} inputs, {self.refused.get(kind, 0):,} refused"
+            for kind, count in self.inputs.items()
+        ]
+        memory = f"{self.most_memory / 1e6:,.0f} MB at most"
+        return "\n".join([*lines, f"{len(self.findings)} findings, {memory}", *self.findings])
+
+
+def main() -> int:
+    options = parse()
+    if options.worker:
+        return work(options)
+    if options.only:
+        return again(options)
+    tally = Tally()
+    print(f"seed {options.seed}, load {os.getloadavg()[0]:.1f}", flush=True)
+    for name, calls in plan(options).items():
+        run_kind(name, calls, options, tally)
+    print(tally.text())
+    if options.selftest:
+        return 0 if len(tally.findings) == 4 else 1
+    return 1 if tally.findings else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for group, count in COUNTS.items():
+        parser.add_argument(f"--{group}", type=int, default=count, help=f"Inputs.  [{count:,}]")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--only", metavar="KIND:NUMBER", help="One input again.")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="Failed inputs.")
+    parser.add_argument("--selftest", action="store_true", help="Of this program: four findings.")
+    parser.add_argument("--worker", nargs=3, metavar=("KIND", "FIRST", "STOP"), help="Inner use.")
+    return parser.parse_args()
+
+
+def plan(options: argparse.Namespace) -> dict[str, int]:
+    """Kind → calls of its reader; a group's inputs are shared out evenly."""
+    from fuzz_inputs import EACH
+
+    if options.selftest:
+        return {"selftest": 5}
+    groups: dict[str, list[str]] = {}
+    for name, kind in all_kinds().items():
+        groups.setdefault(kind.group, []).append(name)
+    calls = {}
+    for group, names in groups.items():
+        if group in COUNTS:
+            inputs = -(-getattr(options, group) // len(names))
+            calls |= {n: -(-inputs // EACH) if group == "compiled" else inputs for n in names}
+    return calls
+
+
+def run_kind(name: str, calls: int, options: argparse.Namespace, tally: Tally) -> None:
+    """Worker after worker; after a crash the next begins behind the input that did it."""
+    group = all_kinds()[name].group
+    first, workers, started = 0, 0, time.monotonic()
+    while first < calls and len(tally.findings) < MOST_FINDINGS:
+        stop = min(calls, first + A_WORKER[group])
+        first = run_worker(name, first, stop, options, tally, checked=workers % 2 == 0)
+        workers += 1
+    seconds = time.monotonic() - started
+    print(f"{name}: {tally.inputs.get(name, 0):,} inputs in {seconds:.0f} s", flush=True)
+
+
+def run_worker(
+    name: str, first: int, stop: int, options: argparse.Namespace, tally: Tally, *, checked: bool
+) -> int:
+    """Returns where the next worker begins."""
+    environment = {**os.environ}
+    if checked:  # of its own cache: the machine code differs
+        cache = Path(tempfile.gettempdir()) / "fuzz-numba-checked"
+        environment |= {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(cache)}
+    command = [sys.executable, str(HERE), "--worker", name, str(first), str(stop)]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [*command, "--seed", str(options.seed), "--keep", str(options.keep)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout is not None
+        at, report = follow(process, process.stdout, first)
+        if report is None:
+            errors.seek(0)
+            how = f"ended with {process.returncode}" if process.returncode else "gave no answer"
+            told = errors.read()[-2000:]
+            keep(options, name, at, f"{how}\n{told}", tally)
+            count(tally, name, at - first, 0)
+            return at + 1
+    count(tally, name, report["inputs"], report["refused"])
+    tally.most_memory = max(tally.most_memory, report["memory"])
+    for number, told in report["findings"]:
+        keep(options, name, number, told, tally)
+    if report["growth"] > MOST_GROWTH_BYTES:
+        megabytes = report["growth"] / 1e6
+        tally.findings.append(f"{name}:{first}..{stop} memory grew by {megabytes:.0f} MB")
+    return stop
+
+
+def follow(process: Any, lines: IO[str], first: int) -> tuple[int, dict[str, Any] | None]:
+    """Read a worker's numbers until its report; a watch kills it where none comes for too long."""
+
+    def stop(number: int, frame: object) -> None:
+        process.kill()
+
+    at, report = first, None
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        # The first input waits for imports, and for loops that are compiled.
+        signal.alarm(20 * SECONDS_EACH)
+        for line in lines:
+            signal.alarm(SECONDS_EACH)
+            if line.startswith("{"):
+                report = json.loads(line)
+            elif line.strip().isdigit():
+                at = int(line)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        process.wait()
+    return at, report if process.returncode == 0 else None
+
+
+def count(tally: Tally, name: str, inputs: int, refused: int) -> None:
+    from fuzz_inputs import EACH
+
+    each = EACH if all_kinds()[name].group == "compiled" else 1
+    tally.inputs[name] = tally.inputs.get(name, 0) + inputs * each
+    tally.refused[name] = tally.refused.get(name, 0) + refused
+
+
+def keep(options: argparse.Namespace, name: str, number: int, told: str, tally: Tally) -> None:
+    """A line for the end, the input and what it did in files."""
+    last = (told.strip().splitlines() or [""])[-1]
+    tally.findings.append(f"--seed {options.seed} --only {name}:{number}   {last[:150]}")
+    if name == "selftest":
+        return
+    options.keep.mkdir(parents=True, exist_ok=True)
+    kind = all_kinds()[name]
+    made = kind.make(random_of(options.seed, name, number))
+    path = options.keep / f"{name}-{options.seed}-{number}{kind.suffix}"
+    path.write_bytes(made if isinstance(made, bytes) else repr(made).encode())
+    path.with_suffix(".why").write_text(told, errors="replace")
+
+
+def work(options: argparse.Namespace) -> int:
+    """In a worker: every input from FIRST to STOP; its number is told before it is read."""
+    from egoexo_tools.errors import DataError
+
+    name, first, stop = options.worker[0], int(options.worker[1]), int(options.worker[2])
+    kind = all_kinds()[name]
+    kind_ready(kind, options.seed, name)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    findings: list[tuple[int, str]] = []
+    refused, early = 0, 0
+    for number in range(first, stop):
+        print(number, flush=True)
+        made = kind.make(random_of(options.seed, name, number))
+        try:
+            kind.read(made)
+        except DataError as error:
+            refused += 1
+            if not str(error).strip():
+                findings.append((number, "a DataError without a word"))
+        except Exception:
+            findings.append((number, traceback.format_exc()))
+            if len(findings) >= MOST_FINDINGS:
+                stop = number + 1
+                break
+        if number - first == (stop - first) // 10:
+            early = memory()
+    now = memory()
+    report = {
+        "inputs": stop - first,
+        "refused": refused,
+        "findings": findings,
+        "memory": now,
+        "growth": now - early if early else 0,
+    }
+    print(json.dumps(report), flush=True)
+    return 0
+
+
+def kind_ready(kind: Any, seed: int, name: str) -> None:
+    """One input before the limit: libraries are loaded, loops compiled, good inputs made."""
+    from egoexo_tools.errors import DataError
+
+    if name == "selftest":
+        return
+    try:
+        kind.read(kind.make(random_of(seed, name, -1)))
+    except DataError:
+        return
+
+
+def again(options: argparse.Namespace) -> int:
+    """One input, here, with whatever it does."""
+    name, _, number = options.only.partition(":")
+    made = all_kinds()[name].make(random_of(options.seed, name, int(number)))
+    print(repr(made)[:2000])
+    print(all_kinds()[name].read(made))
+    return 0
+
+
+def random_of(seed: int, name: str, number: int) -> random.Random:
+    return random.Random(f"{seed}:{name}:{number}")
+
+
+def memory() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def all_kinds() -> dict[str, Any]:
+    from fuzz_inputs import Kind, kinds
+
+    if not _KINDS:
+        _KINDS.update(kinds(), selftest=Kind("selftest", lambda rng: rng, misbehave))
+    return _KINDS
+
+
+_KINDS: dict[str, Any] = {}
+
+
+def misbehave(rng: random.Random) -> object:
+    """Four ways to fail, and one to do well, by the worker's first number."""
+    number = int(sys.argv[sys.argv.index("selftest") + 1])
+    if number == 0:
+        raise ZeroDivisionError
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if number == 2:
+        time.sleep(10 * SECONDS_EACH)
+    if number == 3:
+        return bytearray(2 * MEMORY_BYTES)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
