@@ -11,7 +11,7 @@ them. `omama.writing` does the rest. A method with choices names a frozen datacl
 takes it as one further keyword, `options`; see docs/extending.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,9 @@ class Method:
     """Its masks are proposals of the root; False where it paints its own."""
     predict: str
     """`module:function`"""
+    predict_together: str | None = None
+    """`module:function(root, directions, split, checkpoint, options)` → (direction, table) pairs,
+    for a method that has less to do where it predicts several directions at once."""
     train: str | None = None
     """`module:function`; None for a method that learns nothing."""
     config: str | None = None
@@ -100,6 +103,7 @@ METHODS: dict[str, Method] = {
         chooses_proposals=False,
         train="omama.memory.training.train:train",
         predict="omama.memory.predict:predict",
+        predict_together="omama.memory.predict:predict_directions",
         config="omama.memory.settings:MemoryTrainConfig",
         options="omama.memory.settings:MemoryOptions",
     ),
@@ -211,12 +215,42 @@ def predict(
     options: Any = None,
 ) -> "Iterator[pa.Table]":
     """Predict by name: tables of the `predictions` schema, each pair of the split in one."""
+    arguments, further = _to_predict(name, root, split, checkpoint, options)
+    tables: Iterator[pa.Table] = load(method(name).predict)(
+        arguments[0], direction, *arguments[1:], **further
+    )
+    return tables
+
+
+def predict_together(
+    name: str,
+    root: DatasetRoot,
+    directions: Sequence[Direction],
+    split: Split,
+    checkpoint: Path | None,
+    *,
+    options: Any = None,
+) -> "Iterator[tuple[Direction, pa.Table]]":
+    """The same of several directions by one checkpoint, each table with its direction; of the
+    methods that name a function for it."""
+    together = method(name).predict_together
+    assert together is not None
+    arguments, further = _to_predict(name, root, split, checkpoint, options)
+    tables: Iterator[tuple[Direction, pa.Table]] = load(together)(
+        arguments[0], directions, *arguments[1:], **further
+    )
+    return tables
+
+
+def _to_predict(
+    name: str, root: DatasetRoot, split: Split, checkpoint: Path | None, options: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A method's arguments but for the direction; SettingsError where a checkpoint is missing."""
     entry = method(name)
     if entry.train is not None and checkpoint is None:
         raise SettingsError(f"{name} predicts with a checkpoint; give one, or train first")
     further = {} if entry.options is None else {"options": options or load(entry.options)()}
-    tables: Iterator[pa.Table] = load(entry.predict)(root, direction, split, checkpoint, **further)
-    return tables
+    return (root, split, checkpoint), further
 
 
 def load(dotted: str) -> Any:

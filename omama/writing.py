@@ -35,6 +35,34 @@ def predict_run(
     return write_run(run, tables, stamp, direction=direction, about=about)
 
 
+def predict_runs(
+    method: str,
+    root: DatasetRoot,
+    split: Split,
+    runs: Mapping[Direction, RunFolder],
+    *,
+    checkpoint: Path | None = None,
+    options: Any = None,
+) -> list[Path]:
+    """The same of several directions by one checkpoint, which some methods do in one go."""
+    if methods.method(method).predict_together is None:
+        return [
+            predict_run(method, root, direction, split, run, checkpoint=checkpoint, options=options)
+            for direction, run in runs.items()
+        ]
+    tables: dict[Direction, list[pa.Table]] = {direction: [] for direction in runs}
+    for direction, table in methods.predict_together(
+        method, root, tuple(runs), split, checkpoint, options=options
+    ):
+        tables[direction].append(table)
+    stamp = methods.stamp_of(method, options)
+    about = {"checkpoint": str(checkpoint or ""), "split": str(split)}
+    return [
+        write_run(run, tables[direction], stamp, direction=direction, about=about)
+        for direction, run in runs.items()
+    ]
+
+
 def write_run(
     run: RunFolder,
     tables: Iterable[pa.Table],

@@ -129,7 +129,9 @@ def test_bfloat16_draws_nearly_the_same():
 
 
 def test_gradients_are_what_the_cpu_says():
-    """With the encoder's blocks computed again."""
+    """With the encoder's blocks computed again. Some parameters' gradients are small differences of
+    large terms (the decoder's second self-attention: float32 on a CPU is 4e-4 of its norm away from
+    float64), so that 1e-7 of the whole gradient's norm is allowed too."""
     clip = [part[None] for part in drawn_track(8)]
     found = {}
     for device in ("cpu", "cuda"):
@@ -140,8 +142,10 @@ def test_gradients_are_what_the_cpu_says():
         loss.backward()
         found[device] = [p.grad for p in network.parameters() if p.grad is not None], loss
     assert_near(found["cuda"][1].detach(), found["cpu"][1].detach())
+    whole = float(torch.stack([part.norm() for part in found["cpu"][0]]).norm())
     for on_gpu, on_cpu in zip(found["cuda"][0], found["cpu"][0], strict=True):
-        assert float((on_gpu.cpu() - on_cpu).norm()) <= SHARE * max(float(on_cpu.norm()), 1e-3)
+        apart = float((on_gpu.cpu() - on_cpu).norm())
+        assert apart <= SHARE * float(on_cpu.norm()) + 1e-7 * whole
 
 
 @pytest.mark.parametrize(("precision", "written"), [("auto", b"bf16"), ("fp32", b"fp32")])

@@ -14,16 +14,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from click.testing import CliRunner  # noqa: E402
 from memory_networks import SMALL, small_network  # noqa: E402
 from tiny_root import EGO, make_tiny_root  # noqa: E402
 
-from egoexo_tools.errors import DataError  # noqa: E402
+from egoexo_tools.errors import DataError, SettingsError  # noqa: E402
 from egoexo_tools.layout import DatasetRoot  # noqa: E402
 from egoexo_tools.manifests import read_manifest, write_manifest  # noqa: E402
 from egoexo_tools.masks.rle import MaskRle  # noqa: E402
 from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from omama.commands.predict import command as predict_command  # noqa: E402
 from omama.features.images import normalise  # noqa: E402
 from omama.memory.bank import DEFAULT, REFERENCE  # noqa: E402
 from omama.memory.confidence import Confidence, fit_confidence  # noqa: E402
@@ -262,3 +264,35 @@ def test_without_a_calibration_the_released_rule_counts_pixels():
         0.0,
         1.0,
     ]
+
+
+def test_both_directions_by_one_command(tmp_path, checkpoint, passes):
+    """Each picture is encoded once for both, and each run is what its own command writes."""
+    root = make_tiny_root(tmp_path / "root")
+    words = [str(root.path), "--split", "test", "--method", "lm-eec", "--checkpoint"]
+    words += [str(checkpoint), "--reference-behaviour", "--quiet", "--direction"]
+    for direction in Direction:
+        assert CliRunner().invoke(predict_command, [*words, str(direction)]).exit_code == 0
+    alone = {d: pa.parquet.read_table(usual_run(root, d).predictions) for d in Direction}
+    apart = sum(passes)
+    passes.clear()
+    said = CliRunner().invoke(predict_command, [*words, "both"])
+    assert said.exit_code == 0, said.output
+    assert 2 * sum(passes) == apart
+    for direction, table in alone.items():
+        run = usual_run(root, direction)
+        again = pa.parquet.read_table(run.predictions)
+        assert again.equals(table) and again.schema.metadata == table.schema.metadata
+        assert str(run.predictions_json) in said.output
+
+
+def usual_run(root, direction):
+    return RunFolder.of(root, f"{direction}-lm-eec")
+
+
+@pytest.mark.parametrize("more", [["--run-name", "mine"], ["-o", "out.json"]])
+def test_both_directions_need_a_run_each(root, checkpoint, more):
+    words = [str(root.path), "--split", "test", "--method", "lm-eec", "--direction", "both"]
+    said = CliRunner().invoke(predict_command, [*words, "--checkpoint", str(checkpoint), *more])
+    assert isinstance(said.exception, SettingsError)
+    assert str(said.exception).startswith("--direction both writes two runs, --")

@@ -1,19 +1,22 @@
 """`omama predict`"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from egoexo_tools.commands import FILE, FOLDER
-from egoexo_tools.commands.choices import DIRECTION, SPLIT, NameOf
+from egoexo_tools.commands.choices import DIRECTIONS, SPLIT, NameOf
 from egoexo_tools.errors import SettingsError
 from omama.commands import BACKBONE, PRECISION, method_option
+
+if TYPE_CHECKING:
+    from egoexo_tools.vocab import Direction
 
 
 @click.command()
 @click.argument("root", type=FOLDER, required=False)
-@click.option("--direction", type=DIRECTION)
+@click.option("--direction", type=DIRECTIONS, help="`both`: with one checkpoint.")
 @click.option("--split", type=SPLIT)
 @method_option
 @click.option("--checkpoint", type=FILE, help="Ours or the authors'.")
@@ -87,29 +90,50 @@ def command(root: Path | None, source_image: Path | None, **options: Any) -> Non
 def _predict_root(root: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.layout import DatasetRoot, write_atomic
     from egoexo_tools.runs import USUAL, RunFolder, run_name
-    from egoexo_tools.vocab import Direction, Split
+    from egoexo_tools.vocab import Split
     from omama import methods
-    from omama.writing import predict_run
+    from omama.writing import predict_runs
 
     _require(given, "direction", "split")
-    direction, method = Direction(given["direction"]), _method(given)
-    usual = run_name(direction, method, given["decide"] or USUAL)
-    name = given["run_name"] or usual
+    directions, method = _directions(given), _method(given)
+    names = {
+        direction: given["run_name"] or run_name(direction, method, given["decide"] or USUAL)
+        for direction in directions
+    }
     options = methods.make_options(
-        method, _choices(given), where_known={"quiet": given["quiet"], "run_name": name}
+        method,
+        _choices(given),
+        where_known={
+            "quiet": given["quiet"],
+            "run_name": names[directions[0]] if len(directions) == 1 else None,
+        },
     )
-    path = predict_run(
+    paths = predict_runs(
         method,
         DatasetRoot(root),
-        direction,
         Split(given["split"]),
-        RunFolder.of(DatasetRoot(root), name),
+        {d: RunFolder.of(DatasetRoot(root), name) for d, name in names.items()},
         checkpoint=given["checkpoint"],
         options=options,
     )
     if given["output"] is not None:
-        write_atomic(given["output"], path.read_bytes())
-    return f"predictions: {given['output'] or path}"
+        write_atomic(given["output"], paths[0].read_bytes())
+    return "\n".join(f"predictions: {given['output'] or path}" for path in paths)
+
+
+def _directions(given: dict[str, Any]) -> "tuple[Direction, ...]":
+    """One, or both, which need a folder each."""
+    from egoexo_tools.vocab import Direction
+
+    if given["direction"] != "both":
+        return (Direction(given["direction"]),)
+    for name in ("run_name", "output"):
+        if given[name] is not None:
+            raise SettingsError(
+                f"--direction both writes two runs, --{name.replace('_', '-')} names one; give one"
+                " direction, or leave it out"
+            )
+    return tuple(Direction)
 
 
 def _method(given: dict[str, Any]) -> str:
@@ -151,7 +175,6 @@ def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
     from egoexo_tools.looking.painting import write_picture
     from egoexo_tools.proposers import Frame, ProposerOptions, entry
-    from egoexo_tools.vocab import Direction
     from omama import methods
     from omama.matching.predict_pair import pair_picture, predict_pair, read_mask, read_rgb
 
@@ -160,12 +183,15 @@ def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
     mask = read_mask(given["source_mask"])
     propose = entry(given["proposer"]).load(ProposerOptions(weights=given["proposer_weights"]))
     (found,) = propose([Frame(given["dest_image"], *dest.shape[:2])])
+    directions = _directions(given) if given["direction"] else (None,)
+    if len(directions) > 1:
+        raise SettingsError("a pair of pictures has one direction; leave --direction both out")
     prediction = predict_pair(
         source,
         mask,
         dest,
         [proposal.rle for proposal in found.proposals],
-        direction=Direction(given["direction"]) if given["direction"] else None,
+        direction=directions[0],
         checkpoint=given["checkpoint"],
         matcher=given["matcher"],
         options=methods.make_options(methods.DEFAULT_METHOD, _choices(given)),

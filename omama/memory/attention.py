@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 def first_look(attention: Any, tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """A picture's tokens with their positions (B, n, 256) → what the first layer makes of them
-    before it meets a memory; turns (n, 128) complex."""
+    before it meets a memory; turns (n, 128, 2) of `pairs_to_turn_by`."""
     return tokens + _self_attention(attention.layers[0], tokens, turns)
 
 
@@ -41,8 +41,9 @@ def attend(
     values = memory.transpose(0, 1).contiguous()  # (B, N, 64)
     keyed = (memory + positions).transpose(0, 1).contiguous()
     maps = (len(memory) - pointer_tokens) // len(turns)
-    unturned = turns.new_ones(pointer_tokens, turns.shape[1])
-    everywhere = torch.cat([turns.repeat(maps, 1), unturned])  # (N, 128)
+    unturned = turns.new_zeros(pointer_tokens, turns.shape[1], 2)
+    unturned[..., 0] = 1
+    everywhere = torch.cat([turns.repeat(maps, 1, 1), unturned])  # (N, 128, 2)
     cross = _summed_first if memory.device.type == "cpu" else _projected_first
     tokens = looked
     for number, layer in enumerate(attention.layers):
@@ -57,9 +58,9 @@ def attend(
     return looked_at
 
 
-def complex_turns(cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """transformers' (1, n, 256), each value twice → (n, 128) complex."""
-    return torch.complex(cosines[0, :, ::2].contiguous(), sines[0, :, ::2].contiguous())
+def pairs_to_turn_by(cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """transformers' cosines and sines (1, n, 256), each value twice → both of each, (n, 128, 2)."""
+    return torch.stack([cosines[0, :, ::2], sines[0, :, ::2]], -1)
 
 
 def _self_attention(layer: Any, tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
@@ -102,4 +103,5 @@ def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
 def _turned(tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """(…, n, 256), in float32 as SAM does it."""
     pairs = torch.view_as_complex(tokens.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2).type_as(tokens)
+    turned = pairs * torch.view_as_complex(turns)
+    return torch.view_as_real(turned).flatten(-2).type_as(tokens)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from omama.memory.attention import attend, complex_turns, first_look
+from omama.memory.attention import attend, first_look, pairs_to_turn_by
 from omama.memory.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, MemoryConfig
 from omama.memory.naming import from_file
 
@@ -104,8 +104,8 @@ class MemoryNetwork(nn.Module):
         self.register_buffer("image_positions", image, persistent=False)  # (n, 1, 256)
         self.register_buffer("memory_positions", memory, persistent=False)  # (n, 1, 64)
         attention: Any = self.sam.memory_attention
-        turns = complex_turns(*attention.rotary_emb(image, attention.position_ids))
-        self.register_buffer("turns", turns, persistent=False)  # (n, 128) complex
+        turns = pairs_to_turn_by(*attention.rotary_emb(image, attention.position_ids))
+        self.register_buffer("turns", turns, persistent=False)  # (n, 128, 2)
         for name, parameter in self.named_parameters():
             if name.startswith(UNUSED):
                 parameter.requires_grad_(False)
@@ -161,7 +161,8 @@ class MemoryNetwork(nn.Module):
         distances (P, B) in [0, 1]: how long ago each was.
         """
         count = banks.shape[3]
-        in_time = self.sam.memory_temporal_positional_encoding[slots][:, :, 0]  # (T, 1, 64)
+        learned = self.sam.memory_temporal_positional_encoding
+        in_time = torch.stack([learned[slot, 0] for slot in slots])  # (T, 1, 64)
         positions = (self.memory_positions[None] + in_time[:, None]).expand(-1, -1, count, -1)
         keys = [banks.flatten(0, 2)]  # (2 T n, B, 64)
         places = [positions.flatten(0, 1).repeat(2, 1, 1)]  # (2 T n, B, 64)

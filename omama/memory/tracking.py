@@ -166,9 +166,9 @@ def _banks(reads: Sequence[Wanted]) -> torch.Tensor | None:
 
 def _pointers(reads: Sequence[Wanted], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Pointers (P, B, 256) and their distances (P, B), float32."""
-    distances = torch.tensor(
-        [read.distances for read in reads], dtype=torch.float32, device=like.device
-    ).T
+    # Not waited for: a GPU has its next kernels in line meanwhile.
+    numbers = torch.tensor([read.distances for read in reads], dtype=torch.float32)
+    distances = numbers.to(like.device, non_blocking=True).T
     if not reads[0].pointers:
         return like.new_zeros((0, len(reads), like.shape[1])), distances
     tracks = [torch.stack([seen.pointer for seen in read.pointers]) for read in reads]
