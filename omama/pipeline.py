@@ -53,19 +53,26 @@ class PipelineOptions:
     init: Path | None = None
     """Weights that its training starts from; LM-EEC needs some."""
     baselines: bool = True
-    """Also score the proposal oracle, k-NN on descriptors and a random proposal."""
+    """Also score the proposal oracle, k-NN on descriptors and a random proposal, where the method
+    chooses among proposals too; for one that paints its own masks nothing is proposed."""
     test_split: Split = Split.TEST
     export: bool = True
-    """Also write the mask folders that the O-MaMa code reads, into the root itself."""
+    """Also write the mask folders that the O-MaMa code reads, into the root itself; they hold the
+    proposals, so only where there are some."""
     report: bool = True
 
     @property
     def scored_methods(self) -> tuple[str, ...]:
         """All that are to be scored, each once, the bound first; the trained one also decided as
         val chose (`omama/deciding`)."""
-        bound, *others = methods.BASELINES if self.baselines else (self.method,)
+        compared = self.baselines and methods.method(self.method).chooses_proposals
+        bound, *others = methods.BASELINES if compared else (self.method,)
         decided = [DECIDED] if self.method == methods.DEFAULT_METHOD else []
         return tuple(dict.fromkeys((bound, self.method, *decided, *others)))
+
+    def needs(self, what: str) -> bool:
+        """Whether any of them needs `proposals` or `features`."""
+        return any(what in methods.method(n).needs for n in self.scored_methods if n != DECIDED)
 
 
 def run_pipeline(
@@ -139,19 +146,22 @@ def _data_steps(
                 run=run,
             ),
         ),
-        (
-            f"propose: candidate masks by {options.proposer}",
-            lambda: run_propose(
-                root,
-                proposer=options.proposer,
-                options=options.proposer_options,
-                directions=options.directions,
-                all_frames=options.all_frames,
-                run=run,
-            ),
-        ),
     ]
-    if options.export:
+    if options.needs("proposals"):
+        steps.append(
+            (
+                f"propose: candidate masks by {options.proposer}",
+                lambda: run_propose(
+                    root,
+                    proposer=options.proposer,
+                    options=options.proposer_options,
+                    directions=options.directions,
+                    all_frames=options.all_frames,
+                    run=run,
+                ),
+            )
+        )
+    if options.export and options.needs("proposals"):
         steps.append(
             (
                 "export: mask folders in O-MaMa's layout",
@@ -170,7 +180,7 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     entry = methods.method(method)
     features, directions = options.features, options.directions
     steps: list[Step] = []
-    if any("features" in methods.method(name).needs for name in names if name != DECIDED):
+    if options.needs("features"):
         steps.append(_features_step(root, options, run))
     if entry.train is not None:
         steps.append(
