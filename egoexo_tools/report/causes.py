@@ -39,10 +39,20 @@ EXPLAINED: Mapping[str, str] = {
     "found": "visible, said to be visible, IoU at least 0.5",
     "rightly-absent": "not in the destination view, and the confidence says so",
 }
+_PAINTED: Mapping[str, str] = {
+    "unknown": "visible and IoU below 0.5",
+    "falsely-absent": "visible, but the confidence says absent",
+}
+"""The same where no run chooses among proposals."""
 EXAMPLES = 12
 """Samples shown as best, as median and as worst."""
 FAILURE_EXAMPLES = 24
 """Samples shown for each cause of failure."""
+
+
+def explained(*, chooses_proposals: bool) -> Mapping[str, str]:
+    """Key → sentence, about runs of which some choose proposals or none does."""
+    return EXPLAINED if chooses_proposals else {**EXPLAINED, **_PAINTED}
 
 
 def causes(scores: pd.DataFrame, *, chooses_proposals: bool) -> NDArray[Any]:

@@ -78,6 +78,7 @@ def _render(runs: Sequence[ScoredRun], page: Path) -> str:
     content = {
         "sides": [_context(side) for side in shown],
         "metrics": _columns(),
+        "chosen": any(run.stamp.chooses_proposals for side in shown for run in side.runs),
         "threshold": CONFIDENCE_THRESHOLD,
         "cards": cards,
         "take_pages": takes,
@@ -183,7 +184,7 @@ def _ceilings(side: Side) -> list[Json]:
 
 def _causes(side: Side) -> Json | None:
     """Samples of each cause, for every run of the direction that has scores."""
-    from egoexo_tools.report.causes import CAUSES, EXPLAINED, count_causes
+    from egoexo_tools.report.causes import CAUSES, count_causes, explained
     from egoexo_tools.report.charts import CAUSE_COLOURS, cause_bar
 
     counts = {
@@ -194,9 +195,10 @@ def _causes(side: Side) -> Json | None:
     if not counts:
         return None
     used = [cause for cause in CAUSES if any(cause in found for found in counts.values())]
+    words = explained(chooses_proposals=any(run.stamp.chooses_proposals for run in side.runs))
     return {
         "columns": [
-            {"name": CAUSES[c], "colour": CAUSE_COLOURS[c], "explained": EXPLAINED[c]} for c in used
+            {"name": CAUSES[c], "colour": CAUSE_COLOURS[c], "explained": words[c]} for c in used
         ],
         "rows": [
             {
