@@ -204,6 +204,10 @@ def video_table(options: argparse.Namespace, folder: Path) -> list[Cells]:
 
 
 def _number(value: float, name: str) -> str:
+    if name.startswith("packets"):
+        return f"{value:.0f}"
+    if name.startswith("ms "):
+        return f"{value:.1f} ms"
     return f"{value:.0f} MB" if "memory" in name else f"{value:.2f} s"
 
 
