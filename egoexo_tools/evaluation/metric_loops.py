@@ -50,7 +50,7 @@ def source(masks: MaskColumns, size: Size) -> Source:
 
 
 @compiled
-def _draw(masks: Source, i: int, runs: Int, bitmap: Words, box: Int) -> int:
+def _rasterise(masks: Source, i: int, runs: Int, bitmap: Words, box: Int) -> int:
     counts = masks.text[masks.offsets[i] : masks.offsets[i + 1]]
     return rasterise(counts, runs, masks.height, masks.width, masks.rows, masks.cols, bitmap, box)
 
@@ -93,7 +93,7 @@ def score(
     for i in range(visible.size):
         now, then = i & 1, 1 - (i & 1)
         a, b, a_box, b_box = masks[now], truths[now], boxes[now], truth_boxes[now]
-        problems[PREDICTED, i] = _draw(predicted, i, runs, a, a_box)
+        problems[PREDICTED, i] = _rasterise(predicted, i, runs, a, a_box)
         areas[PREDICTED, i] = area(a, a_box)  # of absent objects too: confidence may come from it
         # A damaged mask is drawn empty: an overlap with it would count as one with nothing.
         follows_well = (
@@ -104,7 +104,7 @@ def score(
             floats[CONSISTENCY, i] = iou_of(both, areas[PREDICTED, i], areas[PREDICTED, i - 1])
         if not visible[i]:
             continue
-        problems[TRUTH, i] = _draw(truth, i, runs, b, b_box)
+        problems[TRUTH, i] = _rasterise(truth, i, runs, b, b_box)
         areas[TRUTH, i] = area(b, b_box)
         if problems[PREDICTED, i] != OK or problems[TRUTH, i] != OK:
             continue
@@ -150,11 +150,11 @@ def best_candidates(
     for f in range(first_truth.size - 1):
         start, count = first_truth[f], first_truth[f + 1] - first_truth[f]
         for k in range(count):
-            problems[k] = _draw(truth, start + k, runs, truths[k], boxes[k])
+            problems[k] = _rasterise(truth, start + k, runs, truths[k], boxes[k])
             areas[k] = area(truths[k], boxes[k])
         # Candidates outside, truths inside: of 300 candidates (FastSAM's most) one is in memory.
         for c in range(first_candidate[f], first_candidate[f + 1]):
-            if _draw(candidates, c, runs, mask, box) != OK:
+            if _rasterise(candidates, c, runs, mask, box) != OK:
                 continue
             pixels = area(mask, box)
             for k in range(count):

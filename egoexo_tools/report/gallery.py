@@ -154,10 +154,10 @@ def _picture(
         frame = read_frame(root, take_uid, camera, frame_idx)
     except DataError:
         return None
-    return data_uri(draw(frame, drawings))
+    return data_uri(painted(frame, drawings))
 
 
-def draw(frame: Picture, drawings: Sequence[Drawing]) -> Picture:
+def painted(frame: Picture, drawings: Sequence[Drawing]) -> Picture:
     """The part of a frame around its masks, at most CARD_WIDTH x CARD_HEIGHT, masks drawn in."""
     masks = [
         (mask.decode_at(*frame.shape[:2]), colour, dashed)
