@@ -24,7 +24,7 @@ from egoexo_tools.manifests import read_tables, write_manifest, write_table
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report import write_report
 from egoexo_tools.report.causes import FAILURES, causes, choose
-from egoexo_tools.report.gallery import draw, window_around
+from egoexo_tools.report.gallery import painted, window_around
 from egoexo_tools.runs import SUMMARIES, RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
@@ -344,7 +344,7 @@ def test_a_picture_shows_truth_in_blue_and_prediction_in_orange() -> None:
         (MaskRle.encode(masks[0]), (40, 120, 255), False),
         (MaskRle.encode(masks[1]), (255, 140, 0), True),
     ]
-    picture = draw(frame, drawings).astype(int)
+    picture = painted(frame, drawings).astype(int)
     assert picture.shape == (240, 320, 3)
     blue = picture[..., 2] - picture[..., 0] > 40
     orange = picture[..., 0] - picture[..., 2] > 40
