@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -476,3 +477,29 @@ def test_the_table_of_sizes_counts_what_is_written(
         files = [np.load(path) for path in root.path.glob("features/classical*/*/*.npy")]
         written = sum(array.nbytes for array in files)
         assert sum(one.bytes("classical", stored) for one in told) == written
+
+
+@pytest.mark.parametrize(
+    ("slow", "sizes", "timed"),
+    [
+        ({0}, [1, 1, 4], 4),  # it compiles
+        ({0, 1}, [1, 1], 1),  # it is slow
+        (set(), [1, 1, 4], 4),
+    ],
+)
+def test_a_price_is_not_that_of_the_beginning(
+    slow: set[int], sizes: list[int], timed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(price, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    came: list[int] = []
+
+    def work(some: Sequence[int]) -> int:
+        came.append(len(some))
+        clock[0] += sum(5.0 if item in slow else 0.01 for item in some)
+        return 7 * len(some)
+
+    sample = price.time_batch(range(20), work, 4)
+    assert came == sizes
+    assert (sample.frames, sample.bytes) == (timed, 7 * timed)
+    assert sample.seconds == pytest.approx(5.0 if 1 in slow else 0.04)

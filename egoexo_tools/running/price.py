@@ -23,7 +23,7 @@ UNASKED_FRAMES = 2000
 """So many are tried out even if nobody wants to read about it: their bytes may not fit."""
 _LOOK_AFTER_SECONDS = 5.0
 _SLOW_SECONDS = 1.0
-"""A first item that took longer is not followed by a whole batch to be more exact."""
+"""An item that took longer is not followed by a whole batch to be more exact."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,26 @@ def settle_price(stage: str, folder: Path, price: Price, cures: str, *, quiet: b
 
 
 def time_batch(items: Sequence[T], work: Callable[[Sequence[T]], int], batch: int) -> Sample:
-    """Time `work` (which returns bytes) on some of the items: the first warms it up."""
+    """Time `work` (which returns bytes) on some of the items.
+
+    The first is not timed: loading a network and compiling loops are of the beginning. A second
+    that is slow says enough; else a whole batch is worked on.
+    """
+    count, seconds = _timed(items[:1], work)
+    size = 1
+    for some in (items[1:2], items[2 : 2 + batch]):
+        if not some:
+            break
+        count, seconds = _timed(some, work)
+        size = len(some)
+        if seconds > _SLOW_SECONDS:
+            break
+    return Sample(size, seconds, count)
+
+
+def _timed(items: Sequence[T], work: Callable[[Sequence[T]], int]) -> tuple[int, float]:
     started = time.perf_counter()
-    count = work(items[:1])
-    seconds = time.perf_counter() - started
-    some = items[1 : 1 + batch]
-    if not some or seconds > _SLOW_SECONDS * max(len(some), 4):
-        return Sample(1, seconds, count)
-    if seconds > _SLOW_SECONDS:
-        some = some[:1]
-    started = time.perf_counter()
-    count = work(some)
-    return Sample(len(some), time.perf_counter() - started, count)
+    return work(items), time.perf_counter() - started
 
 
 def try_out(submit: Submit, work: Callable[[T], Sample], item: T) -> Sample | None:
