@@ -106,6 +106,50 @@ def test_the_cached_fork_s_annotation_says_what_is_absent(
     assert not read_manifest(root, "exclusions").num_rows
 
 
+def test_frames_that_came_later_are_imported(processed: Path, root: DatasetRoot) -> None:
+    import_processed(root, processed, run=INLINE)
+    frame = processed / "processed" / FIRST / "cam01" / "90.jpg"
+    shutil.copyfile(frame, frame.with_name("120.jpg"))
+    assert import_processed(root, processed, run=INLINE)[0].skipped == 3
+    assert root.frame(FIRST, "cam01", 120).is_file()
+
+
+def test_every_later_command_works_on_proposals_without_scores(
+    ours: DatasetRoot, processed: Path, root: DatasetRoot, tmp_path: Path
+) -> None:
+    from omama.cli import main as omama
+
+    check_all(import_processed(root, processed, run=INLINE))
+    assert set(read_manifest(root, "proposals")["score"].to_pylist()) == {None}
+    inline = ["--executor", "inline", "--quiet"]
+    knn = ["--direction", "ego2exo", "--split", "test", "--matcher", "knn", "--backbone",
+           "classical"]  # fmt: skip
+    for group, words in (
+        (main, ["validate", str(root.path)]),
+        (main, ["status", str(root.path)]),
+        (main, ["stats", str(root.path)]),
+        (main, ["view", str(root.path), "--take", FIRST, "-o", str(tmp_path / "view.html")]),
+        *((main, ["export", str(root.path), "--format", name, "-o", str(tmp_path / name), *inline])
+          for name in ("omama", "coco", "hf", "sam2", "lm-eec")),
+        (omama, ["features", str(root.path), "--backbone", "classical", *inline]),
+        (omama, ["predict", str(root.path), *knn]),
+        (main, ["ground-truth", str(root.path), "--direction", "ego2exo", "--split", "test",
+                "--out", str(tmp_path / "truth.json")]),
+    ):  # fmt: skip
+        result = CliRunner().invoke(group, words)
+        assert result.exit_code == 0, (words, result.output)
+    (found,) = root.runs.glob("*/predictions.parquet")
+    words = [
+        "evaluate",
+        "--predictions",
+        str(found),
+        "--ground-truth",
+        str(tmp_path / "truth.json"),
+    ]
+    result = CliRunner().invoke(main, [*words, "--protocol", "omama", "--root", str(root.path)])
+    assert result.exit_code == 0, result.output
+
+
 def test_a_processed_folder_becomes_a_root_in_its_place(processed: Path) -> None:
     before = (processed / "takes.json").read_bytes()
     result = CliRunner().invoke(

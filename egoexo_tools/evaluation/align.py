@@ -219,7 +219,7 @@ def _match_object(take: _Take, name: str) -> int:
     """Match the tracks of an object; returns how many samples the protocol asks for."""
     where = f"take {take.take_uid}, {name!r}"
     pairs = None if take.predicted is None else take.predicted.get(name)
-    if pairs is not None and not isinstance(pairs, dict):
+    if name in (take.predicted or {}) and not isinstance(pairs, dict):
         take.problems.add("bad_entry", where)
         return 0
     expected, known = 0, set()
@@ -228,7 +228,7 @@ def _match_object(take: _Take, name: str) -> int:
         entries = None if pairs is None else pairs.get(track.pair)
         wanted = _wanted(track, entries, take.protocol)
         expected += len(wanted)
-        if entries is None:
+        if entries is None and track.pair not in (pairs or {}):
             # Where the whole object is missing, one line says so, not one for every pair.
             if wanted and pairs is not None:
                 take.problems.add("missing_pair", f"{where}, {track.pair}")

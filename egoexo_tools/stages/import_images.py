@@ -22,6 +22,7 @@ Writes frames (JPEG 95, the longer side scaled down to LONG_SIDE), the takes, fr
 manifests, annotation.json, and at the end takes.json and split.json.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -137,10 +138,17 @@ def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
             raise SettingsError(f"{root.path} has a take {name} that was not imported")
         inputs = tuple(sorted(path for path in take.rglob("*") if path.is_file()))
         outputs = tuple(root.part(table, name) for table in ("takes", "masks"))
-        found.append(Unit((name,), (*shared, *inputs), outputs))
+        found.append(Unit((name,), (*shared, *inputs), outputs, _names(folder, take)))
     if not found:
         raise SettingsError(next(iter(refused.values())))
     return found, refused
+
+
+def _names(folder: Path, take: Path) -> str:
+    """Hash of what lies in a take and beside the takes: a name says which object a mask is."""
+    names = [path.name for path in entries(folder) if path.is_file()]
+    names += sorted(str(path.relative_to(take)) for path in take.rglob("*"))
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def work(

@@ -14,6 +14,7 @@ used is in exclusions, with its reason. Where the source does not say in which f
 looked for an object, none is called absent, and exclusions say so.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -144,15 +145,28 @@ def _import_takes(
         outputs = tuple(root.part(table, take.take_uid) for table in ("masks", "takes"))
         inputs = (take.folder / "annotation.json",)
         units.append(
-            TakeUnit(key=key, inputs=inputs, outputs=outputs, fingerprint=str(take.split),
-                     take=take, empty_is_absent=empty_is_absent)
-        )  # fmt: skip
+            TakeUnit(
+                key=key,
+                inputs=inputs,
+                outputs=outputs,
+                fingerprint=f"{take.split} {_names(take)}",
+                take=take,
+                empty_is_absent=empty_is_absent,
+            )
+        )
     summary = run_stage(
         root, stage, units, partial(work, root=root, stage=stage), settings={}, options=run
     )
     with in_turn(root.status_dir(stage)):
         write_exclusions(root, stage, SHARED_UNIT, notes)
     return summary
+
+
+def _names(take: SourceTake) -> str:
+    """Hash of which files a take has, and of its objects' names: more of them is another take."""
+    names = sorted(str(path.relative_to(take.folder)) for path in take.folder.rglob("*"))
+    names += [f"{new} {name}" for new, name in sorted(take.names.items())]
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _keep_frames(
