@@ -361,6 +361,30 @@ def test_long_names_and_names_that_a_disk_confuses_become_folders() -> None:
     assert names["Cup"] == "Cup" and names["cup"] == "cup_2" and names["a/b"] == "a-b"
 
 
+def test_long_names_and_names_in_two_cases_are_exported_and_listed(tmp_path: Path) -> None:
+    """Both exports that make folders or lists of names, on a disk that may not see case."""
+    from egoexo_tools.manifests import write_manifest
+
+    root = make_tiny_root(tmp_path / "root")
+    long = "\u043a\u0440\u0443\u0436\u043a\u0430 " * 25  # 325 bytes
+    renamed = {"red cup": long, "green box/lid": "Cup", "blue bowl": "cup"}
+    (take,) = [t for t in read_manifest(root, "takes").to_pylist() if t["split"] == "val"]
+    rows = read_manifest(root, "masks", units=[take["take_uid"]]).to_pylist()
+    for row in rows:
+        row["object_name"] = renamed[row["object_name"]]
+    write_manifest(root, "masks", take["take_uid"], rows)
+    run_export(root, "lm-eec", tmp_path / "out", run=INLINE).check()
+    content = json.loads(next((tmp_path / "out" / "val").glob("*/annotation.json")).read_text())
+    assert len({name.casefold() for name in content["masks"]}) == 3
+    assert max(len(name.encode()) for name in content["masks"]) <= 200
+    listed = json.loads((tmp_path / "out" / "object_names_val.json").read_text())
+    assert set(listed[take["take_uid"]].values()) >= {long}
+    assert set(content["object_names"].values()) == set(renamed.values())
+    run_export(root, "sam2", tmp_path / "sam2", run=INLINE).check()
+    numbers = json.loads(next((tmp_path / "sam2/val/objects").glob("*.json")).read_text())
+    assert set(numbers.values()) <= set(renamed.values())
+
+
 def lm_eec_folder(root: DatasetRoot, out: Path, *, name: str, pad: int) -> Path:
     """What LM-EEC would write for the val take: the ego mask of the pot, whatever it is."""
     (take_uid,) = [
