@@ -26,6 +26,13 @@ from egoexo_tools.commands import FOLDER
     show_default=True,
     help="Pictures drawn a second; fewer are quicker, the videos keep 30 frames a second.",
 )
+@click.option(
+    "--motion",
+    type=click.Choice(["calm", "lively"]),
+    default="calm",
+    show_default=True,
+    help="Lively: fast head turns, objects that are moved about, leave, come back, and cross.",
+)
 @click.option("--seed", default=0, show_default=True, help="Same seed, same release.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Takes at a time.  [default: all cores]"
@@ -37,7 +44,7 @@ def command(
 ) -> None:  # fmt: skip
     """Write a small release in the shipped layout, with real videos, under RELEASE.
 
-    Example: egoexo-tools synthesize demo/release --scale 0.5
+    Example: egoexo-tools synthesize demo/release --scale 0.5 --frames 16 --motion lively
     """
     from egoexo_tools.synthetic import SyntheticOptions, synthesize
 

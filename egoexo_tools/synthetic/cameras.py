@@ -5,7 +5,7 @@ rendition, the same in every take: that is what can be learned on some objects a
 to others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -115,18 +115,21 @@ class ExoPlace:
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """The wearer's head: slow, smooth, different in every take."""
+    """The wearer's head: slow, smooth, different in every take; lively ones also turn quickly."""
 
     place: tuple[float, float, float]
     gaze: NDArray[np.float64]
     """(2, 3): amplitude in metres, period in seconds, phase, of the gaze point's x and y."""
     sway: NDArray[np.float64]
     """(3, 3): the same of the head's x, y and z."""
+    glances: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    """(n, 4): start and length of a quick turn, in seconds, and the x, y that it turns to."""
 
     def camera(self, frame_idx: int, height: int, width: int) -> Camera:
         seconds = frame_idx / FPS
         origin = np.array(self.place) + _swing(self.sway, seconds)
-        target = np.append(_swing(self.gaze, seconds) + [0.0, -0.03], 0.02)
+        flat = _swing(self.gaze, seconds) + [0.0, -0.03] + self._glance(seconds)
+        target = np.append(flat, 0.02)
         return _look_at(origin, target, 0.78 * min(height, width), EGO_RENDITION)
 
     @classmethod
@@ -143,6 +146,23 @@ class HeadMotion:
         sway[:, 2] += [0, 1.3, 2.1]
         place = (rng.uniform(-0.12, 0.12), rng.uniform(-0.72, -0.6), rng.uniform(0.56, 0.66))
         return cls(place=place, gaze=gaze, sway=sway)
+
+    def lively(self, rng: np.random.Generator, seconds: float) -> "HeadMotion":
+        """The same head, turning to another place about once a second, in a fifth of one."""
+        starts = np.cumsum(rng.uniform(0.6, 1.5, int(seconds / 0.6) + 1))
+        count = len(starts)
+        lengths = rng.uniform(0.15, 0.25, count)
+        x, y = rng.uniform(-0.45, 0.45, count), rng.uniform(-0.2, 0.25, count)
+        glances = np.stack([starts, lengths, x, y], axis=1)
+        return replace(self, glances=glances[starts < seconds])
+
+    def _glance(self, seconds: float) -> NDArray[np.float64]:
+        """(2,) where the last turn leads to, or how far it has come."""
+        place = np.zeros(2)
+        for start, length, *goal in self.glances[self.glances[:, 0] < seconds]:
+            part = min((seconds - start) / length, 1.0)
+            place = place + part * part * (3 - 2 * part) * (np.array(goal) - place)
+        return place
 
 
 def _swing(waves: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:

@@ -32,10 +32,11 @@ _SPECIAL_NOUNS = ("salt/pepper box", "crème pot", "jalapeño", "tea tin")
 """Each take's first objects get these as far as the shapes allow: names that break naive code."""
 _HUES = ("red", "orange", "yellow", "lime", "green", "teal", "cyan", "azure", "blue", "violet")
 _HUE_ENDS = (12, 40, 65, 90, 150, 172, 195, 220, 255, 285)
-_LOOK_ALIKES = 2
-FEWEST_OBJECTS = 2 * _LOOK_ALIKES
+LOOK_ALIKES = 2
+"""The first so many objects have one each; these are the last."""
+FEWEST_OBJECTS = 2 * LOOK_ALIKES
 """A look-alike needs an original of its own."""
-SMALL_ONE = -1 - _LOOK_ALIKES
+SMALL_ONE = -1 - LOOK_ALIKES
 _TALL = 0.085
 """Half the height, in metres, that hides a small object."""
 _SMALL = 0.6
@@ -84,7 +85,7 @@ def draw_objects(rng: np.random.Generator, count: int, table: Rgb) -> list[Appea
     """
     colours: list[Rgb] = [table]
     drawn: list[Appearance] = []
-    for _ in range(count - _LOOK_ALIKES):
+    for _ in range(count - LOOK_ALIKES):
         colour = _apart(rng, colours)
         colours.append(colour)
         drawn.append(_draw_one(rng, colour))
@@ -92,7 +93,7 @@ def draw_objects(rng: np.random.Generator, count: int, table: Rgb) -> list[Appea
     if drawn[tallest].kind != SHEET:
         drawn[tallest] = _resized(drawn[tallest], (1, 1, max(1, _TALL / drawn[tallest].height)))
     drawn[-1] = _resized(drawn[-1], (_SMALL, _SMALL, _SMALL))
-    for original in drawn[:_LOOK_ALIKES]:
+    for original in drawn[:LOOK_ALIKES]:
         drawn.append(_look_alike(rng, original))
     return _named(rng, drawn)
 

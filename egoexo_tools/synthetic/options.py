@@ -1,6 +1,7 @@
 """What a synthetic release is made of. Everything else follows from these numbers and the seed."""
 
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any
 
 from egoexo_tools.errors import SettingsError
@@ -9,6 +10,15 @@ from egoexo_tools.vocab import Split, View
 FPS = 30
 EGO_HW = (1408, 1408)
 EXO_HW = (2160, 3840)
+
+
+class Motion(StrEnum):
+    """How much happens in a take."""
+
+    CALM = "calm"
+    """A hand moves an object now and then; the head moves slowly."""
+    LIVELY = "lively"
+    """Hard to follow over time: see `lively`."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,12 @@ class SyntheticOptions:
     motion_fps: int = FPS
     """Pictures drawn a second. The videos have 30 frames a second all the same: between two
     pictures the scene stands still, which is drawn and encoded for next to nothing."""
+    motion: Motion = Motion.CALM
 
     def __post_init__(self) -> None:
+        if self.motion not in set(Motion):
+            raise SettingsError(f"motion is {self.motion!r}; use {' or '.join(Motion)}")
+        object.__setattr__(self, "motion", Motion(self.motion))
         limits: dict[str, tuple[float, float]] = {
             "seed": (0, 2**31 - 1),
             "scale": (0.05, 1.0),
@@ -91,7 +105,12 @@ class SyntheticOptions:
         return range(0, self.frames, FPS // self.motion_fps)
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Plain values; without `motion` where it is calm, so that calm releases keep the bytes
+        that they had before there was another."""
+        names = [field.name for field in fields(self)]
+        if self.motion is Motion.CALM:
+            names.remove("motion")
+        return {name: getattr(self, name) for name in names}
 
 
 def _even(value: float) -> int:

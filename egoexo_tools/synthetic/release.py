@@ -53,8 +53,9 @@ def _claim(release: Release, options: SyntheticOptions) -> None:
     marker = release.path / "synthetic.json"
     if marker.is_file():
         # An option that came later had its default before.
-        before = SyntheticOptions().to_json() | json.loads(marker.read_bytes())
-        now = options.to_json()
+        motion = {"motion": SyntheticOptions().motion}
+        before = SyntheticOptions().to_json() | motion | json.loads(marker.read_bytes())
+        now = motion | options.to_json()
         if changed := [name for name in now if before.get(name) != now[name]]:
             told = ", ".join(f"{name}={before.get(name)}, now {now[name]}" for name in changed)
             raise SettingsError(

@@ -1,7 +1,7 @@
-"""One take's scene: the objects on the table, the hand that moves some of them, their shadows.
+"""One take's scene: the objects on the table, the hands that move some of them, their shadows.
 
 `Scene.solids(frame_idx)` is all that the renderer needs to know of an instant; object number n
-of the list has object id n + 1, the hand has id 0.
+of the list has object id n + 1, a hand has id 0.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.synthetic.lively import draw_lively_moves
+from egoexo_tools.synthetic.moves import (
+    LOOK_AT,
+    Look,
+    Move,
+    Placement,
+    draw_look,
+    draw_moves,
+    free_place,
+    on_the_way,
+)
 from egoexo_tools.synthetic.objects import (
-    SMALL_ONE,
     TEXTURE_SIDE,
     Appearance,
     draw_objects,
@@ -19,58 +29,18 @@ from egoexo_tools.synthetic.objects import (
     table_colour,
     table_texture,
 )
-from egoexo_tools.synthetic.options import FPS
+from egoexo_tools.synthetic.options import FPS, Motion
 from egoexo_tools.synthetic.render import TABLE_HALF, Textures
 from egoexo_tools.synthetic.solids import BOX, ELLIPSOID, FRUSTUM, SHEET, SOLID
 
-_SPREAD = (0.5, 0.36)
-"""Objects stand within this half width and depth of the table's middle, in metres."""
-_GAP = 0.012
 _SHADOW_SHAPE = (192, 256)
 _SHADOW_LIGHT = 153
 SHADOW_REACH = 0.09
 """How far a shadow's soft border reaches beyond the object's outline, in metres."""
-_MOVE_SECONDS = 1.5
 _RIGHT_SHOULDER = np.array([0.3, -0.95, 0.3])
 _LEFT_SHOULDER = np.array([-0.3, -0.95, 0.3])
-_LOOK_AT = (0.0, -0.36, 0.40)
-"""Where the left hand holds an object to look at: before the face, above what exo cameras see."""
-_RAISE_SECONDS, _HOLD_SECONDS = 1.0, 2.0
 _ARM_PIECES = 5
 _SKIN = (206, 158, 132)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where an object stands: x, y of its centre on the table, and its turn about z."""
-
-    x: float
-    y: float
-    yaw: float
-
-
-@dataclass(frozen=True)
-class Move:
-    """The hand carries one object from its placement to another."""
-
-    item: int
-    start_seconds: float
-    goal: Placement
-
-
-@dataclass(frozen=True)
-class Look:
-    """The left hand raises one object to the face, holds it and puts it back."""
-
-    item: int
-    start_seconds: float
-
-    def raised(self, seconds: float) -> float:
-        """How far it is raised at this time, 0 to 1."""
-        since = seconds - self.start_seconds
-        down = since - _RAISE_SECONDS - _HOLD_SECONDS
-        part = np.clip(since / _RAISE_SECONDS, 0, 1) - np.clip(down / _RAISE_SECONDS, 0, 1)
-        return float(part * part * (3 - 2 * part))
 
 
 @dataclass(frozen=True)
@@ -81,25 +51,36 @@ class Scene:
     placements: tuple[Placement, ...]
     moves: tuple[Move, ...]
     look: Look | None
-    """None in takes too short for it."""
+    """None in takes too short for it, and in lively ones."""
     textures: Textures
 
     @classmethod
     def draw(
-        cls, rng: np.random.Generator, *, count: int, seconds: float, away: NDArray[np.float64]
+        cls,
+        rng: np.random.Generator,
+        *,
+        count: int,
+        seconds: float,
+        away: NDArray[np.float64],
+        motion: Motion = Motion.CALM,
     ) -> "Scene":
         """A random scene; `away` (2,) is the direction in which the first exo camera looks.
 
-        The hand's first move takes the small object behind the tallest one, out of that
-        camera's sight; the other hand raises an object to the face, out of most cameras' view.
+        In a calm one the hand's first move takes the small object behind the tallest one, out of
+        that camera's sight; the other hand raises an object to the face, out of most cameras'
+        view. What a lively one's hands do, `lively` says.
         """
         table = table_colour(rng)
         objects = draw_objects(rng, count, table)
         placements: list[Placement] = []
         for item in objects:
-            placements.append(_free_place(rng, item, objects, placements))
-        moves = _draw_moves(rng, objects, placements, seconds, away)
-        look = _draw_look(rng, objects, moves, seconds)
+            placements.append(free_place(rng, item, objects, placements))
+        look = None
+        if motion is Motion.LIVELY:
+            moves = draw_lively_moves(rng, objects, placements, seconds)
+        else:
+            moves = draw_moves(rng, objects, placements, seconds, away)
+            look = draw_look(rng, objects, moves, seconds)
         pictures = [item.texture() for item in objects]
         pictures.append(np.full((TEXTURE_SIDE, TEXTURE_SIDE, 3), _SKIN, np.uint8))
         textures = Textures(
@@ -118,31 +99,36 @@ class Scene:
                 zip(self.objects, self.placements, strict=True)
             )
         ]
-        hand: list[NDArray[np.void]] = []
+        hands: dict[bool, list[NDArray[np.void]]] = {}
+        before = list(self.placements)
         for move in self.moves:
-            progress = (seconds - move.start_seconds) / _MOVE_SECONDS
+            progress = (seconds - move.start_seconds) / move.seconds
             if progress <= 0:
                 continue
-            placement, lift = _on_the_way(self.placements[move.item], move.goal, progress)
+            placement, lift = on_the_way(before[move.item], move, progress)
+            before[move.item] = move.goal
             rows[move.item] = _solid(self.objects[move.item], placement, lift, move.item)
             if progress < 1:
                 top = self.objects[move.item].size[2] * (
                     1 if self.objects[move.item].kind == SHEET else 2
                 )
-                hand = _hand(placement, top + lift, progress, len(self.objects), _RIGHT_SHOULDER)
+                shoulder = _LEFT_SHOULDER if move.left else _RIGHT_SHOULDER
+                hands[move.left] = _hand(
+                    placement, top + lift, progress, len(self.objects), shoulder
+                )
         if self.look is not None and (part := self.look.raised(seconds)) > 0:
             item, start = self.objects[self.look.item], self.placements[self.look.item]
             placement = Placement(
-                x=start.x + part * (_LOOK_AT[0] - start.x),
-                y=start.y + part * (_LOOK_AT[1] - start.y),
+                x=start.x + part * (LOOK_AT[0] - start.x),
+                y=start.y + part * (LOOK_AT[1] - start.y),
                 yaw=start.yaw,
             )
-            lift = part * _LOOK_AT[2]
+            lift = part * LOOK_AT[2]
             rows[self.look.item] = _solid(item, placement, lift, self.look.item)
             # The fist holds it from the side, so that the face sees it.
             beside = Placement(placement.x - item.radius - 0.02, placement.y, 0.0)
-            hand += _hand(beside, lift, 0.5, len(self.objects), _LEFT_SHOULDER)
-        return np.array([*rows, *hand], SOLID)
+            hands[True] = _hand(beside, lift, 0.5, len(self.objects), _LEFT_SHOULDER)
+        return np.array([*rows, *hands.get(False, ()), *hands.get(True, ())], SOLID)
 
 
 def shaded_table(table: NDArray[np.uint8], solids: NDArray[np.void]) -> NDArray[np.uint8]:
@@ -163,94 +149,6 @@ def shaded_table(table: NDArray[np.uint8], solids: NDArray[np.void]) -> NDArray[
         cv2.fillConvexPoly(light, np.round(grid).astype(np.int32), _SHADOW_LIGHT)
     soft = cv2.resize(cv2.GaussianBlur(light, (0, 0), 2.6), table.shape[1::-1])
     return np.asarray(cv2.multiply(table, cv2.merge([soft] * 3), scale=1 / 255), dtype=np.uint8)
-
-
-def _free_place(
-    rng: np.random.Generator,
-    item: Appearance,
-    objects: list[Appearance],
-    taken: list[Placement],
-    skip: int | None = None,
-) -> Placement:
-    """A random place that overlaps no other object; after many tries the least crowded one."""
-    best, best_room = Placement(0, 0, 0), -np.inf
-    for _ in range(80):
-        place = Placement(
-            x=rng.uniform(-1, 1) * _SPREAD[0],
-            y=rng.uniform(-1, 1) * _SPREAD[1],
-            yaw=rng.uniform(0, 2 * np.pi),
-        )
-        room = min(
-            (
-                np.hypot(place.x - other.x, place.y - other.y) - item.radius - objects[n].radius
-                for n, other in enumerate(taken)
-                if n != skip
-            ),
-            default=np.inf,
-        )
-        if room > best_room:
-            best, best_room = place, room
-        if room > _GAP:
-            break
-    return best
-
-
-def _behind(
-    tall: Appearance, small: Appearance, place: Placement, away: NDArray[np.float64]
-) -> Placement:
-    step = away * (0.8 * tall.radius + small.radius + _GAP)
-    return Placement(place.x + step[0], place.y + step[1], place.yaw)
-
-
-def _draw_moves(
-    rng: np.random.Generator,
-    objects: list[Appearance],
-    placements: list[Placement],
-    seconds: float,
-    away: NDArray[np.float64],
-) -> list[Move]:
-    """One move after the other, about one every two seconds, each of another object."""
-    small = len(objects) + SMALL_ONE
-    tallest = max(range(len(objects)), key=lambda item: objects[item].height)
-    others = [item for item in range(len(objects)) if item not in {small, tallest}]
-    order = [small, *rng.permutation(others).tolist()]
-    count = min(int(seconds // 2), len(order))
-    moves, now = [], list(placements)
-    for number, item in enumerate(order[:count]):
-        if item == small:
-            goal = _behind(objects[tallest], objects[small], placements[tallest], away)
-        else:
-            goal = _free_place(rng, objects[item], objects, now, skip=item)
-        now[item] = goal
-        start = number * seconds / count + rng.uniform(0.05, 0.3)
-        moves.append(Move(item=item, start_seconds=start, goal=goal))
-    return moves
-
-
-def _draw_look(
-    rng: np.random.Generator, objects: list[Appearance], moves: list[Move], seconds: float
-) -> Look | None:
-    """An object that no move carries and that is neither the tallest nor flat."""
-    start = rng.uniform(0.1, 0.5)
-    tallest = max(range(len(objects)), key=lambda item: objects[item].height)
-    busy = {move.item for move in moves} | {tallest}
-    free = [n for n, item in enumerate(objects) if n not in busy and item.kind != SHEET]
-    if seconds < start + _RAISE_SECONDS or not free:
-        return None
-    return Look(item=int(rng.choice(free)), start_seconds=start)
-
-
-def _on_the_way(start: Placement, goal: Placement, progress: float) -> tuple[Placement, float]:
-    """The placement at this part (0..) of a move, and how high the object is lifted."""
-    part = min(max(progress, 0.0), 1.0)
-    smooth = part * part * (3 - 2 * part)
-    turn = (goal.yaw - start.yaw + np.pi) % (2 * np.pi) - np.pi
-    placement = Placement(
-        x=start.x + smooth * (goal.x - start.x),
-        y=start.y + smooth * (goal.y - start.y),
-        yaw=start.yaw + smooth * turn,
-    )
-    return placement, 0.1 * float(np.sin(np.pi * smooth))
 
 
 def _solid(item: Appearance, place: Placement, lift: float, number: int) -> NDArray[np.void]:

@@ -18,7 +18,7 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
 from egoexo_tools.synthetic.frame_code import code_size, draw_frame_index
 from egoexo_tools.synthetic.objects import FEWEST_OBJECTS
-from egoexo_tools.synthetic.options import FPS, SyntheticOptions
+from egoexo_tools.synthetic.options import FPS, Motion, SyntheticOptions
 from egoexo_tools.synthetic.render import Painter, Rect, bounds
 from egoexo_tools.synthetic.scene import SHADOW_REACH, Scene, shaded_table
 from egoexo_tools.synthetic.videos import CameraVideo
@@ -108,15 +108,8 @@ def redacted_take(options: SyntheticOptions, split: Split, number: int) -> TakeP
 
 def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> dict[str, Any]:
     """Write the take's videos; returns its entry of relations_<split>.json."""
-    rng = plan.rng(options)
-    exo = [ExoPlace.draw(rng, number) for number in range(plan.exo_count)]
-    head = HeadMotion.draw(rng)
-    away = -np.array([np.cos(exo[0].azimuth), np.sin(exo[0].azimuth)])
-    count = max(options.objects_per_take + int(rng.integers(-2, 3)), FEWEST_OBJECTS)
-    scene = Scene.draw(rng, count=count, seconds=options.frames / FPS, away=away)
-    annotation_rng = np.random.default_rng(rng.integers(2**63))
+    scene, places, annotation_rng = draw_take(plan, options)
     ids: dict[str, dict[int, Ids]] = {}
-    places: list[HeadMotion | ExoPlace] = [head, *exo]
     for camera, place in zip(plan.cameras, places, strict=True):
         hw = options.frame_hw(view_of(camera), portrait=plan.portrait)
         with CameraVideo(release, plan.take_name, camera, hw=hw, gop=options.gop) as video:
@@ -126,6 +119,24 @@ def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> 
         "take_name": plan.take_name,
         **annotate([item.name for item in scene.objects], ids, annotation_rng),
     }
+
+
+def draw_take(
+    plan: TakePlan, options: SyntheticOptions
+) -> tuple[Scene, list[HeadMotion | ExoPlace], np.random.Generator]:
+    """A take's scene, where its cameras are (in their order), and what its annotation draws from.
+
+    Calm takes are drawn as they have always been: figures and goldens rest on them.
+    """
+    rng, seconds = plan.rng(options), options.frames / FPS
+    exo = [ExoPlace.draw(rng, number) for number in range(plan.exo_count)]
+    head = HeadMotion.draw(rng)
+    if options.motion is Motion.LIVELY:
+        head = head.lively(rng, seconds)
+    away = -np.array([np.cos(exo[0].azimuth), np.sin(exo[0].azimuth)])
+    count = max(options.objects_per_take + int(rng.integers(-2, 3)), FEWEST_OBJECTS)
+    scene = Scene.draw(rng, count=count, seconds=seconds, away=away, motion=options.motion)
+    return scene, [head, *exo], np.random.default_rng(rng.integers(2**63))
 
 
 def annotate(
