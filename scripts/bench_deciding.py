@@ -25,7 +25,9 @@ from omama.deciding.decide import Mode, Parameters, decide
 from omama.deciding.links import link
 
 HW = {"aria01_214-1": (704, 704), "cam01": (540, 960)}
-SETTINGS = Parameters(temperature=0.1, absent_at=0.4, repulsion=2.0, votes=10.0, memory=0.5)
+SETTINGS = Parameters(
+    temperature=0.1, absent_at=0.4, repulsion=2.0, votes=10.0, memory=0.5, layout=2.0
+)
 
 
 def main() -> None:

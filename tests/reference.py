@@ -436,6 +436,44 @@ def plain_pair_sample(
 # --- deciding --------------------------------------------------------------------------------
 
 
+def plain_layout(
+    sources: NDArray[Any], boxes: NDArray[Any], mass: list[list[float]]
+) -> NDArray[np.float64]:
+    """(O, 4), (O, K, 4), [object][candidate] → (O, K) nearness to where the others say, one object
+    and one candidate after the other."""
+    objects, top = boxes.shape[:2]
+
+    def centre(box: NDArray[Any]) -> tuple[float, float]:
+        return float(box[0] + box[2]) / 2 - 0.5, float(box[1] + box[3]) / 2 - 0.5
+
+    weight = [list(row) for row in mass]
+    for _ in range(4):
+        expected = []
+        for o in range(objects):
+            # Least squares over all candidates of the other objects, and a little towards 0.
+            rows = [[math.sqrt(1e-3) * (i == j) for j in range(3)] for i in range(3)]
+            goals = [[0.0, 0.0]] * 3
+            for p in range(objects):
+                for m in range(top):
+                    root = math.sqrt(weight[p][m]) if p != o else 0.0
+                    rows.append([root * value for value in (*centre(sources[p]), 1.0)])
+                    goals.append([root * value for value in centre(boxes[p, m])])
+            affine, *_ = np.linalg.lstsq(np.array(rows), np.array(goals), rcond=None)
+            expected.append(np.array([*centre(sources[o]), 1.0]) @ affine)
+        near = np.zeros((objects, top))
+        for o in range(objects):
+            for n in range(top):
+                x, y = centre(boxes[o, n])
+                away = (x - expected[o][0]) ** 2 + (y - expected[o][1]) ** 2
+                near[o, n] = math.exp(-away / (2 * 0.17**2))
+        weight = [[mass[o][n] * near[o, n] for n in range(top)] for o in range(objects)]
+    total = [sum(row) for row in weight]
+    for o in range(objects):
+        if sum(total) - total[o] < 2:
+            near[o] = 0
+    return near
+
+
 def plain_decision(
     similarity: NDArray[Any],
     overlap: NDArray[Any],
@@ -446,6 +484,8 @@ def plain_decision(
     repulsion: float,
     votes: float,
     past_only: bool,
+    layout: float = 0.0,
+    places: tuple[NDArray[Any], NDArray[Any]] | None = None,
     rounds: int = 3,
 ) -> list[list[NDArray[np.float64]]]:
     """How likely each candidate is, pair by pair: [time][object] → (K + 1,), the last "absent".
@@ -453,6 +493,7 @@ def plain_decision(
     similarity (T, O, K), -inf where there is none; overlap[t][o][n][p][m] the IoU of candidate n
     of object o and candidate m of object p; linked[t, u, o] (K, K) what candidate n at t and
     candidate m at u have to do with each other, present for each two times that are linked.
+    places: boxes of the sources (T, O, 4) and of the candidates (T, O, K, 4), for `layout`.
     """
     times, objects, top = similarity.shape
 
@@ -475,16 +516,23 @@ def plain_decision(
             for m in range(top)
         )
 
-    def next_round(t: int, with_crowd: bool) -> list[NDArray[np.float64]]:
+    def near(t: int) -> NDArray[np.float64]:
+        if places is None or not layout:
+            return np.zeros((objects, top))
+        mass = [[float(belief[t][o][n]) for n in range(top)] for o in range(objects)]
+        return plain_layout(places[0][t], places[1][t], mass)
+
+    def of_frame(t: int) -> list[list[float]]:
+        close = near(t)
         return [
-            softmax(
-                t,
-                o,
-                [
-                    votes * vote(t, o, n) - (repulsion * crowd(t, o, n) if with_crowd else 0)
-                    for n in range(top)
-                ],
-            )
+            [layout * close[o, n] - repulsion * crowd(t, o, n) for n in range(top)]
+            for o in range(objects)
+        ]
+
+    def next_round(t: int, with_frame: bool) -> list[NDArray[np.float64]]:
+        said = of_frame(t) if with_frame else [[0.0] * top] * objects
+        return [
+            softmax(t, o, [votes * vote(t, o, n) + said[o][n] for n in range(top)])
             for o in range(objects)
         ]
 

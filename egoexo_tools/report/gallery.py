@@ -74,6 +74,16 @@ class Card:
     dest_picture: str | None
 
 
+@dataclass(frozen=True)
+class Masks:
+    """What is drawn into the frames of some samples."""
+
+    predicted: dict[str, MaskRle]
+    """pair_id → mask"""
+    true: dict[tuple[str, str, str, int], MaskRle]
+    """(take_uid, object_name, camera, frame_idx) → mask, of both views."""
+
+
 def make_cards(run: ScoredRun, missing: list[str]) -> list[Card]:
     """The cards of a run's chosen samples; adds to `missing` what cannot be shown."""
     if run.scores is None:
@@ -82,12 +92,14 @@ def make_cards(run: ScoredRun, missing: list[str]) -> list[Card]:
         missing.append(f"{run.name} lies in no dataset root: no frames, so no gallery")
         return []
     chosen = choose(run.scores, chooses_proposals=run.stamp.chooses_proposals)
-    predicted = _predicted(run, chosen, missing)
-    masks = _true_masks(run.root, chosen, missing)
+    masks = masks_of(run, chosen, missing)
     cards = []
     for row in chosen.to_dict("records"):
-        pictures = _pictures(run.root, row, masks, predicted.get(row["pair_id"]))
-        cards.append(_card(run, row, pictures))
+        source, dest = (
+            None if picture is None else data_uri(picture)
+            for picture in pictures_of(run.root, row, masks)
+        )
+        cards.append(_card(run, row, (source, dest)))
     unread = sum(card.source_picture is None or card.dest_picture is None for card in cards)
     if unread:
         missing.append(
@@ -95,6 +107,13 @@ def make_cards(run: ScoredRun, missing: list[str]) -> list[Card]:
             "`egoexo-tools frames` writes them"
         )
     return cards
+
+
+def masks_of(run: ScoredRun, rows: pd.DataFrame, missing: list[str]) -> Masks:
+    """The masks of some samples of a run; adds to `missing` what there is not."""
+    if run.root is None:
+        return Masks({}, {})
+    return Masks(_predicted(run, rows, missing), _true_masks(run.root, rows, missing))
 
 
 def _predicted(run: ScoredRun, chosen: pd.DataFrame, missing: list[str]) -> dict[str, MaskRle]:
@@ -124,17 +143,16 @@ def _true_masks(
     return found
 
 
-def _pictures(
-    root: DatasetRoot,
-    row: dict[Any, Any],
-    masks: dict[tuple[str, str, str, int], MaskRle],
-    predicted: MaskRle | None,
-) -> tuple[str | None, str | None]:
+def pictures_of(
+    root: DatasetRoot, row: dict[Any, Any], masks: Masks
+) -> tuple[Picture | None, Picture | None]:
+    """Source and destination frame of a sample with its masks; None for one that is not there."""
     take_uid, name, frame_idx = row["take_uid"], row["object_name"], row["frame_idx"]
     source, dest = (
-        masks.get((take_uid, name, row[camera], frame_idx))
+        masks.true.get((take_uid, name, row[camera], frame_idx))
         for camera in ("source_camera", "dest_camera")
     )
+    predicted = masks.predicted.get(row["pair_id"])
     return (
         _picture(root, take_uid, row["source_camera"], frame_idx, [(source, SOURCE, False)]),
         _picture(
@@ -149,12 +167,12 @@ def _pictures(
 
 def _picture(
     root: DatasetRoot, take_uid: str, camera: str, frame_idx: int, drawings: Sequence[Drawing]
-) -> str | None:
+) -> Picture | None:
     try:
         frame = read_frame(root, take_uid, camera, frame_idx)
     except DataError:
         return None
-    return data_uri(painted(frame, drawings))
+    return painted(frame, drawings)
 
 
 def painted(frame: Picture, drawings: Sequence[Drawing]) -> Picture:
@@ -228,10 +246,10 @@ def _card(run: ScoredRun, row: dict[Any, Any], pictures: tuple[str | None, str |
         source_camera=row["source_camera"],
         dest_camera=row["dest_camera"],
         visible=bool(row["visible"]),
-        iou=_known(row["iou"]) if row["visible"] else None,
-        oracle_iou=_known(row["oracle_iou"]),
+        iou=known(row["iou"]) if row["visible"] else None,
+        oracle_iou=known(row["oracle_iou"]),
         chosen=run.stamp.chooses_proposals,
-        confidence=_known(row["confidence"]),
+        confidence=known(row["confidence"]),
         cause=row["cause"],
         cause_name=CAUSES[row["cause"]],
         groups=row["groups"],
@@ -240,5 +258,6 @@ def _card(run: ScoredRun, row: dict[Any, Any], pictures: tuple[str | None, str |
     )
 
 
-def _known(value: float | None) -> float | None:
+def known(value: float | None) -> float | None:
+    """None for NaN, which is what a table has where there is no number."""
     return None if value is None or np.isnan(value) else float(value)

@@ -13,6 +13,7 @@ from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headl
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.looking.pages import render_page, require_jinja
 from egoexo_tools.report.runs import ScoredRun, main_run, read_runs
+from egoexo_tools.report.tracks import BeforeAfter, before_after, count_tracks
 from egoexo_tools.vocab import Direction
 
 Json: TypeAlias = dict[str, Any]
@@ -42,6 +43,17 @@ class Side:
     """The run that figures of one run, and the gallery, are about."""
     colours: dict[str, str]
     """Run name → colour."""
+    change: BeforeAfter | None
+    """The main run and the same method decided over time, where both are on the page."""
+
+    @property
+    def shown(self) -> ScoredRun:
+        """The run whose tracks are shown."""
+        return self.main if self.change is None else self.change.after
+
+    @property
+    def before(self) -> ScoredRun | None:
+        return None if self.change is None else self.change.before
 
 
 def write_report(runs: Sequence[Path], page: Path) -> None:
@@ -67,16 +79,18 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
 
 def _render(runs: Sequence[ScoredRun], page: Path) -> str:
     from egoexo_tools.report.gallery import make_cards
+    from egoexo_tools.report.strips import make_strips
     from egoexo_tools.report.take_pages import write_take_pages
 
     sides = [_side(direction, runs) for direction in Direction]
     shown = [side for side in sides if side is not None]
     missing = [f"{run.name}: {sentence}" for run in runs for sentence in run.missing]
     cards = [card for side in shown for card in make_cards(side.main, missing)]
+    strips = {side.direction: make_strips(side.shown, side.before, missing) for side in shown}
     mains = [side.main for side in shown]
     takes = write_take_pages(mains, cards, page, missing)
     content = {
-        "sides": [_context(side) for side in shown],
+        "sides": [_context(side) | {"strips": strips[side.direction]} for side in shown],
         "metrics": _columns(),
         "chosen": any(run.stamp.chooses_proposals for side in shown for run in side.runs),
         "threshold": CONFIDENCE_THRESHOLD,
@@ -106,7 +120,9 @@ def _side(direction: Direction, runs: Sequence[ScoredRun]) -> Side | None:
         return None
     mine.sort(key=lambda run: -(run.summary["iou"] if run.summary["iou"] is not None else -1.0))
     colours = {name: look[0] for name, look in styles(mine).items()}
-    return Side(direction, DIRECTION_NAMES[direction], mine, main_run(mine), colours)
+    main = main_run(mine)
+    change = before_after(mine, main)
+    return Side(direction, DIRECTION_NAMES[direction], mine, main, colours, change)
 
 
 def _context(side: Side) -> Json:
@@ -131,6 +147,11 @@ def _context(side: Side) -> Json:
         "training": [
             (run, figures) for run in side.runs if (figures := charts.training_charts(run))
         ],
+        "tracks": {
+            run.name: count_tracks(run.scores) for run in side.runs if run.scores is not None
+        },
+        "change": side.change,
+        "shown": side.shown,
         "published": _published(side),
         "loss_colours": charts.LOSS_COLOURS,
     }

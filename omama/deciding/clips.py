@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.vocab import View, view_of
-from omama.dataset import Dataset
+from omama.dataset import Dataset, MasksByFrame
 from omama.deciding.candidates import Candidates
 from omama.deciding.overlaps import mask_ious
 
@@ -49,6 +49,8 @@ class Clip:
     """(T, O, K, C)"""
     boxes: Floats
     """(T, O, K, 4) x_min, y_min, x_max, y_max in shares of the image's width."""
+    source_boxes: Floats
+    """(T, O, 4) the same of the source masks, in their own image."""
     overlap: Floats
     """(T, O * K, O * K) IoU of the masks of a frame's candidates; 0 where there is none."""
 
@@ -98,6 +100,7 @@ def _clip(dataset: Dataset, found: Candidates, row: Int, camera: str) -> Clip:
         embedding=dense(found.embedding, 0).astype(np.float32),
         look=dense(found.look, 0).astype(np.float32),
         boxes=_boxes(dataset, frames, proposal),
+        source_boxes=dense(_shares(dataset.frames.masks, dataset.pairs.source_mask[found.pair]), 0),
         overlap=_overlap(dataset, frames, proposal),
     )
 
@@ -107,10 +110,15 @@ def _boxes(dataset: Dataset, frames: Int, proposal: Int) -> Floats:
     out = np.zeros((*proposal.shape, 4), np.float32)
     is_one = proposal >= 0
     rows = (proposals.start[frames][:, None, None] + proposal)[is_one]
-    xywh = proposals.boxes[rows]
-    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:] + 1], axis=1)
-    out[is_one] = corners / proposals.columns.widths[rows, None]
+    out[is_one] = _shares(proposals, rows)
     return out
+
+
+def _shares(masks: MasksByFrame, rows: Int) -> Floats:
+    """(n, 4) corners of masks' boxes in shares of their image's width."""
+    xywh = masks.boxes[rows]
+    corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:] + 1], axis=1)
+    return np.asarray(corners / masks.columns.widths[rows, None], np.float32)
 
 
 def _overlap(dataset: Dataset, frames: Int, proposal: Int) -> Floats:

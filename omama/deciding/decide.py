@@ -3,8 +3,9 @@
 For a pair at time t with similarities s, log p(n) is the log softmax of [s / tau, theta / tau]
 (the last entry says "absent"), plus `votes` times the mean over the other frames t' of what
 their candidates say of n, sum over m of p_t'(m) exp(3 (cosine + IoU - 2)), less `repulsion` times
-the overlap of n with what the frame's other objects choose. A few rounds of this; then the
-candidate of the greatest expected IoU is chosen, the argmax over n of sum over m of p(m) IoU(n, m).
+the overlap of n with what the frame's other objects choose, plus `layout` times how near n is to
+where these say that the object is (`layout.py`). A few rounds of this; then the candidate of the
+greatest expected IoU is chosen, the argmax over n of sum over m of p(m) IoU(n, m).
 Legend as in `clips`.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omama.deciding.clips import Clip
+from omama.deciding.layout import layout_closeness
 from omama.deciding.links import Links
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -47,6 +49,8 @@ class Parameters:
     votes: float = 0.0
     memory: float = 0.0
     """Share of the similarity that comes from the track's mean source embedding."""
+    layout: float = 0.0
+    """Weight of the place that the frame's other objects say."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def _together(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> F
     everything = slice(0, len(similarity))
     mass = _softmax(similarity, parameters)
     for _ in range(ROUNDS):
-        extra = -parameters.repulsion * _crowding(clip, everything, mass)
+        extra = _of_frame(clip, everything, mass, parameters)
         if not frame_only:
             extra += parameters.votes * _votes(links, mass)
         mass = _softmax(similarity, parameters, extra)
@@ -99,7 +103,7 @@ def _past_only(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> 
         votes = parameters.votes * _votes_of_past(links, mass, time)
         mass[now] = _softmax(similarity[now], parameters, votes)
         for _ in range(ROUNDS):
-            extra = votes - parameters.repulsion * _crowding(clip, now, mass[now])
+            extra = votes + _of_frame(clip, now, mass[now], parameters)
             mass[now] = _softmax(similarity[now], parameters, extra)
     return mass
 
@@ -121,6 +125,15 @@ def _softmax(similarity: Floats, parameters: Parameters, extra: Floats | None = 
     weight = np.exp(logit - highest)
     total = weight.sum(axis=-1, keepdims=True) + np.exp(-highest)
     return np.asarray(weight / total, np.float32)
+
+
+def _of_frame(clip: Clip, times: slice, mass: Floats, parameters: Parameters) -> Floats:
+    """(t, O, K) what the other objects of each frame say of each candidate."""
+    said = -parameters.repulsion * _crowding(clip, times, mass)
+    if parameters.layout:
+        boxes = clip.source_boxes[times], clip.boxes[times]
+        said += parameters.layout * layout_closeness(*boxes, mass)
+    return said
 
 
 def _crowding(clip: Clip, times: slice, mass: Floats) -> Floats:

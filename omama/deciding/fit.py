@@ -29,10 +29,11 @@ CHOICES: dict[str, tuple[float, ...]] = {
     "votes": (2.0, 5.0, 10.0, 15.0, 20.0, 30.0),
     "memory": (0.0, 0.25, 0.5, 0.75, 1.0),
     "repulsion": (0.0, 1.0, 2.0, 4.0, 6.0),
+    "layout": (0.0, 1.0, 2.0, 3.0, 4.0),
 }
 """Values that are tried."""
-START = Parameters(temperature=0.08, absent_at=0.4, repulsion=2.0)
-START_OF_TRACKS = Parameters(temperature=0.12, absent_at=0.4, repulsion=2.0, votes=10.0, memory=0.5)
+START = Parameters(temperature=0.08, absent_at=0.4, repulsion=2.0, layout=1.0)
+START_OF_TRACKS = replace(START, temperature=0.12, votes=10.0, memory=0.5)
 PASSES = 2
 
 

@@ -24,8 +24,8 @@ MOST_STEPS = 8
 """Frames before and after that vote, at most; annotation comes once a second."""
 SHARPNESS = 3.0
 """A vote weighs exp(SHARPNESS * (cosine + IoU - 2)): 1 for the same look at the same place."""
-LANDMARKS = 3
-"""Candidates of each pair that may tell how a worn camera moved."""
+MOST_LANDMARKS = 96
+"""Candidates of a frame that may tell how a worn camera moved, each pair's best ones first."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def camera_motion(before: Landmarks, after: Landmarks) -> NDArray[np.float64] | 
 
 def landmarks(clip: Clip, time: int) -> Landmarks:
     """The best candidates of a frame, each once."""
-    proposal = clip.proposal[time, :, :LANDMARKS].reshape(-1)
-    chosen, first = np.unique(proposal, return_index=True)
-    first = first[chosen >= 0]
-    boxes = clip.boxes[time, :, :LANDMARKS].reshape(-1, 4)[first]
-    looks = clip.look[time, :, :LANDMARKS].reshape(proposal.size, -1)[first]
+    by_rank = clip.proposal[time].T.reshape(-1)  # (K * O,)
+    chosen, first = np.unique(by_rank, return_index=True)
+    first = np.sort(first[chosen >= 0])[:MOST_LANDMARKS]
+    boxes = clip.boxes[time].swapaxes(0, 1).reshape(-1, 4)[first]
+    looks = clip.look[time].swapaxes(0, 1).reshape(by_rank.size, -1)[first]
     return ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.float64), looks
 
 
