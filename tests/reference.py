@@ -486,7 +486,7 @@ def plain_decision(
     past_only: bool,
     layout: float = 0.0,
     places: tuple[NDArray[Any], NDArray[Any]] | None = None,
-    rounds: int = 3,
+    rounds: int = 5,
 ) -> list[list[NDArray[np.float64]]]:
     """How likely each candidate is, pair by pair: [time][object] → (K + 1,), the last "absent".
 

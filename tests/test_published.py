@@ -48,6 +48,10 @@ def test_the_table() -> None:
     known = {"official", "omama", "lm-eec", "both-visible", "own"}
     assert {one.protocol for one in PUBLISHED} == known
     assert all(one.mean for one in PUBLISHED)
+    modes = {one.method: one.mode for one in PUBLISHED}
+    assert set(modes.values()) == {"the pair alone", "past only", "not known"}
+    assert modes["O-MaMa"] == modes["DINOv2 mask k-NN"] == "the pair alone"
+    assert modes["LM-EEC"] == modes["XView-XMem + XSegTx"] == "past only"
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,10 @@ def test_the_page_says_before_and_after(runs: list[Path], browser: Any, tmp_path
     for key in ("consistency", "flicker"):
         old, new = before["over_time"][key], after["over_time"][key]
         assert f"{key} {old:.3f} → {new:.3f}" in said
+    modes = opened.page.locator("#published td.mode").all_text_contents()
+    assert {"the pair alone", "past only", "not known"} == set(modes)
+    ours = opened.page.locator("#published tr.main").first.text_content()
+    assert "the pair alone" in ours, "of the marked run, which chooses for each pair alone"
     track = opened.page.locator("article.track").first
     assert track.get_attribute("data-run") == "ego2exo-track"
     assert "before" in (track.text_content() or "")

@@ -15,11 +15,12 @@ import cv2
 import psutil
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_root import TAKES
 
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.manifests import read_manifest, read_tables, write_manifest
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.stage import RunOptions, StageSummary
 from egoexo_tools.runs import RunFolder, read_stamp
@@ -29,6 +30,7 @@ from omama.config import Features
 from omama.deciding.decide import Mode
 from omama.deciding.decision import Decision
 from omama.features.cache import run_features
+from omama.features.descriptor_part import DescriptorPart
 from omama.matching.config import MatchingOptions, TrainConfig
 from omama.matching.train import train
 from omama.steps import run_train
@@ -383,6 +385,51 @@ def test_a_model_below_nearest_neighbours_is_told(
     best = load_checkpoint(run(own_root, "a", config))
     assert best.step > 0 and best.state.start == {"knn": 1.0}
     assert "that of knn, which learns nothing, 1.000; predict with knn" in caplog.text
+
+
+def test_a_start_that_training_destroys_is_kept_and_told(
+    own_root: DatasetRoot, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(CONFIG, learning_rate=30.0, epochs=2, residual=True)
+    best = load_checkpoint(run(own_root, "a", config))
+    first, *others = log(own_root, "a")
+    ends = [line["val_iou"] for line in others if "val_iou" in line]
+    assert (best.step, best.val_iou) == (0, first["start_val_iou"])
+    assert best.val_iou is not None and max(ends) < best.val_iou
+    assert "a: no validation came up to the start's val IoU" in caplog.text
+    board = EventAccumulator(str(own_root.runs / "a" / "tensorboard"))
+    board.Reload()
+    for name in ("start_val_iou", "knn_val_iou"):
+        (event,) = board.Scalars(name)
+        assert (event.step, event.value) == (0, pytest.approx(first[name]))
+    assert [event.value for event in board.Scalars("val_iou")] == pytest.approx(ends)
+
+
+def test_a_run_that_stays_below_nearest_neighbours_keeps_these(
+    own_root: DatasetRoot, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DescriptorPart, "fit", lambda part, *pairs: part.map.normal_())
+    config = replace(CONFIG, learning_rate=30.0, epochs=1, residual=True)
+    path = run(own_root, "a", config)
+    best = load_checkpoint(path)
+    first = log(own_root, "a")[0]
+    assert first["start_val_iou"] < first["knn_val_iou"], "or this would prove nothing"
+    assert (best.step, best.val_iou) == (0, first["knn_val_iou"])
+    assert "holds nearest neighbours now, val IoU" in caplog.text
+    settings = json.loads((own_root.runs / "a" / "config.json").read_text())
+    assert settings["val_iou"]["best"] == first["knn_val_iou"]
+    assert best.decision is not None
+    chosen = {}
+    for name, method, checkpoint in (("model", "o-mama", path), ("nearest", "knn", None)):
+        folder = RunFolder.of(own_root, name)
+        options = MatchingOptions(features=Features("rgb_grid"), decision="best", quiet=True)
+        predict_run(
+            method, own_root, Direction.EGO2EXO, Split.TEST, folder,
+            checkpoint=checkpoint, options=options,
+        )  # fmt: skip
+        rows = read_tables([folder.predictions], "predictions").to_pylist()
+        chosen[name] = [(row["pair_id"], row["proposal_idx"]) for row in rows]
+    assert chosen["model"] == chosen["nearest"]
 
 
 def test_a_run_goes_on_as_the_kind_of_model_that_it_began_as(own_root: DatasetRoot) -> None:

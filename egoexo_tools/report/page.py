@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headlines
+from egoexo_tools.evaluation.published import NOT_KNOWN, PAIR_ALONE
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.looking.pages import render_page, require_jinja
 from egoexo_tools.report.runs import ScoredRun, main_run, read_runs
 from egoexo_tools.report.tracks import BeforeAfter, before_after, count_tracks
+from egoexo_tools.runs import DECISIONS
 from egoexo_tools.vocab import Direction
 
 Json: TypeAlias = dict[str, Any]
@@ -152,6 +154,7 @@ def _context(side: Side) -> Json:
         },
         "change": side.change,
         "shown": side.shown,
+        "looks_at": _looks_at(side.main),
         "published": _published(side),
         "loss_colours": charts.LOSS_COLOURS,
     }
@@ -281,6 +284,12 @@ def _published(side: Side) -> Json:
         # Against the summary of its own protocol, where the run has one.
         rows.append({"number": number, "iou": iou / 100, "reason": reason})
     return {"rows": rows, "any": any(row["reason"] is None for row in rows)}
+
+
+def _looks_at(run: ScoredRun) -> str:
+    """In the words of the published numbers; of a method with memory, what its stamp says not."""
+    words = DECISIONS.get(run.stamp.decision, run.stamp.decision)
+    return words or (PAIR_ALONE if run.stamp.chooses_proposals else NOT_KNOWN)
 
 
 def _filters(cards: Sequence[Any]) -> Json:

@@ -21,7 +21,7 @@ from omama.deciding.layout import layout_closeness
 from omama.deciding.links import Links
 
 Floats: TypeAlias = NDArray[np.float32]
-ROUNDS = 3
+ROUNDS = 5
 
 
 class Mode(StrEnum):

@@ -40,6 +40,8 @@ class ModelConfig(PlainSettings):
     """Add position embeddings in flat order when only the grid's shape differs (portrait)."""
     residual: bool = False
     """The descriptor's own cosine is a part of the score (see `omama.features.descriptor_part`)."""
+    own_channels: int | None = None
+    """Of an embedding's own part; None: the model's width, or all of the descriptor's."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", str(Direction.parse(self.direction)))
@@ -59,7 +61,9 @@ class ModelConfig(PlainSettings):
     @property
     def own_width(self) -> int:
         """Channels of an embedding that come from its descriptor alone."""
-        return min(self.width, 2 * self.feature_width) if self.residual else 0
+        if not self.residual:
+            return 0
+        return self.own_channels or min(self.width, 2 * self.feature_width)
 
     @property
     def embedding_width(self) -> int:

@@ -10,7 +10,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
 from omama.matching.loading import pair_descriptors
 from omama.matching.model import OMama
 from omama.matching.model_files import METHOD, load_model
+from omama.matching.nearest import keep_nearest
 from omama.matching.objective import Objective, memory_advice
 from omama.matching.samples import Bucket
 from omama.matching.task import (
@@ -40,6 +41,7 @@ from omama.matching.task import (
     loop_config,
     make_task,
 )
+from omama.matching.val_scores import HowToValidate
 from omama.task import Task
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,8 @@ def train(
     accelerator.wait_for_everyone()
     with memory_advice(config.batch_pairs):
         best = loop.run(quiet=options.quiet, stop_after=stop_after)
+        if stop_after is None:
+            _never_below_knn(best, objective, config, learnt, loop)
     if accelerator.is_main_process:
         _add_outcome(folder, loop.progress)
         if stop_after is None and not config.reference_behaviour:
@@ -106,6 +110,27 @@ def train(
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return best
+
+
+def _never_below_knn(
+    best: Path, objective: Objective, config: TrainConfig, data: TrainingData, loop: Loop[Any]
+) -> None:
+    """Where training and its start stayed below nearest neighbours on val, these are kept.
+
+    The published model has no place for them; there the loop's words have to do.
+    """
+    knn = loop.progress.start.get("knn", -1.0)
+    if loop.progress.best_iou >= knn or objective.model.descriptor_part is None:
+        return
+    how = HowToValidate(
+        batch_pairs=config.batch_pairs,
+        accelerator=loop.accelerator,
+        trained_head=False,
+        bf16=config.precision == "bf16",
+    )
+    iou = keep_nearest(best, objective.model, data.val, data.val_store, how)
+    loop.progress.best_iou, loop.progress.best_step = iou, 0
+    logger.warning("%s holds nearest neighbours now, val IoU %.3f", best, iou)
 
 
 def _fit_decision(best: Path, val: Dataset, store: FeatureStore, direction: Direction) -> None:
