@@ -33,7 +33,8 @@ CHOICES: dict[str, tuple[float, ...]] = {
 }
 """Values that are tried."""
 START = Parameters(temperature=0.08, absent_at=0.4, repulsion=2.0, layout=1.0)
-START_OF_TRACKS = replace(START, temperature=0.12, votes=10.0, memory=0.5)
+START_OF_TRACKS = replace(START, temperature=0.05, layout=2.0, votes=10.0, memory=0.5)
+"""A search that began with 0.12 and 1 stuck at 0.82 in one of four cases, this one reached 0.84."""
 PASSES = 2
 
 
