@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from test_report import Opened
-from test_report import browser as browser  # the fixture
 from tiny_root import make_tiny_root
 
 from egoexo_tools.evaluation.evaluate import evaluate_run
