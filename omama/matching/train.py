@@ -32,7 +32,6 @@ from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
 from omama.matching.loading import pair_descriptors
 from omama.matching.model import OMama
 from omama.matching.model_files import METHOD, load_model
-from omama.matching.nearest import keep_nearest
 from omama.matching.objective import Objective, memory_advice
 from omama.matching.samples import Bucket
 from omama.matching.task import (
@@ -41,7 +40,7 @@ from omama.matching.task import (
     loop_config,
     make_task,
 )
-from omama.matching.val_scores import HowToValidate
+from omama.matching.val_scores import HowToValidate, keep_nearest
 from omama.task import Task
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,8 @@
-"""How good a model is on val: IoU of the chosen proposals, and where visibility is decided."""
+"""How good a model is on val: IoU of the chosen proposals, where visibility is decided, and what is
+kept where nearest neighbours are better."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,10 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
+from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.dataset import ABSENT, UNANNOTATED, VISIBLE, Dataset, Pairs
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.model import OMama
+from omama.matching.model_files import METHOD
 from omama.matching.objective import (
     Matches,
     compare_bucket,
@@ -21,6 +25,8 @@ from omama.matching.objective import (
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration, calibrate
 
+_NOTHING = -60.0
+"""Log odds of a share that rounds to nothing."""
 CALIBRATION_PAIRS = 256
 """Of each kind, at most, where train pairs must choose the threshold of visibility."""
 
@@ -113,3 +119,48 @@ def _values(bucket: Bucket, matches: Matches, logit: torch.Tensor) -> np.ndarray
     visible = bucket.truth.visible.float()
     values = torch.stack([iou, visible, matches.best.float(), logit.float(), knn_iou])
     return np.asarray(values.double().cpu().numpy())
+
+
+# A model with a descriptor part can hold nearest neighbours exactly: its own part is the mask part
+# of the descriptor as it is, and the trained part does not count.
+
+
+@torch.no_grad()
+def nearest_model(model: OMama) -> OMama:
+    """The same model, but its similarity is the cosine of the descriptors' mask parts."""
+    width = model.config.feature_width
+    found = OMama(replace(model.config, own_channels=width))
+    assert found.descriptor_part is not None
+    found.descriptor_part.map.copy_(torch.eye(2 * width, width))
+    found.descriptor_part.logit.fill_(_NOTHING)
+    return found
+
+
+def keep_nearest(
+    best: Path, model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate
+) -> float:
+    """Put nearest neighbours into a run's best checkpoint; returns their val IoU.
+
+    All ranks call it, the first one writes.
+    """
+    nearest = nearest_model(model).to(how.accelerator.device)
+    scored = score_val(nearest, val, store, replace(how, trained_head=False))
+    if how.accelerator.is_main_process:
+        kept = load_checkpoint(best, method=METHOD)
+        calibration = scored.calibration.to_dict() if scored.calibration else None
+        save_checkpoint(
+            replace(
+                kept,
+                config=nearest.config.to_dict(),
+                weights=nearest.state_dict(),
+                val_iou=scored.iou,
+                calibration=calibration,
+                decision=None,
+                step=0,
+                epoch=0,
+                state=replace(kept.state, average=None, optimizer=None),
+            ),
+            best,
+        )
+    how.accelerator.wait_for_everyone()
+    return scored.iou
