@@ -127,6 +127,13 @@ def test_what_it_starts_from(root, tmp_path):
         train(root, Direction.EGO2EXO, FEW, RunFolder(tmp_path), options=MemoryOptions(quiet=True))
 
 
+def test_the_released_code_learns_one_direction(root, small_start, tmp_path):
+    config = replace(FEW, reference_behaviour=True)
+    options = MemoryOptions(init=small_start, quiet=True)
+    with pytest.raises(SettingsError, match="ego to exo alone; train exo2ego without"):
+        train(root, Direction.EXO2EGO, config, RunFolder(tmp_path), options=options)
+
+
 def test_tracks_that_are_too_short(tmp_path):
     with pytest.raises(DataError, match="no train track of ego2exo with 8 frames annotated"):
         load_clip_tracks(make_tiny_root(tmp_path), Direction.EGO2EXO, Split.TRAIN)

@@ -51,8 +51,14 @@ def train(
     """Train one direction; returns the best checkpoint by val IoU.
 
     `stop_after` ends after that many steps as a signal would. Raises SettingsError where there is
-    nothing to start from, DataError for input that cannot be used (a clip by its name).
+    nothing to start from and for what the released code does not learn, DataError for input that
+    cannot be used (a clip by its name).
     """
+    if config.reference_behaviour and direction is Direction.EXO2EGO:
+        raise SettingsError(
+            "LM-EEC's released code learns ego to exo alone; train exo2ego without"
+            " --reference-behaviour"
+        )
     # The released code's graph has parameters without a gradient; ours freezes them.
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
