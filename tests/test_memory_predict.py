@@ -296,3 +296,11 @@ def test_both_directions_need_a_run_each(root, checkpoint, more):
     said = CliRunner().invoke(predict_command, [*words, "--checkpoint", str(checkpoint), *more])
     assert isinstance(said.exception, SettingsError)
     assert str(said.exception).startswith("--direction both writes two runs, --")
+
+
+def test_a_checkpoint_is_asked_for(root):
+    words = [str(root.path), "--split", "test", "--method", "lm-eec", "--direction", "ego2exo"]
+    said = CliRunner().invoke(predict_command, words)
+    assert str(said.exception) == (
+        "lm-eec predicts with a checkpoint: give --checkpoint, or train first"
+    )

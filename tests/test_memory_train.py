@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +122,24 @@ def test_a_run_resumed_at_any_step_is_undisturbed(root, small_start, tmp_path, d
     found = torch.load(stopped.checkpoint_last, weights_only=True)["model"]
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
+
+
+@pytest.mark.slow
+def test_two_processes_learn_one_network(root, small_start, tmp_path):
+    """Started as on two GPUs, on the CPU; dropout, stochastic depth and recomputation as well."""
+    words = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone",
+        "-m", "omama.cli", "train", str(root.path), "--method", "lm-eec", "--quiet",
+        "--direction", "ego2exo", "--init", str(small_start), "--run-name", "two",
+        "--epochs", "2", "--batch-pairs", "1", "--accumulate", "1",
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    run = RunFolder.of(root, "two")
+    steps = [line["step"] for line in log_of(run) if "loss" in line]
+    assert steps == [1, 2]
+    assert list(predict(root, Direction.EGO2EXO, Split.TEST, run.checkpoint_best,
+                        options=MemoryOptions(quiet=True)))  # fmt: skip
 
 
 def test_what_it_starts_from(root, tmp_path):

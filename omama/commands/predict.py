@@ -143,8 +143,11 @@ def _method(given: dict[str, Any]) -> str:
     named = {given["method"], given["matcher"]} - {None}
     if len(named) > 1:
         raise SettingsError(f"--method {given['method']} and --matcher {given['matcher']} differ")
-    name: str = named.pop() if named else methods.DEFAULT_METHOD
-    if (given["checkpoint"] is None) == (methods.method(name).train is not None):
+    name: str = next(iter(named), methods.DEFAULT_METHOD)
+    learns = methods.method(name).train is not None
+    if named and learns and given["checkpoint"] is None:
+        raise SettingsError(f"{name} predicts with a checkpoint: give --checkpoint, or train first")
+    if (given["checkpoint"] is None) == learns:
         raise SettingsError(
             f"give either a checkpoint or a matcher ({', '.join(methods.untrained())})"
         )
