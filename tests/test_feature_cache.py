@@ -120,6 +120,9 @@ def test_the_exact_cache_is_read_where_there_are_two(own_root: DatasetRoot) -> N
     assert exact.stored == "fp16" and "stored" not in exact.settings
     shutil.rmtree(own_root.features(exact.name))
     assert open_store(data.frames, **wanted).key.stored == "int8"
+    # No camera here is portrait, so that the reference's squashed ones are the same.
+    store = open_store(data.frames, **wanted, squash_portrait=True)
+    assert store.key.stored == "int8" and len(store.read(np.unique(data.pairs.dest_frame)))
     with pytest.raises(SettingsError, match="cache precision 'fp4'; use fp16 or int8"):
         run_features(own_root, backbone="rgb_grid", cache=CacheOptions(precision="fp4"))
 

@@ -109,10 +109,6 @@ def run_features(
         keys[squashed.name] = squashed
         portrait = units(root, squashed, every=cache.all_frames, quiet=True)
         todo += [unit for unit in portrait if _is_portrait(root, unit)]
-    with in_turn(root.status_dir(STAGE)):
-        for each in keys.values():
-            path = root.features(each.name) / "settings.json"
-            write_atomic(path, json.dumps(each.settings, indent=1) + "\n")
     how = Work(root, keys, weights, images_at_once, run.overwrite, threads=run.executor != "inline")
     return run_stage(
         root,
@@ -121,7 +117,7 @@ def run_features(
         how.do,
         settings=key.settings,
         options=run,
-        price=partial(_price, how=how, run=run),
+        price=partial(_begin, how=how, run=run),
     )
 
 
@@ -293,6 +289,15 @@ def extract_all(
             following = chunks[number + 1] if number + 1 < len(chunks) else ()
             waiting = [pool.submit(read, frame) for frame in following]
             yield from extractor(raws)
+
+
+def _begin(todo: Sequence[Unit], submit: Submit, *, how: Work, run: RunOptions) -> None:
+    """Once the disk has room for all of it: what the folders are of."""
+    _price(todo, submit, how=how, run=run)
+    with in_turn(how.root.status_dir(STAGE)):
+        for key in how.keys.values():
+            path = how.root.features(key.name) / "settings.json"
+            write_atomic(path, json.dumps(key.settings, indent=1) + "\n")
 
 
 def _price(todo: Sequence[Unit], submit: Submit, *, how: Work, run: RunOptions) -> None:

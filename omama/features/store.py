@@ -188,7 +188,8 @@ def _stored_key(root: DatasetRoot, key: FeatureKey, *, tokens: bool) -> FeatureK
     there = [
         each
         for each in (replace(key, stored=stored) for stored in STORED)
-        if any(root.features(each.name).glob(f"*/{INDEX}"))
+        # Only portrait cameras have squashed features; where none is, there are none.
+        if any(root.features(replace(each, squash_portrait=False).name).glob(f"*/{INDEX}"))
     ]
     usable = [each for each in there if each.stored != "descriptors" or not tokens]
     if there and not usable:
