@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -313,19 +314,20 @@ def _same_packets(path: str, wanted: list[int]) -> Run:
     from egoexo_tools.video.packets import reference_test
     from egoexo_tools.video.source import open_source
 
-    file = VideoFile(open_source(path))
-    is_reference = reference_test(file.codec, file.extradata)
-    chosen = [
-        [
-            av.Packet(data)
-            for number, data in enumerate(file.packets(run), run.start)
-            if int(file.index.frame_idx[number]) in run.frame_idxs or is_reference(data)
+    with closing(open_source(path)) as source:
+        file = VideoFile(source)
+        is_reference = reference_test(file.codec, file.extradata)
+        chosen = [
+            [
+                av.Packet(data)
+                for number, data in enumerate(file.packets(run), run.start)
+                if int(file.index.frame_idx[number]) in run.frame_idxs or is_reference(data)
+            ]
+            for run in file.index.runs(wanted)
         ]
-        for run in file.index.runs(wanted)
-    ]
+        decoder = file.new_decoder(1)
 
     def run() -> int:
-        decoder = file.new_decoder(1)
         for packets in chosen:
             for packet in [*packets, None]:
                 decoder.decode(packet)
