@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 # make test: processes that run the tests
 JOBS ?= 2
-# make soak: ends after so many kills, or minutes, whichever is first
+# make soak: it ends after so many kills, or minutes
 KILLS ?=
 MINUTES ?= $(if $(KILLS),,10)
 

@@ -5,17 +5,14 @@ takes it and returns, or raises DataError. Whatever else comes out of it is a fi
 answer that contradicts itself (AssertionError).
 """
 
-import copy
-import json
-import random
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz_changes import EACH, Kind, Rng, bytes_changed, json_maker, text_changed
 from lzstring import LZString
 from small_release import plain_take, takes_entry
 from video_factory import write_video
@@ -35,40 +32,9 @@ from egoexo_tools.release.relations import index_takes
 from egoexo_tools.release.takes import read_split_file, read_takes
 from egoexo_tools.video.frames import probe, read_frames
 
-Rng = random.Random
-Input = Any
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One family of inputs."""
-
-    group: str
-    """`compiled`, `files` or `videos`."""
-    make: Callable[[Rng], Input]
-    read: Callable[[Input], object]
-    suffix: str = ".txt"
-    """Of a file that keeps an input."""
-
-
 COUNTS = "0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmno"
 ENCODED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-$"
-ODD_TEXT = ["", " ", "\0", "é", "\ud800", "٣", "~", "/", "😀", "P" * 40, "o" * 20]
 SIDES = [0, 1, 2, 3, 5, 12, 48, 64, 97, 480, 3840, 32766, 32767, 32768, -1, 2**31, 2**63 - 1]
-EACH = 50
-"""Texts in one call of the compiled readers, which count one by one."""
-
-
-def text_changed(rng: Rng, text: str, alphabet: str) -> str:
-    """One to four changes: a character, a cut, a repetition, something odd."""
-    for _ in range(rng.choice((0, 1, 1, 2, 4))):
-        at = rng.randrange(len(text) + 1)
-        to = min(len(text), at + rng.randrange(1, 9))
-        piece = rng.choice(
-            (rng.choice(alphabet), "", text[at:to] * rng.randrange(1, 5), rng.choice(ODD_TEXT))
-        )
-        text = text[:at] + piece + text[to if rng.random() < 0.7 else at :]
-    return text
 
 
 @cache
@@ -185,74 +151,6 @@ def read_lzstring(texts: list[str]) -> None:
         assert LZString.decompressFromEncodedURIComponent(texts[0]) == alone[0]
 
 
-ODD_VALUES: list[Any] = [
-    None, True, False, 0, -1, 1, 0.5, 1e308, float("nan"), float("inf"), 2**31, 2**63, 10**30,
-    "", "00030", "null", "x", "\0", "é", "../..", "/", [], {}, [None], [[]], {"": None},
-    [[float("nan"), 1e9, 1, 1, 2, 2]], {"size": [1, 1], "counts": "1"}, {"size": [3], "counts": 7},
-]  # fmt: skip
-TOKENS = [b"null", b"NaN", b"1e999", b"-", b"[", b"]", b"{", b"}", b'"', b",", b":", b"\\u12",
-          b"\xff", b"\xef\xbb\xbf", b"\0", b"9" * 40, b"[" * 300, b"\xed\xa0\x80"]  # fmt: skip
-
-
-def value_changed(rng: Rng, value: Any) -> Any:
-    """One part of a JSON value replaced, doubled, renamed or taken away."""
-    value = copy.deepcopy(value)
-    holder, part, key = None, value, None
-    while isinstance(part, dict | list) and part and rng.random() < 0.85:
-        holder = part
-        key = rng.choice(list(part)) if isinstance(part, dict) else rng.randrange(len(part))
-        part = holder[key]
-    odd = copy.deepcopy(rng.choice(ODD_VALUES))
-    if holder is None:
-        return odd
-    way = rng.random()
-    if way < 0.6:
-        holder[key] = odd
-    elif way < 0.75:
-        del holder[key]
-    elif isinstance(holder, dict):
-        holder[str(odd)] = holder.pop(key) if way < 0.9 else part
-    else:
-        holder.insert(rng.randrange(len(holder) + 1), part if way < 0.9 else odd)
-    return value
-
-
-def bytes_changed(rng: Rng, data: bytes, *, most: int = 8) -> bytes:
-    """Bits flipped, pieces overwritten, taken away, doubled or put in; or cut off."""
-    changed = bytearray(data)
-    for _ in range(rng.randrange(1, most + 1)):
-        at = rng.randrange(len(changed) + 1)
-        length = rng.choice((1, 1, 2, 4, 16, 200))
-        way = rng.random()
-        if way < 0.4 and at < len(changed):
-            changed[at] ^= 1 << rng.randrange(8)
-        elif way < 0.6:
-            changed[at : at + length] = rng.randbytes(length)
-        elif way < 0.7:
-            del changed[at : at + length]
-        elif way < 0.8:
-            changed[at:at] = changed[at : at + length]
-        elif way < 0.97:
-            changed[at:at] = rng.choice(TOKENS)
-        else:
-            del changed[at:]
-    return bytes(changed)
-
-
-def json_maker(value: Any) -> Callable[[Rng], bytes]:
-    """Half of the inputs are JSON with odd values, half are text with odd bytes."""
-
-    def make(rng: Rng) -> bytes:
-        if rng.random() < 0.5:
-            return bytes_changed(rng, json.dumps(value).encode())
-        found = value
-        for _ in range(rng.randrange(1, 4)):
-            found = value_changed(rng, found)
-        return json.dumps(found).encode()
-
-    return make
-
-
 def file_reader(read: Callable[[Path], object], name: str) -> Callable[[bytes], object]:
     """Reads bytes as a file of this name, in a folder of the process's own."""
     path = Path(_folder().name) / name
@@ -344,7 +242,7 @@ def read_video(video: tuple[str, bytes]) -> None:
     info = probe(path)
     assert 0 <= info.frames_present <= info.frames and info.height > 0 and info.width > 0
     last = -1
-    for frame_idx, rgb in read_frames(path, [0, 7, info.frames - 1, info.frames], threads=1):
+    for frame_idx, rgb in read_frames(path, [0, 7, max(0, info.frames - 1)], threads=1):
         assert frame_idx > last and rgb.ndim == 3 and rgb.dtype == np.uint8
         last = frame_idx
 

@@ -17,6 +17,7 @@ again. What was going on is in the log beside the root.
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -106,24 +107,39 @@ def through(folder: Path, rng: random.Random, tally: Tally, *, overwrite: bool) 
 
 def killed(folder: Path, command: list[str], rng: random.Random, tally: Tally) -> bool:
     """Start, and kill at a random moment; True where it came to its end before."""
+    began = time.monotonic()
     process = start(folder, command)
     number, group = rng.choice(SIGNALS), rng.random() < 0.5
     try:
         process.wait(timeout=rng.uniform(0, tally.length))
+        # The machine's load changes: moments beyond the end would never kill.
+        tally.length = (tally.length + time.monotonic() - began) / 2
     except subprocess.TimeoutExpired:
-        stage = log(folder).rsplit("[", 1)[-1].partition("]")[2].partition(":")[0].strip()
-        with suppress(ProcessLookupError):
-            # Ctrl-C is the whole group's; the others go to one process as often as to all.
-            whole = number == signal.SIGINT or group
-            (os.killpg if whole else os.kill)(process.pid, number)
-        wait(process, folder)
+        stage = stage_in(log(folder))
+        # Ctrl-C is the whole group's; the others go to one process as often as to all.
+        send(process, folder, number, to_all=number == signal.SIGINT or group)
         if process.returncode in ENDED_BY_A_KILL:
-            tally.kills[signal.Signals(number).name] += 1
-            tally.stages[stage or "start"] += 1
+            tally.kills[number.name] += 1
+            tally.stages[stage] += 1
             return False
     if process.returncode != 0:
         raise Finding(f"exit code {process.returncode}:\n{log(folder)}")
     return True
+
+
+def send(
+    process: "subprocess.Popen[bytes]", folder: Path, number: signal.Signals, *, to_all: bool
+) -> None:
+    """A signal, and wait for what it does."""
+    with suppress(ProcessLookupError):
+        (os.killpg if to_all else os.kill)(process.pid, number)
+    wait(process, folder, number.name + (" to all processes" if to_all else ""))
+
+
+def stage_in(text: str) -> str:
+    """The last stage that a log announces."""
+    found = re.findall(r"^\[\d+/\d+\] (\w+)", text, re.MULTILINE)
+    return found[-1] if found else "start"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,11 +53,23 @@ def chain(rng: random.Random | None = None) -> list[str]:
     return ["run", "root", "--release=../release", f"--executor={executor}", *workers, *CHAIN]
 
 
-def start(folder: Path, command: list[str], **further: object) -> "subprocess.Popen[bytes]":
+def start(
+    folder: Path,
+    command: list[str],
+    *,
+    env: Mapping[str, str] = os.environ,
+    before: Callable[[], object] = lambda: None,
+) -> "subprocess.Popen[bytes]":
     """In a process group of its own; its output goes to a file beside the folder.
 
-    From the folder, with relative paths: tables name the checkpoint that they are of.
+    From the folder, with relative paths: tables name the checkpoint that they are of. `before` is
+    called in the new process.
     """
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job of a shell ignores it
+        before()
+
     folder.mkdir(parents=True, exist_ok=True)
     with log_file(folder).open("wb") as out:
         return subprocess.Popen(
@@ -64,16 +78,21 @@ def start(folder: Path, command: list[str], **further: object) -> "subprocess.Po
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **further,  # type: ignore[call-overload]
+            env={**env, "PYTHONFAULTHANDLER": "1"},
+            preexec_fn=prepare,
         )
 
 
-def wait(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+def wait(process: "subprocess.Popen[bytes]", folder: Path, after: str) -> None:
+    """For the end of a command; one that hangs is asked where."""
     try:
         process.wait(timeout=SECONDS_TO_END)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise Finding(f"it hung after a signal:\n{log(folder)}") from None
+        os.kill(process.pid, signal.SIGABRT)  # the fault handler prints each thread's place
+        process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise Finding(f"it hung after {after}:\n{log(folder)}") from None
 
 
 def finish(folder: Path, command: list[str]) -> None:
@@ -92,7 +111,7 @@ def compare(folder: Path) -> None:
 
 def log(folder: Path) -> str:
     """The end of what the last command printed."""
-    return log_file(folder).read_text(errors="replace")[-4000:]
+    return log_file(folder).read_text(errors="replace")[-12000:]
 
 
 def log_file(folder: Path) -> Path:

@@ -69,15 +69,15 @@ def small_files(folder: Path, rng: random.Random, tally: Tally) -> None:
     """Files of some kilobytes at most."""
     limit = rng.randrange(2_000, 2_000_000)
     lower = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
-    if not full(folder, chain(), preexec_fn=lower):
+    if not full(folder, chain(), before=lower):
         tally.troubles["full disks"] += 1
         finish(folder, chain())
     compare(folder)
 
 
-def full(folder: Path, command: list[str], **further: object) -> bool:
+def full(folder: Path, command: list[str], *, before: Callable[[], object] = lambda: None) -> bool:
     """Whether the command comes through; else it must say in a sentence that there is no room."""
-    process = start(folder, command, **further)
+    process = start(folder, command, before=before)
     process.wait()
     if process.returncode == 0:
         return True
@@ -105,7 +105,7 @@ def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
             last = number == STARTS - 1
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=None if last else rng.uniform(0.1, 0.9) * tally.length)
-        wait(process, folder)
+        wait(process, folder, "its server ended")
         if process.returncode == 0:
             break
         tally.troubles["lost networks"] += 1

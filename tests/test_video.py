@@ -29,6 +29,7 @@ from video_factory import (
 from egoexo_tools.errors import DataError
 from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
 from egoexo_tools.video.packets import PacketIndex
+from egoexo_tools.video.source import open_source
 
 FRAMES = 70
 MEDIUM = {"preset": "medium", "bf": "3", "g": "20"}
@@ -494,3 +495,34 @@ def test_runs_hold_what_is_wanted_and_where_it_starts(
             packet = index.decode_idx[frame_idx]
             assert run.start <= index.start_of(packet) <= packet < run.stop
         assert index.is_key[run.start]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_letter_in_a_tag_that_is_none_costs_nothing(suffix: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / f"video{suffix}", 5)
+    data = path.read_bytes()
+    assert b"Lavf" in data
+    path.write_bytes(data.replace(b"Lavf", b"L\x83vf"))
+    assert probe(path).frames == 5
+
+
+def test_a_video_without_any_size_is_damaged(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", 5, codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    entry, header, setup, pictures = map(data.index, (b"mp4v", b"tkhd", b"esds", b"mdat"))
+    for start, length in (
+        (entry + 28, 4), (header + 80, 8), (setup + 4, 36), (pictures + 4, 56),
+    ):  # fmt: skip
+        data[start : start + length] = bytes(length)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="names no size, and its first picture cannot be decoded"):
+        probe(path)
+
+
+def test_no_more_is_read_than_a_file_has(tmp_path: Path) -> None:
+    """A damaged index may ask for terabytes, and the room would be taken before the first byte."""
+    path = tmp_path / "short"
+    path.write_bytes(b"abc")
+    source = open_source(path)
+    assert (source.read(1, 1 << 60), source.read(7, 1 << 60)) == (b"bc", b"")
+    source.close()

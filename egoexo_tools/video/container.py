@@ -32,6 +32,8 @@ _OTHER_FORMATS = {b"\x1aE\xdf\xa3": "matroska", b"G": "mpegts"}
 _INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
 _MOST_PIXELS = 1 << 26
 """Of a picture, twice those of 8K."""
+_TAG_ERRORS = "replace"
+"""For letters in tags (who wrote the file, say) that are none: they are nothing to us."""
 UNFINISHED = "truncated or was never finished"
 
 
@@ -111,7 +113,9 @@ class VideoFile:
     def _demuxer(self) -> tuple[InputContainer, av.VideoStream]:
         """A new container and its video stream."""
         if self._mp4 is not None:
-            container = av.open(IndexView(self._mp4), "r", options=_INDEX_OPTIONS)
+            container = av.open(
+                IndexView(self._mp4), "r", options=_INDEX_OPTIONS, metadata_errors=_TAG_ERRORS
+            )
         elif is_url(self.source.name):
             raise DataError(
                 f"{self.source.name} is no MP4 file; only those are read by URL, download it first"
@@ -121,7 +125,7 @@ class VideoFile:
             names = [name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)]
             if not names:
                 raise DataError(f"{self.source.name} is no video (MP4, MOV, Matroska or MPEG-TS)")
-            container = av.open(self.source.name, "r", format=names[0])
+            container = av.open(self.source.name, "r", format=names[0], metadata_errors=_TAG_ERRORS)
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream):
             raise DataError(f"{self.source.name} holds no video")

@@ -171,6 +171,11 @@ class _Video:
         """Height and width of the first picture; what the index says if there is none."""
         for _, rgb in self.pictures([0] if self.file.index.frames else [], {}):
             return rgb.shape[0], rgb.shape[1]
+        if not all(self.file.codec_hw):
+            raise DataError(
+                f"{self.file.source.name} names no size, and its first picture cannot be decoded; "
+                "it is damaged"
+            )
         return self.file.codec_hw
 
     def pictures(self, frame_idxs: list[int], lost: dict[int, str]) -> Iterator[tuple[int, Rgb]]:
