@@ -170,6 +170,10 @@ def _opened(path: Path, most_pixels: int) -> Iterator[Any]:
         try:
             with Image.open(path) as image:
                 _check_size(image.size, path, most_pixels)
+                # A phone's MPO holds a preview beside the picture.
+                pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                if pages > 1:
+                    raise DataError(f"{path} holds {pages} pictures; save the one that is meant")
                 yield image
         except DataError as error:
             if str(path) in str(error):

@@ -66,7 +66,7 @@ def read_takes(path: Path) -> tuple[list[ShippedTake], list[tuple[str | None, st
         raise DataError(f"{path} is missing; fetch it with `egoexo-tools download`")
     data = read_bytes(path)
     if data.strip()[:1] not in {b"[", b""}:
-        raise DataError(f"{path} is no takes.json: it must hold a list of takes")
+        raise DataError(f"{path} is no list of takes: it begins with another sign than [")
     try:
         texts = list_elements(data, path)
     except BrokenRelations as error:
