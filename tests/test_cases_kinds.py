@@ -76,6 +76,12 @@ def test_a_key_that_comes_twice_is_told_in_every_file(root: DatasetRoot, take: P
     assert "cameras.json" in load(root, take.parent).text()
 
 
+def test_a_camera_that_is_named_and_not_there_is_told(root: DatasetRoot, take: Path) -> None:
+    (take / "cameras.json").write_text('{"phone": "exo", "fone": "exo"}')
+    load(root, take.parent).check()
+    assert "cameras.json says what `fone` is" in told(root)
+
+
 def test_names_that_differ_in_case_alone_are_never_absent(root: DatasetRoot, take: Path) -> None:
     (take / "ego" / "1" / "cup.png").rename(take / "ego" / "1" / "Cup.png")
     load(root, take.parent).check()

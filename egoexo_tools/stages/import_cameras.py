@@ -65,6 +65,12 @@ def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> l
     `views` (camera → view) is what cameras.json says; what is not read is added to `notes`.
     """
     folders = [path for path in entries(folder) if path.is_dir()]
+    named = {plain_name(path.name) for path in folders}
+    notes += [
+        f"{CAMERAS_JSON} says what `{name}` is, but {folder} has no such folder"
+        for name in views
+        if name not in named
+    ]
     pictures = {}
     for path in folders:
         found = _pictures(path, notes)
