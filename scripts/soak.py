@@ -118,7 +118,9 @@ def killed(folder: Path, command: list[str], rng: random.Random, tally: Tally) -
         stage = stage_in(log(folder))
         # Ctrl-C is the whole group's; the others go to one process as often as to all.
         send(process, folder, number, to_all=number == signal.SIGINT or group)
-        if process.returncode in ENDED_BY_A_KILL:
+        # Python itself is not up yet, and says so in a way of its own.
+        too_early = stage == "start" and "\nKeyboardInterrupt" in log(folder)
+        if process.returncode in ENDED_BY_A_KILL or (process.returncode and too_early):
             tally.kills[number.name] += 1
             tally.stages[stage] += 1
             return False

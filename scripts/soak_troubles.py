@@ -97,6 +97,7 @@ def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
     folder.mkdir()
     port = free_port()
     command = ["download", "release", "--from-s3", "--root=root", "--executor=inline", "--quiet"]
+    losses = 0
     for number in range(STARTS):
         with running_server(folder, port) as server:
             source = upload_release(server, release, "soak", folder / f"upload-{number}")
@@ -104,10 +105,15 @@ def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
             process = start(folder, [*command, f"--source={source}"], env=keys)
             last = number == STARTS - 1
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=None if last else rng.uniform(0.1, 0.9) * tally.length)
+                process.wait(timeout=None if last else rng.uniform(0.05, 0.5) * tally.length)
         wait(process, folder, "its server ended")
-        if process.returncode == 0:
+        if process.returncode == 0 and (losses or last):
             break
+        if process.returncode == 0:  # before its server ended: once more, from the beginning
+            shutil.rmtree(folder / "root")
+            shutil.rmtree(folder / "release")
+            continue
+        losses += 1
         tally.troubles["lost networks"] += 1
         if process.returncode != 1 or "Traceback" in log(folder):
             raise Finding(f"a lost network ended with {process.returncode}:\n{log(folder)}")
