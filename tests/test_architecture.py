@@ -28,7 +28,7 @@ FLOORS = {
         {"cli"},
     ),
     "omama": (
-        {"checkpoint", "config", "run_log", "stopping", "task"},
+        {"checkpoint", "config", "run_log", "compile_ahead", "stopping", "task"},
         {"tables"},
         {"dataset", "features", "loop"},
         {"matching", "methods", "writing", "deciding", "memory"},
