@@ -1,6 +1,6 @@
 """How fast LM-EEC follows a take, ours against one object at a time, and how fast it learns.
 
-    python scripts/bench_memory.py                                 # tiny network, CPU, one thread
+    python scripts/bench_memory.py                                 # tiny network, CPU, all cores
     python scripts/bench_memory.py --device cuda --folder bench    # base-plus in bfloat16
 
 A take of an ego and two exo cameras is drawn, and every object followed in both directions and both
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=6)
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of torch; by default as many as cores")
     parser.add_argument("--clips", type=int, help="of a training step; 8 on a GPU, else none")
     parser.add_argument("--steps", type=int, default=5, help="of training, after a first")
     parser.add_argument("--profile", action="store_true", help="where the time goes, to --folder")
@@ -71,8 +72,8 @@ def main() -> None:
     given = parser.parse_args()
     cuda = given.device == "cuda"
     config = getattr(MemoryConfig, given.network or ("base_plus" if cuda else "tiny"))()
-    if not cuda:
-        torch.set_num_threads(1)
+    if given.threads:
+        torch.set_num_threads(given.threads)
     begun = time.perf_counter()
     with folder_of(given.folder) as folder:
         (take,) = draw_root(folder / "root", given.objects, given.frames)
@@ -105,7 +106,8 @@ def folder_of(given: Path | None) -> Iterator[Path]:
 
 def about(take: TakeTracks, config: MemoryConfig, device: str) -> list[str]:
     """The machine, and the work."""
-    name = f"one thread of {platform.machine()}, load {os.getloadavg()[0]:.1f}, float32"
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
+    name = f"threads: {threads} of {platform.machine()}, load {load:.1f}, float32"
     if device == "cuda":
         name = f"{torch.cuda.get_device_name()}, bfloat16, {os.cpu_count()} cores"
     frames = sum(len(track) for track in take.tracks)
