@@ -102,8 +102,8 @@ def featured_root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
 
 @pytest.fixture
 def own_root(featured_root: DatasetRoot, tmp_path: Path) -> DatasetRoot:
-    """A copy of `featured_root` that a test may change."""
-    shutil.copytree(featured_root.path, tmp_path / "root")
+    """A copy of `featured_root` that a test may change, without tables that other tests mapped."""
+    shutil.copytree(featured_root.path, tmp_path / "root", ignore=shutil.ignore_patterns("tables"))
     return type(featured_root)(tmp_path / "root")
 
 

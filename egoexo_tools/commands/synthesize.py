@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from egoexo_tools.commands import FOLDER
+from egoexo_tools.commands.choices import NameOf
 
 
 @click.command()
@@ -28,7 +29,7 @@ from egoexo_tools.commands import FOLDER
 )
 @click.option(
     "--motion",
-    type=click.Choice(["calm", "lively"]),
+    type=NameOf("egoexo_tools.synthetic.options:Motion"),
     default="calm",
     show_default=True,
     help="Lively: fast head turns, objects that are moved about, leave, come back, and cross.",

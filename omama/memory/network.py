@@ -104,7 +104,9 @@ class MemoryNetwork(nn.Module):
         self.register_buffer("image_positions", image, persistent=False)  # (n, 1, 256)
         self.register_buffer("memory_positions", memory, persistent=False)  # (n, 1, 64)
         attention: Any = self.sam.memory_attention
-        turns = pairs_to_turn_by(*attention.rotary_emb(image, attention.position_ids))
+        rotary: Any = attention.rotary_emb
+        where = image.to(rotary.inv_freq.device)  # its device and type count, no value
+        turns = pairs_to_turn_by(*rotary(where, attention.position_ids))
         self.register_buffer("turns", turns, persistent=False)  # (n, 128, 2)
         for name, parameter in self.named_parameters():
             if name.startswith(UNUSED):
