@@ -87,7 +87,7 @@ def soak(work: Path, options: argparse.Namespace, rng: random.Random, tally: Tal
     told = time.monotonic()
     overwrite = False
     while tally.kills.total() < kills and time.monotonic() < ends:
-        through(work / "killed", rng, tally, overwrite=overwrite)
+        through(work / "killed", rng, tally, overwrite=overwrite, ends=ends)
         overwrite = rng.random() < 0.25
         if not overwrite:
             shutil.rmtree(work / "killed")
@@ -96,11 +96,20 @@ def soak(work: Path, options: argparse.Namespace, rng: random.Random, tally: Tal
             print(tally.text(), flush=True)
 
 
-def through(folder: Path, rng: random.Random, tally: Tally, *, overwrite: bool) -> None:
-    """Start the chain, kill it, start it again, until it comes through; then compare."""
+def through(
+    folder: Path, rng: random.Random, tally: Tally, *, overwrite: bool, ends: float
+) -> None:
+    """Start the chain, kill it, start it again, until it comes through; then compare.
+
+    When the time is over it is let through.
+    """
     first = ["--overwrite"] if overwrite else []
-    while not killed(folder, [*chain(rng), *first], rng, tally):
+    while time.monotonic() < ends:
+        if killed(folder, [*chain(rng), *first], rng, tally):
+            break
         first = []
+    else:
+        finish(folder, [*chain(rng), *first])
     compare(folder)
     tally.roots += 1
 
