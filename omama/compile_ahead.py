@@ -35,5 +35,5 @@ def compile_late_loops() -> None:
     picture[16:48, 16:48] = 200
     regions(picture)
     masks = MaskColumns.of([MaskRle.encode(picture[:, :, 0] > 0)])
-    flags = np.array([True]), np.array([False])
-    score_masks(masks, masks, size=(64, 64), diagonal=90.0, visible=flags[0], follows=flags[1])
+    visible, follows = np.array([True]), np.array([False])
+    score_masks(masks, masks, size=(64, 64), diagonal=90.0, visible=visible, follows=follows)
