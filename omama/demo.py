@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from omama.compile_ahead import compiling_ahead
 from omama.pipeline import PipelineOptions, Say, run_pipeline
 

@@ -13,7 +13,7 @@ from typing import Any
 from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.proposers import ProposerOptions
-from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.running.records import RunOptions, StageSummary
 from egoexo_tools.runs import DECIDED
 from egoexo_tools.vocab import Direction, Split
 from omama import methods

@@ -13,7 +13,8 @@ from typing import Any
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import (
     DECIDED,
     PLAIN_METHOD,

@@ -28,7 +28,7 @@ import psutil
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import write_manifest
 from egoexo_tools.running.executors import available_cores
-from egoexo_tools.running.stage import RunOptions, read_statuses
+from egoexo_tools.running.records import RunOptions, read_statuses
 from egoexo_tools.stages.frames import run_frames
 from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import ReadReport, read_frames

@@ -36,7 +36,7 @@ from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.lzstring import decompress_from_encoded_uri_component, decompress_many
 from egoexo_tools.release.relations import index_takes, read_relations
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.ingest import run_ingest
 from egoexo_tools.vocab import Split
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.video.pictures import open_picture
 from egoexo_tools.vocab import Split

@@ -91,7 +91,7 @@ def featured_root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
     import torch
     from tiny_root import make_tiny_root
 
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
     from omama.features.cache import run_features
 
     torch.set_num_threads(1)  # the pictures are tiny: more threads only wait for each other

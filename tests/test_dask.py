@@ -19,7 +19,8 @@ from test_resume import beat, command, file_size, finish, partials, start, tree,
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, Release, write_atomic
 from egoexo_tools.running.executors import open_executor
-from egoexo_tools.running.stage import RunOptions, Unit, run_stage
+from egoexo_tools.running.records import RunOptions, Unit
+from egoexo_tools.running.stage import run_stage
 
 pytestmark = pytest.mark.slow
 

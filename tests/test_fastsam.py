@@ -19,7 +19,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import ProposerOptions, fastsam
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.propose import run_propose
 from egoexo_tools.vocab import Direction
 

@@ -13,7 +13,7 @@ from tiny_root import EGO, TAKES, make_tiny_root
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import load_dataset, load_frames
 from omama.features.backbones import Backbone

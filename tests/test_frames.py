@@ -17,7 +17,7 @@ from egoexo_tools.cli import main
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.running.records import RunOptions, StageSummary
 from egoexo_tools.stages.frames import annotated_frames, run_frames, units
 from egoexo_tools.stages.settings import FrameSettings
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers.encoding import encode_all
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.config import Features

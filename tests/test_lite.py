@@ -82,7 +82,7 @@ def test_nothing_is_built_where_nothing_is_to_be_done(tmp_path: Path) -> None:
     root = make_tiny_root(tmp_path / "root")
     code = (
         "import sys; from pathlib import Path; from egoexo_tools.layout import DatasetRoot; "
-        "from egoexo_tools.running.stage import RunOptions; "
+        "from egoexo_tools.running.records import RunOptions; "
         "from omama.features.cache import run_features; "
         "run_features(DatasetRoot(Path(sys.argv[1])), backbone='efficientnet-lite0', "
         "run=RunOptions(executor='inline', quiet=True)).check(); print('timm' in sys.modules)"

@@ -14,7 +14,7 @@ from memory_networks import SMALL, small_network  # noqa: E402
 
 from egoexo_tools.cli import main  # noqa: E402
 from egoexo_tools.layout import DatasetRoot  # noqa: E402
-from egoexo_tools.running.stage import RunOptions  # noqa: E402
+from egoexo_tools.running.records import RunOptions  # noqa: E402
 from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.synthetic import SyntheticOptions, synthesize  # noqa: E402
 from egoexo_tools.vocab import Direction  # noqa: E402

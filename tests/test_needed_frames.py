@@ -20,7 +20,7 @@ from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.proposers import base, registry
 from egoexo_tools.proposers.base import Frame, FrameProposals, ProposerEntry
 from egoexo_tools.running import price
-from egoexo_tools.running.stage import RunOptions, read_status
+from egoexo_tools.running.records import RunOptions, read_status
 from egoexo_tools.stages import propose
 from egoexo_tools.stages.propose import run_propose
 from egoexo_tools.vocab import Direction, Split

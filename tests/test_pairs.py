@@ -11,7 +11,7 @@ from egoexo_tools.cli import main
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.sampling import Sampling, SplitSampling
 from egoexo_tools.stages.pairs import run_pairs
 from egoexo_tools.vocab import Direction, Split

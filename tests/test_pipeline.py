@@ -11,7 +11,7 @@ from egoexo_tools.cli import main
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.running.stage import RunOptions, read_statuses
+from egoexo_tools.running.records import RunOptions, read_statuses
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.config import Features

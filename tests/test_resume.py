@@ -20,7 +20,8 @@ import pytest
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot, Release, atomic_path
 from egoexo_tools.running.lock import only_run, working
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, read_statuses, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_statuses
+from egoexo_tools.running.stage import run_stage
 
 pytestmark = pytest.mark.slow
 

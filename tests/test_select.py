@@ -23,7 +23,7 @@ from egoexo_tools.release.select import (
 )
 from egoexo_tools.release.survey import TakeFacts, capture_of, survey
 from egoexo_tools.release.takes import read_takes
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.ingest import run_ingest
 from egoexo_tools.synthetic.manifests import write_manifests
 from egoexo_tools.vocab import Split

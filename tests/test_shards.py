@@ -17,8 +17,9 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.lock import in_turn, only_run, working
+from egoexo_tools.running.records import RunOptions, Unit, read_statuses
 from egoexo_tools.running.shard import Shard
-from egoexo_tools.running.stage import RunOptions, Unit, read_statuses, run_stage
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.import_images import run_import_images
 from egoexo_tools.stages.ingest import run_ingest
 from omama.cli import main as omama_main
@@ -144,7 +145,7 @@ import sys, time
 from pathlib import Path
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.running.shard import Shard
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages import ingest
 root, release, shard = Path(sys.argv[1]), Path(sys.argv[2]), Shard.parse(sys.argv[3])
 check, write = ingest.check_take, ingest.write_takes

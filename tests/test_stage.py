@@ -9,14 +9,8 @@ import pytest
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.inputs import MISSING, FileDigests, hash_files
-from egoexo_tools.running.stage import (
-    RunOptions,
-    Unit,
-    differences,
-    read_status,
-    read_statuses,
-    run_stage,
-)
+from egoexo_tools.running.records import RunOptions, Unit, read_status, read_statuses
+from egoexo_tools.running.stage import differences, run_stage
 
 INLINE = RunOptions(executor="inline", quiet=True)
 NAMES = ("apple", "bread", "cup")

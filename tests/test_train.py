@@ -22,7 +22,7 @@ from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, read_tables, write_manifest
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.running.stage import RunOptions, StageSummary
+from egoexo_tools.running.records import RunOptions, StageSummary
 from egoexo_tools.runs import RunFolder, read_stamp
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint
@@ -289,7 +289,7 @@ def test_the_stage_resumes_a_killed_run_and_refuses_other_settings(own_root: Dat
         "from omama.config import Features; "
         "from omama.matching.config import TrainConfig; "
         "from egoexo_tools.layout import DatasetRoot; "
-        "from egoexo_tools.running.stage import RunOptions; "
+        "from egoexo_tools.running.records import RunOptions; "
         "from egoexo_tools.vocab import Direction; "
         f"torch.set_num_threads(1); run_train(DatasetRoot(pathlib.Path({str(own_root.path)!r})), "
         f"[Direction.EGO2EXO], TrainConfig(**{config.to_dict()!r}), Features('rgb_grid'), "

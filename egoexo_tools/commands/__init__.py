@@ -19,7 +19,7 @@ from egoexo_tools.commands.choices import DIRECTIONS, EXECUTOR
 from egoexo_tools.errors import DEBUG, DataError, SettingsError, StageFailed, no_space, unexpected
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
 
 INTERRUPTED = 130
 
@@ -210,8 +210,8 @@ def _run_options(
     quiet: bool,
     shard: str | None = None,
 ) -> "RunOptions":
+    from egoexo_tools.running.records import RunOptions
     from egoexo_tools.running.shard import Shard
-    from egoexo_tools.running.stage import RunOptions
 
     if executor != "dask" and (scheduler is not None or resources):
         raise SettingsError("--scheduler and --resource are Dask's; add --executor dask")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from egoexo_tools.download.plan import DownloadPlan, TakeFilter
     from egoexo_tools.download.s3 import S3
     from egoexo_tools.layout import DatasetRoot, Release
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
 
 
 @click.command()

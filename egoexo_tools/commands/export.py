@@ -9,7 +9,7 @@ from egoexo_tools.commands import FOLDER, root_argument, stage_options
 from egoexo_tools.commands.choices import EXPORT_FORMAT
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
 
 
 @click.command()

@@ -10,7 +10,7 @@ from egoexo_tools.commands import release_option, root_argument, stage_options
 from egoexo_tools.commands.choices import SAMPLING, NameOf
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
 
 
 @click.command()

@@ -11,7 +11,7 @@ from egoexo_tools.commands.choices import DIRECTION, SPLIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from egoexo_tools.running.stage import RunOptions, StageSummary
+    from egoexo_tools.running.records import RunOptions, StageSummary
 
 root_option = click.option("--root", type=FOLDER, required=True, help="Root to write into.")
 

@@ -8,7 +8,7 @@ import click
 from egoexo_tools.commands import FILE, release_option, root_argument, stage_options
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
 
 
 @click.command()

@@ -9,7 +9,7 @@ from egoexo_tools.commands import direction_option, per_split, root_argument, st
 from egoexo_tools.commands.choices import NameOf
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
 
 
 @click.command()

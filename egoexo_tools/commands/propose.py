@@ -15,7 +15,7 @@ from egoexo_tools.commands import (
 from egoexo_tools.commands.choices import PROPOSER
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
 
 
 @click.command()

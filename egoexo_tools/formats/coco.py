@@ -32,7 +32,7 @@ from egoexo_tools.formats.source import (
 )
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.running.stage import Unit
+from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Split, view_of
 
 

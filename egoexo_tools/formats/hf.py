@@ -29,7 +29,7 @@ from egoexo_tools.formats.source import (
 )
 from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest
-from egoexo_tools.running.stage import Unit
+from egoexo_tools.running.records import Unit
 
 FRAMES_PER_GROUP = 64
 """Row group size: what a reader holds in memory at a time (about 10 MB of JPEG)."""

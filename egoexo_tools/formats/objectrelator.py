@@ -32,7 +32,7 @@ from egoexo_tools.formats.source import (
 )
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.running.stage import Unit
+from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 SCALE = {View.EGO: 2, View.EXO: 4}

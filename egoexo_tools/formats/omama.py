@@ -35,7 +35,7 @@ from egoexo_tools.formats.source import (
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import row_mask
-from egoexo_tools.running.stage import Unit
+from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Direction, Split, view_of
 
 _FRAME = ["take_uid", "camera", "frame_idx"]

@@ -33,7 +33,7 @@ from egoexo_tools.formats.source import (
     with_frame,
 )
 from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
-from egoexo_tools.running.stage import Unit
+from egoexo_tools.running.records import Unit
 
 MAX_OBJECTS = 254
 """255 is "void" in DAVIS files."""

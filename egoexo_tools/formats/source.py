@@ -18,7 +18,7 @@ from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import row_mask
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.running.stage import Unit
+from egoexo_tools.running.records import Unit
 
 Row: TypeAlias = dict[str, Any]
 Done: TypeAlias = tuple[dict[str, int], list[Row]]

@@ -29,7 +29,7 @@ from egoexo_tools.formats.source import (
     with_frame,
 )
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
-from egoexo_tools.running.stage import Unit
+from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Split, View, view_of
 
 SIZES = {View.EGO: ((704, 704),), View.EXO: ((540, 960), (960, 540))}

@@ -6,10 +6,10 @@ from egoexo_tools import lazy
 
 if TYPE_CHECKING:
     from egoexo_tools.running.executors import EXECUTORS as EXECUTORS
-    from egoexo_tools.running.stage import RunOptions as RunOptions
-    from egoexo_tools.running.stage import StageSummary as StageSummary
-    from egoexo_tools.running.stage import Unit as Unit
-    from egoexo_tools.running.stage import UnitResult as UnitResult
+    from egoexo_tools.running.records import RunOptions as RunOptions
+    from egoexo_tools.running.records import StageSummary as StageSummary
+    from egoexo_tools.running.records import Unit as Unit
+    from egoexo_tools.running.records import UnitResult as UnitResult
     from egoexo_tools.running.stage import run_stage as run_stage
     from egoexo_tools.running.status import status_text as status_text
 else:
@@ -17,7 +17,8 @@ else:
         __name__,
         {
             "executors": ("EXECUTORS",),
-            "stage": ("RunOptions", "StageSummary", "Unit", "UnitResult", "run_stage"),
+            "records": ("RunOptions", "StageSummary", "Unit", "UnitResult"),
+            "stage": ("run_stage",),
             "status": ("status_text",),
         },
     )

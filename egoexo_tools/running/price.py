@@ -16,7 +16,7 @@ from typing import TypeVar
 from egoexo_tools.errors import DataError
 from egoexo_tools.running.executors import Submit, available_cores
 from egoexo_tools.running.progress import say, spoken
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 
 T = TypeVar("T")
 UNASKED_FRAMES = 2000

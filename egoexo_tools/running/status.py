@@ -11,7 +11,7 @@ from pathlib import Path
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.running.stage import UnitResult, read_statuses
+from egoexo_tools.running.records import UnitResult, read_statuses
 
 STAGE_ORDER = (
     "download",

@@ -23,7 +23,8 @@ from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, meterin
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.running.stage import RunOptions, StageSummary, UnitResult, pending_units
+from egoexo_tools.running.records import RunOptions, StageSummary, UnitResult
+from egoexo_tools.running.stage import pending_units
 from egoexo_tools.stages import frames
 from egoexo_tools.stages.frames import run_frames
 from egoexo_tools.stages.ingest import run_ingest

@@ -21,13 +21,8 @@ from egoexo_tools.formats.registry import exporter
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions
 from egoexo_tools.running.lock import in_turn
-from egoexo_tools.running.stage import (
-    RunOptions,
-    StageSummary,
-    Unit,
-    pending_units,
-    run_stage,
-)
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit
+from egoexo_tools.running.stage import pending_units, run_stage
 
 STAGE = "export"
 STATE_FOLDER = ".egoexo-tools"

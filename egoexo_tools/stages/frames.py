@@ -24,7 +24,8 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, Release, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.running.executors import available_cores
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, read_status, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
 from egoexo_tools.video.memory import give_back_pictures

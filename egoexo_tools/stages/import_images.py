@@ -42,7 +42,8 @@ from egoexo_tools.outside.pictures import read_picture
 from egoexo_tools.outside.tolerant import entries, plain_name
 from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, UnitResult, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.import_cameras import NAME, Camera, find_cameras, not_read, read_views
 from egoexo_tools.stages.import_masks import (
     CameraMasks,

@@ -19,7 +19,8 @@ from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.outside.mask_folders import find_frames, read_stack
 from egoexo_tools.outside.tolerant import entries
 from egoexo_tools.running.lock import in_turn
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit
+from egoexo_tools.running.stage import run_stage
 
 STAGE = "import-proposals"
 PROPOSER = "imported"

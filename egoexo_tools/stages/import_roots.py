@@ -34,7 +34,8 @@ from egoexo_tools.outside.tolerant import entries, frame_number
 from egoexo_tools.release.takes import read_split_file, read_takes, write_takes
 from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, read_status, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages import import_pairs, import_proposals
 from egoexo_tools.stages.import_sources import (
     SourceTake,

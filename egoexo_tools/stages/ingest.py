@@ -21,7 +21,8 @@ from egoexo_tools.release.annotations import CameraLimits, CheckedTake, check_ta
 from egoexo_tools.release.plan import Plan, PlannedTake, plan_ingest
 from egoexo_tools.release.takes import ShippedTake, write_takes
 from egoexo_tools.running.lock import in_turn
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, UnitResult, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.video.frames import probe
 from egoexo_tools.vocab import Split
 

@@ -22,7 +22,8 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.release.takes import read_split_file
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import join_pair_ids
 from egoexo_tools.sampling import Sampling, SplitSampling, choose
 from egoexo_tools.vocab import Direction, Split

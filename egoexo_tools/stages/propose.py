@@ -46,7 +46,8 @@ from egoexo_tools.running.price import (
     try_out,
 )
 from egoexo_tools.running.progress import say
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import Direction, view_of
 
 STAGE = "propose"

@@ -26,7 +26,7 @@ def command(folder: Path | None, tiny: bool, seed: int, workers: int | None, qui
     Example: egoexo-tools demo demo
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
     from egoexo_tools.runs import REPORT
     from omama.demo import DEMO, TINY, run_demo
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from egoexo_tools.commands import all_frames_option, root_argument, stage_options
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from omama.commands import backbone_options, cache_precision_option
 
 

@@ -24,7 +24,7 @@ from omama.commands import (
 from omama.config import LEARNED_BACKBONE
 
 if TYPE_CHECKING:
-    from egoexo_tools.running.stage import RunOptions
+    from egoexo_tools.running.records import RunOptions
     from omama.pipeline import PipelineOptions
 
 

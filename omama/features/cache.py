@@ -37,7 +37,8 @@ from egoexo_tools.running.price import (
     try_out,
 )
 from egoexo_tools.running.progress import say
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit
+from egoexo_tools.running.stage import run_stage
 from omama.dataset import FrameTable, load_frames
 from omama.features import cache_files
 from omama.features.cache_files import DamagedCache, Part, input_files

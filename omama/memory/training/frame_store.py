@@ -20,7 +20,8 @@ from PIL import Image
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
-from egoexo_tools.running.stage import RunOptions, StageSummary, Unit, run_stage
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit
+from egoexo_tools.running.stage import run_stage
 from omama.dataset import Camera, load_frames
 from omama.memory.pictures import Bytes, read_squashed
 

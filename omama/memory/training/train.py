@@ -17,7 +17,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.running.stage import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.loop import Loop
