@@ -8,7 +8,6 @@ changed, and no secret is shown.
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
+from egoexo_tools.disk import existing_folder, free_bytes, size_text
 from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
 from egoexo_tools.download.s3_errors import S3Error, Trouble
 from egoexo_tools.errors import DataError
@@ -167,12 +167,10 @@ def check_licences() -> Check:
 
 def check_disk(folder: Path) -> Check:
     """Room where the release goes, and that it can be written to."""
-    folder = folder.absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    there, free = existing_folder(folder), free_bytes(folder)
     if not os.access(there, os.W_OK):
         return Check("disk", State.BROKEN, f"{there} cannot be written to; choose another folder")
-    found = f"{free / 1e9:,.1f} GB free at {there}"
+    found = f"{size_text(free)} free at {there}"
     if free < _LEAST_FREE_BYTES:
         return Check(
             "disk", State.NOTE, f"{found}; the small copies of all takes need about 440 GB"
@@ -205,7 +203,7 @@ def check_weights(path: Path) -> Check:
     if head.startswith(b"PK"):
         return _check_zip(path, size)
     if head[:1] == b"\x80" or head[8:9] == b"{":  # an old pickle; safetensors
-        return Check("weights", State.OK, f"{path} ({size / 1e6:,.1f} MB)")
+        return Check("weights", State.OK, f"{path} ({size_text(size)})")
     return Check("weights", State.BROKEN, f"{path} is no PyTorch checkpoint; {again}")
 
 
@@ -225,13 +223,13 @@ def check_gpu() -> Check:
             return Check("gpu", State.NOTE, f"torch {torch.__version__}: {why}; the CPU is used")
         ones = torch.ones(64, 64, device="cuda")
         product = float((ones @ ones)[0, 0])
-        name, memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0] / 1e9
+        name, memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0]
     except Exception as error:  # a driver's faults come as many types
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return Check("gpu", State.BROKEN, f"torch cannot use it ({first}); check the driver")
     if product != 64:
         return Check("gpu", State.BROKEN, f"{name} computes wrongly; check the driver")
-    return Check("gpu", State.OK, f"torch {torch.__version__}, {name}, {memory:,.1f} GB free")
+    return Check("gpu", State.OK, f"torch {torch.__version__}, {name}, {size_text(memory)} free")
 
 
 def check_proxy() -> Check:
@@ -278,5 +276,5 @@ def _check_zip(path: Path, size: int) -> Check:
     import zipfile
 
     if zipfile.is_zipfile(path):
-        return Check("weights", State.OK, f"{path} ({size / 1e6:,.1f} MB)")
+        return Check("weights", State.OK, f"{path} ({size_text(size)})")
     return Check("weights", State.BROKEN, f"{path} is cut off; download it again")

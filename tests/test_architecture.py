@@ -12,7 +12,7 @@ PACKAGES = ("egoexo_tools", "omama")
 
 FLOORS = {
     "egoexo_tools": (
-        {"errors", "lazy", "compiled", "text_table"},
+        {"errors", "lazy", "compiled", "text_table", "disk"},
         {"vocab"},
         {"layout", "sampling"},
         {"masks", "manifests"},

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -356,12 +357,12 @@ def test_the_price_comes_first(root: DatasetRoot, capsys: pytest.CaptureFixture[
     run_propose(root, proposer="oracle", run=loud).check()
     lines = capsys.readouterr().err.splitlines()
     count = len(keys_of_pairs(root, "dest"))
-    assert lines[0].startswith(f"propose: {count} frames to do, 0.0 MB of the ")
+    assert re.match(rf"propose: {count} frames to do, \d\S* (bytes|kB) of the ", lines[0])
     assert lines[0].endswith("that are free, about 0 s") and lines[1].startswith("propose: 0 of")
     run_features(root, backbone="rgb_grid", run=loud).check()
     lines = capsys.readouterr().err.splitlines()
     count = len(keys_of_pairs(root, "source", "dest"))
-    assert lines[0].startswith(f"features: {count} frames to do, 0.0 MB of the ")
+    assert re.match(rf"features: {count} frames to do, \d\S* kB of the ", lines[0])
     choose(root, [0, 30, 60])
     run_propose(root, proposer="oracle", run=loud).check()
     assert f"frames to do ({len(TAKES) * 2 + 2} are there)" in capsys.readouterr().err
@@ -394,7 +395,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_unit(
     monkeypatch.setattr(price, "free_bytes", lambda folder: 100)
     monkeypatch.setattr(propose, "UNASKED_FRAMES", 0)
     with pytest.raises(
-        DataError, match=rf"{stage} of \d+ frames needs .* MB and the disk of .* has"
+        DataError, match=rf"{stage} of \d+ frames needs .* (bytes|kB) and the disk of .* has"
     ):
         if stage == "propose":
             run_propose(root, proposer="oracle", run=INLINE)

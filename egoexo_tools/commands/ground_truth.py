@@ -18,10 +18,11 @@ def command(root: Path, direction: str, split: str, out: Path) -> None:
 
     Example: egoexo-tools ground-truth demo/root --direction ego2exo --split val -o gt.json
     """
+    from egoexo_tools.disk import size_text
     from egoexo_tools.evaluation.ground_truth import write_ground_truth
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction, Split
 
     dataset = DatasetRoot(root).require()
     write_ground_truth(dataset, direction=Direction(direction), split=Split(split), out=out)
-    click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    click.echo(f"wrote {out} ({size_text(out.stat().st_size)})")

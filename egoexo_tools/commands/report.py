@@ -17,9 +17,10 @@ def command(runs: tuple[Path, ...], output: Path | None) -> None:
 
     Example: egoexo-tools report root/runs/ego2exo root/runs/ego2exo-knn root/runs/exo2ego
     """
+    from egoexo_tools.disk import size_text
     from egoexo_tools.report import write_report
     from egoexo_tools.runs import REPORT
 
     page = output or runs[0].resolve().parent / REPORT
     write_report(runs, page)
-    click.echo(f"{page} ({page.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    click.echo(f"{page} ({size_text(page.stat().st_size)}); open it in a browser")

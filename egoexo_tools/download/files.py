@@ -6,17 +6,16 @@ the videos come. The truth is the files themselves: every run checks those that 
 and by opening them, so there is no status to go stale and nothing to reset.
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from egoexo_tools.disk import existing_folder, free_bytes, size_text
 from egoexo_tools.download.plan import (
     DownloadPlan,
     TakeFilter,
     annotation_files,
-    gigabytes,
     plan_download,
 )
 from egoexo_tools.download.s3 import S3
@@ -51,15 +50,15 @@ class DownloadSummary:
 
     def text(self) -> str:
         """One line, and one for each file that is missing."""
-        rate = self.bytes_received / max(self.seconds, 1e-9) / 1e6
+        rate = self.bytes_received / max(self.seconds, 1e-9)
         parts = [f"{len(self.fetched.came):,} files fetched"]
         if self.fetched.were_here:
             parts.append(f"{len(self.fetched.were_here):,} already here and right")
         if self.fetched.failed:
             parts.append(f"{len(self.fetched.failed):,} missing")
         lines = [
-            f"download: {', '.join(parts)} ({gigabytes(self.bytes_received)} in "
-            f"{self.seconds:.1f} s, {rate:.1f} MB/s)"
+            f"download: {', '.join(parts)} ({size_text(self.bytes_received)} in "
+            f"{self.seconds:.1f} s, {size_text(rate)}/s)"
         ]
         lines.extend(f"  missing {file.path}: {why}" for file, why in self.fetched.failed.items())
         return "\n".join(lines)
@@ -91,8 +90,8 @@ def prepare(
     size = sum(file.size for file in files)
     if budget_bytes is not None and size > budget_bytes:
         raise DataError(
-            f"the annotation files take {gigabytes(size)}, the disk budget is "
-            f"{gigabytes(budget_bytes)}; give it more"
+            f"the annotation files take {size_text(size)}, the disk budget is "
+            f"{size_text(budget_bytes)}; give it more"
         )
     # Whole and right, or nothing is planned: a relations file that is cut off hides takes.
     download_files(s3, files, options=options).check()
@@ -121,12 +120,12 @@ def check_room(files: Sequence[RemoteFile]) -> None:
     """Raise DataError if the files do not fit on the disk that they go to."""
     if not files:
         return
-    folder = next(parent for parent in files[0].path.parents if parent.exists())
+    folder = existing_folder(files[0].path.parent)
     needed = sum(max(0, file.size - file.bytes_here()) for file in files)
-    free = shutil.disk_usage(folder).free - _SPARE_BYTES
+    free = free_bytes(folder) - _SPARE_BYTES
     if needed > max(free, 0):
         raise DataError(
-            f"{gigabytes(needed)} are to come and {folder} has {gigabytes(max(free, 0))} free; "
+            f"{size_text(needed)} are to come and {folder} has {size_text(max(free, 0))} free; "
             "select fewer takes (--take, --scenario, --split), take --resolution 448, or use "
             "--disk-budget"
         )

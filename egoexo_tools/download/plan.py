@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from egoexo_tools.disk import size_text
 from egoexo_tools.download.s3 import S3, Listed
 from egoexo_tools.download.transfer import RemoteFile
 from egoexo_tools.errors import DataError
@@ -69,7 +70,7 @@ class DownloadPlan:
         return replace(self, videos=mine)
 
     def text(self) -> str:
-        """The plan as the user reads it; sizes in GB of 10^9 bytes."""
+        """The plan as the user reads it; sizes in units of 1000."""
         here = sum(min(file.bytes_here(), file.size) for file in self.files)
         total = sum(file.size for file in self.files)
         views = Counter(view_of(file.camera or "") for file in self.video_files)
@@ -79,7 +80,7 @@ class DownloadPlan:
             f"cameras  {videos:,} ({views[View.EGO]:,} ego, {views[View.EXO]:,} exo)",
             f"files    {len(self.files):,} ({videos:,} videos, "
             f"{len(self.annotations)} annotation files)",
-            f"size     {gigabytes(total)}, {gigabytes(total - here)} of it to come",
+            f"size     {size_text(total)}, {size_text(total - here)} of it to come",
         ]
         reasons = Counter((_kind(row), row["reason"]) for row in self.exclusions)
         if not reasons:
@@ -152,14 +153,6 @@ def plan_download(
     if not plan.videos:
         raise DataError(f"there is no video to download:\n{plan.text()}")
     return plan
-
-
-def gigabytes(count: int) -> str:
-    """`12.3 GB`, or smaller units for less."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _selected(offered: Plan, selection: TakeFilter) -> list[PlannedTake]:

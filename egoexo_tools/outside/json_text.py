@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.compiled import compiled
+from egoexo_tools.disk import size_text
 from egoexo_tools.errors import DataError
 
 MOST_PARSED_BYTES = 500_000_000
@@ -71,7 +72,7 @@ def check_text(text: bytes | memoryview) -> bool:
     is_repeated, size = _surveyed(text)
     if size > MOST_PARSED_BYTES:
         raise DataError(
-            f"it would take {size / 1e9:.1f} GB of memory; at most {MOST_PARSED_BYTES / 1e9:.1f} "
+            f"it would take {size_text(size)} of memory; at most {size_text(MOST_PARSED_BYTES)} "
             "are read in one piece"
         )
     return is_repeated

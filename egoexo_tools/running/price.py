@@ -5,7 +5,6 @@ where the units will: in this process, in a worker, on the cluster. What that ba
 thrown away.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from egoexo_tools.disk import free_bytes, size_text
 from egoexo_tools.errors import DataError
 from egoexo_tools.running.executors import Submit, available_cores
 from egoexo_tools.running.progress import say, spoken
@@ -107,13 +107,3 @@ def try_out(submit: Submit, work: Callable[[T], Sample], item: T) -> Sample | No
 def at_once(run: RunOptions, units: int) -> int:
     """How many units run side by side."""
     return 1 if run.executor == "inline" else min(run.workers or available_cores(), units)
-
-
-def free_bytes(folder: Path) -> int:
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
-
-
-def size_text(count: int) -> str:
-    """`12.3 GB`, or smaller things in MB."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

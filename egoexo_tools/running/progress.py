@@ -11,6 +11,8 @@ import time
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO, cast
 
+from egoexo_tools.disk import size_text
+
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -151,7 +153,7 @@ class ProgressLines:
 
     def _rate(self, per_second: float) -> str:
         if self._units == "GB":
-            return f"{per_second / 1e6:.1f} MB/s"
+            return f"{size_text(per_second)}/s"
         return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
 
     def _write(self, line: str) -> None:

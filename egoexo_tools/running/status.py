@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from egoexo_tools.disk import size_text
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
@@ -53,7 +54,7 @@ def kept_text(root: DatasetRoot) -> str:
     """Bytes of what is made again when it is deleted: cached features, and the mapped tables."""
     folders = [path for path in sorted((root.path / "features").glob("*")) if path.is_dir()]
     folders += [root.mapped] if root.mapped.is_dir() else []
-    return ", ".join(f"{root.relative(path)} {_bytes_text(_size(path))}" for path in folders)
+    return ", ".join(f"{root.relative(path)} {size_text(_size(path))}" for path in folders)
 
 
 def _size(folder: Path) -> int:
@@ -63,10 +64,6 @@ def _size(folder: Path) -> int:
         with suppress(OSError):
             total += path.stat().st_size if path.is_file() else 0
     return total
-
-
-def _bytes_text(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e7 else f"{count / 1e6:,.2f} MB"
 
 
 def _stages(root: DatasetRoot) -> list[str]:

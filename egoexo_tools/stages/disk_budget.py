@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, replace
 
 import pyarrow.compute as pc
 
+from egoexo_tools.disk import size_text
 from egoexo_tools.download.files import DownloadOptions
 from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, in_blocks, occupied
-from egoexo_tools.download.plan import DownloadPlan, gigabytes
+from egoexo_tools.download.plan import DownloadPlan
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, metering
 from egoexo_tools.errors import DataError, SettingsError
@@ -133,7 +134,7 @@ def share_text(summary: StageSummary) -> str:
         return ""
     read = summary.counts["bytes_read"]
     return (
-        f"read {gigabytes(read)} of {gigabytes(total)} of video, "
+        f"read {size_text(read)} of {size_text(total)} of video, "
         f"{max(0.0, 1 - read / total):.0%} of the bytes saved"
     )
 
@@ -230,9 +231,9 @@ def _fetching(
 
 def _fetch(s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOptions) -> Arrived:
     if not ledger.take(load.to_come):
-        left = gigabytes(max(0, ledger.total - ledger.used))
+        left = size_text(max(0, ledger.total - ledger.used))
         reason = (
-            f"its videos and frames need {gigabytes(load.to_come)} and the disk budget leaves "
+            f"its videos and frames need {size_text(load.to_come)} and the disk budget leaves "
             f"{left}; give --disk-budget more"
         )
         return Arrived(load, lent=False, failed={file: reason for file in load.files})
@@ -275,8 +276,8 @@ def _check_ingest(
     room = budget_bytes - used - int(plan.annotation_bytes * _INGEST_GROWTH)
     if room <= 0:
         raise DataError(
-            f"{release.path} and {root.path} take {gigabytes(used)} already and their "
-            f"annotations need room too; a disk budget of {gigabytes(budget_bytes)} is too small"
+            f"{release.path} and {root.path} take {size_text(used)} already and their "
+            f"annotations need room too; a disk budget of {size_text(budget_bytes)} is too small"
         )
 
 
