@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from tiny_root import EGO, TAKES
 
+from egoexo_tools.disk import size_text
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.vocab import Direction, Split
@@ -176,6 +177,6 @@ def test_status_and_doctor_show_the_bytes(own_root: DatasetRoot) -> None:
         sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         for folder in (cache, own_root.mapped)
     ]
-    told = f"features/{cache.name} {sizes[0] / 1e6:.2f} MB, tables {sizes[1] / 1e6:.2f} MB"
+    told = f"features/{cache.name} {size_text(sizes[0])}, tables {size_text(sizes[1])}"
     assert f"\non disk     {told}\n" in status_text(own_root)
     assert check_root(own_root).found == f"{told}; these are made again when deleted"
