@@ -76,6 +76,14 @@ def test_large_texts_are_parsed_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parse_json(b'{"a": 1, "b": [1, 2]}') == {"a": 1, "b": [1, 2]}
 
 
+def test_what_is_nested_deep_cannot_hide_what_follows() -> None:
+    deep = b"[" * 1100 + b"[],{}," * 1000 + b"0" + b"]" * 1100
+    for looked_over in (check_text, has_repeated_keys):
+        with pytest.raises(DataError, match="nested more than 1,024 deep"):
+            looked_over(deep)
+    assert not check_text(b"[" * 1024 + b"]" * 1024)
+
+
 def test_numbers_of_any_length() -> None:
     assert parse_json(b"[" + b"9" * 6000 + b", 12]") == [float("inf"), 12]
 

@@ -175,6 +175,8 @@ def _decode(data: bytes, path: Path) -> dict[str, Any]:
     try:
         if not has_repeated_keys(data):
             return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except msgspec.DecodeError:
         pass  # Python's json module writes NaN, which is no JSON: read it to be able to say where
     try:
