@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.looking import mask_stats
 from egoexo_tools.looking.stats import collect, format_value, stats_text
+from egoexo_tools.looking.stats_page import write_page
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 
 
@@ -182,6 +184,36 @@ def test_columns_agree_with_loops(tmp_path: Path) -> None:
     both = drift[drift["up_to_seconds"] == 10]
     assert both["count"].sum() == len(ten)
     assert min(ten) - 1e-6 <= both["displacement_median"].min() <= max(ten)
+
+
+def test_frames_far_apart_take_no_memory(tmp_path: Path) -> None:
+    root = DatasetRoot(tmp_path)
+    take = {"take_uid": "a", "take_name": "a", "split": "train"}
+    write_manifest(root, "takes", "a", [take])
+    row = {"take_uid": "a", "object_name": "cup", "camera": EGO, "view": "ego", "visible": True}
+    row |= {"rle_height": 10, "rle_width": 10, "area": 4, "bbox_xywh": [1, 1, 2, 2]}
+    frames = (0, 30, 60, 400_000_000)
+    write_manifest(root, "masks", "a", [{**row, "frame_idx": frame} for frame in frames])
+    masks = mask_stats.load_masks(root, read_manifest(root, "takes").to_pandas())
+    tracemalloc.start()
+    (track,) = mask_stats.tracks(masks).to_dict("records")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10_000_000
+    assert track["gaps"] == 1 and track["density"] == pytest.approx(4 / (400_000_000 / 30 + 1))
+
+
+def test_a_chart_of_what_changed_only_late(tmp_path: Path) -> None:
+    root = DatasetRoot(tmp_path)
+    write_manifest(root, "takes", "a", [{"take_uid": "a", "take_name": "a", "split": "train"}])
+    row = {"take_uid": "a", "object_name": "cup", "camera": EGO, "view": "ego", "visible": True}
+    row |= {"rle_height": 10, "rle_width": 10, "area": 4, "bbox_xywh": [1, 1, 2, 2]}
+    write_manifest(root, "masks", "a", [{**row, "frame_idx": frame} for frame in (0, 30_000)])
+    tables = collect(root)
+    assert tables["drift"].rows["up_to_seconds"].tolist() == [float("inf")]
+    write_page(tables, tmp_path / "page.html", title="late")
+    page = (tmp_path / "page.html").read_text()
+    assert ">later<" in page and '"nan' not in page and "nan," not in page and ",nan" not in page
 
 
 def test_a_root_without_pairs_or_masks_that_are_seen(tmp_path: Path) -> None:

@@ -78,8 +78,7 @@ def tracks(masks: pd.DataFrame) -> pd.DataFrame:
     frame_idx, track = masks["frame_idx"].to_numpy(), masks["track"].to_numpy()
     distance = np.diff(frame_idx, append=0)
     inside = np.diff(track, append=-1) == 0  # the row after is of the same track
-    usual = np.bincount(distance[inside]).argmax() if inside.any() else FPS
-    step = max(int(usual), 1)
+    step = _usual_step(distance[inside])
     grouped = masks.groupby("track")
     found = grouped[[*_CAMERA_KEY, "view", "scenario", "split"]].first()
     found["frames"] = grouped.size()
@@ -92,6 +91,13 @@ def tracks(masks: pd.DataFrame) -> pd.DataFrame:
     found["longest_step_seconds"] = longest / FPS
     found["density"] = found["frames"] / (length / step + 1)
     return found.reset_index(drop=True)
+
+
+def _usual_step(distances: NDArray[np.integer[Any]]) -> int:
+    """The most frequent of the distances between a track's rows, in frames; at a tie the least."""
+    # No bincount: a single frame_idx of two thousand million would make it as long.
+    values, counts = np.unique(distances, return_counts=True)
+    return max(int(values[counts.argmax()]), 1) if len(values) else FPS
 
 
 def objects(tracks: pd.DataFrame) -> pd.DataFrame:

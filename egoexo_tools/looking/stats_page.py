@@ -8,7 +8,7 @@ import pandas as pd
 
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.looking.charts import bars, lines, ranges
-from egoexo_tools.looking.mask_stats import QUANTILES
+from egoexo_tools.looking.mask_stats import DRIFT_SECONDS, QUANTILES
 from egoexo_tools.looking.stats import StatsTable, format_value
 
 _VIEWS = ("ego", "exo")
@@ -178,7 +178,9 @@ def _drift(tables: Mapping[str, StatsTable], measure: str) -> str:
     rows = tables["drift"].rows
     if rows.empty:
         return ""
-    last = float(rows["up_to_seconds"][rows["up_to_seconds"] < float("inf")].max())
+    ends = rows["up_to_seconds"][rows["up_to_seconds"] < float("inf")]
+    # Infinity, "later", needs a place on the axis, also where there is nothing before it.
+    last = float(ends.max()) if len(ends) else float(DRIFT_SECONDS[-1])
     series = {}
     for view in _VIEWS:
         of_view = rows[rows["view"] == view]
