@@ -265,6 +265,24 @@ def test_a_damaged_part_of_a_summary_is_a_sentence(runs: list[Path], tmp_path: P
                 write_report([run], tmp_path / "report.html")
 
 
+def test_numbers_that_nothing_can_be_drawn_with(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "ego2exo"
+    run.mkdir()
+    summary = json.loads((runs[0] / "summary.json").read_bytes())
+    (run / "summary.json").write_text(json.dumps(summary))
+    lines = ('{"step": 1, "loss": 2.5}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": 1.5}')
+    odd = ('{"step": Infinity, "loss": 1}', '{"step": 1%s, "loss": 1}' % ("0" * 400))
+    (run / "log.jsonl").write_text("\n".join((*lines, *odd)))
+    write_report([run], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "training loss of" in html and "log.jsonl has 2 broken lines" in html
+    for one in summary["visibility"]["calibration"]["bins"]:
+        one["samples"] = 0
+    (run / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(DataError, match="is damaged"):
+        write_report([run], tmp_path / "report.html")
+
+
 def test_the_command_writes_beside_the_runs(runs: list[Path]) -> None:
     (runs[0].parent / "report.html").unlink(missing_ok=True)
     shown = CliRunner().invoke(main, ["report", *map(str, runs)])

@@ -71,7 +71,8 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
     found = read_runs(runs)
     try:
         html = _render(found, page)
-    except (AttributeError, KeyError, TypeError, ValueError, TemplateError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError,
+            TemplateError) as error:  # fmt: skip
         names = ", ".join(run.name for run in found)
         raise DataError(
             f"a summary or scores file of {names} is damaged ({error!r}); evaluate again"

@@ -6,6 +6,7 @@ here and escaped by the page.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,13 +207,24 @@ def _log(path: Path, missing: list[str]) -> tuple[Json, ...]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            lines.append({key: value for key, value in line.items() if _is_number(value)})
-        except (ValueError, AttributeError):
+            numbers = {key: value for key, value in line.items() if _is_number(value)}
+        except (ValueError, AttributeError, RecursionError):
             broken += 1
+            continue
+        if "step" in numbers:
+            lines.append(numbers)
+        else:
+            broken += "step" in line
     if broken:
         missing.append(f"log.jsonl has {broken:,} broken lines; they are left out of the curves")
-    return tuple(line for line in lines if "step" in line)
+    return tuple(lines)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it has a place on an axis: NaN and infinity have none, nor do 400 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
