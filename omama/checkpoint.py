@@ -104,13 +104,14 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
 
 
 def write_file(content: Any, path: Path) -> None:
-    """torch.save; OSError where there is no room."""
+    """torch.save; OSError where there is no room, KeyboardInterrupt where it was interrupted."""
     try:
         # To an open file: torch's own writer forgets why it could not write.
         with path.open("wb") as file:
             torch.save(content, file)
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
+        # Torch ends its archive whatever has happened, and that fails in its turn.
+        if isinstance(error.__context__, OSError | KeyboardInterrupt):
             raise error.__context__ from None
         raise
 

@@ -1,5 +1,8 @@
 """Checkpoints: the authors' format in and out, our own complete, bad files one sentence each."""
 
+import os
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +12,13 @@ import torch
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.vocab import Direction
-from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
+from omama.checkpoint import (
+    Checkpoint,
+    TrainState,
+    load_checkpoint,
+    save_checkpoint,
+    write_file,
+)
 from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.model import OMama
 from omama.matching.model_files import load_model, load_official, save_official
@@ -252,3 +261,21 @@ def test_a_full_disk_is_told_as_one(save: str, small_disk: Path) -> None:
         else:
             save_checkpoint(Checkpoint({}, model.state_dict()), small_disk / "c.pt")
     assert list(small_disk.iterdir()) == []
+
+
+def test_an_interruption_while_it_is_written_is_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def read() -> None:
+        with pipe.open("rb") as file:
+            file.read(1000)  # Now the writer waits for room: a pipe holds 64 kB.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            while file.read(1 << 20):
+                pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with pytest.raises(KeyboardInterrupt):
+        write_file({"weights": torch.zeros(1 << 20)}, pipe)
+    reader.join()
