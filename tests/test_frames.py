@@ -105,6 +105,17 @@ def test_the_annotated_frames_by_the_recipe(root: DatasetRoot, release: Release)
             assert root.frame("t1", camera, frame_idx).read_bytes() == jpeg.tobytes()
 
 
+def test_at_full_size_the_pictures_are_the_decoded_ones(
+    root: DatasetRoot, release: Release
+) -> None:
+    frames_run(root, release, scale=1).check()
+    expected = every_frame(release.video("cook", EXO))
+    for frame_idx in ANNOTATED[EXO]:
+        bgr = np.ascontiguousarray(expected[frame_idx][..., ::-1])
+        _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        assert root.frame("t1", EXO, frame_idx).read_bytes() == jpeg.tobytes()
+
+
 def test_the_manifest(root: DatasetRoot, release: Release) -> None:
     frames_run(root, release)
     first, *_, last = read_manifest(root, "frames").to_pylist()
