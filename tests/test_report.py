@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -23,8 +25,10 @@ from egoexo_tools.looking.svg import nice_ticks, tick_text
 from egoexo_tools.manifests import read_tables, write_manifest, write_table
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report import write_report
-from egoexo_tools.report.causes import FAILURES, causes, choose
+from egoexo_tools.report.causes import FAILURES, causes, choose, count_causes
+from egoexo_tools.report.charts import cause_bar
 from egoexo_tools.report.gallery import painted, window_around
+from egoexo_tools.report.runs import read_runs
 from egoexo_tools.runs import SUMMARIES, RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
@@ -263,6 +267,31 @@ def test_a_damaged_part_of_a_summary_is_a_sentence(runs: list[Path], tmp_path: P
         if part != "breakdowns":  # unknown groups are only not shown
             with pytest.raises(DataError, match="is damaged"):
                 write_report([run], tmp_path / "report.html")
+
+
+def test_runs_of_one_name_keep_their_own_numbers(runs: list[Path], tmp_path: Path) -> None:
+    """The same experiment in two roots; in the second, every prediction is right."""
+    ours, theirs = (tmp_path / root / "runs" / "ego2exo" for root in ("first", "second"))
+    shutil.copytree(runs[0], ours)
+    shutil.copytree(runs[0], theirs)
+    path = theirs / "scores.parquet"
+    table = pq.read_table(path)
+    right = pa.array(np.ones(len(table)), table.schema.field("iou").type)
+    place = table.schema.get_field_index("iou")
+    pq.write_table(table.set_column(place, table.schema.field("iou"), right), path)
+    first, second = read_runs([ours, theirs])
+    assert (first.name, second.name) == ("first/runs/ego2exo", "second/runs/ego2exo")
+    assert first.label != second.label
+    (alone,) = read_runs([theirs])
+    assert alone.name == "ego2exo"
+    write_report([ours, theirs], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for run in (first, second):
+        counts = count_causes(run.scores, chooses_proposals=run.stamp.chooses_proposals)
+        bar = cause_bar(run)
+        row = html[html.index(str(bar)) :].partition("</tr>")[0]
+        told = [int(number) for number in re.findall(r'<td class="number">(\d+)<', row)]
+        assert [number for number in told if number] == list(counts.values())
 
 
 def test_numbers_that_nothing_can_be_drawn_with(runs: list[Path], tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def _render(runs: Sequence[ScoredRun], page: Path) -> str:
         "threshold": CONFIDENCE_THRESHOLD,
         "cards": cards,
         "take_pages": takes,
-        "main_names": {str(run.direction): run.name for run in mains},
+        "main_names": {str(run.direction): run.folder.name for run in mains},
         "filters": _filters(cards),
         "missing": missing,
     }

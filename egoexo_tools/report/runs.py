@@ -7,8 +7,9 @@ here and escaped by the page.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +42,8 @@ class ScoredRun:
     """One scored run of one direction."""
 
     folder: Path
+    name: str
+    """Of its folder; with folders above it where another run of the page is called the same."""
     stamp: Stamp
     """What made it; its method is "" for predictions of unknown origin."""
     summaries: tuple[Json, ...]
@@ -51,10 +54,6 @@ class ScoredRun:
     """Lines of log.jsonl; empty where nothing was trained."""
     missing: tuple[str, ...]
     """Sentences about what this run lacks."""
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     @property
     def summary(self) -> Json:
@@ -96,7 +95,23 @@ def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
     unique = dict.fromkeys(folder.resolve() for folder in folders)
     if not unique:
         raise DataError("no run was given; name folders under ROOT/runs")
-    return [read_run(folder) for folder in unique]
+    names = _distinct_names(list(unique))
+    return [
+        replace(read_run(folder), name=name) for folder, name in zip(unique, names, strict=True)
+    ]
+
+
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """As many last parts of each path as tell it from the others: figures are kept by name."""
+    names = [folder.name for folder in folders]
+    parts = 1
+    while twice := {name for name, times in Counter(names).items() if times > 1}:
+        parts += 1
+        names = [
+            "/".join(folder.parts[-parts:]) if name in twice else name
+            for name, folder in zip(names, folders, strict=True)
+        ]
+    return names
 
 
 def read_run(folder: Path) -> ScoredRun:
@@ -124,6 +139,7 @@ def read_run(folder: Path) -> ScoredRun:
         missing.append("no log.jsonl: no training curves")
     return ScoredRun(
         folder=folder,
+        name=folder.name,
         stamp=stamp,
         summaries=tuple(summaries),
         scores=None if table is None else table.to_pandas(),
@@ -135,7 +151,7 @@ def read_run(folder: Path) -> ScoredRun:
 def main_run(runs: Sequence[ScoredRun]) -> ScoredRun:
     """The run of a direction that figures and gallery are about: O-MaMa, then other methods, and
     the baselines only where there is nothing else."""
-    return min(runs, key=lambda run: (*interest_of(run.stamp), len(run.name)))
+    return min(runs, key=lambda run: (*interest_of(run.stamp), len(run.folder.name)))
 
 
 def _summary(path: Path) -> Json:
