@@ -58,6 +58,7 @@ def ranges(
     span = max(high - low, 1)
 
     def place(value: float) -> float:
+        # A fifth percentile of 0 has no logarithm: it lies at the left end.
         share = (math.log10(max(value, 10.0**low)) - low) / span
         return _LABEL + share * (WIDTH - _LABEL - 20)
 

@@ -55,6 +55,7 @@ def load_masks(root: DatasetRoot, takes: pd.DataFrame) -> pd.DataFrame:
         # One look-up a take, not one a mask.
         by_take = pd.Categorical(names)
         masks[name] = by_take[masks["take_uid"].cat.codes.to_numpy()]
+    # One up: null is -1.
     codes = [masks[name].cat.codes.to_numpy(np.int64) + 1 for name in _CAMERA_KEY]
     key = np.ravel_multi_index(codes, [len(masks[name].cat.categories) + 1 for name in _CAMERA_KEY])
     masks["track"] = np.unique(key, return_inverse=True)[1]
@@ -154,6 +155,7 @@ def steps(masks: pd.DataFrame) -> pd.DataFrame:
     same = track[1:] == track[:-1]
     after, before = visible.iloc[1:][same], visible.iloc[:-1][same]
     seconds = (after["frame_idx"].to_numpy() - before["frame_idx"].to_numpy()) / FPS
+    # A damaged root may hold a frame twice.
     return _changes(before, after, np.maximum(seconds, 1 / FPS))
 
 

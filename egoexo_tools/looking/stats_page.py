@@ -150,6 +150,7 @@ def _area(tables: Mapping[str, StatsTable]) -> str:
     series = {}
     for view in _VIEWS:
         of_view = rows[rows["view"] == view]
+        # The middle on a logarithmic axis.
         middle = (of_view["low"] * of_view["high"]) ** 0.5
         series[view] = list(zip(middle.tolist(), of_view["masks"].tolist(), strict=True))
     return lines(

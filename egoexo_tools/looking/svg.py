@@ -72,6 +72,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = 10.0 ** math.floor(math.log10(span / count))
     step = min((step * k for k in (1, 2, 5, 10)), key=lambda one: abs(span / one - count))
     first = -int(-low // step)
+    # A last tick that rounding has put just above the end belongs to it.
     return [round(k * step, 10) for k in range(first, int(high / step + 1e-9) + 1)]
 
 

@@ -132,6 +132,7 @@ def _outline(rle: MaskRle, hw: tuple[int, int]) -> str:
     """A mask's outlines as an SVG path in the picture's pixels; holes are left open."""
     mask = rle.decode_at(*hw).view(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # Less than a pixel off: straight edges become two points instead of a point a pixel.
     parts = [cv2.approxPolyDP(contour, 0.7, True)[:, 0] for contour in contours]
     return "".join(
         "M" + "L".join(f"{x} {y}" for x, y in part.tolist()) + "Z" for part in parts if len(part)

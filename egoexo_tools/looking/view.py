@@ -36,6 +36,7 @@ _GAP = 4
 _TEXT_SIZE = 14
 _GOLDEN_RATIO = 0.618033988749895
 _X264 = {"preset": "veryfast", "crf": "20", "g": "10"}
+"""With many key frames: such a video is looked at by jumping about."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def write_view(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) -
 
 def write_mp4(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) -> None:
     """The cameras side by side, each `height` pixels high; one picture an annotated frame."""
+    # H.264 as every player shows it keeps colours at half the size: both sides are even.
     if height % 2 or height < 64:
         raise SettingsError(f"height {height} must be even and at least 64")
     widths = [_width(view, camera, height) for camera in view.cameras]
@@ -162,6 +164,7 @@ def write_rrd(view: TakeView, path: Path) -> None:
             for camera in view.cameras:
                 for name, content in _layers(view, camera, frame_idx):
                     recording.log([camera, name], content)
+        # All of it must be in the file before it gets its name.
         recording.flush()
         recording.disconnect()
 
@@ -193,6 +196,7 @@ def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, 
     tints = np.zeros((height, width, 4), np.uint8)
     boxes = []
     for name, rle in moment.masks:
+        # imencode takes blue first.
         tints[rle.decode_at(height, width)] = (*view.colours[name][::-1], round(255 * OPACITY))
         scale = np.array([width / rle.width, height / rle.height] * 2)
         boxes.append(np.array(rle.box_xywh()) * scale)

@@ -38,6 +38,7 @@ def read_manifest_files(text: bytes, where: str, wanted: Callable[[str], bool]) 
         name = row["relative_path"]
         if name in refused or not wanted(name):
             continue
+        # Faults of files that nobody asks for harm nobody, and are not judged.
         why = _fault(row, found.setdefault(name, row))
         if why is not None:
             logger.warning("%s: %s %s; it is left out", where, name, why)

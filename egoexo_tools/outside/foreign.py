@@ -178,6 +178,7 @@ def _collect(
         if frame_idx in masks or frame_idx in broken:
             found.fault("two masks of one frame, whose number is written in two ways", name,
                         camera, frame_idx)  # fmt: skip
+            # Nobody can say which is meant, and a third must not pass for the only one.
             masks.pop(frame_idx, None)
             broken.add(frame_idx)
             continue
@@ -199,6 +200,7 @@ def _rle(value: Any) -> MaskRle:
     if value is None:
         raise DataError("undecodable mask: null in its place")
     size, counts = (value.get("size"), value.get("counts")) if isinstance(value, dict) else ("", "")
+    # `b'...'` is how Python prints bytes, which read_rle understands.
     if type(counts) is str and type(size) is list and len(size) == 2 and not counts.startswith("b"):
         height, width = size
         if type(height) is int and type(width) is int:
@@ -218,6 +220,7 @@ def _table(found: _Gathered, *, knows_absent: bool, empty_is_absent: bool) -> pa
         keep &= ~is_empty | np.array(found.looked_at, np.bool_)
     elif not empty_is_absent:
         keep &= ~is_empty
+    # An export pads every frame: told one by one, its padding would drown the faults.
     told = bad if knows_absent else bad | (is_empty & ~keep)
     for row in np.flatnonzero(told).tolist():
         reason = f"undecodable mask: {PROBLEMS[problems[row]]}" if bad[row] else "empty mask"
@@ -248,6 +251,7 @@ def _masked(columns: MaskColumns, hidden: Any) -> pa.Array:
 
 def _boxes(boxes: Any, hidden: Any) -> pa.Array:
     values = pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel(), pa.float32()), 4)
+    # A null index takes a null row.
     rows = pa.array(np.arange(len(hidden)), mask=hidden)
     return values.take(rows)
 

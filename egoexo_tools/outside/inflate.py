@@ -47,6 +47,7 @@ def _table(lengths: Ints, table: Ints) -> bool:
     for bits in range(1, _MOST_BITS + 1):
         code = (code + counts[bits - 1]) << 1
         first[bits] = code
+        # More codes of this length than there are: two symbols would share one.
         if code + counts[bits] > 1 << bits:
             return False
     table[:] = 0
@@ -58,6 +59,8 @@ def _table(lengths: Ints, table: Ints) -> bool:
             for _ in range(length):
                 reversed_code = reversed_code << 1 | value & 1
                 value >>= 1
+            # Codes are sent from their highest bit on, all else from the lowest: turned round, a
+            # code is found by the bits as they lie, whatever follows it.
             table[reversed_code :: 1 << length] = symbol << 4 | length
     return True
 
@@ -145,6 +148,7 @@ def _inflate(
             if start + 4 > data.size:
                 return -1
             size = _bits(data, start * 8, 16)
+            # Behind the size comes its complement; the checksum of it all says as much.
             start += 4
             if start + size > data.size or end + size > out.size:
                 return -1
@@ -163,6 +167,7 @@ def _inflate(
         if not _table(lengths[:288], symbols) or not _table(lengths[288:], distances):
             return -1
         while True:
+            # Behind the end _bits gives zeros, which could be read for ever.
             if place > bits_there:
                 return -1
             entry = symbols[_bits(data, place, 15)]
@@ -178,6 +183,7 @@ def _inflate(
                 continue
             if symbol == 256:
                 break
+            # The fixed code has 286 and 287 too, which mean nothing.
             if symbol > 285:
                 return -1
             extra = length_extra[symbol - 257]
@@ -205,5 +211,6 @@ def _repeat(out: Bytes, end: int, distance: int, length: int) -> None:
     elif distance >= length:
         out[end : end + length] = out[start : start + length]
     else:
+        # It repeats what it is just writing, so that the order counts.
         for i in range(length):
             out[end + i] = out[start + i]

@@ -59,6 +59,7 @@ def parse_json(text: bytes) -> Any:
     try:
         return json.loads(text, object_pairs_hook=pairs)
     except ValueError as error:
+        # A plain ValueError, as of broken JSON: only its words tell it apart.
         if "integer string conversion" not in str(error):
             raise
         return json.loads(text, object_pairs_hook=pairs, parse_int=_whole)
@@ -142,11 +143,13 @@ def _survey(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> tuple[bool, i
             size += _VALUE_BYTES + end - position
             if wants_key:
                 wants_key = False
+                # FNV-1a: two keys that come to the same only cost a slower parser.
                 mixed = np.uint64(14695981039346656037)
                 for place in range(position + 1, end - 1):
                     # "\u0061" is "a": the parser will tell.
                     is_repeated |= data[place] == _BACKSLASH
                     mixed = (mixed ^ np.uint64(data[place])) * np.uint64(1099511628211)
+                # An object has its table of entries from its first key on.
                 if count == first_key[depth - 1]:
                     size += _ENTRIES_BYTES
                 if count == keys.size:

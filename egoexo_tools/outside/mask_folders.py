@@ -59,10 +59,12 @@ def read_stack(
 
 
 def _read_boxes(path: Path, count: int) -> NDArray[np.float32]:
+    # Room for 65,000 boxes, more than a hundred times what a frame has.
     if path.stat().st_size > 1 << 20:
         raise DataError(f"{path.name} is no file of boxes: it has {path.stat().st_size:,} bytes")
     try:
         boxes = np.load(path, allow_pickle=False)
+        # An empty list may have been saved with any shape.
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4) if boxes.size else np.zeros((0, 4))
     except Exception as error:  # a damaged file's faults come as many types
         raise DataError(f"{path.name} cannot be read ({error})") from error
@@ -75,6 +77,7 @@ def _read_masks(path: Path) -> NDArray[np.uint8]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            # np.savez's name for an array without one; other programs choose their own.
             name = "arr_0.npy" if "arr_0.npy" in names else names[0]
             info = archive.getinfo(name)
             if info.file_size > MOST_STACK_BYTES:
@@ -92,6 +95,7 @@ def _read_masks(path: Path) -> NDArray[np.uint8]:
 
 def _unpacked(path: Path, info: zipfile.ZipInfo) -> NDArray[np.uint8] | None:
     """A deflated member's bytes, the quick way; None where they are not what the archive says."""
+    # Bit 0 of the flags: encrypted.
     if info.compress_type != zipfile.ZIP_DEFLATED or info.flag_bits & 1:
         return None
     with path.open("rb") as file:
@@ -113,9 +117,11 @@ def _array(data: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
         np.lib.format.read_array_header_2_0)  # fmt: skip
     shape, is_fortran, dtype = read(file)
+    # An empty array of any shape is a frame without proposals.
     if dtype.itemsize != 1 or dtype.hasobject or (len(shape) != 3 and np.prod(shape)):
         raise DataError(f"{path.name} holds {dtype} of shape {shape}, not masks (N, H, W) of uint8")
     start = file.tell()
+    # As Python's integers: the sides of a damaged head may multiply past 64 bits.
     if len(data) - start != int(np.prod(shape, dtype=object)):
         raise DataError(f"{path.name} is cut off")
     flat = data[start:]

@@ -140,6 +140,7 @@ def _counts(counts: Any) -> Any:
         return runs
     if isinstance(counts, str) and counts.startswith(("b'", 'b"')):
         try:
+            # Literals alone: nothing in the file is run.
             return ast.literal_eval(counts)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise DataError("the counts are not COCO compressed run lengths") from None
@@ -321,6 +322,7 @@ def _segmentation(value: Any, size: tuple[int, int] | None, where: str) -> MaskR
 
 
 def _polygon(value: Any, size: tuple[int, int], where: str) -> list[float]:
+    # Four numbers pycocotools would take for a box.
     if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
         raise DataError(
             f"{where}: a polygon needs three points at least, as a list [x, y, x, y, x, y]"

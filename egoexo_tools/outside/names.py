@@ -49,12 +49,12 @@ def match_names(
     taken = set(names) & set(known)
     back = _unique((folder, name) for name, folder in folder_names(known).items())
     composed = _unique((plain_name(name), name) for name in known)
+    wanted = set(known)
     matched: dict[str, str] = {}
     for name in names:
         if name in taken:
             continue
         choices = ((replaced or {}).get(name), composed.get(plain_name(name)), back.get(name))
-        wanted = set(known)
         target = next((choice for choice in choices if choice in wanted), None)
         if target is not None and target not in taken:
             matched[name] = target
@@ -64,7 +64,9 @@ def match_names(
 
 def _fitting(name: str) -> str:
     new = name.translate(_NOT_IN_NAMES)
+    # Readers pass over hidden files, ours too; `.` and `..` are no names at all.
     new = f"_{new}" if new.strip(". ") == "" or new.startswith(".") else new
+    # Names out of old zips may hold what is no UTF-8.
     data = new.encode(errors="replace")
     if len(data) > MOST_NAME_BYTES:
         digest = sha256(data).hexdigest()[:8]

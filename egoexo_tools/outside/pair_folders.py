@@ -57,6 +57,7 @@ def _files(folder: Path, wants_json: bool, above: frozenset[Path] = frozenset())
     here = folder.resolve()
     for path in entries(folder):
         if path.is_dir():
+            # A link to a folder above would lead round for ever.
             if (target := path.resolve()) not in above and target not in {here, *here.parents}:
                 yield from _files(path, wants_json, above | {here})
         elif (path.suffix.lower() == ".json" and path.is_file()) is wants_json:

@@ -31,6 +31,7 @@ from egoexo_tools.outside.tolerant import (
 )
 
 _LEVELS_UP = 3
+"""So far above the PNGs the export is looked for: results lie in folders of their own."""
 _VOID = 255
 """In VOS data a pixel that is of no object; in a mask picture a pixel that is."""
 _KNOWN = frozenset({"objects", "videos.txt"})

@@ -47,6 +47,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
     with _opened(path, MOST_PIXELS) as image:
         image.load()  # OpenCV fills up what is cut off; Pillow says so
+        # OpenCV reads these in some builds only.
         if image.format in {"HEIF", "AVIF"}:
             from PIL import ImageOps
 
@@ -113,6 +114,7 @@ def _with_alpha(image: Any, path: Path) -> Bool:
         deep = _deep(image, path)
         deep = deep if deep.shape[2] == 4 else deep[..., :1]  # OpenCV makes colours of grey
         colours, opaque = _marked(deep[..., :3]), _marked(deep[..., 3:])
+    # The palette's numbers mark the object, not its colours; only the alpha needs them.
     elif image.mode == "P":
         colours, opaque = _marked(image), _marked(image.convert("RGBA").getchannel("A"))
     else:
@@ -145,6 +147,7 @@ def _marked(values: Any, bands: Sequence[str] | None = None) -> Bool:
     if isinstance(values, np.ndarray):
         return np.asarray(values.any(axis=2), np.bool_)
     marked = None
+    # One after the other: at once they would take memory for every channel.
     for band in bands or values.getbands():
         channel = np.asarray(values if len(values.getbands()) == 1 else values.getchannel(band))
         if channel.dtype.kind == "f" and not np.isfinite(channel).all():
@@ -154,6 +157,7 @@ def _marked(values: Any, bands: Sequence[str] | None = None) -> Bool:
 
 
 def _is_16_bit(path: Path) -> bool:
+    """Out of the PNG's head (IHDR): Pillow's mode of such a file is that of 8 bits."""
     with path.open("rb") as file:
         head = file.read(26)
     return head[12:16] == b"IHDR" and head[24] == 16

@@ -35,6 +35,7 @@ _FLAGS: Mapping[Any, bool] = {
     "yes": True, "no": False,
 }  # fmt: skip
 _NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*")
+"""As many digits as 64 bits hold; thousands of them Python refuses to read."""
 
 
 def is_system_file(name: str) -> bool:
@@ -102,6 +103,7 @@ def load_json(path: Path) -> Any:
 
 def whole_number(value: Any) -> int | None:
     """An integer, also as text (`"480"`, `"00030"`) or as a float without a rest; else None."""
+    # An int to Python; in a file, true in a number's place is a mistake.
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

@@ -19,6 +19,7 @@ UNIT = (0.0, 1.0)
 TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 BINS = 20
 CURVE_POINTS = 150
+"""A figure is 460 pixels wide, and every point makes the page larger."""
 
 STYLES: Mapping[str, tuple[str, str]] = {
     "oracle": ("#009e73", "6 3"),
@@ -86,6 +87,7 @@ def histogram(run: ScoredRun) -> Svg | None:
     for count, low, high in zip(counts, edges, edges[1:], strict=False):
         tip = f"IoU {low:.2f} to {high:.2f}: {count:,} of {len(ious):,} samples"
         figure.box((low, 0), (high, count), colour=colour, tip=tip)
+    # Samples are whole: no ticks between.
     return figure.markup(x_ticks=TICKS, y_ticks=[t for t in nice_ticks(0, top) if not t % 1])
 
 
@@ -130,6 +132,7 @@ def training_charts(run: ScoredRun) -> list[Svg]:
     found = []
     for key, label in (("loss", "training loss"), ("val_iou", "IoU on val")):
         steps, values = _curve(run, key)
+        # One loss is no curve, but one validation is a number worth showing.
         if len(steps) < 2 and key == "loss" or not len(steps):
             continue
         before = _before_training(run) if key == "val_iou" else {}
@@ -146,6 +149,7 @@ def training_charts(run: ScoredRun) -> list[Svg]:
         if key == "val_iou":
             figure.points(points, colour=colour, radius=3.5)
             step, best = points[int(values.argmax())]
+            # A little below the best point, so that the words do not lie on it.
             figure.note(step, best * 0.88, f"best {best:.3f}", anchor="end" if step else "start")
         ticks = nice_ticks(0, last)
         found.append(figure.markup(x_ticks=ticks, y_ticks=nice_ticks(low, high)))
@@ -189,6 +193,7 @@ def cause_bar(run: ScoredRun) -> Svg | None:
         return None
     counts = count_causes(run.scores, chooses_proposals=run.stamp.chooses_proposals)
     total = sum(counts.values())
+    # What went well first: from a common edge, lengths of several runs can be compared.
     order = ["found", "rightly-absent", *(c for c in CAUSES if c in counts)]
     return shares(
         [

@@ -128,6 +128,7 @@ def _true_masks(
 ) -> dict[tuple[str, str, str, int], MaskRle]:
     """(take_uid, object_name, camera, frame_idx) → mask, of both views."""
     found: dict[tuple[str, str, str, int], MaskRle] = {}
+    # A take at a time: one that is damaged costs its own masks alone.
     for take_uid, rows in chosen.groupby("take_uid"):
         keys = [
             (row["object_name"], row[camera], row["frame_idx"])
@@ -192,9 +193,11 @@ def painted(frame: Picture, drawings: Sequence[Drawing]) -> Picture:
     covered = np.zeros(picture.shape[:2], np.bool_)
     for inside, colour, dashed in masks:
         shape = inside[y : y + height, x : x + width].astype(np.float32)
+        # Interpolated and cut at one half: enlarged, a mask has curves and no stairs.
         smooth = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_LINEAR)) >= 0.5
         picture = tint(picture, smooth, colour, dashed=dashed, opacity=OPACITY)
         covered |= smooth
+    # Of half the frame or more, a map says nothing that the picture does not.
     if height * width < 0.5 * frame.shape[0] * frame.shape[1]:
         _put_map(picture, frame, window, covered)
     return picture

@@ -38,6 +38,7 @@
   };
 
   form.addEventListener("input", update);
+  // The event comes before the fields have changed.
   form.addEventListener("reset", () => setTimeout(update));
   form.addEventListener("submit", (event) => event.preventDefault());
   update();

@@ -128,6 +128,7 @@ def read_run(folder: Path) -> ScoredRun:
         )
     if table is not None and not paths[0].is_file():
         missing.append("no summary.json: its numbers are computed from scores.parquet")
+        # The first summary is the one that goes with `scores`.
         summaries.insert(0, _summary_of(folder, table))
     if len({summary["direction"] for summary in summaries}) > 1:
         raise DataError(f"{folder}: its summaries are of two directions; evaluate the run again")

@@ -62,6 +62,7 @@ def _thinned(view: TakeView, keep: set[int]) -> TakeView:
     """The view with MOST_INSTANTS instants, or those of `keep` where they are more."""
     others = [frame_idx for frame_idx in view.frame_idxs if frame_idx not in keep]
     room = max(MOST_INSTANTS - len(keep), 0)
+    # Rounded up: one too many would be more than the room.
     step = -(-len(others) // room) if room else 0
     shown = keep | set(others[::step] if step else [])
     return replace(view, frame_idxs=tuple(sorted(shown & set(view.frame_idxs))))
