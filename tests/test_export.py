@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,19 @@ def test_an_export_goes_on_where_it_was_and_refuses_what_is_not_its(
     with pytest.raises(DataError, match="not empty"):
         run_export(root, format_name, foreign, run=RUN)
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("format_name", list(EXPORTERS))
+def test_the_page_shows_the_files_of_every_format(root: DatasetRoot, format_name: str) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "exports.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {format_name}\n")[1].split("\n## ")[0]
+    assert f"--format {format_name} -o out/{format_name}\n" in section
+    shown = re.findall(r"^  (\S+)", section.split("```text")[1].split("```")[0], re.MULTILINE)
+    takes = set(table(root, "takes")["take_uid"])
+    out = export(root, format_name)
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    for line in shown:
+        assert written & {line.replace("e4160064-…", take_uid) for take_uid in takes}, line
 
 
 def test_omama_holds_what_the_manifests_hold(root: DatasetRoot) -> None:
