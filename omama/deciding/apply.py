@@ -11,6 +11,7 @@ from omama.deciding.decide import Belief, Mode, decide
 from omama.deciding.decision import Fitted
 from omama.deciding.found import TOP, Found, join
 from omama.deciding.links import link
+from omama.deciding.visible import visible_scores
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher
@@ -62,17 +63,15 @@ def _found(held: Candidates, clip: Clip, belief: Belief, fitted: Fitted) -> Foun
     at = clip.time, clip.item
     choice, order = belief.choice[at], _order(clip, belief)
     proposal = held.proposal[clip.row]
-    logit = belief.visible_logit[at]
-    if fitted.calibration is None:
+    scores = visible_scores(clip, belief)[at]
+    if fitted.visibility is None:
         confidence = 1 - belief.absent[at].astype(np.float64)
     else:
-        confidence = fitted.calibration.confidence({"decision": logit})
-    chosen = np.maximum(choice, 0)[:, None]
-    similarity = np.take_along_axis(held.similarity[clip.row], chosen, axis=1)[:, 0]
+        confidence = fitted.visibility.confidence(scores)
     return Found(
         pair=held.pair[clip.row],
         top=np.take_along_axis(proposal, order[:, :TOP], axis=1),
-        similarity=similarity.astype(np.float64),
+        similarity=np.where(choice < 0, -np.inf, scores[:, 1]),
         confidence=np.where(choice < 0, 0.0, confidence),
     )
 

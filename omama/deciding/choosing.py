@@ -16,7 +16,8 @@ from omama.deciding.candidates import Candidates
 from omama.deciding.clips import clips
 from omama.deciding.decide import Mode
 from omama.deciding.decision import Decision, Fitted, is_own, read_decision, write_decision
-from omama.deciding.fit import Judged, fit_mode, judge, mean_best_iou
+from omama.deciding.fit import fit_mode, mean_best_iou
+from omama.deciding.judged import Judged, judge
 from omama.deciding.links import link
 from omama.features.store import FeatureStore, open_store
 from omama.matching.config import MatchingOptions

@@ -76,7 +76,7 @@ def decide(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> Beli
     mass = (_past_only if mode is Mode.TRACK_CAUSAL else _together)(clip, links, mode, parameters)
     present = mass.sum(axis=-1)
     expected = np.where(clip.proposal >= 0, (clip.own_overlap @ mass[..., None])[..., 0], -1.0)
-    choice = np.where(clip.proposal[..., 0] >= 0, expected.argmax(axis=-1), -1)
+    choice = np.where((clip.proposal >= 0).any(axis=-1), expected.argmax(axis=-1), -1)
     return Belief(mass=mass, absent=1 - present, choice=choice)
 
 

@@ -15,9 +15,10 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import is_ours, load_checkpoint, load_file, save_checkpoint
 from omama.deciding.decide import Mode, Parameters
-from omama.matching.visibility import Calibration
+from omama.deciding.visible import Visibility
 
-VERSION = 1
+VERSION = 2
+"""1 had a threshold of the log odds alone, named calibration; such files are read as ever."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Fitted:
     """One mode, as val chose it."""
 
     parameters: Parameters
-    calibration: Calibration | None
-    """Of the log odds that an object is visible; None where val has one kind alone."""
+    visibility: Visibility | None
+    """How sure to be that the object is in view; None where val could not say."""
     val_iou: float
 
 
@@ -56,7 +57,7 @@ class Decision:
     def from_dict(cls, value: Any, source: object) -> "Decision":
         """DataError for anything that `to_dict` did not make; `source` is named in it."""
         try:
-            if value["version"] != VERSION:
+            if value["version"] not in (1, VERSION):
                 raise ValueError(f"version {value['version']!r}")
             return cls(
                 direction=str(Direction(value["direction"])),
@@ -119,9 +120,16 @@ def _plain_modes(modes: Mapping[Mode, Fitted]) -> dict[str, Any]:
 
 def _fitted(value: Mapping[str, Any]) -> Fitted:
     parameters = {name: float(number) for name, number in value["parameters"].items()}
-    calibration = value["calibration"]
-    return Fitted(
-        parameters=Parameters(**parameters),
-        calibration=None if calibration is None else Calibration(**calibration),
-        val_iou=float(value["val_iou"]),
-    )
+    visibility = None
+    if (new := value.get("visibility")) is not None:
+        accuracy = new["balanced_accuracy"]
+        visibility = Visibility(
+            log_odds=float(new["log_odds"]),
+            similarity=float(new["similarity"]),
+            constant=float(new["constant"]),
+            balanced_accuracy=None if accuracy is None else float(accuracy),
+        )
+    elif (old := value.get("calibration")) is not None:
+        scale, threshold = float(old["scale"]), float(old["threshold"])
+        visibility = Visibility(1 / scale, 0.0, -threshold / scale, float(old["balanced_accuracy"]))
+    return Fitted(Parameters(**parameters), visibility, float(value["val_iou"]))

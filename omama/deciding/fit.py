@@ -2,26 +2,21 @@
 
 What the frames say of each other is counted once a clip; only the cheap rounds are repeated. The
 measure is that of training: mean IoU of the chosen candidates over the visible pairs, at the
-proposals' size. Then the threshold of visibility.
+proposals' size. Then how sure to be that the object is in view.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from omama.deciding.clips import Clip
-from omama.deciding.decide import Belief, Mode, Parameters, decide
+from omama.deciding.decide import Mode, Parameters, decide
 from omama.deciding.decision import Fitted
-from omama.deciding.links import Links
-from omama.matching.visibility import Calibration, calibrate
+from omama.deciding.judged import Judged
+from omama.deciding.visible import fit_visibility
 
 logger = logging.getLogger(__name__)
-
-Floats: TypeAlias = NDArray[np.float32]
 
 CHOICES: dict[str, tuple[float, ...]] = {
     "temperature": (0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2),
@@ -38,28 +33,8 @@ START_OF_TRACKS = replace(START, temperature=0.05, layout=2.0, votes=10.0, memor
 PASSES = 2
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A clip whose truth is known."""
-
-    clip: Clip
-    links: Links
-    iou: Floats
-    """(T, O, K) IoU of each candidate with the ground truth."""
-    visible: NDArray[np.bool_]
-    """(T, O)"""
-
-
-def judge(clip: Clip, links: Links, iou: Floats, visible: NDArray[np.bool_]) -> Judged:
-    """A clip with the truth of its pairs: IoU of their candidates (n, K), and visible (n,)."""
-    dense = np.zeros(clip.similarity.shape, np.float32)
-    seen = np.zeros(clip.exists.shape, np.bool_)
-    dense[clip.time, clip.item], seen[clip.time, clip.item] = iou, visible
-    return Judged(clip, links, dense, seen)
-
-
 def fit_mode(clips: Sequence[Judged], mode: Mode) -> Fitted:
-    """The parameters of the greatest val IoU among CHOICES, and the threshold of visibility."""
+    """The parameters of the greatest val IoU among CHOICES, and how visible objects look."""
     best = START if mode is Mode.FRAME else START_OF_TRACKS
     best_iou = mean_iou(clips, mode, best)
     names = [n for n in CHOICES if mode is not Mode.FRAME or n not in ("votes", "memory")]
@@ -72,9 +47,9 @@ def fit_mode(clips: Sequence[Judged], mode: Mode) -> Fitted:
                     best, best_iou = tried, iou
         if best == before:
             break
-    logger.info("%s: val IoU %.4f with %s", mode, best_iou, best)
-    beliefs = [decide(judged.clip, judged.links, mode, best) for judged in clips]
-    return Fitted(best, _calibration(clips, beliefs), best_iou)
+    visibility = fit_visibility(clips, mode, best)
+    logger.info("%s: val IoU %.4f with %s, %s", mode, best_iou, best, visibility)
+    return Fitted(best, visibility, best_iou)
 
 
 def mean_iou(clips: Sequence[Judged], mode: Mode, parameters: Parameters) -> float:
@@ -92,13 +67,3 @@ def mean_best_iou(clips: Sequence[Judged]) -> float:
     """The same for the most similar candidate."""
     total = sum(float(judged.iou[..., 0][judged.visible].sum()) for judged in clips)
     return total / max(sum(int(judged.visible.sum()) for judged in clips), 1)
-
-
-def _calibration(clips: Sequence[Judged], beliefs: Sequence[Belief]) -> Calibration | None:
-    logits, visible = [], []
-    for judged, belief in zip(clips, beliefs, strict=True):
-        logits.append(
-            np.where(belief.choice < 0, -np.inf, belief.visible_logit)[judged.clip.exists]
-        )
-        visible.append(judged.visible[judged.clip.exists])
-    return calibrate({"decision": np.concatenate(logits)}, np.concatenate(visible))

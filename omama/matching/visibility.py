@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
+_STEPS = 50
+_RIDGE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,25 @@ def _calibrate_one(name: str, values: Floats, visible: Bools) -> Calibration:
         scale=float(max(values.std(), 1e-6)),
         balanced_accuracy=float(accuracy[cut]),
     )
+
+
+def logistic(inputs: Floats, visible: Bools, *, balanced: bool = False) -> Floats:
+    """(k + 1,) weights, the constant last, of a ridge logistic regression (n, k) → visible.
+
+    By Newton's method. `balanced`: each kind counts half, however many there are of it; then the
+    threshold 0 is one of balanced accuracy.
+    """
+    middle, spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-6)
+    columns = np.column_stack([(inputs - middle) / spread, np.ones(len(inputs))])
+    share = visible.mean()
+    counts = np.where(visible, 0.5 / share, 0.5 / (1 - share)) if balanced else np.ones(len(inputs))
+    counts = counts[:, None] / len(inputs)
+    ridge = _RIDGE * np.eye(columns.shape[1])
+    weights = np.zeros(columns.shape[1])
+    for _ in range(_STEPS):
+        chance = 1 / (1 + np.exp(-np.clip(columns @ weights, -30, 30)))
+        slope = (counts * columns).T @ (chance - visible) + ridge @ weights
+        curve = (counts * columns * (chance * (1 - chance))[:, None]).T @ columns
+        weights -= np.linalg.solve(curve + ridge, slope)
+    slopes = weights[:-1] / spread
+    return np.append(slopes, weights[-1] - slopes @ middle)

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import VISIBLE_SHARE
-from omama.matching.visibility import Calibration, calibrate
+from omama.matching.visibility import Calibration, calibrate, logistic
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
-_STEPS = 50
-_RIDGE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,9 @@ def fit_confidence(object_scores: Floats, shares: Floats, visible: Bools) -> Con
     """
     if visible.all() or not visible.any():
         return None
-    weights = _logistic(np.stack(_inputs(object_scores, shares), 1), visible)
+    inputs = np.stack(_inputs(object_scores, shares), 1)
+    first, second, third = logistic(inputs, visible).tolist()
+    weights = (first, second, third)
     chosen = calibrate(_scores(object_scores, shares, weights), visible)
     return Confidence(weights, chosen)
 
@@ -78,17 +78,3 @@ def _scores(
 def _inputs(object_scores: Floats, shares: Floats) -> tuple[Floats, Floats]:
     """The score, and the area on a scale where doubling counts the same, from 1/100 % up."""
     return np.asarray(object_scores, np.float64), np.log1p(np.asarray(shares, np.float64) * 1e4)
-
-
-def _logistic(inputs: Floats, visible: Bools) -> tuple[float, float, float]:
-    """Weights of a ridge logistic regression (n, 2) → visible, by Newton's method."""
-    middle, spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-6)
-    columns = np.column_stack([(inputs - middle) / spread, np.ones(len(inputs))])
-    weights = np.zeros(3)
-    for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-np.clip(columns @ weights, -30, 30)))
-        slope = columns.T @ (chance - visible) / len(columns) + _RIDGE * weights
-        curve = (columns * (chance * (1 - chance))[:, None]).T @ columns / len(columns)
-        weights -= np.linalg.solve(curve + _RIDGE * np.eye(3), slope)
-    first, second = (weights[:2] / spread).tolist()
-    return first, second, float(weights[2] - (weights[:2] / spread) @ middle)

@@ -1,0 +1,65 @@
+"""Clips whose truth is known, for fitting on val; and objects taken out of them.
+
+Val may hold few pairs whose object is out of view, or none (of one lively val split, 1 in 934), so
+what a decision looks like then is also seen by taking objects out. Legend as in `clips`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omama.deciding.clips import Clip
+from omama.deciding.links import Links
+
+Floats: TypeAlias = NDArray[np.float32]
+Bools: TypeAlias = NDArray[np.bool_]
+
+SHOWS = 0.02
+"""IoU with the ground truth from which on a candidate shows something of the object."""
+TURNS = 5
+"""Each object is gone in one of these, as others are; so most of what is around it stays."""
+FRAMES_GONE = 2
+"""An object that leaves is seldom back at the next instant."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A clip whose truth is known."""
+
+    clip: Clip
+    links: Links
+    iou: Floats
+    """(T, O, K) IoU of each candidate with the ground truth."""
+    visible: Bools
+    """(T, O)"""
+
+
+def judge(clip: Clip, links: Links, iou: Floats, visible: Bools) -> Judged:
+    """A clip with the truth of its pairs: IoU of their candidates (n, K), and visible (n,)."""
+    dense = np.zeros(clip.similarity.shape, np.float32)
+    seen = np.zeros(clip.exists.shape, np.bool_)
+    dense[clip.time, clip.item], seen[clip.time, clip.item] = iou, visible
+    return Judged(clip, links, dense, seen)
+
+
+def with_absences(judged: Judged) -> Iterator[tuple[Clip, Bools]]:
+    """The clip as it would be if objects had been out of view, and (T, O) which ones are.
+
+    Every visible pair of which a candidate shows something is gone in one of the turns.
+    """
+    clip = judged.clip
+    shows = judged.visible[..., None] & (judged.iou > SHOWS)  # (T, O, K)
+    times, items = np.indices(judged.visible.shape)
+    turn = (times + items * (FRAMES_GONE + 1)) // FRAMES_GONE % TURNS
+    for number in range(TURNS):
+        gone = (turn == number) & shows.any(axis=-1)
+        out = shows & gone[..., None]
+        left = replace(
+            clip,
+            proposal=np.where(out, -1, clip.proposal),
+            similarity=np.where(out, np.float32(-np.inf), clip.similarity),
+        )
+        yield left, gone

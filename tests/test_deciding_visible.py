@@ -1,0 +1,146 @@
+"""How sure a decision is that its object is in view: learnt on val with absent pairs or without."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from test_deciding import SETTINGS, make_clip
+
+from omama.deciding.clips import Clip
+from omama.deciding.decide import Mode, decide
+from omama.deciding.decision import Decision, Fitted
+from omama.deciding.judged import SHOWS, Judged, with_absences
+from omama.deciding.links import link
+from omama.deciding.visible import Visibility, fit_visibility, visible_scores
+from omama.matching.visibility import Calibration, logistic
+
+DECIDED = [Mode.FRAME, Mode.TRACK, Mode.TRACK_CAUSAL]
+
+
+def judged_clip(seed: int, *, absent: float = 0.0) -> Judged:
+    """The first candidate is the object, the second shows a part; of absent ones, none does."""
+    clip = make_clip(seed, frames=8)
+    gone = np.random.default_rng(seed).random(clip.exists.shape) < absent
+    iou = np.zeros(clip.similarity.shape, np.float32)
+    iou[..., 0], iou[..., 1] = 0.9, 0.1
+    visible = clip.exists & ~gone
+    clip.similarity[gone, 0] = clip.similarity[gone, 2]  # it looks like anything else
+    return Judged(clip, link(clip), iou * visible[..., None], visible)
+
+
+def test_each_object_is_taken_out_once_and_nothing_else_is() -> None:
+    judged = judged_clip(0, absent=0.3)
+    clip, times = judged.clip, np.zeros(judged.visible.shape, int)
+    for left, gone in with_absences(judged):
+        times += gone
+        for time, item in np.ndindex(*gone.shape):
+            for candidate in range(clip.proposal.shape[2]):
+                at = time, item, candidate
+                if gone[time, item] and judged.iou[at] > SHOWS:
+                    assert left.proposal[at] == -1 and left.similarity[at] == -np.inf
+                else:
+                    assert left.proposal[at] == clip.proposal[at]
+                    assert left.similarity[at] == clip.similarity[at]
+    assert (times == judged.visible).all()
+
+
+def test_what_is_taken_out_is_not_chosen() -> None:
+    judged = judged_clip(1)
+    for mode in DECIDED:
+        for left, gone in with_absences(judged):
+            choice = decide(left, judged.links, mode, SETTINGS).choice
+            assert gone.any() and (choice[gone] >= 2).all()
+
+
+@pytest.mark.parametrize("mode", DECIDED)
+def test_a_val_without_absent_objects_still_tells_them(mode: Mode) -> None:
+    found = fit_visibility([judged_clip(seed) for seed in range(4)], mode, SETTINGS)
+    assert found is not None and found.log_odds > 0
+    unseen = [judged_clip(seed, absent=0.25) for seed in range(10, 14)]
+    sure, visible = [], []
+    for judged in unseen:
+        belief = decide(judged.clip, judged.links, mode, SETTINGS)
+        exists = judged.clip.exists
+        sure.append(found.confidence(visible_scores(judged.clip, belief))[exists])
+        visible.append(judged.visible[exists])
+    said, truth = np.concatenate(sure) > 0.5, np.concatenate(visible)
+    assert said[truth].mean() > 0.75 and said[~truth].mean() < 0.25
+
+
+def test_nothing_to_learn_from() -> None:
+    judged = judged_clip(0)
+    blind = Judged(judged.clip, judged.links, np.zeros_like(judged.iou), judged.visible)
+    assert fit_visibility([blind], Mode.TRACK, SETTINGS) is None
+
+
+def test_the_accuracy_is_that_of_vals_own_pairs() -> None:
+    clips = [judged_clip(seed, absent=0.3) for seed in range(3)]
+    found = fit_visibility(clips, Mode.TRACK, SETTINGS)
+    assert found is not None and found.balanced_accuracy is not None
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for judged in clips:
+        belief = decide(judged.clip, judged.links, Mode.TRACK, SETTINGS)
+        sure = found.confidence(visible_scores(judged.clip, belief))
+        for at in zip(*np.nonzero(judged.clip.exists), strict=True):
+            truth = bool(judged.visible[at])
+            right[truth].append(bool(sure[at] > 0.5) == truth)
+    recalls = [np.mean(right[kind]) for kind in (True, False)]
+    assert found.balanced_accuracy == pytest.approx(np.mean(recalls))
+
+
+def without_candidates(clip: Clip) -> Clip:
+    clip.proposal[0, 0], clip.similarity[0, 0] = -1, -np.inf
+    return clip
+
+
+def test_where_there_is_no_candidate_the_scores_are_numbers() -> None:
+    clip = without_candidates(make_clip())
+    belief = decide(clip, link(clip), Mode.TRACK, SETTINGS)
+    scores = visible_scores(clip, belief)
+    assert belief.choice[0, 0] == -1 and (scores[0, 0] == 0).all() and np.isfinite(scores).all()
+
+
+def test_decisions_of_before_are_read_and_say_the_same() -> None:
+    old = Calibration("decision", threshold=2.5, scale=0.8, balanced_accuracy=0.9)
+    parameters = {key: value for key, value in asdict(SETTINGS).items() if key != "layout"}
+    modes = {"track": {"parameters": parameters, "calibration": asdict(old), "val_iou": 0.7}}
+    content = {"direction": "ego2exo", "features": "classical", "best_val_iou": 0.5}
+    decision = Decision.from_dict({"version": 1, **content, "modes": modes}, "a file")
+    log_odds = np.array([-50.0, 0.0, 2.5, 2.6, 9.0])
+    scores = np.stack([log_odds, np.full(5, 0.3)], axis=-1)
+    found = decision.modes[Mode.TRACK].visibility
+    assert found is not None
+    assert found.confidence(scores) == pytest.approx(old.confidence({"decision": log_odds}))
+    modes["track"]["calibration"] = None
+    decision = Decision.from_dict({"version": 1, **content, "modes": modes}, "a file")
+    assert decision.modes[Mode.TRACK].visibility is None
+
+
+@pytest.mark.parametrize("visibility", [None, Visibility(0.5, 2.0, -1.0, 0.9)])
+def test_a_decision_is_read_as_it_was_written(visibility: Visibility | None) -> None:
+    modes = {Mode.TRACK: Fitted(SETTINGS, visibility, 0.75)}
+    decision = Decision("ego2exo", "classical", 0.5, modes)
+    assert Decision.from_dict(decision.to_dict(), "a file") == decision
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_logistic_weights_are_the_minimum(balanced: bool) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(400, 2)) * [3.0, 0.1] + [1.0, 0.5]
+    visible = inputs[:, 0] + 10 * inputs[:, 1] + rng.normal(size=400) * 3 > 0
+    standard = (inputs - inputs.mean(0)) / inputs.std(0)
+    columns = np.column_stack([standard, np.ones(400)])
+    share = np.where(visible, visible.mean(), 1 - visible.mean())
+    counts = 0.5 / share if balanced else np.ones(400)
+
+    def loss(weights: np.ndarray) -> float:
+        signed = np.where(visible, 1, -1) * (columns @ weights)
+        return float((counts * np.logaddexp(0, -signed)).mean() + 0.005 * weights @ weights)
+
+    best = minimize(loss, np.zeros(3)).x
+    found = logistic(inputs, visible, balanced=balanced)
+    assert inputs @ found[:2] + found[2] == pytest.approx(columns @ best, abs=1e-3)
+    if balanced:
+        said = inputs @ found[:2] + found[2] > 0
+        assert abs(said[visible].mean() - (~said[~visible]).mean()) < 0.1
