@@ -10,10 +10,10 @@ from test_deciding import SETTINGS, make_clip
 from omama.deciding.clips import Clip
 from omama.deciding.decide import Mode, decide
 from omama.deciding.decision import Decision, Fitted
-from omama.deciding.judged import SHOWS, Judged, with_absences
+from omama.deciding.judged import Judged, with_absences
 from omama.deciding.links import link
 from omama.deciding.visible import Visibility, fit_visibility, visible_scores
-from omama.matching.visibility import Calibration, logistic
+from omama.matching.visibility import SHOWS, Calibration, logistic
 
 DECIDED = [Mode.FRAME, Mode.TRACK, Mode.TRACK_CAUSAL]
 

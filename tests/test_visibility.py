@@ -1,10 +1,15 @@
 """The threshold chosen on val, against trying all of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_deciding import bucket_of
 
+from omama.matching.objective import Matches, without_object
 from omama.matching.visibility import Calibration, calibrate
 
 SCORES = st.lists(
@@ -51,3 +56,33 @@ def test_pairs_without_proposals_count_as_the_lowest() -> None:
     found = calibrate({"similarity": np.array([-np.inf, 0.4, 0.6])}, np.array([False, True, True]))
     assert found is not None and found.balanced_accuracy == 1.0
     assert np.isfinite(found.threshold)
+
+
+@pytest.mark.parametrize(
+    ("ious", "best", "row"),
+    [
+        ([1.0, 0.2, 0.9, 0.0], 0.1, 3),  # two show something of it: the third is left
+        ([1.0, 0.2, 0.01, 0.0], 0.7, 2),  # too little
+        ([1.0, 0.2, 0.9, 0.1], -np.inf, None),  # nothing is left
+        ([1.0, 0.0, 0.01, 0.0], -np.inf, None),  # no proposal shows it: nothing was taken out
+    ],
+)
+def test_an_object_taken_out(ious: list[float], best: float, row: int | None) -> None:
+    bucket, scored = bucket_of([[0.99, 0.4, 0.7, 0.1]])
+    bucket = replace(bucket, truth=replace(bucket.truth, ious=torch.tensor([ious])))
+    dests = torch.arange(8.0).reshape(1, 4, 2)
+    similarity = scored.similarity
+    matches = Matches(
+        similarity=similarity,
+        best_row=torch.tensor([2]),
+        best=torch.tensor([0.7]),
+        source=torch.ones(1, 2),
+        candidate=dests[:, 2],
+        dests=dests,
+    )
+    found = without_object(matches, bucket)
+    assert found.best.tolist() == pytest.approx([best])
+    assert found.similarity is similarity
+    if row is not None:
+        assert found.best_row.tolist() == [row]
+        assert torch.equal(found.candidate[0], dests[0, row])

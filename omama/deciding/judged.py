@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from omama.deciding.clips import Clip
 from omama.deciding.links import Links
+from omama.matching.visibility import SHOWS
 
 Floats: TypeAlias = NDArray[np.float32]
 Bools: TypeAlias = NDArray[np.bool_]
 
-SHOWS = 0.02
-"""IoU with the ground truth from which on a candidate shows something of the object."""
 TURNS = 5
 """Each object is gone in one of these, as others are; so most of what is around it stays."""
 FRAMES_GONE = 2

@@ -6,7 +6,7 @@ the model.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from omama.matching.config import TrainConfig
 from omama.matching.losses import matching_loss, visibility_loss
 from omama.matching.model import OMama, cosine
 from omama.matching.samples import Bucket
+from omama.matching.visibility import SHOWS
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,23 @@ def compare_bucket(model: OMama, bucket: Bucket) -> Matches:
         source=sources[bucket.group, bucket.source_row],
         candidate=dests[bucket.group, best_row],
         dests=dests,
+    )
+
+
+def without_object(matches: Matches, bucket: Bucket) -> Matches:
+    """The same if each pair's object were out of view: no proposal shows anything of it.
+
+    `best` is -inf where none is left, and where none has shown it.
+    """
+    is_proposal = bucket.is_proposal[bucket.group]  # (B, R)
+    shows = is_proposal & (bucket.truth.ious > SHOWS)
+    left = is_proposal & ~shows
+    best, best_row = matches.similarity.masked_fill(~left, -torch.inf).max(dim=1)
+    return replace(
+        matches,
+        best=best.masked_fill(~shows.any(dim=1), -torch.inf),
+        best_row=best_row,
+        candidate=matches.dests[bucket.group, best_row],
     )
 
 

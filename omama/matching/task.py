@@ -22,7 +22,7 @@ from omama.matching.model import OMama
 from omama.matching.model_files import METHOD
 from omama.matching.objective import Objective, first_bad_pair
 from omama.matching.samples import Bucket, NegativeSampling
-from omama.matching.val_scores import HowToValidate, calibrate_on_train, score_val
+from omama.matching.val_scores import HowToValidate, score_val
 from omama.task import LoopConfig, ParameterGroup, Task, ValScore
 
 Int: TypeAlias = NDArray[np.int64]
@@ -166,7 +166,7 @@ def _validate(
     data: TrainingData,
     accelerator: Accelerator,
 ) -> ValScore:
-    """Val pairs score the model; where they are all of one kind, train pairs calibrate it."""
+    """Val pairs score the model and calibrate it."""
     how = HowToValidate(
         batch_pairs=config.batch_pairs,
         accelerator=accelerator,
@@ -176,15 +176,12 @@ def _validate(
     omama = cast(OMama, model)
     found = score_val(omama, data.val, data.val_store, how)
 
-    def calibrate() -> dict[str, object] | None:
-        known = found.calibration
-        chosen = known or calibrate_on_train(omama, data.train, data.train_store, how)
-        return chosen.to_dict() if chosen else None
-
     calibration = found.calibration
-    accuracy = {"val_visibility_accuracy": calibration.balanced_accuracy} if calibration else {}
     return ValScore(
-        iou=found.iou, logged=accuracy, calibrate=calibrate, untrained={"knn": found.knn_iou}
+        iou=found.iou,
+        logged={"val_visibility_accuracy": calibration.balanced_accuracy} if calibration else {},
+        calibrate=None if calibration is None else calibration.to_dict,
+        untrained={"knn": found.knn_iou},
     )
 
 

@@ -1,6 +1,7 @@
 """How good a model is on val: IoU of the chosen proposals, where visibility is decided, and what is
 kept where nearest neighbours are better."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from omama.checkpoint import load_checkpoint, save_checkpoint
-from omama.dataset import ABSENT, UNANNOTATED, VISIBLE, Dataset, Pairs
+from omama.dataset import UNANNOTATED, Dataset, Pairs
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.model import OMama
@@ -21,14 +22,13 @@ from omama.matching.objective import (
     compare_bucket,
     descriptor_similarity,
     visibility_logit,
+    without_object,
 )
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration, calibrate
 
 _NOTHING = -60.0
 """Log odds of a share that rounds to nothing."""
-CALIBRATION_PAIRS = 256
-"""Of each kind, at most, where train pairs must choose the threshold of visibility."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Validation:
     iou: float
     """Mean over visible pairs of the IoU of the most similar proposal, at the proposals' size."""
     calibration: Calibration | None
-    """None where val has only visible or only absent pairs."""
+    """None where val has no visible pair, or no proposal that shows an object."""
     knn_iou: float
     """The same IoU of the nearest descriptor, which needs no training."""
 
@@ -56,57 +56,50 @@ class Validation:
 def score_val(model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate) -> Validation:
     """Every annotated val pair against all proposals of its frame; ranks share the batches."""
     pairs = val.pairs.take(val.pairs.state != UNANNOTATED)
-    iou, visible, similarity, head, knn_iou = _scores(model, val, pairs, store, how)
+    iou, knn_iou, visible, *scores = _scores(model, val, pairs, store, how)
+    similarity, head, similarity_without, head_without = scores
     seen = visible > 0
-    scores = {"similarity": similarity, **({"head": head} if how.trained_head else {})}
+    gone = seen & np.isfinite(similarity_without)
+    known = {"similarity": np.concatenate([similarity, similarity_without[gone]])}
+    if how.trained_head:
+        known["head"] = np.concatenate([head, head_without[gone]])
     return Validation(
         iou=float(iou[seen].mean()) if seen.any() else 0.0,
-        calibration=calibrate(scores, seen),
+        calibration=calibrate(known, np.concatenate([seen, np.zeros(gone.sum(), np.bool_)])),
         knn_iou=float(knn_iou[seen].mean()) if seen.any() else 0.0,
     )
-
-
-def calibrate_on_train(
-    model: OMama, train: Dataset, store: FeatureStore, how: HowToValidate
-) -> Calibration | None:
-    """A threshold from train pairs, for a val whose pairs are all visible or all absent.
-
-    On pairs that it has learnt the head is far too sure, so only the similarity is asked.
-    """
-    rng = np.random.default_rng(0)
-    kinds = [np.flatnonzero(train.pairs.state == state) for state in (VISIBLE, ABSENT)]
-    if not all(kind.size for kind in kinds):
-        return None
-    chosen = [rng.permutation(kind)[:CALIBRATION_PAIRS] for kind in kinds]
-    pairs = train.pairs.take(np.sort(np.concatenate(chosen)))
-    _, visible, similarity, _, _ = _scores(model, train, pairs, store, how)
-    return calibrate({"similarity": similarity}, visible > 0)
 
 
 @torch.no_grad()
 def _scores(
     model: OMama, data: Dataset, pairs: Pairs, store: FeatureStore, how: HowToValidate
 ) -> NDArray[np.float64]:
-    """(5, P) of all ranks: see `_values`."""
+    """(7, P) of all ranks: see `_values`."""
     accelerator, device = how.accelerator, how.accelerator.device
     batches = frame_order(pairs, batch_size=how.batch_pairs)
     own = batches[accelerator.process_index :: accelerator.num_processes]
     model.eval()
-    found = [np.zeros((5, 0))]  # a rank may have no batch at all
+    found = [np.zeros((7, 0))]  # a rank may have no batch at all
     for loaded in load_batches(data.frames, pairs, own, store):
         for cpu_bucket in loaded:
             bucket = cpu_bucket.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
                 matches = compare_bucket(model, bucket)
-                logit = visibility_logit(model, matches) if how.trained_head else matches.best
-            found.append(_values(bucket, matches, logit))
+                scores = _visible_scores(model, matches, how)
+                scores += _visible_scores(model, without_object(matches, bucket), how)
+            found.append(_values(bucket, matches, scores))
     model.train()
     return np.concatenate(gather_object(found), axis=1)
 
 
-def _values(bucket: Bucket, matches: Matches, logit: torch.Tensor) -> np.ndarray:
-    """(5, B): IoU of the chosen proposal, visible, best similarity, the head's log odds, and the
-    IoU of the proposal whose descriptor is nearest."""
+def _visible_scores(model: OMama, matches: Matches, how: HowToValidate) -> list[torch.Tensor]:
+    """(B,) each: the best similarity, and the head's log odds where it was trained."""
+    return [matches.best, visibility_logit(model, matches) if how.trained_head else matches.best]
+
+
+def _values(bucket: Bucket, matches: Matches, scores: Sequence[torch.Tensor]) -> np.ndarray:
+    """(7, B): IoU of the chosen proposal, IoU of the one whose descriptor is nearest, visible; the
+    best similarity and the head's log odds, and both without what shows the object."""
     ious = bucket.truth.ious
     iou = ious.gather(1, matches.best_row[:, None])[:, 0]
     nearest = descriptor_similarity(bucket).masked_fill(
@@ -115,10 +108,10 @@ def _values(bucket: Bucket, matches: Matches, logit: torch.Tensor) -> np.ndarray
     knn_iou = ious.gather(1, nearest.argmax(dim=1)[:, None])[:, 0]
     none = ~torch.isfinite(matches.best)  # no proposals: whatever was picked does not count
     iou, knn_iou = iou.masked_fill(none, 0.0), knn_iou.masked_fill(none, 0.0)
-    logit = logit.masked_fill(none, -torch.inf)
-    visible = bucket.truth.visible.float()
-    values = torch.stack([iou, visible, matches.best.float(), logit.float(), knn_iou])
-    return np.asarray(values.double().cpu().numpy())
+    best, head, best_without, head_without = (score.float() for score in scores)
+    head = head.masked_fill(none, -torch.inf)
+    values = [iou, knn_iou, bucket.truth.visible.float(), best, head, best_without, head_without]
+    return np.asarray(torch.stack(values).double().cpu().numpy())
 
 
 # A model with a descriptor part can hold nearest neighbours exactly: its own part is the mask part
