@@ -11,7 +11,7 @@ from omama.deciding.decide import Belief, Mode, decide
 from omama.deciding.decision import Fitted
 from omama.deciding.found import TOP, Found, join
 from omama.deciding.links import link
-from omama.deciding.visible import visible_scores
+from omama.deciding.visible import Scores, Visibility, visible_scores
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher
@@ -54,24 +54,27 @@ def decide_take(dataset: Dataset, held: Candidates, mode: Mode, fitted: Fitted) 
     """Decide the pairs of whole takes; those without a proposal are absent, as ever."""
     parts: list[Found] = []
     for clip in clips(dataset, held):
-        belief = decide(clip, link(clip), mode, fitted.parameters)
-        parts.append(_found(held, clip, belief, fitted))
+        links = link(clip)
+        belief = decide(clip, links, mode, fitted.parameters)
+        scores = visible_scores(clip, links, belief, fitted.past)
+        parts.append(_found(held, clip, belief, scores, fitted.visibility))
     return join(parts)
 
 
-def _found(held: Candidates, clip: Clip, belief: Belief, fitted: Fitted) -> Found:
+def _found(
+    held: Candidates, clip: Clip, belief: Belief, scores: Scores, visibility: Visibility | None
+) -> Found:
     at = clip.time, clip.item
     choice, order = belief.choice[at], _order(clip, belief)
     proposal = held.proposal[clip.row]
-    scores = visible_scores(clip, belief)[at]
-    if fitted.visibility is None:
+    if visibility is None:
         confidence = 1 - belief.absent[at].astype(np.float64)
     else:
-        confidence = fitted.visibility.confidence(scores)
+        confidence = visibility.confidence(scores)[at]
     return Found(
         pair=held.pair[clip.row],
         top=np.take_along_axis(proposal, order[:, :TOP], axis=1),
-        similarity=np.where(choice < 0, -np.inf, scores[:, 1]),
+        similarity=np.where(choice < 0, -np.inf, scores["similarity"][at]),
         confidence=np.where(choice < 0, 0.0, confidence),
     )
 

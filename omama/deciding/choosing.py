@@ -106,8 +106,8 @@ def fit_on(
         raise SettingsError(
             "no val pair has its object in view: there is nothing to fit a decision on"
         )
-    others = [mode for mode in Mode if mode is not Mode.BEST]
-    modes: dict[Mode, Fitted] = {mode: fit_mode(judged, mode) for mode in others}
+    modes = {mode: fit_mode(judged, mode) for mode in (Mode.FRAME, Mode.TRACK_CAUSAL)}
+    modes[Mode.TRACK] = fit_mode(judged, Mode.TRACK, modes[Mode.TRACK_CAUSAL].parameters)
     return Decision(
         direction=str(direction),
         features=store.key.name,

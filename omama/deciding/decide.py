@@ -129,14 +129,14 @@ def _softmax(similarity: Floats, parameters: Parameters, extra: Floats | None = 
 
 def _of_frame(clip: Clip, times: slice, mass: Floats, parameters: Parameters) -> Floats:
     """(t, O, K) what the other objects of each frame say of each candidate."""
-    said = -parameters.repulsion * _crowding(clip, times, mass)
+    said = -parameters.repulsion * crowding(clip, times, mass)
     if parameters.layout:
         boxes = clip.source_boxes[times], clip.boxes[times]
         said += parameters.layout * layout_closeness(*boxes, mass)
     return said
 
 
-def _crowding(clip: Clip, times: slice, mass: Floats) -> Floats:
+def crowding(clip: Clip, times: slice, mass: Floats) -> Floats:
     """(t, O, K) overlap of each candidate with what the frame's other objects choose."""
     overlap = clip.overlap[times]
     everyone = (overlap @ mass.reshape(len(mass), -1, 1)).reshape(mass.shape)

@@ -29,6 +29,8 @@ class Fitted:
     visibility: Visibility | None
     """How sure to be that the object is in view; None where val could not say."""
     val_iou: float
+    past: Parameters | None = None
+    """Of the past-only decision that its visibility asks too; None where it asks none."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,27 @@ def _plain_modes(modes: Mapping[Mode, Fitted]) -> dict[str, Any]:
 
 
 def _fitted(value: Mapping[str, Any]) -> Fitted:
-    parameters = {name: float(number) for name, number in value["parameters"].items()}
-    visibility = None
+    past = value.get("past")
+    return Fitted(
+        parameters=_parameters(value["parameters"]),
+        visibility=_visibility(value),
+        val_iou=float(value["val_iou"]),
+        past=None if past is None else _parameters(past),
+    )
+
+
+def _parameters(value: Mapping[str, Any]) -> Parameters:
+    return Parameters(**{name: float(number) for name, number in value.items()})
+
+
+def _visibility(value: Mapping[str, Any]) -> Visibility | None:
     if (new := value.get("visibility")) is not None:
+        weights = {str(name): float(weight) for name, weight in new["weights"].items()}
         accuracy = new["balanced_accuracy"]
-        visibility = Visibility(
-            log_odds=float(new["log_odds"]),
-            similarity=float(new["similarity"]),
-            constant=float(new["constant"]),
-            balanced_accuracy=None if accuracy is None else float(accuracy),
-        )
-    elif (old := value.get("calibration")) is not None:
+        accuracy = None if accuracy is None else float(accuracy)
+        return Visibility(weights, float(new["constant"]), accuracy)
+    if (old := value.get("calibration")) is not None:
         scale, threshold = float(old["scale"]), float(old["threshold"])
-        visibility = Visibility(1 / scale, 0.0, -threshold / scale, float(old["balanced_accuracy"]))
-    return Fitted(Parameters(**parameters), visibility, float(value["val_iou"]))
+        weights = {"log_odds": 1 / scale}
+        return Visibility(weights, -threshold / scale, float(old["balanced_accuracy"]))
+    return None

@@ -33,8 +33,11 @@ START_OF_TRACKS = replace(START, temperature=0.05, layout=2.0, votes=10.0, memor
 PASSES = 2
 
 
-def fit_mode(clips: Sequence[Judged], mode: Mode) -> Fitted:
-    """The parameters of the greatest val IoU among CHOICES, and how visible objects look."""
+def fit_mode(clips: Sequence[Judged], mode: Mode, past: Parameters | None = None) -> Fitted:
+    """The parameters of the greatest val IoU among CHOICES, and how visible objects look.
+
+    `past`: the parameters of the past-only decision, for a mode whose visibility asks it too.
+    """
     best = START if mode is Mode.FRAME else START_OF_TRACKS
     best_iou = mean_iou(clips, mode, best)
     names = [n for n in CHOICES if mode is not Mode.FRAME or n not in ("votes", "memory")]
@@ -47,9 +50,9 @@ def fit_mode(clips: Sequence[Judged], mode: Mode) -> Fitted:
                     best, best_iou = tried, iou
         if best == before:
             break
-    visibility = fit_visibility(clips, mode, best)
+    visibility = fit_visibility(clips, mode, best, past)
     logger.info("%s: val IoU %.4f with %s, %s", mode, best_iou, best, visibility)
-    return Fitted(best, visibility, best_iou)
+    return Fitted(best, visibility, best_iou, past)
 
 
 def mean_iou(clips: Sequence[Judged], mode: Mode, parameters: Parameters) -> float:

@@ -1,76 +1,111 @@
 """How sure a decision is that its object is in view at all.
 
-Two scores say it: the log odds of the decision, and the similarity of the chosen candidate, which
-knows nothing of the other frames. A logistic regression weighs them. It learns from val's pairs,
-and from the same with objects taken out (`judged.with_absences`): too few of them are absent.
+Its log odds alone are a poor measure: an absent object lands on a thing that looks alike, or on
+another object's mask, and over a whole track the frames confirm each other. So a logistic
+regression weighs the log odds with what else tells. It learns from val's pairs, and from the same
+with objects taken out (`judged.with_absences`): too few of them are absent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.evaluation.metrics import balanced_accuracy
 from omama.deciding.clips import Clip
-from omama.deciding.decide import Belief, Mode, Parameters, decide
+from omama.deciding.decide import Belief, Mode, Parameters, crowding, decide
 from omama.deciding.judged import Judged, with_absences
+from omama.deciding.links import Links
 from omama.matching.visibility import logistic
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
+Scores: TypeAlias = Mapping[str, Floats]
+"""`log_odds` that the object is visible; `similarity` of the chosen candidate, which knows nothing
+of other frames; its `overlap` with what the frame's other objects choose; for `track` also
+`past_log_odds`, those of the past-only decision. All (T, O), or of some pairs (n,)."""
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """Weights of the two scores; the log odds that they add up to are 0 at the threshold."""
+    """The log odds that weights and constant add up to are 0 at the threshold."""
 
-    log_odds: float
-    similarity: float
+    weights: Mapping[str, float]
+    """Of scores, by their names."""
     constant: float
     balanced_accuracy: float | None
     """On val's own pairs, without the taken out ones."""
 
-    def confidence(self, scores: Floats) -> Floats:
-        """(..., 2) → (...) in 0..1; above 0.5 means visible."""
-        total = scores @ [self.log_odds, self.similarity] + self.constant
+    def confidence(self, scores: Scores) -> Floats:
+        """In 0..1, above 0.5 means visible."""
+        total = sum(weight * scores[name] for name, weight in self.weights.items()) + self.constant
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0))))
 
 
-def visible_scores(clip: Clip, belief: Belief) -> Floats:
-    """(T, O, 2) log odds that the object is visible, and similarity of what is chosen.
+def visible_scores(clip: Clip, links: Links, belief: Belief, past: Parameters | None) -> Scores:
+    """The scores of a clip's pairs, (T, O); 0 where there is no candidate: those are absent anyway.
 
-    0 where there is no candidate: such an object is absent whatever the weights are.
+    `past`: the parameters of the past-only decision that is to say something too.
     """
     chosen = np.maximum(belief.choice, 0)[..., None]
-    similarity = np.take_along_axis(clip.similarity, chosen, axis=-1)[..., 0]
-    scores = np.stack([belief.visible_logit, similarity], axis=-1)
-    return np.where(belief.choice[..., None] < 0, 0.0, scores)
+    overlap = crowding(clip, slice(0, len(belief.mass)), belief.mass)
+    scores: dict[str, NDArray[Any]] = {
+        "log_odds": belief.visible_logit,
+        "similarity": np.take_along_axis(clip.similarity, chosen, axis=-1)[..., 0],
+        "overlap": np.take_along_axis(overlap, chosen, axis=-1)[..., 0],
+    }
+    if past is not None:
+        scores["past_log_odds"] = decide(clip, links, Mode.TRACK_CAUSAL, past).visible_logit
+    return {name: np.where(belief.choice < 0, 0.0, score) for name, score in scores.items()}
 
 
 def fit_visibility(
-    clips: Sequence[Judged], mode: Mode, parameters: Parameters
+    clips: Sequence[Judged], mode: Mode, parameters: Parameters, past: Parameters | None
 ) -> Visibility | None:
     """Learn it from val clips; None where no candidate shows any object and none is absent."""
 
-    def scored(judged: Judged, clip: Clip, which: Bools) -> tuple[Floats, Bools]:
-        """(n, 2) scores of the pairs `which` (T, O), and (n,) whether they have candidates."""
+    def scored(judged: Judged, clip: Clip, which: Bools, visible: Bools) -> _Pairs:
         belief = decide(clip, judged.links, mode, parameters)
-        return visible_scores(clip, belief)[which], belief.choice[which] >= 0
+        scores = visible_scores(clip, judged.links, belief, past)
+        return _Pairs(
+            {name: score[which] for name, score in scores.items()},
+            belief.choice[which] >= 0,
+            visible[which],
+        )
 
-    own, gone = [], []
-    for judged in clips:
-        exists = judged.clip.exists
-        own.append((*scored(judged, judged.clip, exists), judged.visible[exists]))
-        for clip, is_gone in with_absences(judged):
-            gone.append((*scored(judged, clip, is_gone), np.zeros(is_gone.sum(), np.bool_)))
-    scores, has_candidates, is_visible = map(np.concatenate, zip(*own, *gone, strict=True))
-    scores, is_visible = scores[has_candidates], is_visible[has_candidates]
+    own = [scored(judged, judged.clip, judged.clip.exists, judged.visible) for judged in clips]
+    taken_out = [
+        scored(judged, clip, gone, np.zeros_like(gone))
+        for judged in clips
+        for clip, gone in with_absences(judged)
+    ]
+    known = _join([*own, *taken_out])
+    inputs = np.stack(list(known.scores.values()), axis=1)[known.has_candidates]
+    is_visible = known.visible[known.has_candidates]
     if is_visible.all() or not is_visible.any():
         return None
-    first, second, constant = logistic(scores, is_visible, balanced=True).tolist()
-    found = Visibility(first, second, constant, balanced_accuracy=None)
-    scores, has_candidates, is_visible = map(np.concatenate, zip(*own, strict=True))
-    said = has_candidates & (found.confidence(scores) > 0.5)
-    return replace(found, balanced_accuracy=balanced_accuracy(said, is_visible))
+    *weights, constant = logistic(inputs, is_visible, balanced=True).tolist()
+    found = Visibility(dict(zip(known.scores, weights, strict=True)), constant, None)
+    pairs = _join(own)
+    said = pairs.has_candidates & (found.confidence(pairs.scores) > 0.5)
+    return replace(found, balanced_accuracy=balanced_accuracy(said, pairs.visible))
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Some pairs (n,)."""
+
+    scores: Scores
+    has_candidates: Bools
+    visible: Bools
+
+
+def _join(parts: Sequence[_Pairs]) -> _Pairs:
+    names = parts[0].scores
+    return _Pairs(
+        {name: np.concatenate([part.scores[name] for part in parts]) for name in names},
+        np.concatenate([part.has_candidates for part in parts]),
+        np.concatenate([part.visible for part in parts]),
+    )
