@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 from test_deciding import OBJECTS, SETTINGS, TOP, make_clip
 
 from omama.deciding.clips import Clip
@@ -116,7 +115,7 @@ def test_the_scores_of_a_pair() -> None:
             for candidate in range(TOP)
             if other != item
         )
-        assert scores["overlap"][time, item] == pytest.approx(others, abs=1e-5)
+        assert scores["alone"][time, item] == pytest.approx(-others, abs=1e-5)
         assert scores["past_log_odds"][time, item] == past.visible_logit[time, item]
 
 
@@ -154,23 +153,35 @@ def test_a_decision_is_read_as_it_was_written(
     assert Decision.from_dict(decision.to_dict(), "a file") == decision
 
 
+@pytest.mark.parametrize("rising", [False, True])
 @pytest.mark.parametrize("balanced", [False, True])
-def test_the_logistic_weights_are_the_minimum(balanced: bool) -> None:
+def test_no_other_logistic_weights_are_better(balanced: bool, rising: bool) -> None:
+    """Of the loss as it is written down, near the weights found; the second input says nothing new
+    and is so noisy that its own weight would be below 0."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(400, 2)) * [3.0, 0.1] + [1.0, 0.5]
-    visible = inputs[:, 0] + 10 * inputs[:, 1] + rng.normal(size=400) * 3 > 0
-    standard = (inputs - inputs.mean(0)) / inputs.std(0)
-    columns = np.column_stack([standard, np.ones(400)])
-    share = np.where(visible, visible.mean(), 1 - visible.mean())
-    counts = 0.5 / share if balanced else np.ones(400)
+    visible = inputs[:, 0] - 5 * inputs[:, 1] + rng.normal(size=400) * 3 > 0
+    middle, spread = inputs.mean(0), inputs.std(0)
 
     def loss(weights: np.ndarray) -> float:
-        signed = np.where(visible, 1, -1) * (columns @ weights)
-        return float((counts * np.logaddexp(0, -signed)).mean() + 0.005 * weights @ weights)
+        total = 0.0
+        for row, seen in zip(inputs, visible, strict=True):
+            log_odds = weights[:2] @ ((row - middle) / spread) + weights[2]
+            share = visible.mean() if seen else 1 - visible.mean()
+            chance = 1 / (1 + np.exp(-log_odds if seen else log_odds))
+            total -= np.log(chance) * (0.5 / share if balanced else 1.0) / 400
+        return total + 0.01 / 2 * float(weights @ weights)
 
-    best = minimize(loss, np.zeros(3)).x
-    found = logistic(inputs, visible, balanced=balanced)
-    assert inputs @ found[:2] + found[2] == pytest.approx(columns @ best, abs=1e-3)
+    found = logistic(inputs, visible, balanced=balanced, rising=rising)
+    assert (found[1] == 0) if rising else (found[1] < 0)
+    best = np.array([*(found[:2] * spread), found[2] + found[:2] @ middle])
+    least = loss(best)
+    for place in range(3):
+        for step in (-0.01, 0.01):
+            moved = best.copy()
+            moved[place] += step
+            if not rising or moved[1] >= 0:
+                assert loss(moved) > least
     if balanced:
         said = inputs @ found[:2] + found[2] > 0
         assert abs(said[visible].mean() - (~said[~visible]).mean()) < 0.1

@@ -24,8 +24,9 @@ Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 Scores: TypeAlias = Mapping[str, Floats]
 """`log_odds` that the object is visible; `similarity` of the chosen candidate, which knows nothing
-of other frames; its `overlap` with what the frame's other objects choose; for `track` also
-`past_log_odds`, those of the past-only decision. All (T, O), or of some pairs (n,)."""
+of other frames; `alone`, its overlap with what the frame's other objects choose, less than 0; for
+`track` also `past_log_odds`, those of the past-only decision. The greater, the likelier it is
+visible. All (T, O), or of some pairs (n,)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def visible_scores(clip: Clip, links: Links, belief: Belief, past: Parameters | 
     scores: dict[str, NDArray[Any]] = {
         "log_odds": belief.visible_logit,
         "similarity": np.take_along_axis(clip.similarity, chosen, axis=-1)[..., 0],
-        "overlap": np.take_along_axis(overlap, chosen, axis=-1)[..., 0],
+        "alone": -np.take_along_axis(overlap, chosen, axis=-1)[..., 0],
     }
     if past is not None:
         scores["past_log_odds"] = decide(clip, links, Mode.TRACK_CAUSAL, past).visible_logit
@@ -86,7 +87,7 @@ def fit_visibility(
     is_visible = known.visible[known.has_candidates]
     if is_visible.all() or not is_visible.any():
         return None
-    *weights, constant = logistic(inputs, is_visible, balanced=True).tolist()
+    *weights, constant = logistic(inputs, is_visible, balanced=True, rising=True).tolist()
     found = Visibility(dict(zip(known.scores, weights, strict=True)), constant, None)
     pairs = _join(own)
     said = pairs.has_candidates & (found.confidence(pairs.scores) > 0.5)

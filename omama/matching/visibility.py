@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 SHOWS = 0.02
 """IoU with the ground truth from which on a candidate shows something of the object."""
-_STEPS = 50
 _RIDGE = 1e-2
 
 
@@ -73,23 +74,28 @@ def _calibrate_one(name: str, values: Floats, visible: Bools) -> Calibration:
     )
 
 
-def logistic(inputs: Floats, visible: Bools, *, balanced: bool = False) -> Floats:
+def logistic(
+    inputs: Floats, visible: Bools, *, balanced: bool = False, rising: bool = False
+) -> Floats:
     """(k + 1,) weights, the constant last, of a ridge logistic regression (n, k) → visible.
 
-    By Newton's method. `balanced`: each kind counts half, however many there are of it; then the
-    threshold 0 is one of balanced accuracy.
+    `balanced`: each kind counts half, however many there are of it; then the threshold 0 is one of
+    balanced accuracy. `rising`: no input makes visible less likely where it is greater.
     """
     middle, spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-6)
     columns = np.column_stack([(inputs - middle) / spread, np.ones(len(inputs))])
-    share = visible.mean()
-    counts = np.where(visible, 0.5 / share, 0.5 / (1 - share)) if balanced else np.ones(len(inputs))
-    counts = counts[:, None] / len(inputs)
-    ridge = _RIDGE * np.eye(columns.shape[1])
-    weights = np.zeros(columns.shape[1])
-    for _ in range(_STEPS):
-        chance = 1 / (1 + np.exp(-np.clip(columns @ weights, -30, 30)))
-        slope = (counts * columns).T @ (chance - visible) + ridge @ weights
-        curve = (counts * columns * (chance * (1 - chance))[:, None]).T @ columns
-        weights -= np.linalg.solve(curve + ridge, slope)
+    signs = np.where(visible, 1.0, -1.0)
+    share = np.where(visible, visible.mean(), 1 - visible.mean())
+    counts = (0.5 / share if balanced else np.ones(len(inputs))) / len(inputs)
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        """And its slope."""
+        sides = signs * (columns @ weights)
+        wrong = counts * signs * expit(-sides)
+        value = float(counts @ np.logaddexp(0, -sides)) + _RIDGE / 2 * float(weights @ weights)
+        return value, _RIDGE * weights - columns.T @ wrong
+
+    bounds = [(0.0 if rising else None, None)] * inputs.shape[1] + [(None, None)]
+    weights = minimize(loss, np.zeros(len(bounds)), jac=True, bounds=bounds, tol=1e-10).x
     slopes = weights[:-1] / spread
     return np.append(slopes, weights[-1] - slopes @ middle)
