@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,8 @@ NOISY_MEGABITS = 20.0
 TORCHCODEC, FFMPEG = "torchcodec", "ffmpeg -f null"
 DECODING, SAME = "decoding alone (PyAV)", "decoding our packets alone"
 LIMITS = (FFMPEG, DECODING, SAME)
+JPEG, SMALL_JPEG = "ours and a JPEG of each", "ours and a JPEG of each at a quarter"
+"""As the stage `frames` does it."""
 Run = Callable[[], int | None]
 """What is timed; it may say how many packets it decoded."""
 VIDEOS = {
@@ -93,7 +96,7 @@ def rows(
         best = measure(path, wanted_frames(frames), turns=turns)
         ours = best["ours"]
         for peer, turn in best.items():
-            if peer != "ours":
+            if peer not in ("ours", JPEG, SMALL_JPEG):
                 name = f"{WANTED} of {frames} 4K frames, {video}, against {peer}"
                 table.append(Row(name, ours.seconds, turn.seconds, turn.seconds / ours.seconds))
         decord = best["decord, batch"]
@@ -102,6 +105,12 @@ def rows(
         table.append(Row(name, *seconds, seconds[1] / seconds[0]))
         name = f"peak memory in MB, {video}, against decord, batch"
         table.append(Row(name, ours.peak_mb, decord.peak_mb, decord.peak_mb / ours.peak_mb))
+        for written in (JPEG, SMALL_JPEG):
+            name, peak = (
+                f"peak memory in MB, {video}, {written}, against ours",
+                best[written].peak_mb,
+            )
+            table.append(Row(name, peak, ours.peak_mb, ours.peak_mb / peak))
         table += limit_rows(video, best)
     return table
 
@@ -247,6 +256,21 @@ def _ours(path: str, wanted: list[int]) -> Run:
     return run
 
 
+def _ours_jpeg(path: str, wanted: list[int], scale: float) -> Run:
+    from egoexo_tools.video.frames import read_frames
+    from egoexo_tools.video.memory import give_back_pictures
+    from egoexo_tools.video.pictures import write_jpeg
+
+    def run() -> None:
+        give_back_pictures()
+        with tempfile.TemporaryDirectory() as folder:
+            for frame_idx, rgb in read_frames(path, wanted):
+                write_jpeg(Path(folder, f"{frame_idx}.jpg"), rgb, scale=scale, quality=95)
+                del rgb
+
+    return run
+
+
 def _decord_batch(path: str, wanted: list[int]) -> Run:
     import decord
 
@@ -347,6 +371,8 @@ def _ffmpeg(path: str, wanted: list[int]) -> Run:
 
 CONTENDERS: dict[str, Callable[[str, list[int]], Run]] = {
     "ours": _ours,
+    JPEG: partial(_ours_jpeg, scale=1.0),
+    SMALL_JPEG: partial(_ours_jpeg, scale=0.25),
     "decord, batch": _decord_batch,
     "decord, one by one": _decord_single,
     "PyAV from the beginning": _pyav,

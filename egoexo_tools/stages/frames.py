@@ -16,12 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DatasetRoot, Release, write_atomic
+from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
@@ -29,6 +27,7 @@ from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
 from egoexo_tools.video.memory import give_back_pictures
+from egoexo_tools.video.pictures import write_jpeg
 from egoexo_tools.vocab import View, view_of
 
 STAGE = "frames"
@@ -37,7 +36,6 @@ Camera: TypeAlias = tuple[str, str]
 SAMPLE_EVERY = 30
 """Frames between two samples of 1fps; frame-aligned videos have 30 a second."""
 _SIZES = ("height", "width", "source_height", "source_width")
-_ROWS_AT_ONCE = 128
 TIME_LIMIT_SECONDS = 3600.0
 """For one camera of one take. An hour of 4K video takes about half of it on one core."""
 
@@ -123,9 +121,10 @@ def work(
     try:
         for frame_idx, rgb in read_frames(video, wanted, threads=threads, report=report):
             path = root.frame(take_uid, camera, frame_idx)
-            kept = _write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
+            kept = write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
             sizes = dict(zip(_SIZES, (*kept, *rgb.shape[:2]), strict=True))
             rows.append({**key, "frame_idx": frame_idx, "path": root.relative(path), **sizes})
+            del rgb  # 25 MB at 4K, until the next one is there
     except MissingFrames as error:
         # Nothing came out although the video claims to hold it: a damaged file, to be fetched again
         # and not to be explained away frame by frame.
@@ -164,27 +163,6 @@ def _video(
             f"there is no video {video}; fetch it with `egoexo-tools download {release.path}`"
         )
     return video
-
-
-def _write_jpeg(
-    path: Path, rgb: NDArray[np.uint8], *, scale: float, quality: int
-) -> tuple[int, int]:
-    """Write the picture at `scale`; returns its height and width."""
-    # int() and OpenCV's default, bilinear without antialiasing: the official script's own steps,
-    # so that pictures are those that published models have seen.
-    height, width = max(1, int(rgb.shape[0] * scale)), max(1, int(rgb.shape[1] * scale))
-    small = rgb if scale == 1 else np.asarray(cv2.resize(rgb, (width, height)), np.uint8)
-    _, data = cv2.imencode(".jpg", _turned_to_bgr(small), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    write_atomic(path, data.data)
-    return height, width
-
-
-def _turned_to_bgr(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same array, its channels in the other order: a second picture would be 25 MB at 4K."""
-    for top in range(0, len(rgb), _ROWS_AT_ONCE):
-        rows = rgb[top : top + _ROWS_AT_ONCE]
-        rows[:] = cv2.cvtColor(rows, cv2.COLOR_RGB2BGR)
-    return rgb
 
 
 def _remove_others(

@@ -1,4 +1,4 @@
-"""Reads the pictures that `frames` and `import images` wrote.
+"""Writes the pictures of `frames`, and reads them and those of `import images`.
 
 Pictures from outside are `outside.pictures`' to read: these are our own files.
 """
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.layout import write_atomic
 
 Picture: TypeAlias = NDArray[np.uint8]
 """(H, W, 3), in the order red, green, blue."""
+_ROWS_AT_ONCE = 128
 
 
 def open_picture(path: Path) -> Picture:
@@ -27,3 +29,22 @@ def open_picture(path: Path) -> Picture:
             f"{path} cannot be read as a picture; run `egoexo-tools frames --overwrite`"
         )
     raise DataError(f"{path} is missing; run `egoexo-tools frames` again")
+
+
+def write_jpeg(path: Path, rgb: Picture, *, scale: float, quality: int) -> tuple[int, int]:
+    """Write the picture at `scale`; returns its height and width. At full size `rgb` is used up."""
+    # int() and OpenCV's default, bilinear without antialiasing: the official script's own steps,
+    # so that pictures are those that published models have seen.
+    height, width = max(1, int(rgb.shape[0] * scale)), max(1, int(rgb.shape[1] * scale))
+    small = rgb if scale == 1 else np.asarray(cv2.resize(rgb, (width, height)), np.uint8)
+    _, data = cv2.imencode(".jpg", _turned_to_bgr(small), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    write_atomic(path, data.data)
+    return height, width
+
+
+def _turned_to_bgr(rgb: Picture) -> Picture:
+    """The same array, its channels in the other order: a second picture would be 25 MB at 4K."""
+    for top in range(0, len(rgb), _ROWS_AT_ONCE):
+        rows = rgb[top : top + _ROWS_AT_ONCE]
+        rows[:] = cv2.cvtColor(rows, cv2.COLOR_RGB2BGR)
+    return rgb
