@@ -1,17 +1,18 @@
 """How sure a decision is that its object is in view: learnt on val with absent pairs or without."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from test_deciding import OBJECTS, SETTINGS, TOP, make_clip
+from test_deciding import OBJECTS, SETTINGS, TOP, cut, in_order, make_clip
 
+from egoexo_tools.errors import DataError
 from omama.deciding.clips import Clip
 from omama.deciding.decide import Mode, Parameters, decide
 from omama.deciding.decision import Decision, Fitted
 from omama.deciding.judged import Judged, with_absences
 from omama.deciding.links import link
-from omama.deciding.visible import Visibility, fit_visibility, visible_scores
+from omama.deciding.visible import Scores, Visibility, fit_visibility, visible_scores
 from omama.matching.visibility import SHOWS, Calibration, logistic
 
 DECIDED = [Mode.FRAME, Mode.TRACK, Mode.TRACK_CAUSAL]
@@ -119,6 +120,34 @@ def test_the_scores_of_a_pair() -> None:
         assert scores["past_log_odds"][time, item] == past.visible_logit[time, item]
 
 
+@pytest.mark.parametrize("memory", [0.0, 0.5])
+def test_past_only_visibility_does_not_change_when_the_future_is_cut_off(memory: float) -> None:
+    settings = replace(SETTINGS, memory=memory)
+    clip = make_clip(frames=8, moves=True)
+
+    def scores(clip: Clip) -> Scores:
+        links = link(clip)
+        belief = decide(clip, links, Mode.TRACK_CAUSAL, settings)
+        return visible_scores(clip, links, belief, None)
+
+    whole = scores(clip)
+    for frames in range(1, 8):
+        for name, score in scores(cut(clip, frames)).items():
+            np.testing.assert_allclose(score, whole[name][:frames], atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", DECIDED)
+def test_the_order_of_objects_changes_no_visibility(mode: Mode) -> None:
+    clip, order = make_clip(1), [4, 0, 5, 2, 1, 3]
+    found = []
+    for each in (clip, in_order(clip, order)):
+        links = link(each)
+        belief = decide(each, links, mode, SETTINGS)
+        found.append(visible_scores(each, links, belief, SETTINGS))
+    for name, score in found[0].items():
+        np.testing.assert_allclose(score[:, order], found[1][name], atol=1e-4)
+
+
 def test_where_there_is_no_candidate_the_scores_are_numbers() -> None:
     clip = without_candidates(make_clip())
     links = link(clip)
@@ -151,6 +180,14 @@ def test_a_decision_is_read_as_it_was_written(
     modes = {Mode.TRACK: Fitted(SETTINGS, visibility, 0.75, past)}
     decision = Decision("ego2exo", "classical", 0.5, modes)
     assert Decision.from_dict(decision.to_dict(), "a file") == decision
+
+
+@pytest.mark.parametrize("name", ["past_log_odds", "colour"])
+def test_weights_of_what_a_decision_does_not_have_are_refused(name: str) -> None:
+    modes = {Mode.TRACK: Fitted(SETTINGS, Visibility({name: 0.5}, -1.0, 0.9), 0.75)}
+    content = Decision("ego2exo", "classical", 0.5, modes).to_dict()
+    with pytest.raises(DataError, match=f"weights of {name}, not of log_odds.*fit-decision"):
+        Decision.from_dict(content, "a file")
 
 
 @pytest.mark.parametrize("rising", [False, True])

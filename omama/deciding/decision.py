@@ -15,7 +15,7 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import is_ours, load_checkpoint, load_file, save_checkpoint
 from omama.deciding.decide import Mode, Parameters
-from omama.deciding.visible import Visibility
+from omama.deciding.visible import PAST, SCORES, Visibility
 
 VERSION = 2
 """1 had a threshold of the log odds alone, named calibration; such files are read as ever."""
@@ -137,6 +137,9 @@ def _parameters(value: Mapping[str, Any]) -> Parameters:
 def _visibility(value: Mapping[str, Any]) -> Visibility | None:
     if (new := value.get("visibility")) is not None:
         weights = {str(name): float(weight) for name, weight in new["weights"].items()}
+        known = [name for name in SCORES if name != PAST or value["past"] is not None]
+        if unknown := set(weights) - set(known):
+            raise ValueError(f"weights of {', '.join(sorted(unknown))}, not of {', '.join(known)}")
         accuracy = new["balanced_accuracy"]
         accuracy = None if accuracy is None else float(accuracy)
         return Visibility(weights, float(new["constant"]), accuracy)

@@ -27,6 +27,8 @@ Scores: TypeAlias = Mapping[str, Floats]
 of other frames; `alone`, its overlap with what the frame's other objects choose, less than 0; for
 `track` also `past_log_odds`, those of the past-only decision. The greater, the likelier it is
 visible. All (T, O), or of some pairs (n,)."""
+PAST = "past_log_odds"
+SCORES = ("log_odds", "similarity", "alone", PAST)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def visible_scores(clip: Clip, links: Links, belief: Belief, past: Parameters | 
         "alone": -np.take_along_axis(overlap, chosen, axis=-1)[..., 0],
     }
     if past is not None:
-        scores["past_log_odds"] = decide(clip, links, Mode.TRACK_CAUSAL, past).visible_logit
+        scores[PAST] = decide(clip, links, Mode.TRACK_CAUSAL, past).visible_logit
     return {name: np.where(belief.choice < 0, 0.0, score) for name, score in scores.items()}
 
 
