@@ -54,5 +54,8 @@ def command(
     )
     click.echo(f"best          val IoU {decision.best_val_iou:.3f}")
     for mode, fitted in decision.modes.items():
-        click.echo(f"{mode:13} val IoU {fitted.val_iou:.3f}")
+        sight = fitted.visibility
+        accuracy = None if sight is None else sight.balanced_accuracy
+        seen = "" if accuracy is None else f", visibility {accuracy:.3f}"
+        click.echo(f"{mode:13} val IoU {fitted.val_iou:.3f}{seen}")
     click.echo(f"{decision.chosen} is what val chose; kept in {path}")
