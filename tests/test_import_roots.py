@@ -308,6 +308,7 @@ def test_the_examples_of_the_export_page_run(
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
     ours.path.rename("demo/root")
+    shutil.copytree("demo", "full")  # the page has it of a release of full size
     commands = [c for c in documented("exports.md") if c[0] == "export"]
     assert sorted(command[3] for command in commands) == sorted(EXPORTERS)
     for command in commands:

@@ -158,7 +158,8 @@ def test_a_run_that_was_cut_short_resumes_exactly(root: DatasetRoot) -> None:
     methods.train("o-mama", root, E2X, config, half, options=options)
     lines = [json.loads(line) for line in half.log.read_text().splitlines()]
     old = [json.loads(line) for line in whole.log.read_text().splitlines()[3:]]
-    for name in ("step", "lr", "val_iou", "val_visibility_accuracy"):
+    # Not val_visibility_accuracy: since then objects are taken out of val's pairs for it.
+    for name in ("step", "lr", "val_iou"):
         assert [line.get(name) for line in lines] == [line.get(name) for line in old]
     losses = [[line["loss"] for line in log if "loss" in line] for log in (lines, old)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # of another processor, perhaps
