@@ -60,6 +60,7 @@ def test_what_is_taken_out_is_not_chosen() -> None:
 def test_a_val_without_absent_objects_still_tells_them(mode: Mode, past: Parameters | None) -> None:
     found = fit_visibility([judged_clip(seed) for seed in range(4)], mode, SETTINGS, past)
     assert found is not None and found.weights["log_odds"] > 0
+    assert min(found.weights.values()) >= 0
     unseen = [judged_clip(seed, absent=0.25) for seed in range(10, 14)]
     sure, visible = [], []
     for judged in unseen:
