@@ -212,6 +212,48 @@ def test_ctrl_c_ends_with_one_line_and_130(
     assert tree(root) == tree(framed)
 
 
+SLOW_TO_BEGIN = """
+import os, sys, time
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+if __name__ == "__mp_main__":
+    try:
+        (folder / "first").mkdir()
+    except FileExistsError:
+        time.sleep(1.5)  # the others import while the first one ends
+
+def work(number):
+    (folder / "works").touch()
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(2.5)
+        (folder / "cleaned").touch()
+
+if __name__ == "__main__":
+    from egoexo_tools.running.executors import open_executor
+
+    try:
+        with open_executor("process", workers=4) as submit:
+            for number in range(4):
+                submit(work, number)
+            while not (folder / "works").exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+def test_a_worker_that_begins_while_another_ends_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_TO_BEGIN)
+    command = [sys.executable, tmp_path / "slow.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+    assert (tmp_path / "cleaned").exists()
+
+
 def beat(unit: Unit, *, folder: Path, seconds: float = 60) -> dict[str, int]:
     """Writes on and on, as a long decoding does."""
     with atomic_path(folder / unit.name) as path, path.open("ab", buffering=0) as file:

@@ -97,9 +97,14 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submi
             )
         return future
 
+    others = set(multiprocessing.active_children())
     try:
         yield Submit(submit)
     except BaseException:  # Ctrl-C too: `close` would do all that is scheduled first
+        # The pool first takes away its locks, then ends one worker after the other: one that begins
+        # meanwhile would look for them and end with a traceback. So all are told at once, before.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
         pool.stop()
         raise
     else:
@@ -146,6 +151,7 @@ def _in_worker(function: Callable[[Any], Any], argument: Any) -> Any:
     # Raised where the unit is, so that `atomic_path` takes its partial file away on the way out;
     # a BaseException, which no `except Exception` of a unit can swallow.
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # told twice, it is not disturbed in this
         raise _Stopped
 
     before = signal.signal(signal.SIGTERM, stop)
