@@ -106,10 +106,8 @@ def rows(
         name = f"peak memory in MB, {video}, against decord, batch"
         table.append(Row(name, ours.peak_mb, decord.peak_mb, decord.peak_mb / ours.peak_mb))
         for written in (JPEG, SMALL_JPEG):
-            name, peak = (
-                f"peak memory in MB, {video}, {written}, against ours",
-                best[written].peak_mb,
-            )
+            name = f"peak memory in MB, {video}, {written}, against ours"
+            peak = best[written].peak_mb
             table.append(Row(name, peak, ours.peak_mb, ours.peak_mb / peak))
         table += limit_rows(video, best)
     return table

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from egoexo_tools.evaluation.metrics import balanced_accuracy
 from omama.deciding.clips import Clip
@@ -44,7 +45,7 @@ class Visibility:
     def confidence(self, scores: Scores) -> Floats:
         """In 0..1, above 0.5 means visible."""
         total = sum(weight * scores[name] for name, weight in self.weights.items()) + self.constant
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0))))
+        return np.asarray(expit(total))
 
 
 def visible_scores(clip: Clip, links: Links, belief: Belief, past: Parameters | None) -> Scores:

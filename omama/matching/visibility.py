@@ -38,7 +38,7 @@ class Calibration:
     def confidence(self, scores: Mapping[str, Floats]) -> Floats:
         """(B,) in 0..1; above 0.5 means visible, and a score of -inf (no proposals) gives 0."""
         distance = (scores[self.score] - self.threshold) / self.scale
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(distance, -60.0, 60.0))))
+        return np.asarray(expit(distance))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
