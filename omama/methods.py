@@ -101,11 +101,11 @@ METHODS: dict[str, Method] = {
     "lm-eec": Method(
         label="LM-EEC, with memory",
         chooses_proposals=False,
-        train="omama.memory.training.train:train",
-        predict="omama.memory.predict:predict",
-        predict_together="omama.memory.predict:predict_directions",
-        config="omama.memory.settings:MemoryTrainConfig",
-        options="omama.memory.settings:MemoryOptions",
+        train="omama.lm_eec.training.train:train",
+        predict="omama.lm_eec.predict:predict",
+        predict_together="omama.lm_eec.predict:predict_directions",
+        config="omama.lm_eec.settings:MemoryTrainConfig",
+        options="omama.lm_eec.settings:MemoryOptions",
     ),
 }
 """Name, as `--method` takes it and a run's folder shows it → the method."""

@@ -5,7 +5,7 @@
 
 A take of an ego and two exo cameras is drawn, and every object followed in both directions and both
 camera pairs: by scripts/plain_memory.py, which reads and encodes both pictures for every object and
-frame, as LM-EEC's released code does, and by omama.memory. Both must draw the same masks. Times are
+frame, as LM-EEC's released code does, and by omama.lm_eec. Both must draw the same masks. Times are
 the best of --repeat, from the first file read to the last logits made; in processor time too, since
 a shared machine's clock says little. On a GPU a step of training follows, of eight clips, with the
 encoder's blocks computed again. Weights are random: no time depends on them. Nothing is written
@@ -35,21 +35,21 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction, Split, view_of
 from omama.features.images import normalise
-from omama.memory import MemoryConfig, build_model
-from omama.memory.bank import DEFAULT
-from omama.memory.config import CLIP_LENGTH
-from omama.memory.following import HowToFollow, follow
-from omama.memory.network import MemoryNetwork
-from omama.memory.pictures import read_squashed, squash_mask
-from omama.memory.settings import MemoryTrainConfig
-from omama.memory.tracks import TakeTracks, load_tracks
-from omama.memory.training.clips import ClipBatch
-from omama.memory.training.rates import (
+from omama.lm_eec import MemoryConfig, build_model
+from omama.lm_eec.bank import DEFAULT
+from omama.lm_eec.config import CLIP_LENGTH
+from omama.lm_eec.following import HowToFollow, follow
+from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.pictures import read_squashed, squash_mask
+from omama.lm_eec.settings import MemoryTrainConfig
+from omama.lm_eec.tracks import TakeTracks, load_tracks
+from omama.lm_eec.training.clips import ClipBatch
+from omama.lm_eec.training.rates import (
     add_stochastic_depth,
     parameter_groups,
     recompute_blocks,
 )
-from omama.memory.training.task import ClipModule
+from omama.lm_eec.training.task import ClipModule
 
 TAKE = "11111111-0000-4000-8000-000000000001"
 CAMERAS = {"aria01_214-1": (704, 704), "cam01": (540, 960), "cam02": (540, 960)}

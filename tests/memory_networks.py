@@ -5,8 +5,8 @@ from functools import cache
 
 import torch
 
-from omama.memory import MemoryConfig, build_model
-from omama.memory.naming import to_file
+from omama.lm_eec import MemoryConfig, build_model
+from omama.lm_eec.naming import to_file
 
 SMALL = replace(MemoryConfig.tiny(), image_size=64, attention_layers=1, attention_hidden=32)
 """Four by four tokens: a frame takes milliseconds."""

@@ -16,11 +16,11 @@ pytest.importorskip("transformers")
 from conftest import SHARED  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from omama.memory import MemoryConfig, ViewFusion, build_model, compress, track_logits  # noqa: E402
-from omama.memory.bank import REFERENCE, TrackMemory  # noqa: E402
-from omama.memory.naming import file_names  # noqa: E402
-from omama.memory.tracking import Step, advance, look  # noqa: E402
-from omama.memory.training.losses import clip_losses, run_clips  # noqa: E402
+from omama.lm_eec import MemoryConfig, ViewFusion, build_model, compress, track_logits  # noqa: E402
+from omama.lm_eec.bank import REFERENCE, TrackMemory  # noqa: E402
+from omama.lm_eec.naming import file_names  # noqa: E402
+from omama.lm_eec.tracking import Step, advance, look  # noqa: E402
+from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 
 GOLDENS = SHARED / "goldens" / "lm_eec"
 pytestmark = pytest.mark.skipif(not GOLDENS.exists(), reason=f"no goldens in {GOLDENS}")

@@ -27,13 +27,13 @@ from egoexo_tools.errors import DataError  # noqa: E402
 from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.memory import MemoryConfig, build_model, track_logits  # noqa: E402
-from omama.memory.predict import predict  # noqa: E402
-from omama.memory.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402
-from omama.memory.training.losses import clip_losses, run_clips  # noqa: E402
-from omama.memory.training.rates import recompute_blocks  # noqa: E402
-from omama.memory.training.train import train  # noqa: E402
-from omama.memory.weights import METHOD, describe, load_network  # noqa: E402
+from omama.lm_eec import MemoryConfig, build_model, track_logits  # noqa: E402
+from omama.lm_eec.predict import predict  # noqa: E402
+from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402
+from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
+from omama.lm_eec.training.rates import recompute_blocks  # noqa: E402
+from omama.lm_eec.training.train import train  # noqa: E402
+from omama.lm_eec.weights import METHOD, describe, load_network  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 QUIET = MemoryOptions(quiet=True)

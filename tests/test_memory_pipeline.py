@@ -19,7 +19,7 @@ from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.synthetic import SyntheticOptions, synthesize  # noqa: E402
 from egoexo_tools.vocab import Direction  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.memory.weights import METHOD, describe  # noqa: E402
+from omama.lm_eec.weights import METHOD, describe  # noqa: E402
 from omama.pipeline import PipelineOptions, run_pipeline  # noqa: E402
 
 pytestmark = pytest.mark.slow

@@ -27,14 +27,14 @@ from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.commands.predict import command as predict_command  # noqa: E402
 from omama.features.images import normalise  # noqa: E402
-from omama.memory.bank import DEFAULT, REFERENCE  # noqa: E402
-from omama.memory.confidence import Confidence, fit_confidence  # noqa: E402
-from omama.memory.following import HowToFollow, follow  # noqa: E402
-from omama.memory.pictures import read_squashed, squash_mask  # noqa: E402
-from omama.memory.predict import predict, predict_directions  # noqa: E402
-from omama.memory.settings import MemoryOptions  # noqa: E402
-from omama.memory.tracks import load_tracks  # noqa: E402
-from omama.memory.weights import METHOD, describe  # noqa: E402
+from omama.lm_eec.bank import DEFAULT, REFERENCE  # noqa: E402
+from omama.lm_eec.confidence import Confidence, fit_confidence  # noqa: E402
+from omama.lm_eec.following import HowToFollow, follow  # noqa: E402
+from omama.lm_eec.pictures import read_squashed, squash_mask  # noqa: E402
+from omama.lm_eec.predict import predict, predict_directions  # noqa: E402
+from omama.lm_eec.settings import MemoryOptions  # noqa: E402
+from omama.lm_eec.tracks import load_tracks  # noqa: E402
+from omama.lm_eec.weights import METHOD, describe  # noqa: E402
 from omama.writing import predict_run  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))

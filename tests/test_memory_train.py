@@ -25,13 +25,13 @@ from egoexo_tools.masks.rle import MaskRle  # noqa: E402
 from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.memory import MemoryConfig, build_model  # noqa: E402
-from omama.memory.naming import file_names, to_file  # noqa: E402
-from omama.memory.network import MemoryNetwork  # noqa: E402
-from omama.memory.pictures import squash_mask  # noqa: E402
-from omama.memory.predict import predict  # noqa: E402
-from omama.memory.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402
-from omama.memory.training.augmentation import (  # noqa: E402
+from omama.lm_eec import MemoryConfig, build_model  # noqa: E402
+from omama.lm_eec.naming import file_names, to_file  # noqa: E402
+from omama.lm_eec.network import MemoryNetwork  # noqa: E402
+from omama.lm_eec.pictures import squash_mask  # noqa: E402
+from omama.lm_eec.predict import predict  # noqa: E402
+from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402
+from omama.lm_eec.training.augmentation import (  # noqa: E402
     Geometry,
     draw_colours,
     draw_geometry,
@@ -39,16 +39,16 @@ from omama.memory.training.augmentation import (  # noqa: E402
     warp,
     warp_nearest,
 )
-from omama.memory.training.clips import HowToDraw, draw_clip, load_clip_tracks  # noqa: E402
-from omama.memory.training.frame_store import run_squash  # noqa: E402
-from omama.memory.training.losses import clip_losses, run_clips  # noqa: E402
-from omama.memory.training.rates import (  # noqa: E402
+from omama.lm_eec.training.clips import HowToDraw, draw_clip, load_clip_tracks  # noqa: E402
+from omama.lm_eec.training.frame_store import run_squash  # noqa: E402
+from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
+from omama.lm_eec.training.rates import (  # noqa: E402
     add_stochastic_depth,
     parameter_groups,
     recompute_blocks,
 )
-from omama.memory.training.train import train  # noqa: E402
-from omama.memory.weights import METHOD, describe  # noqa: E402
+from omama.lm_eec.training.train import train  # noqa: E402
+from omama.lm_eec.weights import METHOD, describe  # noqa: E402
 
 DROPPING = replace(SMALL, dropout=0.1, stochastic_depth=0.2)
 FEW = MemoryTrainConfig(epochs=3, batch_pairs=1, accumulate=1, clips_per_track=1)

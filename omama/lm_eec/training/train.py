@@ -21,21 +21,21 @@ from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.loop import Loop
-from omama.memory.card import memory_advice, on_device
-from omama.memory.network import MemoryNetwork
-from omama.memory.settings import MemoryOptions, MemoryTrainConfig
-from omama.memory.tracks import load_tracks
-from omama.memory.training.clips import ClipBatch, load_clip_tracks
-from omama.memory.training.frame_store import run_squash
-from omama.memory.training.rates import add_stochastic_depth, recompute_blocks
-from omama.memory.training.task import (
+from omama.lm_eec.card import memory_advice, on_device
+from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig
+from omama.lm_eec.tracks import load_tracks
+from omama.lm_eec.training.clips import ClipBatch, load_clip_tracks
+from omama.lm_eec.training.frame_store import run_squash
+from omama.lm_eec.training.rates import add_stochastic_depth, recompute_blocks
+from omama.lm_eec.training.task import (
     ClipModule,
     TrainingData,
     loop_config,
     make_task,
     val_part,
 )
-from omama.memory.weights import WANTED, load_network
+from omama.lm_eec.weights import WANTED, load_network
 from omama.task import Task
 
 

@@ -16,15 +16,15 @@ from torch import nn
 
 from egoexo_tools.layout import DatasetRoot
 from omama.config import IMAGENET_MEAN, IMAGENET_STD, defaults_of
-from omama.memory.bank import DEFAULT
-from omama.memory.confidence import fit_confidence
-from omama.memory.following import HowToFollow, follow
-from omama.memory.network import MemoryNetwork
-from omama.memory.pictures import squash_mask
-from omama.memory.settings import MemoryTrainConfig
-from omama.memory.tracks import TakeTracks, Track
-from omama.memory.training.augmentation import recolour
-from omama.memory.training.clips import (
+from omama.lm_eec.bank import DEFAULT
+from omama.lm_eec.confidence import fit_confidence
+from omama.lm_eec.following import HowToFollow, follow
+from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.pictures import squash_mask
+from omama.lm_eec.settings import MemoryTrainConfig
+from omama.lm_eec.tracks import TakeTracks, Track
+from omama.lm_eec.training.augmentation import recolour
+from omama.lm_eec.training.clips import (
     ClipBatch,
     ClipTrack,
     HowToDraw,
@@ -32,9 +32,9 @@ from omama.memory.training.clips import (
     fingerprint,
     load_batches,
 )
-from omama.memory.training.losses import clip_losses, run_clips
-from omama.memory.training.rates import parameter_groups
-from omama.memory.weights import METHOD, describe
+from omama.lm_eec.training.losses import clip_losses, run_clips
+from omama.lm_eec.training.rates import parameter_groups
+from omama.lm_eec.weights import METHOD, describe
 from omama.task import LoopConfig, Task, ValScore
 
 Int: TypeAlias = NDArray[np.int64]

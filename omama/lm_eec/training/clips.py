@@ -21,10 +21,10 @@ from PIL import Image
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
-from omama.memory.config import CLIP_LENGTH
-from omama.memory.pictures import read_rgb, squash_mask, squash_soft
-from omama.memory.tracks import TakeTracks, Track, load_tracks
-from omama.memory.training.augmentation import (
+from omama.lm_eec.config import CLIP_LENGTH
+from omama.lm_eec.pictures import read_rgb, squash_mask, squash_soft
+from omama.lm_eec.tracks import TakeTracks, Track, load_tracks
+from omama.lm_eec.training.augmentation import (
     Geometry,
     draw_colours,
     draw_geometry,
@@ -32,7 +32,7 @@ from omama.memory.training.augmentation import (
     warp,
     warp_nearest,
 )
-from omama.memory.training.frame_store import read_stored, stored_at
+from omama.lm_eec.training.frame_store import read_stored, stored_at
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from omama.memory.bank import TRAINING, TrackMemory
-from omama.memory.network import Decoded, ImageFeatures, MemoryNetwork
-from omama.memory.tracking import Step, advance, look
+from omama.lm_eec.bank import TRAINING, TrackMemory
+from omama.lm_eec.network import Decoded, ImageFeatures, MemoryNetwork
+from omama.lm_eec.tracking import Step, advance, look
 
 _MASK_WEIGHT = 20.0
 _ALPHA = 0.25

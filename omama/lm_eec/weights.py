@@ -15,9 +15,9 @@ import torch
 
 from egoexo_tools.errors import DataError
 from omama.checkpoint import Checkpoint, is_ours, load_checkpoint, load_file
-from omama.memory.config import MemoryConfig
-from omama.memory.naming import FUSION_PREFIX
-from omama.memory.network import MemoryNetwork, build_model
+from omama.lm_eec.config import MemoryConfig
+from omama.lm_eec.naming import FUSION_PREFIX
+from omama.lm_eec.network import MemoryNetwork, build_model
 
 METHOD = "lm-eec"
 WANTED = "sam2.1_hiera_base_plus.pt or a checkpoint of LM-EEC"

@@ -23,7 +23,7 @@ from egoexo_tools.layout import DatasetRoot, atomic_path, component
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from omama.dataset import Camera, load_frames
-from omama.memory.pictures import Bytes, read_squashed
+from omama.lm_eec.pictures import Bytes, read_squashed
 
 STAGE = "squash"
 _READERS = 8

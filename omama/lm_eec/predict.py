@@ -27,14 +27,14 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import join_pair_id, run_name
 from egoexo_tools.vocab import Direction, Split
-from omama.memory.bank import DEFAULT, REFERENCE
-from omama.memory.card import on_device
-from omama.memory.confidence import Confidence, fit_confidence
-from omama.memory.following import Followed, HowToFollow, follow
-from omama.memory.network import MemoryNetwork
-from omama.memory.settings import MemoryOptions
-from omama.memory.tracks import TakeTracks, Track, list_pairs, load_tracks
-from omama.memory.weights import METHOD, Loaded, load_network
+from omama.lm_eec.bank import DEFAULT, REFERENCE
+from omama.lm_eec.card import on_device
+from omama.lm_eec.confidence import Confidence, fit_confidence
+from omama.lm_eec.following import Followed, HowToFollow, follow
+from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.settings import MemoryOptions
+from omama.lm_eec.tracks import TakeTracks, Track, list_pairs, load_tracks
+from omama.lm_eec.weights import METHOD, Loaded, load_network
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from omama.features.images import normalise
-from omama.memory.bank import Rules, TrackMemory
-from omama.memory.card import memory_advice
-from omama.memory.network import ImageFeatures, MemoryNetwork, joined
-from omama.memory.pictures import Bools, Bytes, read_squashed, squash_mask
-from omama.memory.tracking import Step, advance
-from omama.memory.tracks import TakeTracks, Track
+from omama.lm_eec.bank import Rules, TrackMemory
+from omama.lm_eec.card import memory_advice
+from omama.lm_eec.network import ImageFeatures, MemoryNetwork, joined
+from omama.lm_eec.pictures import Bools, Bytes, read_squashed, squash_mask
+from omama.lm_eec.tracking import Step, advance
+from omama.lm_eec.tracks import TakeTracks, Track
 
 _READERS = 8
 # Pictures whose features are held at once: 1.8 MB each in bfloat16, at 480 pixels.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from omama.memory.bank import (
+from omama.lm_eec.bank import (
     DEFAULT,
     REFERENCE,
     Remembered,
@@ -22,7 +22,7 @@ from omama.memory.bank import (
     slots,
     wanted,
 )
-from omama.memory.network import ABSENT_LOGIT, Decoded, ImageFeatures, MemoryNetwork
+from omama.lm_eec.network import ABSENT_LOGIT, Decoded, ImageFeatures, MemoryNetwork
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from egoexo_tools.errors import DataError
-from omama.memory.config import BANK_LENGTH, CLIP_LENGTH
+from omama.lm_eec.config import BANK_LENGTH, CLIP_LENGTH
 
 # The released code counts pointers of the last 15 frames, SAM 2's number.
 _REFERENCE_POINTERS = 16

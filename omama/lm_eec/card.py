@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from egoexo_tools.errors import DataError
-from omama.memory.network import MemoryNetwork
+from omama.lm_eec.network import MemoryNetwork
 
 
 def on_device(network: MemoryNetwork, device: torch.device) -> MemoryNetwork:

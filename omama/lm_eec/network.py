@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from omama.memory.attention import attend, first_look, pairs_to_turn_by
-from omama.memory.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, MemoryConfig
-from omama.memory.naming import from_file
+from omama.lm_eec.attention import attend, first_look, pairs_to_turn_by
+from omama.lm_eec.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, MemoryConfig
+from omama.lm_eec.naming import from_file
 
 # A 0/1 mask and a predicted probability enter a memory as 20 x - 10, as in SAM 2.
 MEMORY_SCALE, MEMORY_BIAS = 20.0, -10.0

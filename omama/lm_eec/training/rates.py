@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from omama.memory.network import MemoryNetwork
-from omama.memory.settings import MemoryTrainConfig
+from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.settings import MemoryTrainConfig
 from omama.task import ParameterGroup
 
 # Each block of the trunk learns at this share of the next one's rate.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from egoexo_tools import lazy
 
 if TYPE_CHECKING:
-    from omama.memory.bank import compress as compress
-    from omama.memory.config import MemoryConfig as MemoryConfig
-    from omama.memory.network import ViewFusion as ViewFusion
-    from omama.memory.network import build_model as build_model
-    from omama.memory.tracking import track_logits as track_logits
+    from omama.lm_eec.bank import compress as compress
+    from omama.lm_eec.config import MemoryConfig as MemoryConfig
+    from omama.lm_eec.network import ViewFusion as ViewFusion
+    from omama.lm_eec.network import build_model as build_model
+    from omama.lm_eec.tracking import track_logits as track_logits
 else:
     __getattr__, __dir__, __all__ = lazy.face(
         __name__,
