@@ -21,7 +21,7 @@ import numpy as np
 
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.outside.mask_folders import read_stack
+from egoexo_tools.parsing.mask_folders import read_stack
 
 HEIGHT, WIDTH, FRAMES_OF_A_DATA_SET = 540, 960, 13_000
 CAMERAS_OF_A_TAKE, FRAMES_OF_A_CAMERA = 2, 130

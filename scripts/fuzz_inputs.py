@@ -22,11 +22,11 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle, runs_to_counts
-from egoexo_tools.outside.foreign import read_foreign_take
-from egoexo_tools.outside.mask_folders import read_stack
-from egoexo_tools.outside.mask_json import read_coco, read_sam
-from egoexo_tools.outside.pictures import read_mask, read_picture
-from egoexo_tools.outside.tolerant import load_json
+from egoexo_tools.parsing.foreign import read_foreign_take
+from egoexo_tools.parsing.mask_folders import read_stack
+from egoexo_tools.parsing.mask_json import read_coco, read_sam
+from egoexo_tools.parsing.pictures import read_mask, read_picture
+from egoexo_tools.parsing.tolerant import load_json
 from egoexo_tools.release.annotations import check_take
 from egoexo_tools.release.lzstring import decompress_from_encoded_uri_component, decompress_many
 from egoexo_tools.release.relations import index_takes

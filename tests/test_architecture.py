@@ -18,7 +18,7 @@ FLOORS = {
         {"masks", "manifests"},
         {"running", "runs", "chosen"},
         {"video"},
-        {"formats", "outside", "proposers"},
+        {"formats", "parsing", "proposers"},
         {"release"},
         {"download"},
         {"doctor", "looking", "checks", "synthetic"},

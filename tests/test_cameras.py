@@ -2,7 +2,7 @@
 
 import pytest
 
-from egoexo_tools.outside.cameras import unusable_cameras
+from egoexo_tools.parsing.cameras import unusable_cameras
 
 UNKNOWN = "unknown camera: takes.json has aria01"
 

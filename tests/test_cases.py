@@ -22,8 +22,8 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.import_predictions import import_run
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.outside.names import folder_names, match_names
-from egoexo_tools.outside.pictures import read_mask, read_picture
+from egoexo_tools.parsing.names import folder_names, match_names
+from egoexo_tools.parsing.pictures import read_mask, read_picture
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
 from egoexo_tools.stages.import_images import STAGE

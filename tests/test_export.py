@@ -22,7 +22,7 @@ from egoexo_tools.formats.sam2 import davis_palette
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.outside.names import folder_names
+from egoexo_tools.parsing.names import folder_names
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
 from egoexo_tools.vocab import Direction, view_of

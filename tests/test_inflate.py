@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egoexo_tools.outside.inflate import inflate
+from egoexo_tools.parsing.inflate import inflate
 
 
 def deflated(data: bytes, level: int = 6, strategy: int = 0) -> np.ndarray:

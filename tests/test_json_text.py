@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside import json_text
-from egoexo_tools.outside.json_text import (
+from egoexo_tools.parsing import json_text
+from egoexo_tools.parsing.json_text import (
     REPEATED,
     check_text,
     has_repeated_keys,

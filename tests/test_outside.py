@@ -21,11 +21,11 @@ from small_release import plain_take, takes_entry
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.outside.foreign import read_foreign_take
-from egoexo_tools.outside.mask_folders import read_stack
-from egoexo_tools.outside.mask_json import read_coco, read_rle, read_sam
-from egoexo_tools.outside.pictures import read_mask, read_picture
-from egoexo_tools.outside.tolerant import flag, frame_number, load_json, whole_number
+from egoexo_tools.parsing.foreign import read_foreign_take
+from egoexo_tools.parsing.mask_folders import read_stack
+from egoexo_tools.parsing.mask_json import read_coco, read_rle, read_sam
+from egoexo_tools.parsing.pictures import read_mask, read_picture
+from egoexo_tools.parsing.tolerant import flag, frame_number, load_json, whole_number
 from egoexo_tools.release.annotations import check_take
 from egoexo_tools.release.take_relations import decode_take
 from egoexo_tools.release.takes import read_split_file, read_takes
@@ -249,8 +249,8 @@ import json, resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside.mask_json import read_coco
-from egoexo_tools.outside.pictures import read_mask, read_picture
+from egoexo_tools.parsing.mask_json import read_coco
+from egoexo_tools.parsing.pictures import read_mask, read_picture
 folder = Path(sys.argv[1])
 for path in sorted(folder.iterdir()):
     try:

@@ -19,8 +19,8 @@ from video_factory import number_in, write_video
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.outside.bucket import read_manifest_files
-from egoexo_tools.outside.palette import find_videos, read_objects, read_video
+from egoexo_tools.parsing.bucket import read_manifest_files
+from egoexo_tools.parsing.palette import find_videos, read_objects, read_video
 from egoexo_tools.video.frames import MissingFrames, read_frames
 
 # Manifests of the bucket

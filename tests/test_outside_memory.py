@@ -157,13 +157,13 @@ from egoexo_tools.evaluation.import_predictions import _row
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.formats.benchmark import read_pair_table
 from egoexo_tools.masks.encoding import encode_stack
-from egoexo_tools.outside.bucket import read_manifest_files
-from egoexo_tools.outside.foreign import read_foreign_take
-from egoexo_tools.outside.mask_folders import read_stack
-from egoexo_tools.outside.mask_json import read_coco, read_sam
-from egoexo_tools.outside.palette import find_videos, read_objects, read_video
-from egoexo_tools.outside.pictures import read_mask, read_picture
-from egoexo_tools.outside.tolerant import load_json
+from egoexo_tools.parsing.bucket import read_manifest_files
+from egoexo_tools.parsing.foreign import read_foreign_take
+from egoexo_tools.parsing.mask_folders import read_stack
+from egoexo_tools.parsing.mask_json import read_coco, read_sam
+from egoexo_tools.parsing.palette import find_videos, read_objects, read_video
+from egoexo_tools.parsing.pictures import read_mask, read_picture
+from egoexo_tools.parsing.tolerant import load_json
 from egoexo_tools.release.annotations import check_take
 from egoexo_tools.release.relations import read_relations
 from egoexo_tools.release.takes import read_split_file, read_takes

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from egoexo_tools.download.s3_errors import S3Error, Trouble, explain, explained
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside.bucket import read_manifest_files
+from egoexo_tools.parsing.bucket import read_manifest_files
 
 DEFAULT_SOURCE = "s3://ego4d-consortium-sharing/egoexo-public/v2"
 PRESIGNED_SECONDS = 7 * 24 * 3600

@@ -19,7 +19,7 @@ from egoexo_tools.evaluation.predictions import TakeMasks, confidence_of
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
-from egoexo_tools.outside.names import match_names
+from egoexo_tools.parsing.names import match_names
 from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction
 from egoexo_tools.vocab import Protocol as Protocol

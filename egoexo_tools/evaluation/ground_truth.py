@@ -18,8 +18,8 @@ import msgspec
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.outside.json_text import check_text, has_repeated_keys, parse_json
-from egoexo_tools.outside.tolerant import check_utf8, frame_number, without_mark
+from egoexo_tools.parsing.json_text import check_text, has_repeated_keys, parse_json
+from egoexo_tools.parsing.tolerant import check_utf8, frame_number, without_mark
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 VERSION = {"version": "xx", "challenge": "xx"}

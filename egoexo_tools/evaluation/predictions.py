@@ -20,11 +20,11 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import VERSION, members, parsed, read_json
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.manifests import read_tables
-from egoexo_tools.outside.json_text import REPEATED
-from egoexo_tools.outside.mask_json import read_rle
-from egoexo_tools.outside.names import NAMES_FILE
-from egoexo_tools.outside.pair_folders import PairFolder, direction_of, json_files, pair_folders
-from egoexo_tools.outside.tolerant import (
+from egoexo_tools.parsing.json_text import REPEATED
+from egoexo_tools.parsing.mask_json import read_rle
+from egoexo_tools.parsing.names import NAMES_FILE
+from egoexo_tools.parsing.pair_folders import PairFolder, direction_of, json_files, pair_folders
+from egoexo_tools.parsing.tolerant import (
     entries,
     finite_number,
     frame_number,

@@ -23,7 +23,7 @@ from egoexo_tools.evaluation.predictions import (
 )
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.outside.names import match_names
+from egoexo_tools.parsing.names import match_names
 from egoexo_tools.vocab import Direction
 
 Json = dict[str, Any]

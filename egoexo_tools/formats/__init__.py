@@ -1,7 +1,7 @@
 """Formats of other programs, a module each, and the benchmark's own, which is read here too.
 
 EXPORTERS is where one to write is entered; `source` says what its module holds. What people bring
-along is read in `outside`.
+along is read in `parsing`.
 """
 
 from typing import TYPE_CHECKING

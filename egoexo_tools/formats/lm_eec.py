@@ -33,7 +33,7 @@ from egoexo_tools.formats.source import (
 )
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.masks.rle import runs_to_counts
-from egoexo_tools.outside.names import folder_names
+from egoexo_tools.parsing.names import folder_names
 from egoexo_tools.running.records import Unit
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
-from egoexo_tools.outside.cameras import unusable_cameras
-from egoexo_tools.outside.tolerant import frame_number, whole_number
+from egoexo_tools.parsing.cameras import unusable_cameras
+from egoexo_tools.parsing.tolerant import frame_number, whole_number
 from egoexo_tools.release import lzstring
 from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, Track
 from egoexo_tools.vocab import View, view_of
@@ -154,7 +154,7 @@ class _Rows:
 
 
 def left_out_cameras(relations: TakeRelations, known: frozenset[str]) -> dict[str, str]:
-    """`outside.cameras.unusable_cameras` of a take; `known` are those that takes.json lists."""
+    """`parsing.cameras.unusable_cameras` of a take; `known` are those that takes.json lists."""
     return unusable_cameras(masks_by_camera(relations.object_masks), known)
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside.json_text import string_end
+from egoexo_tools.parsing.json_text import string_end
 from egoexo_tools.release.take_relations import TakeRelations, decode_take
 
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = b'",:{}'

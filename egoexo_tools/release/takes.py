@@ -14,8 +14,8 @@ import msgspec
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.outside.json_text import REPEATED, check_text, kind_of, parse_json
-from egoexo_tools.outside.tolerant import (
+from egoexo_tools.parsing.json_text import REPEATED, check_text, kind_of, parse_json
+from egoexo_tools.parsing.tolerant import (
     finite_number,
     flag,
     is_text,

@@ -38,8 +38,8 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.outside.pictures import read_picture
-from egoexo_tools.outside.tolerant import entries, plain_name
+from egoexo_tools.parsing.pictures import read_picture
+from egoexo_tools.parsing.tolerant import entries, plain_name
 from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import mask_fields
-from egoexo_tools.outside.mask_json import PictureMasks, is_coco, read_coco, read_sam
-from egoexo_tools.outside.pictures import MASK_PICTURES, read_mask
-from egoexo_tools.outside.tolerant import (
+from egoexo_tools.parsing.mask_json import PictureMasks, is_coco, read_coco, read_sam
+from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
+from egoexo_tools.parsing.tolerant import (
     entries,
     frame_number,
     is_text,

@@ -15,7 +15,7 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import is_in
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.outside.names import match_names
+from egoexo_tools.parsing.names import match_names
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.pairs import list_pairs, masks_in_order, with_ids

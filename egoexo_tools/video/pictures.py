@@ -1,6 +1,6 @@
 """Writes the pictures of `frames`, and reads them and those of `import images`.
 
-Pictures from outside are `outside.pictures`' to read: these are our own files.
+Pictures from outside are `parsing.pictures`' to read: these are our own files.
 """
 
 from pathlib import Path

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside.json_text import REPEATED, parse_json
-from egoexo_tools.outside.tolerant import posix_path, whole_number, without_mark
+from egoexo_tools.parsing.json_text import REPEATED, parse_json
+from egoexo_tools.parsing.tolerant import posix_path, whole_number, without_mark
 
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]

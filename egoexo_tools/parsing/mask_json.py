@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
-from egoexo_tools.outside.json_text import REPEATED, kind_of
-from egoexo_tools.outside.tolerant import (
+from egoexo_tools.parsing.json_text import REPEATED, kind_of
+from egoexo_tools.parsing.tolerant import (
     finite_number,
     is_text,
     load_json,

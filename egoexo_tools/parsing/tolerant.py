@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.outside.json_text import parse_json
+from egoexo_tools.parsing.json_text import parse_json
 
 MAX_FRAME_IDX = 2**31 - 1
 MOST_JSON_BYTES = 1 << 28

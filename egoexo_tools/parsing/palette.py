@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.outside.json_text import REPEATED
-from egoexo_tools.outside.names import NAMES_FILE
-from egoexo_tools.outside.pictures import read_labels, read_mask
-from egoexo_tools.outside.tolerant import (
+from egoexo_tools.parsing.json_text import REPEATED
+from egoexo_tools.parsing.names import NAMES_FILE
+from egoexo_tools.parsing.pictures import read_labels, read_mask
+from egoexo_tools.parsing.tolerant import (
     entries,
     frame_number,
     is_text,
