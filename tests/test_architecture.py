@@ -21,7 +21,7 @@ FLOORS = {
         {"formats", "parsing", "proposers"},
         {"release"},
         {"download"},
-        {"doctor", "looking", "checks", "synthetic"},
+        {"doctor", "viewing", "checks", "synthetic"},
         {"evaluation"},
         {"stages", "report"},
         {"commands"},

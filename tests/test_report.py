@@ -21,7 +21,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.evaluation.predictions import write_predictions
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.looking.svg import nice_ticks, tick_text
+from egoexo_tools.viewing.svg import nice_ticks, tick_text
 from egoexo_tools.manifests import read_tables, write_manifest, write_table
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report import write_report

@@ -10,7 +10,7 @@ from tiny_root import EGO, TAKES, make_tiny_root
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.looking.view import open_take, render, write_view
+from egoexo_tools.viewing.view import open_take, render, write_view
 from egoexo_tools.video.frames import probe, read_frames
 from egoexo_tools.video.writer import VideoWriter
 

@@ -17,7 +17,7 @@ def command(root: Path, parquet: Path | None, html: Path | None) -> None:
     Example: egoexo-tools stats demo/root --html stats.html
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.looking.stats import collect, stats_text, write_parquet
+    from egoexo_tools.viewing.stats import collect, stats_text, write_parquet
 
     tables = collect(DatasetRoot(root))
     click.echo(stats_text(tables))
@@ -25,7 +25,7 @@ def command(root: Path, parquet: Path | None, html: Path | None) -> None:
         write_parquet(tables, parquet)
         click.echo(f"\nWritten: {len(tables)} tables to {parquet}")
     if html is not None:
-        from egoexo_tools.looking.stats_page import write_page
+        from egoexo_tools.viewing.stats_page import write_page
 
         write_page(tables, html, title=f"Statistics of {root.resolve().name}")
         click.echo(f"\nWritten: {html}")

@@ -47,8 +47,8 @@ def command(
     Example: egoexo-tools view demo/root --take cmu_cooking_01_1 --html --run demo/root/runs/ego2exo
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.looking.take_page import write_take_page
-    from egoexo_tools.looking.view import open_take, write_view
+    from egoexo_tools.viewing.take_page import write_take_page
+    from egoexo_tools.viewing.view import open_take, write_view
 
     view = open_take(DatasetRoot(root), take, cameras=cameras, proposals=not no_proposals)
     paths = [*outs, *([Path(f"{view.file_name}.html")] if html else [])]

@@ -22,7 +22,7 @@ from egoexo_tools.evaluation.analysis import (
 from egoexo_tools.evaluation.metrics import METRICS, VISIBILITY_ACCURACY
 from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.looking.painting import (
+from egoexo_tools.viewing.painting import (
     PREDICTION,
     SOURCE,
     TRUTH,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egoexo_tools.looking.svg import Svg, nice_ticks
+from egoexo_tools.viewing.svg import Svg, nice_ticks
 from egoexo_tools.report.causes import CAUSES, count_causes
 from egoexo_tools.report.figures import Figure, shares
 from egoexo_tools.report.runs import ScoredRun

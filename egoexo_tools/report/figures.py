@@ -7,7 +7,7 @@ figure fits light, dark and printed pages.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from egoexo_tools.looking.svg import (
+from egoexo_tools.viewing.svg import (
     Svg,
     element,
     join,

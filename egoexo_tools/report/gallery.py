@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.looking.painting import (
+from egoexo_tools.viewing.painting import (
     PREDICTION,
     SOURCE,
     TRUTH,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from egoexo_tools.looking.painting import data_uri
+from egoexo_tools.viewing.painting import data_uri
 from egoexo_tools.report.causes import causes
 from egoexo_tools.report.gallery import Masks, known, masks_of, pictures_of
 from egoexo_tools.report.runs import ScoredRun

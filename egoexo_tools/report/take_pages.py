@@ -9,8 +9,8 @@ from pathlib import Path
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import component
-from egoexo_tools.looking.take_page import write_take_page
-from egoexo_tools.looking.view import TakeView, open_take
+from egoexo_tools.viewing.take_page import write_take_page
+from egoexo_tools.viewing.view import TakeView, open_take
 from egoexo_tools.report.causes import FAILURES
 from egoexo_tools.report.gallery import Card
 from egoexo_tools.report.runs import ScoredRun

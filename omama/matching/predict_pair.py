@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
-from egoexo_tools.looking.painting import PREDICTION, SOURCE, overlay, strip
+from egoexo_tools.viewing.painting import PREDICTION, SOURCE, overlay, strip
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.mask_json import read_mask_json

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.looking.charts import bars, lines, ranges
-from egoexo_tools.looking.mask_stats import DRIFT_SECONDS, QUANTILES
-from egoexo_tools.looking.stats import StatsTable, format_value
+from egoexo_tools.viewing.charts import bars, lines, ranges
+from egoexo_tools.viewing.mask_stats import DRIFT_SECONDS, QUANTILES
+from egoexo_tools.viewing.stats import StatsTable, format_value
 
 _VIEWS = ("ego", "exo")
 _MOST_ROWS = 200

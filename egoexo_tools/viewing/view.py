@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
-from egoexo_tools.looking.painting import OPACITY, Colour, outlines, overlay
+from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle

@@ -7,7 +7,7 @@ light and a dark page.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from egoexo_tools.looking.svg import Svg, element, join, line, path, text, tooltip
+from egoexo_tools.viewing.svg import Svg, element, join, line, path, text, tooltip
 
 WIDTH = 560
 _LABEL, _ROW, _RIGHT = 150, 20, 56

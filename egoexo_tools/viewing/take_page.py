@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.looking.pages import render_page, require_jinja
-from egoexo_tools.looking.painting import data_uri
-from egoexo_tools.looking.view import TakeView
+from egoexo_tools.viewing.pages import render_page, require_jinja
+from egoexo_tools.viewing.painting import data_uri
+from egoexo_tools.viewing.view import TakeView
 from egoexo_tools.manifests import read_tables
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
