@@ -24,8 +24,8 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.release.plan import plan_ingest
 from egoexo_tools.release.survey import survey
 from egoexo_tools.stages.export import run_export
-from egoexo_tools.stages.import_images import STAGE
-from egoexo_tools.stages.import_roots import import_processed
+from egoexo_tools.importing.images import STAGE
+from egoexo_tools.importing.roots import import_processed
 from egoexo_tools.stages.ingest import run_ingest
 from egoexo_tools.stages.left_out import left_out_text
 from egoexo_tools.vocab import Split

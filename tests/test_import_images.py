@@ -14,7 +14,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.records import RunOptions, StageSummary
-from egoexo_tools.stages.import_images import STAGE, run_import_images
+from egoexo_tools.importing.images import STAGE, run_import_images
 from egoexo_tools.stages.left_out import left_out_text
 from egoexo_tools.stages.pairs import run_pairs
 from egoexo_tools.vocab import Split

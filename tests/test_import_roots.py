@@ -19,7 +19,7 @@ from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
-from egoexo_tools.stages.import_roots import import_lm_eec, import_processed
+from egoexo_tools.importing.roots import import_lm_eec, import_processed
 from egoexo_tools.stages.pairs import run_pairs
 
 INLINE = RunOptions(executor="inline", quiet=True)

@@ -153,12 +153,12 @@ resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
 from pathlib import Path
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import read_ground_truth
-from egoexo_tools.evaluation.import_predictions import _row
+from egoexo_tools.importing.predictions import _row
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.formats.benchmark import read_pair_table
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.parsing.bucket import read_manifest_files
-from egoexo_tools.parsing.foreign import read_foreign_take
+from egoexo_tools.importing.annotation_json import read_foreign_take
 from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_sam
 from egoexo_tools.parsing.palette import find_videos, read_objects, read_video

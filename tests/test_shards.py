@@ -20,7 +20,7 @@ from egoexo_tools.running.lock import in_turn, only_run, working
 from egoexo_tools.running.records import RunOptions, Unit, read_statuses
 from egoexo_tools.running.shard import Shard
 from egoexo_tools.running.stage import run_stage
-from egoexo_tools.stages.import_images import run_import_images
+from egoexo_tools.importing.images import run_import_images
 from egoexo_tools.stages.ingest import run_ingest
 from omama.cli import main as omama_main
 

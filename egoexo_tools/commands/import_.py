@@ -44,7 +44,7 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
     Example: egoexo-tools import images my_photos --root my_root
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.stages.import_images import STAGE, run_import_images
+    from egoexo_tools.importing.images import STAGE, run_import_images
     from egoexo_tools.stages.left_out import left_out_text
     from egoexo_tools.vocab import Split
 
@@ -67,7 +67,7 @@ def processed(folder: Path, root: Path | None, run: "RunOptions") -> None:
 
     Example: egoexo-tools import processed their_data --root my_root
     """
-    from egoexo_tools.stages.import_roots import PROCESSED, import_processed
+    from egoexo_tools.importing.roots import PROCESSED, import_processed
 
     home = folder.parent if root is None and folder.name == "processed" else folder
     _import_root(import_processed, PROCESSED, folder, root or home, run)
@@ -82,7 +82,7 @@ def lm_eec(folder: Path, root: Path | None, run: "RunOptions") -> None:
 
     Example: egoexo-tools import lm-eec their_data --root my_root
     """
-    from egoexo_tools.stages.import_roots import LM_EEC, import_lm_eec
+    from egoexo_tools.importing.roots import LM_EEC, import_lm_eec
 
     place = root or folder.with_name(f"{folder.name}-root")
     _import_root(import_lm_eec, LM_EEC, folder, place, run)
@@ -124,7 +124,7 @@ def predictions(file: Path, root: Path, run_name: str, direction: str | None) ->
 
     Example: egoexo-tools import predictions theirs.json --root demo/root --run theirs
     """
-    from egoexo_tools.evaluation.import_predictions import LEFT_OUT, import_run
+    from egoexo_tools.importing.predictions import LEFT_OUT, import_run
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
 

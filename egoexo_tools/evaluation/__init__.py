@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from egoexo_tools.evaluation.ground_truth import GroundTruth as GroundTruth
     from egoexo_tools.evaluation.ground_truth import read_ground_truth as read_ground_truth
     from egoexo_tools.evaluation.ground_truth import write_ground_truth as write_ground_truth
-    from egoexo_tools.evaluation.import_predictions import import_run as import_run
+    from egoexo_tools.importing.predictions import import_run as import_run
     from egoexo_tools.evaluation.metrics import METRICS as METRICS
     from egoexo_tools.evaluation.metrics import MaskScores as MaskScores
     from egoexo_tools.evaluation.metrics import Metric as Metric

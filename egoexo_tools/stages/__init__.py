@@ -7,7 +7,7 @@ from egoexo_tools import lazy
 if TYPE_CHECKING:
     from egoexo_tools.stages.export import run_export as run_export
     from egoexo_tools.stages.frames import run_frames as run_frames
-    from egoexo_tools.stages.import_images import run_import_images as run_import_images
+    from egoexo_tools.importing.images import run_import_images as run_import_images
     from egoexo_tools.stages.ingest import run_ingest as run_ingest
     from egoexo_tools.stages.pairs import run_pairs as run_pairs
     from egoexo_tools.stages.propose import run_propose as run_propose

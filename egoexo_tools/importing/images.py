@@ -44,8 +44,8 @@ from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
 from egoexo_tools.running.stage import run_stage
-from egoexo_tools.stages.import_cameras import NAME, Camera, find_cameras, not_read, read_views
-from egoexo_tools.stages.import_masks import (
+from egoexo_tools.importing.cameras import NAME, Camera, find_cameras, not_read, read_views
+from egoexo_tools.importing.masks import (
     CameraMasks,
     annotation_files,
     mask_rows,

@@ -23,7 +23,7 @@ from egoexo_tools.parsing.tolerant import (
     plain_name,
     printable,
 )
-from egoexo_tools.stages.import_cameras import CAMERAS_JSON, Camera, not_read
+from egoexo_tools.importing.cameras import CAMERAS_JSON, Camera, not_read
 from egoexo_tools.vocab import view_of
 
 ASPECT_TOLERANCE = 0.01

@@ -1,0 +1,1 @@
+"""Imports of data that other tools wrote: pictures, masks, processed folders, predictions."""
