@@ -1,7 +1,7 @@
 """Turns an Ego-Exo4D release into a checked, queryable dataset of correspondence pairs.
 
-The names below are the front door; each is imported when it is first used. The rooms have faces
-of their own: `from egoexo_tools.video import probe`.
+The names below are the front door; each is imported when it is first used. Everything else is
+imported from its own module: `from egoexo_tools.video.frames import probe`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from egoexo_tools.layout import Release as Release
     from egoexo_tools.manifests import read_manifest as read_manifest
     from egoexo_tools.manifests import write_manifest as write_manifest
-    from egoexo_tools.masks import MaskRle as MaskRle
-    from egoexo_tools.running import RunOptions as RunOptions
-    from egoexo_tools.running import Unit as Unit
-    from egoexo_tools.running import run_stage as run_stage
-    from egoexo_tools.video import read_frames as read_frames
+    from egoexo_tools.masks.rle import MaskRle as MaskRle
+    from egoexo_tools.running.records import RunOptions as RunOptions
+    from egoexo_tools.running.records import Unit as Unit
+    from egoexo_tools.running.stage import run_stage as run_stage
+    from egoexo_tools.video.frames import read_frames as read_frames
     from egoexo_tools.vocab import Direction as Direction
     from egoexo_tools.vocab import Split as Split
     from egoexo_tools.vocab import View as View
@@ -32,9 +32,10 @@ else:
             "errors": ("DataError", "SettingsError"),
             "layout": ("DatasetRoot", "Release"),
             "manifests": ("read_manifest", "write_manifest"),
-            "masks": ("MaskRle",),
-            "running": ("RunOptions", "Unit", "run_stage"),
-            "video": ("read_frames",),
+            "masks.rle": ("MaskRle",),
+            "running.records": ("RunOptions", "Unit"),
+            "running.stage": ("run_stage",),
+            "video.frames": ("read_frames",),
             "vocab": ("Direction", "Split", "View"),
         },
     )

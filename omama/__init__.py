@@ -1,7 +1,7 @@
 """Learns and scores object correspondence between ego and exo views.
 
-METHODS is where a method is entered; `train` and `predict` take its name. The rooms have faces of
-their own: `from omama.features import BACKBONES`.
+METHODS is where a method is entered; `train` and `predict` take its name. Everything else is
+imported from its own module: `from omama.features.registry import BACKBONES`.
 """
 
 from typing import TYPE_CHECKING

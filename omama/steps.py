@@ -178,7 +178,7 @@ def _evaluate(unit: Unit, *, root: DatasetRoot, split: Split) -> Mapping[str, in
 
 
 def _report(unit: Unit, *, runs: Sequence[Path], page: Path) -> Mapping[str, int]:
-    from egoexo_tools.report import write_report
+    from egoexo_tools.report.page import write_report
 
     write_report(runs, page)
     return {"pages": 1}

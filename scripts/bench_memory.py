@@ -35,7 +35,8 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction, Split, view_of
 from omama.features.images import normalise
-from omama.lm_eec import MemoryConfig, build_model
+from omama.lm_eec.config import MemoryConfig
+from omama.lm_eec.network import build_model
 from omama.lm_eec.bank import DEFAULT
 from omama.lm_eec.config import CLIP_LENGTH
 from omama.lm_eec.following import HowToFollow, follow

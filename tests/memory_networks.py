@@ -5,7 +5,8 @@ from functools import cache
 
 import torch
 
-from omama.lm_eec import MemoryConfig, build_model
+from omama.lm_eec.config import MemoryConfig
+from omama.lm_eec.network import build_model
 from omama.lm_eec.naming import to_file
 
 SMALL = replace(MemoryConfig.tiny(), image_size=64, attention_layers=1, attention_hidden=32)

@@ -22,7 +22,7 @@ from egoexo_tools.formats.registry import EXPORTERS
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.proposers import PROPOSERS
-from egoexo_tools.running import RunOptions
+from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import SUMMARIES
 from egoexo_tools.vocab import Direction, Split
 from omama.features.registry import BACKBONES

@@ -15,7 +15,9 @@ from hypothesis import strategies as st  # noqa: E402
 from memory_networks import drawn_track, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
-from omama.lm_eec import ViewFusion, compress, track_logits  # noqa: E402
+from omama.lm_eec.network import ViewFusion  # noqa: E402
+from omama.lm_eec.bank import compress  # noqa: E402
+from omama.lm_eec.tracking import track_logits  # noqa: E402
 from omama.lm_eec.bank import DEFAULT, REFERENCE, TrackMemory  # noqa: E402
 from omama.lm_eec.network import ABSENT_LOGIT  # noqa: E402
 from omama.lm_eec.tracking import Step, advance, look  # noqa: E402

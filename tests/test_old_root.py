@@ -17,7 +17,7 @@ from egoexo_tools.evaluation.metrics import METRICS, Metric
 from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_tables
-from egoexo_tools.report import write_report
+from egoexo_tools.report.page import write_report
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.running.status import status_text
 from egoexo_tools.runs import SUMMARIES, RunFolder, read_stamp, run_name

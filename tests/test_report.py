@@ -24,7 +24,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.viewing.svg import nice_ticks, tick_text
 from egoexo_tools.manifests import read_tables, write_manifest, write_table
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.report import write_report
+from egoexo_tools.report.page import write_report
 from egoexo_tools.report.causes import FAILURES, causes, choose, count_causes
 from egoexo_tools.report.charts import cause_bar
 from egoexo_tools.report.gallery import painted, window_around

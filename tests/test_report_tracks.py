@@ -10,7 +10,7 @@ from tiny_root import make_tiny_root
 
 from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.manifests import read_tables, write_table
-from egoexo_tools.report import write_report
+from egoexo_tools.report.page import write_report
 from egoexo_tools.report.runs import read_run, read_runs
 from egoexo_tools.report.strips import make_strips
 from egoexo_tools.report.tracks import (

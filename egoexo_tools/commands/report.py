@@ -18,7 +18,7 @@ def command(runs: tuple[Path, ...], output: Path | None) -> None:
     Example: egoexo-tools report root/runs/ego2exo root/runs/ego2exo-knn root/runs/exo2ego
     """
     from egoexo_tools.disk import size_text
-    from egoexo_tools.report import write_report
+    from egoexo_tools.report.page import write_report
     from egoexo_tools.runs import REPORT
 
     page = output or runs[0].resolve().parent / REPORT

@@ -36,7 +36,7 @@ from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
 from egoexo_tools.running.stage import run_stage
-from egoexo_tools.importing import pairs, import_proposals
+from egoexo_tools.importing import pairs, proposals
 from egoexo_tools.importing.sources import (
     SourceTake,
     find_lm_eec,
@@ -74,12 +74,12 @@ def import_processed(
     summaries = [_import_takes(root, PROCESSED, takes, notes, run, empty_is_absent=False)]
     with in_turn(root.status_dir(PROCESSED)):
         _write_lists(root, texts)
-    summaries.append(import_proposals.run_import_proposals(root, home, run=run))
+    summaries.append(proposals.run_import_proposals(root, home, run=run))
     with in_turn(root.status_dir(PROCESSED)):
         # Pairs need all takes of their split: of several shards the last one to end has them.
         if all(read_status(root, PROCESSED, take.take_uid) for take in takes):
             whole = replace(run, shard=None)
-            summaries.append(import_pairs.run_import_pairs(root, home, run=whole))
+            summaries.append(pairs.run_import_pairs(root, home, run=whole))
     return [summary for summary in summaries if summary.counts or summary.failed or summary.done]
 
 
