@@ -35,12 +35,10 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction, Split, view_of
 from omama.features.images import normalise
-from omama.lm_eec.config import MemoryConfig
-from omama.lm_eec.network import build_model
 from omama.lm_eec.bank import DEFAULT
-from omama.lm_eec.config import CLIP_LENGTH
+from omama.lm_eec.config import CLIP_LENGTH, MemoryConfig
 from omama.lm_eec.following import HowToFollow, follow
-from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.network import MemoryNetwork, build_model
 from omama.lm_eec.pictures import read_squashed, squash_mask
 from omama.lm_eec.settings import MemoryTrainConfig
 from omama.lm_eec.tracks import TakeTracks, load_tracks

@@ -20,9 +20,9 @@ from video_factory import write_video
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
+from egoexo_tools.importing.annotation_json import read_foreign_take
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle, runs_to_counts
-from egoexo_tools.importing.annotation_json import read_foreign_take
 from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_sam
 from egoexo_tools.parsing.pictures import read_mask, read_picture

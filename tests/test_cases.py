@@ -19,6 +19,7 @@ from tiny_root import make_tiny_root
 from video_factory import every_frame, number_in, write_video
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.importing.images import STAGE
 from egoexo_tools.importing.predictions import import_run
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
@@ -26,7 +27,6 @@ from egoexo_tools.parsing.names import folder_names, match_names
 from egoexo_tools.parsing.pictures import read_mask, read_picture
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
-from egoexo_tools.importing.images import STAGE
 from egoexo_tools.stages.ingest import run_ingest
 from egoexo_tools.stages.left_out import left_out_text
 from egoexo_tools.video.frames import probe, read_frames

@@ -19,13 +19,13 @@ from tiny_root import make_tiny_root
 
 from egoexo_tools.cli import COMMANDS, main
 from egoexo_tools.errors import DEBUG
+from egoexo_tools.importing.images import STAGE
+from egoexo_tools.importing.roots import import_processed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.release.plan import plan_ingest
 from egoexo_tools.release.survey import survey
 from egoexo_tools.stages.export import run_export
-from egoexo_tools.importing.images import STAGE
-from egoexo_tools.importing.roots import import_processed
 from egoexo_tools.stages.ingest import run_ingest
 from egoexo_tools.stages.left_out import left_out_text
 from egoexo_tools.vocab import Split

@@ -24,8 +24,8 @@ from egoexo_tools.evaluation.evaluate import (
     evaluate_run,
 )
 from egoexo_tools.evaluation.ground_truth import write_ground_truth
-from egoexo_tools.importing.predictions import import_predictions
 from egoexo_tools.evaluation.metrics import official_size
+from egoexo_tools.importing.predictions import import_predictions
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, read_tables, write_table
 from egoexo_tools.masks.rle import MaskRle

@@ -11,10 +11,10 @@ from pycocotools import mask as coco_mask
 from egoexo_tools.checks.validate import validate
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.importing.images import STAGE, run_import_images
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.records import RunOptions, StageSummary
-from egoexo_tools.importing.images import STAGE, run_import_images
 from egoexo_tools.stages.left_out import left_out_text
 from egoexo_tools.stages.pairs import run_pairs
 from egoexo_tools.vocab import Split

@@ -13,13 +13,13 @@ from tiny_root import EGO, make_tiny_root
 from egoexo_tools.checks.validate import validate
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.importing.roots import import_lm_eec, import_processed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
-from egoexo_tools.importing.roots import import_lm_eec, import_processed
 from egoexo_tools.stages.pairs import run_pairs
 
 INLINE = RunOptions(executor="inline", quiet=True)

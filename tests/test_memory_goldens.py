@@ -16,13 +16,20 @@ pytest.importorskip("transformers")
 from conftest import SHARED  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from omama.lm_eec.bank import (  # noqa: E402
+    REFERENCE,
+    TrackMemory,
+    compress,  # noqa: E402
+)
 from omama.lm_eec.config import MemoryConfig  # noqa: E402
-from omama.lm_eec.network import ViewFusion, build_model  # noqa: E402
-from omama.lm_eec.bank import compress  # noqa: E402
-from omama.lm_eec.tracking import track_logits  # noqa: E402
-from omama.lm_eec.bank import REFERENCE, TrackMemory  # noqa: E402
 from omama.lm_eec.naming import file_names  # noqa: E402
-from omama.lm_eec.tracking import Step, advance, look  # noqa: E402
+from omama.lm_eec.network import ViewFusion, build_model  # noqa: E402
+from omama.lm_eec.tracking import (  # noqa: E402
+    Step,
+    advance,
+    look,
+    track_logits,  # noqa: E402
+)
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 
 GOLDENS = SHARED / "goldens" / "lm_eec"

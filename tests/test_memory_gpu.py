@@ -29,9 +29,9 @@ from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.lm_eec.config import MemoryConfig  # noqa: E402
 from omama.lm_eec.network import build_model  # noqa: E402
-from omama.lm_eec.tracking import track_logits  # noqa: E402
 from omama.lm_eec.predict import predict  # noqa: E402
 from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402
+from omama.lm_eec.tracking import track_logits  # noqa: E402
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 from omama.lm_eec.training.rates import recompute_blocks  # noqa: E402
 from omama.lm_eec.training.train import train  # noqa: E402

@@ -14,8 +14,8 @@ from memory_networks import SMALL, drawn_state, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
 from omama.lm_eec.config import MemoryConfig  # noqa: E402
-from omama.lm_eec.network import build_model  # noqa: E402
 from omama.lm_eec.naming import file_names, to_file  # noqa: E402
+from omama.lm_eec.network import build_model  # noqa: E402
 
 
 @pytest.mark.parametrize(

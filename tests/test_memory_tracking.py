@@ -15,12 +15,22 @@ from hypothesis import strategies as st  # noqa: E402
 from memory_networks import drawn_track, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
-from omama.lm_eec.network import ViewFusion  # noqa: E402
-from omama.lm_eec.bank import compress  # noqa: E402
-from omama.lm_eec.tracking import track_logits  # noqa: E402
-from omama.lm_eec.bank import DEFAULT, REFERENCE, TrackMemory  # noqa: E402
-from omama.lm_eec.network import ABSENT_LOGIT  # noqa: E402
-from omama.lm_eec.tracking import Step, advance, look  # noqa: E402
+from omama.lm_eec.bank import (  # noqa: E402
+    DEFAULT,
+    REFERENCE,
+    TrackMemory,
+    compress,  # noqa: E402
+)
+from omama.lm_eec.network import (
+    ABSENT_LOGIT,  # noqa: E402
+    ViewFusion,  # noqa: E402
+)
+from omama.lm_eec.tracking import (  # noqa: E402
+    Step,
+    advance,
+    look,
+    track_logits,  # noqa: E402
+)
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 from plain_memory import plain_compress, plain_fusion, plain_track, quick_compress  # noqa: E402

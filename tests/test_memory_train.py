@@ -26,9 +26,11 @@ from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.lm_eec.config import MemoryConfig  # noqa: E402
-from omama.lm_eec.network import build_model  # noqa: E402
 from omama.lm_eec.naming import file_names, to_file  # noqa: E402
-from omama.lm_eec.network import MemoryNetwork  # noqa: E402
+from omama.lm_eec.network import (
+    MemoryNetwork,  # noqa: E402
+    build_model,  # noqa: E402
+)
 from omama.lm_eec.pictures import squash_mask  # noqa: E402
 from omama.lm_eec.predict import predict  # noqa: E402
 from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402

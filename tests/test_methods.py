@@ -18,9 +18,9 @@ from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, read_tables
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.report.page import write_report
 from egoexo_tools.report.causes import count_causes
 from egoexo_tools.report.charts import loss_parts
+from egoexo_tools.report.page import write_report
 from egoexo_tools.report.runs import read_run
 from egoexo_tools.runs import (
     SUMMARIES,

@@ -20,8 +20,8 @@ from small_release import plain_take, takes_entry
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
-from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.importing.annotation_json import read_foreign_take
+from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_rle, read_sam
 from egoexo_tools.parsing.pictures import read_mask, read_picture

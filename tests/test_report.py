@@ -21,15 +21,15 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.evaluation.predictions import write_predictions
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.viewing.svg import nice_ticks, tick_text
 from egoexo_tools.manifests import read_tables, write_manifest, write_table
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.report.page import write_report
 from egoexo_tools.report.causes import FAILURES, causes, choose, count_causes
 from egoexo_tools.report.charts import cause_bar
 from egoexo_tools.report.gallery import painted, window_around
+from egoexo_tools.report.page import write_report
 from egoexo_tools.report.runs import read_runs
 from egoexo_tools.runs import SUMMARIES, RunFolder
+from egoexo_tools.viewing.svg import nice_ticks, tick_text
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
 from omama.matching.config import MatchingOptions

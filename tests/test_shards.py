@@ -14,13 +14,13 @@ from test_resume import finish, start, tree, until
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.importing.images import run_import_images
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.lock import in_turn, only_run, working
 from egoexo_tools.running.records import RunOptions, Unit, read_statuses
 from egoexo_tools.running.shard import Shard
 from egoexo_tools.running.stage import run_stage
-from egoexo_tools.importing.images import run_import_images
 from egoexo_tools.stages.ingest import run_ingest
 from omama.cli import main as omama_main
 

@@ -16,10 +16,10 @@ from tiny_root import EGO, make_tiny_root
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.viewing import mask_stats
 from egoexo_tools.viewing.stats import collect, format_value, stats_text
 from egoexo_tools.viewing.stats_page import write_page
-from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 
 
 @pytest.fixture(scope="module")

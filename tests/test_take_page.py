@@ -10,10 +10,10 @@ from tiny_root import EGO, TAKES, make_tiny_root
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.viewing.take_page import take_predictions, write_take_page
-from egoexo_tools.viewing.view import open_take
 from egoexo_tools.manifests import read_tables, write_table
 from egoexo_tools.runs import RunFolder
+from egoexo_tools.viewing.take_page import take_predictions, write_take_page
+from egoexo_tools.viewing.view import open_take
 from egoexo_tools.vocab import Direction, Split
 from omama.matching.config import MatchingOptions
 from omama.writing import predict_run

@@ -10,9 +10,9 @@ from tiny_root import EGO, TAKES, make_tiny_root
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.viewing.view import open_take, render, write_view
 from egoexo_tools.video.frames import probe, read_frames
 from egoexo_tools.video.writer import VideoWriter
+from egoexo_tools.viewing.view import open_take, render, write_view
 
 TAKE = next(iter(TAKES))
 

@@ -43,8 +43,8 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
 
     Example: egoexo-tools import images my_photos --root my_root
     """
-    from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.importing.images import STAGE, run_import_images
+    from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.stages.left_out import left_out_text
     from egoexo_tools.vocab import Split
 

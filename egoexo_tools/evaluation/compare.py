@@ -22,6 +22,8 @@ from egoexo_tools.evaluation.analysis import (
 from egoexo_tools.evaluation.metrics import METRICS, VISIBILITY_ACCURACY
 from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.runs import TRACK, RunFolder
 from egoexo_tools.viewing.painting import (
     PREDICTION,
     SOURCE,
@@ -33,8 +35,6 @@ from egoexo_tools.viewing.painting import (
     true_mask,
     write_picture,
 )
-from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.runs import TRACK, RunFolder
 
 Json = dict[str, Any]
 

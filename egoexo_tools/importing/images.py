@@ -36,14 +36,6 @@ import cv2
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
-from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.parsing.pictures import read_picture
-from egoexo_tools.parsing.tolerant import entries, plain_name
-from egoexo_tools.running.claims import claim, claimed
-from egoexo_tools.running.lock import in_turn
-from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
-from egoexo_tools.running.stage import run_stage
 from egoexo_tools.importing.cameras import NAME, Camera, find_cameras, not_read, read_views
 from egoexo_tools.importing.masks import (
     CameraMasks,
@@ -52,6 +44,14 @@ from egoexo_tools.importing.masks import (
     read_annotation_files,
     read_camera_masks,
 )
+from egoexo_tools.layout import DatasetRoot, write_atomic
+from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
+from egoexo_tools.parsing.pictures import read_picture
+from egoexo_tools.parsing.tolerant import entries, plain_name
+from egoexo_tools.running.claims import claim, claimed
+from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
+from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import Split, View, view_of
 
 STAGE = "import"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
+from egoexo_tools.importing.cameras import CAMERAS_JSON, Camera, not_read
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.parsing.mask_json import PictureMasks, is_coco, read_coco, read_sam
 from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
@@ -23,7 +24,6 @@ from egoexo_tools.parsing.tolerant import (
     plain_name,
     printable,
 )
-from egoexo_tools.importing.cameras import CAMERAS_JSON, Camera, not_read
 from egoexo_tools.vocab import view_of
 
 ASPECT_TOLERANCE = 0.01

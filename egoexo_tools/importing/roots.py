@@ -26,9 +26,16 @@ import pyarrow as pa
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import place
+from egoexo_tools.importing import pairs, proposals
+from egoexo_tools.importing.annotation_json import ForeignTake, read_foreign_take
+from egoexo_tools.importing.sources import (
+    SourceTake,
+    find_lm_eec,
+    find_processed,
+    home_of,
+)
 from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.importing.annotation_json import ForeignTake, read_foreign_take
 from egoexo_tools.parsing.pictures import picture_size
 from egoexo_tools.parsing.tolerant import entries, frame_number
 from egoexo_tools.release.takes import read_split_file, read_takes, write_takes
@@ -36,13 +43,6 @@ from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
 from egoexo_tools.running.stage import run_stage
-from egoexo_tools.importing import pairs, proposals
-from egoexo_tools.importing.sources import (
-    SourceTake,
-    find_lm_eec,
-    find_processed,
-    home_of,
-)
 from egoexo_tools.vocab import Split, view_of
 
 PROCESSED, LM_EEC = "import-processed", "import-lm-eec"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egoexo_tools.viewing.svg import Svg, nice_ticks
 from egoexo_tools.report.causes import CAUSES, count_causes
 from egoexo_tools.report.figures import Figure, shares
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.runs import PLAIN_METHOD, order_of
+from egoexo_tools.viewing.svg import Svg, nice_ticks
 
 UNIT = (0.0, 1.0)
 TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

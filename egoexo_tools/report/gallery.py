@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.report.causes import CAUSES, choose
+from egoexo_tools.report.runs import ScoredRun
+from egoexo_tools.runs import RunFolder
+from egoexo_tools.video.pictures import Picture
 from egoexo_tools.viewing.painting import (
     PREDICTION,
     SOURCE,
@@ -26,11 +31,6 @@ from egoexo_tools.viewing.painting import (
     tint,
     true_masks,
 )
-from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.report.causes import CAUSES, choose
-from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.runs import RunFolder
-from egoexo_tools.video.pictures import Picture
 
 CARD_WIDTH, CARD_HEIGHT = 320, 240
 MARGIN = 1.8

@@ -12,10 +12,10 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headlines
 from egoexo_tools.evaluation.published import NOT_KNOWN, PAIR_ALONE
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.viewing.pages import render_page, require_jinja
 from egoexo_tools.report.runs import ScoredRun, main_run, read_runs
 from egoexo_tools.report.tracks import BeforeAfter, before_after, count_tracks
 from egoexo_tools.runs import DECISIONS
+from egoexo_tools.viewing.pages import render_page, require_jinja
 from egoexo_tools.vocab import Direction
 
 Json: TypeAlias = dict[str, Any]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from egoexo_tools.viewing.painting import data_uri
 from egoexo_tools.report.causes import causes
 from egoexo_tools.report.gallery import Masks, known, masks_of, pictures_of
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.report.tracks import MOST_TRACKS, samples_of, tracks_of
+from egoexo_tools.viewing.painting import data_uri
 
 HEIGHT = 120
 """Pixels of a strip's pictures."""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import component
-from egoexo_tools.viewing.take_page import write_take_page
-from egoexo_tools.viewing.view import TakeView, open_take
 from egoexo_tools.report.causes import FAILURES
 from egoexo_tools.report.gallery import Card
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.runs import RunFolder
+from egoexo_tools.viewing.take_page import write_take_page
+from egoexo_tools.viewing.view import TakeView, open_take
 
 MOST_PAGES = 12
 """Takes; those with the most failures shown come first."""

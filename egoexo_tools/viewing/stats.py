@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
-from egoexo_tools.viewing import mask_stats
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.text_table import text_table
+from egoexo_tools.viewing import mask_stats
 from egoexo_tools.vocab import Direction, Split
 
 _MOST_LINES = 24

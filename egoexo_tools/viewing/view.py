@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
-from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
@@ -27,6 +26,7 @@ from egoexo_tools.release.scenarios import nearest
 from egoexo_tools.release.takes import FPS
 from egoexo_tools.video.pictures import Picture, open_picture
 from egoexo_tools.video.writer import VideoWriter
+from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
 
 _Text: TypeAlias = tuple[str, tuple[float, float], Colour]
 """What, where its lower left corner is, and its colour."""

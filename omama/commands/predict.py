@@ -176,8 +176,8 @@ def _choices(given: dict[str, Any]) -> dict[str, Any]:
 
 def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
-    from egoexo_tools.viewing.painting import write_picture
     from egoexo_tools.proposers import Frame, ProposerOptions, entry
+    from egoexo_tools.viewing.painting import write_picture
     from omama import methods
     from omama.matching.predict_pair import pair_picture, predict_pair, read_mask, read_rgb
 

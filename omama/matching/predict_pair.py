@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
-from egoexo_tools.viewing.painting import PREDICTION, SOURCE, overlay, strip
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.mask_json import read_mask_json
 from egoexo_tools.parsing.pictures import read_mask as read_mask_picture
 from egoexo_tools.parsing.pictures import read_picture
+from egoexo_tools.viewing.painting import PREDICTION, SOURCE, overlay, strip
 from egoexo_tools.vocab import Direction
 from omama.features.frame_features import FrameFeatures, raw_frame
 from omama.features.key import FeatureKey, make_extractor

@@ -20,7 +20,6 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.loop import Loop
 from omama.lm_eec.card import memory_advice, on_device
 from omama.lm_eec.network import MemoryNetwork
 from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig
@@ -36,6 +35,7 @@ from omama.lm_eec.training.task import (
     val_part,
 )
 from omama.lm_eec.weights import WANTED, load_network
+from omama.loop import Loop
 from omama.task import Task
 
 
