@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from bench_tables import SIZES, plan, states
 
-from egoexo_tools.chosen import SIDES, all_frames, chosen_frames
+from egoexo_tools.needed_frames import SIDES, all_frames, needed_frames
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.sampling import Sampling, choose
@@ -104,7 +104,7 @@ def used_share(fraction: float, by: str, *, takes: int = 60) -> float:
 
 def of_root(root: DatasetRoot) -> Iterator[Frames]:
     """The frames that the root's pairs use (all, where it has none yet), counted, by camera."""
-    chosen = chosen_frames(root)
+    chosen = needed_frames(root)
     columns = ["camera", "frame_idx", "visible"]
     for camera, there in all_frames(root).items():
         unit, wanted = ".".join(camera), chosen.of(camera, there)

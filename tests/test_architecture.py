@@ -16,7 +16,7 @@ FLOORS = {
         {"vocab"},
         {"layout", "sampling"},
         {"masks", "manifests"},
-        {"running", "runs", "chosen"},
+        {"running", "runs", "needed_frames"},
         {"video"},
         {"formats", "parsing", "proposers"},
         {"release"},

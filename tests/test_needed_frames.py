@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_root import EGO, TAKES
 
-from egoexo_tools.chosen import ALL, chosen_frames
+from egoexo_tools.needed_frames import ALL, needed_frames
 from egoexo_tools.errors import DataError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
@@ -54,7 +54,7 @@ def choose(root: DatasetRoot, frames: Sequence[int], directions: Sequence[Direct
 
 
 def keys_of_pairs(root: DatasetRoot, *sides: str) -> set[Key]:
-    """The plain twin of `chosen_frames`."""
+    """The plain twin of `needed_frames`."""
     rows = read_manifest(root, "pairs").to_pylist()
     return {(r["take_uid"], r[f"{side}_camera"], r["frame_idx"]) for r in rows for side in sides}
 
@@ -128,13 +128,13 @@ def test_chosen_frames_are_those_of_the_pairs(
     own_root: DatasetRoot, sides: tuple[str, ...]
 ) -> None:
     choose(own_root, [0, 60], [X2E])
-    found = chosen_frames(own_root, sides=sides)
+    found = needed_frames(own_root, sides=sides)
     assert found.by_camera is not None
     listed = {(*camera, idx) for camera, idxs in found.by_camera.items() for idx in idxs.tolist()}
     assert listed == keys_of_pairs(own_root, *sides)
-    assert chosen_frames(own_root, directions=[E2X]).by_camera == {}
+    assert needed_frames(own_root, directions=[E2X]).by_camera == {}
     shutil.rmtree(own_root.table("pairs"))
-    assert chosen_frames(own_root) == ALL
+    assert needed_frames(own_root) == ALL
 
 
 def test_proposals_of_new_pairs_are_added(root: DatasetRoot, proposed: list[str]) -> None:

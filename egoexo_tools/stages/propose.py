@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from egoexo_tools.chosen import ALL, ChosenFrames, chosen_frames
-from egoexo_tools.chosen import all_frames as cut_frames
+from egoexo_tools.needed_frames import ALL, NeededFrames, needed_frames
+from egoexo_tools.needed_frames import all_frames as cut_frames
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import (
@@ -93,7 +93,7 @@ def units(
     *,
     proposer: str,
     directions: Sequence[Direction] = tuple(Direction),
-    wanted: ChosenFrames = ALL,
+    wanted: NeededFrames = ALL,
 ) -> list[Unit]:
     """One unit per take and destination camera that has frames which are wanted."""
     views = {direction.dest for direction in directions}
@@ -138,10 +138,10 @@ def units(
 
 def _wanted(
     root: DatasetRoot, directions: Sequence[Direction], every: bool, *, quiet: bool
-) -> ChosenFrames:
+) -> NeededFrames:
     if every:
         return ALL
-    found = chosen_frames(root, sides=["dest"], directions=directions)
+    found = needed_frames(root, sides=["dest"], directions=directions)
     if found.is_all and not quiet:
         say(
             "propose: the root has no pairs yet, so every destination frame is done; after "

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from egoexo_tools.chosen import ALL, all_frames, chosen_frames
+from egoexo_tools.needed_frames import ALL, all_frames, needed_frames
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.manifests import read_manifest
@@ -127,7 +127,7 @@ def units(
 ) -> list[Unit]:
     """A unit for each camera that has frames which pairs use (or any, if `every`)."""
     read_manifest(root.require(), "frames", columns=[])  # raises where there is none
-    chosen = ALL if every else chosen_frames(root)
+    chosen = ALL if every else needed_frames(root)
     if chosen.is_all and not every and not quiet:
         say(
             "features: the root has no pairs yet, so every frame is done; after `egoexo-tools "

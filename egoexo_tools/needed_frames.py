@@ -23,7 +23,7 @@ SIDES = ("source", "dest")
 
 
 @dataclass(frozen=True)
-class ChosenFrames:
+class NeededFrames:
     """Frames by camera."""
 
     by_camera: Mapping[Camera, Int] | None
@@ -40,15 +40,15 @@ class ChosenFrames:
         return np.intersect1d(there, self.by_camera.get(camera, there[:0]))
 
 
-ALL = ChosenFrames(None)
+ALL = NeededFrames(None)
 
 
-def chosen_frames(
+def needed_frames(
     root: DatasetRoot,
     *,
     sides: Sequence[str] = SIDES,
     directions: Sequence[Direction] = tuple(Direction),
-) -> ChosenFrames:
+) -> NeededFrames:
     """The frames that the pairs of some directions have at their source or destination side.
 
     ALL where the root has no pairs yet, in whatever direction.
@@ -59,13 +59,13 @@ def chosen_frames(
     if not parts or not read_manifest(root, "pairs", columns=["split"]).num_rows:
         return ALL
     if not parts & wanted:
-        return ChosenFrames({})
+        return NeededFrames({})
     pairs = read_manifest(root, "pairs", columns=columns, units=parts & wanted)
     ends = pa.concat_tables(
         pa.table([pairs["take_uid"], pairs[f"{side}_camera"], pairs["frame_idx"]], names=_KEY)
         for side in sides
     )
-    return ChosenFrames(frames_by_camera(ends.group_by(_KEY).aggregate([])))
+    return NeededFrames(frames_by_camera(ends.group_by(_KEY).aggregate([])))
 
 
 def all_frames(root: DatasetRoot) -> Mapping[Camera, Int]:
