@@ -163,7 +163,7 @@ from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_sam
 from egoexo_tools.parsing.palette import find_videos, read_objects, read_video
 from egoexo_tools.parsing.pictures import read_mask, read_picture
-from egoexo_tools.parsing.tolerant import load_json
+from egoexo_tools.parsing.lenient import load_json
 from egoexo_tools.release.annotations import check_take
 from egoexo_tools.release.relations import read_relations
 from egoexo_tools.release.takes import read_split_file, read_takes

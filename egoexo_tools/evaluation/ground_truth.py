@@ -19,7 +19,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.parsing.json_text import check_text, has_repeated_keys, parse_json
-from egoexo_tools.parsing.tolerant import check_utf8, frame_number, without_mark
+from egoexo_tools.parsing.lenient import check_utf8, frame_number, without_mark
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 VERSION = {"version": "xx", "challenge": "xx"}

@@ -24,7 +24,7 @@ from egoexo_tools.parsing.json_text import REPEATED
 from egoexo_tools.parsing.mask_json import read_rle
 from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.parsing.pair_folders import PairFolder, direction_of, json_files, pair_folders
-from egoexo_tools.parsing.tolerant import (
+from egoexo_tools.parsing.lenient import (
     entries,
     finite_number,
     frame_number,

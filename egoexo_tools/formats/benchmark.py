@@ -31,7 +31,7 @@ from egoexo_tools.layout import atomic_path, write_atomic
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import list_items
-from egoexo_tools.parsing.tolerant import frame_number, load_json, read_bytes
+from egoexo_tools.parsing.lenient import frame_number, load_json, read_bytes
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
 _CHUNK_PAIRS = 50_000

@@ -16,7 +16,7 @@ from egoexo_tools.importing.cameras import CAMERAS_JSON, Camera, not_read
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.parsing.mask_json import PictureMasks, is_coco, read_coco, read_sam
 from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
-from egoexo_tools.parsing.tolerant import (
+from egoexo_tools.parsing.lenient import (
     entries,
     frame_number,
     is_text,

@@ -11,7 +11,7 @@ from typing import Any
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.names import NAMES_FILE
-from egoexo_tools.parsing.tolerant import entries, load_json
+from egoexo_tools.parsing.lenient import entries, load_json
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes
 from egoexo_tools.vocab import Split
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.json_text import REPEATED, parse_json
-from egoexo_tools.parsing.tolerant import posix_path, whole_number, without_mark
+from egoexo_tools.parsing.lenient import posix_path, whole_number, without_mark
 
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]

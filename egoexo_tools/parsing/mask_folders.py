@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.inflate import inflate
-from egoexo_tools.parsing.tolerant import entries, frame_number
+from egoexo_tools.parsing.lenient import entries, frame_number
 
 MOST_STACK_BYTES = 400_000_000
 """Of a frame's masks: 300 of them at the size of a kept frame take 160 MB."""

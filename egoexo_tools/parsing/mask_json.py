@@ -16,7 +16,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
 from egoexo_tools.parsing.json_text import REPEATED, kind_of
-from egoexo_tools.parsing.tolerant import (
+from egoexo_tools.parsing.lenient import (
     finite_number,
     is_text,
     load_json,

@@ -8,7 +8,7 @@ names back, by the export's own list or by doing the same again.
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
-from egoexo_tools.parsing.tolerant import plain_name
+from egoexo_tools.parsing.lenient import plain_name
 
 NAMES_FILE = "object_names_"
 """How the files begin in which an export lists the object names that it changed."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.parsing.tolerant import entries
+from egoexo_tools.parsing.lenient import entries
 from egoexo_tools.vocab import Direction, view_of
 
 

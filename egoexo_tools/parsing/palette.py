@@ -22,7 +22,7 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import REPEATED
 from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.parsing.pictures import read_labels, read_mask
-from egoexo_tools.parsing.tolerant import (
+from egoexo_tools.parsing.lenient import (
     entries,
     frame_number,
     is_text,

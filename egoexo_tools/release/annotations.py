@@ -21,7 +21,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
 from egoexo_tools.parsing.cameras import unusable_cameras
-from egoexo_tools.parsing.tolerant import frame_number, whole_number
+from egoexo_tools.parsing.lenient import frame_number, whole_number
 from egoexo_tools.release import lzstring
 from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, Track
 from egoexo_tools.vocab import View, view_of

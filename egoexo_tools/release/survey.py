@@ -17,7 +17,7 @@ from egoexo_tools.layout import DOWNSCALED_448, Release
 from egoexo_tools.parsing.bucket import read_manifest_files
 from egoexo_tools.parsing.cameras import unusable_cameras
 from egoexo_tools.parsing.json_text import check_text
-from egoexo_tools.parsing.tolerant import frame_number, read_bytes
+from egoexo_tools.parsing.lenient import frame_number, read_bytes
 from egoexo_tools.release.annotations import masks_by_camera
 from egoexo_tools.release.plan import Plan, PlannedTake
 from egoexo_tools.release.relations import TakeSlice, mapped

@@ -12,7 +12,7 @@ import msgspec
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.json_text import check_text, kind_of, parse_json
-from egoexo_tools.parsing.tolerant import frame_number, is_text, printable
+from egoexo_tools.parsing.lenient import frame_number, is_text, printable
 
 
 class ShippedMask(msgspec.Struct, gc=False):

@@ -15,7 +15,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.parsing.json_text import REPEATED, check_text, kind_of, parse_json
-from egoexo_tools.parsing.tolerant import (
+from egoexo_tools.parsing.lenient import (
     finite_number,
     flag,
     is_text,
