@@ -20,7 +20,7 @@ from video_factory import write_video
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
-from egoexo_tools.importing.annotation_json import read_foreign_take
+from egoexo_tools.importing.annotation_json import read_annotation_json
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle, runs_to_counts
 from egoexo_tools.parsing.mask_folders import read_stack
@@ -306,7 +306,7 @@ def kinds() -> dict[str, Kind]:
         "splits": json_kind(splits, read_split_file, "splits.json"),
         "predictions": json_kind(PREDICTIONS, read_all_predictions, "predictions.json"),
         "annotation": json_kind(
-            ANNOTATION, lambda path: read_foreign_take(path, empty_is_absent=False), "a.json"
+            ANNOTATION, lambda path: read_annotation_json(path, empty_is_absent=False), "a.json"
         ),
         "coco": json_kind(COCO, lambda path: read_coco(path, load_json(path)), "coco.json"),
         "sam": json_kind([{"object_name": "cup", "segmentation": MASK}], read_sam, "30.json"),

@@ -20,7 +20,7 @@ from small_release import plain_take, takes_entry
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
-from egoexo_tools.importing.annotation_json import read_foreign_take
+from egoexo_tools.importing.annotation_json import read_annotation_json
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_rle, read_sam
@@ -100,7 +100,7 @@ def _coco(path: Path) -> Any:
 
 
 def _annotation(path: Path) -> Any:
-    return read_foreign_take(path, empty_is_absent=False).masks.to_pylist()
+    return read_annotation_json(path, empty_is_absent=False).masks.to_pylist()
 
 
 def _predictions(path: Path) -> Any:

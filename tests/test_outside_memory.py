@@ -158,7 +158,7 @@ from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.formats.benchmark import read_pair_table
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.parsing.bucket import read_manifest_files
-from egoexo_tools.importing.annotation_json import read_foreign_take
+from egoexo_tools.importing.annotation_json import read_annotation_json
 from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_sam
 from egoexo_tools.parsing.palette import find_videos, read_objects, read_video
@@ -196,7 +196,7 @@ def stack(path):
 READERS = {
     "coco": lambda path: [p.notes for p in read_coco(path, load_json(path)).pictures.values()],
     "sam": lambda path: read_sam(path).notes,
-    "annotation": lambda path: read_foreign_take(path, empty_is_absent=False).faults,
+    "annotation": lambda path: read_annotation_json(path, empty_is_absent=False).faults,
     "relations": lambda path: [len(check_take(t).exclusions) for _, t in read_relations(path)],
     "takes": read_takes, "splits": read_split_file,
     "manifest": lambda path: read_manifest_files(path.read_bytes(), str(path), lambda _: True),

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 @dataclass
-class ForeignTake:
+class ProcessedTake:
     """What an annotation.json says of a take."""
 
     masks: pa.Table
@@ -62,9 +62,9 @@ class _Gathered:
         self.faults.append({**named, "reason": reason})
 
 
-def read_foreign_take(
+def read_annotation_json(
     path: Path, *, names: Mapping[str, str] | None = None, empty_is_absent: bool
-) -> ForeignTake:
+) -> ProcessedTake:
     """Read an annotation.json; `names` brings object names back that an export changed.
 
     `empty_is_absent` says what a mask without a pixel means. Raises DataError for a file without
@@ -92,7 +92,7 @@ def read_foreign_take(
     table = _table(found, knows_absent=annotated is not None, empty_is_absent=empty_is_absent)
     cameras = table["camera"].unique().to_pylist()
     ego = [camera for camera in cameras if view_of(camera) is View.EGO]
-    return ForeignTake(
+    return ProcessedTake(
         masks=table,
         faults=found.faults,
         knows_absent=annotated is not None,

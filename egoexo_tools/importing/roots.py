@@ -27,7 +27,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import place
 from egoexo_tools.importing import pairs, proposals
-from egoexo_tools.importing.annotation_json import ForeignTake, read_foreign_take
+from egoexo_tools.importing.annotation_json import ProcessedTake, read_annotation_json
 from egoexo_tools.importing.sources import (
     SourceTake,
     find_lm_eec,
@@ -101,7 +101,7 @@ def work(unit: Unit, *, root: DatasetRoot, stage: str) -> dict[str, int]:
     assert isinstance(unit, TakeUnit)
     source = unit.take
     path = source.folder / "annotation.json"
-    found = read_foreign_take(path, names=source.names, empty_is_absent=unit.empty_is_absent)
+    found = read_annotation_json(path, names=source.names, empty_is_absent=unit.empty_is_absent)
     left_out = list(found.faults)
     if not found.knows_absent and not unit.empty_is_absent:
         left_out.append({"reason": UNKNOWN})
@@ -171,7 +171,7 @@ def _names(take: SourceTake) -> str:
 
 
 def _keep_frames(
-    root: DatasetRoot, source: SourceTake, found: ForeignTake, left_out: list[dict[str, Any]]
+    root: DatasetRoot, source: SourceTake, found: ProcessedTake, left_out: list[dict[str, Any]]
 ) -> int:
     """Link the frames of the take's cameras and write their manifest; returns how many."""
     sizes = _source_sizes(found)
@@ -218,7 +218,7 @@ def _frames(folder: Path, left_out: list[dict[str, Any]]) -> dict[int, Path]:
     return found
 
 
-def _source_sizes(found: ForeignTake) -> dict[str, tuple[int, int]]:
+def _source_sizes(found: ProcessedTake) -> dict[str, tuple[int, int]]:
     """camera → height and width of most of its masks: those of the source video."""
     groups = found.masks.group_by(["camera", "rle_height", "rle_width"]).aggregate(
         [([], "count_all")]
@@ -231,7 +231,7 @@ def _source_sizes(found: ForeignTake) -> dict[str, tuple[int, int]]:
     return {camera: (height, width) for camera, (_, height, width) in sizes.items()}
 
 
-def _write_take(root: DatasetRoot, source: SourceTake, found: ForeignTake) -> None:
+def _write_take(root: DatasetRoot, source: SourceTake, found: ProcessedTake) -> None:
     entry = source.entry
     frames = found.masks["frame_idx"].unique()
     row = {
