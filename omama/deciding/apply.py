@@ -9,7 +9,7 @@ from omama.deciding.candidates import Candidates, gather
 from omama.deciding.clips import Clip, clips
 from omama.deciding.decide import Belief, Mode, decide
 from omama.deciding.decision import Fitted
-from omama.deciding.found import TOP, Found, join
+from omama.deciding.chosen_proposals import TOP, Found, join
 from omama.deciding.links import link
 from omama.deciding.visible import Scores, Visibility, visible_scores
 from omama.features.store import FeatureStore

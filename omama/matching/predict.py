@@ -30,7 +30,7 @@ from omama.deciding.apply import decide_take, take_by_take
 from omama.deciding.candidates import Candidates
 from omama.deciding.choosing import fitted_mode, settle
 from omama.deciding.decide import Mode
-from omama.deciding.found import Found, choose_best, join
+from omama.deciding.chosen_proposals import Found, choose_best, join
 from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
