@@ -21,7 +21,7 @@ from omama.lm_eec.bank import (  # noqa: E402
     TrackMemory,
     compress,  # noqa: E402
 )
-from omama.lm_eec.network import (
+from omama.lm_eec.network import (  # noqa: E402
     ABSENT_LOGIT,  # noqa: E402
     ViewFusion,  # noqa: E402
 )

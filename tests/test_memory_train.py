@@ -27,7 +27,7 @@ from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.lm_eec.config import MemoryConfig  # noqa: E402
 from omama.lm_eec.naming import file_names, to_file  # noqa: E402
-from omama.lm_eec.network import (
+from omama.lm_eec.network import (  # noqa: E402
     MemoryNetwork,  # noqa: E402
     build_model,  # noqa: E402
 )
