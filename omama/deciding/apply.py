@@ -9,7 +9,7 @@ from omama.deciding.candidates import Candidates, gather
 from omama.deciding.clips import Clip, clips
 from omama.deciding.decide import Belief, Mode, decide
 from omama.deciding.decision import Fitted
-from omama.deciding.chosen_proposals import TOP, Found, join
+from omama.deciding.chosen_proposals import TOP, ChosenProposals, join
 from omama.deciding.links import link
 from omama.deciding.visible import Scores, Visibility, visible_scores
 from omama.features.store import FeatureStore
@@ -50,9 +50,9 @@ def take_by_take(
         yield Candidates.join(parts)
 
 
-def decide_take(dataset: Dataset, held: Candidates, mode: Mode, fitted: Fitted) -> Found:
+def decide_take(dataset: Dataset, held: Candidates, mode: Mode, fitted: Fitted) -> ChosenProposals:
     """Decide the pairs of whole takes; those without a proposal are absent, as ever."""
-    parts: list[Found] = []
+    parts: list[ChosenProposals] = []
     for clip in clips(dataset, held):
         links = link(clip)
         belief = decide(clip, links, mode, fitted.parameters)
@@ -63,7 +63,7 @@ def decide_take(dataset: Dataset, held: Candidates, mode: Mode, fitted: Fitted) 
 
 def _found(
     held: Candidates, clip: Clip, belief: Belief, scores: Scores, visibility: Visibility | None
-) -> Found:
+) -> ChosenProposals:
     at = clip.time, clip.item
     choice, order = belief.choice[at], _order(clip, belief)
     proposal = held.proposal[clip.row]
@@ -71,7 +71,7 @@ def _found(
         confidence = 1 - belief.absent[at].astype(np.float64)
     else:
         confidence = visibility.confidence(scores)[at]
-    return Found(
+    return ChosenProposals(
         pair=held.pair[clip.row],
         top=np.take_along_axis(proposal, order[:, :TOP], axis=1),
         similarity=np.where(choice < 0, -np.inf, scores["similarity"][at]),

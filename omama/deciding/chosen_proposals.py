@@ -18,7 +18,7 @@ TOP = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class ChosenProposals:
     """What is predicted of P pairs."""
 
     pair: Int
@@ -31,12 +31,12 @@ class Found:
     """(P,) in 0..1; 0 where there are no proposals."""
 
 
-def join(parts: Sequence[Found]) -> Found:
-    columns = ([getattr(part, column.name) for part in parts] for column in fields(Found))
-    return Found(*map(np.concatenate, columns))
+def join(parts: Sequence[ChosenProposals]) -> ChosenProposals:
+    columns = ([getattr(part, column.name) for part in parts] for column in fields(ChosenProposals))
+    return ChosenProposals(*map(np.concatenate, columns))
 
 
-def choose_best(bucket: Bucket, matcher: Matcher) -> Found:
+def choose_best(bucket: Bucket, matcher: Matcher) -> ChosenProposals:
     """The best proposals of a bucket's pairs."""
     scored = matcher(bucket)
     similarity = scored.similarity.float().cpu()
@@ -46,7 +46,7 @@ def choose_best(bucket: Bucket, matcher: Matcher) -> Found:
     top = np.full((len(similarity), TOP), -1)
     top[:, : proposal_idxs.shape[1]] = proposal_idxs.where(best.values > -torch.inf, -1).numpy()
     confidence = scored.confidence.double().cpu().numpy()
-    return Found(
+    return ChosenProposals(
         pair=bucket.pair.cpu().numpy(),
         top=top,
         similarity=best.values[:, 0].double().numpy(),

@@ -30,7 +30,7 @@ from omama.deciding.apply import decide_take, take_by_take
 from omama.deciding.candidates import Candidates
 from omama.deciding.choosing import fitted_mode, settle
 from omama.deciding.decide import Mode
-from omama.deciding.chosen_proposals import Found, choose_best, join
+from omama.deciding.chosen_proposals import ChosenProposals, choose_best, join
 from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 Int: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
-Decider: TypeAlias = Callable[[Dataset, Candidates], Found]
+Decider: TypeAlias = Callable[[Dataset, Candidates], ChosenProposals]
 TABLE_PAIRS = 4096
 """Of one table: many pairs of a frame choose the same proposal, which is resized once a table."""
 
@@ -139,7 +139,7 @@ def _find_all(
     *,
     name: str,
     decider: Decider | None,
-) -> Iterator[Found]:
+) -> Iterator[ChosenProposals]:
     """Every pair of the dataset, in the order in which frames come; takes whole, to be decided."""
     total, quiet = len(dataset.pairs), options.quiet
     with open_progress(total=total, desc=f"predict {name}", unit="pair", quiet=quiet) as bar:
@@ -158,11 +158,11 @@ def _match_all(
     matcher: Matcher,
     batch_pairs: int,
     say: Callable[[int], object],
-) -> Iterator[Found]:
+) -> Iterator[ChosenProposals]:
     """By the most similar candidate, TABLE_PAIRS or so at a time."""
     batches = frame_order(dataset.pairs, batch_size=batch_pairs)
     loaded = load_batches(dataset.frames, dataset.pairs, batches, store)
-    parts: list[Found] = []
+    parts: list[ChosenProposals] = []
     for bucket in chain.from_iterable(loaded):
         with memory_advice(batch_pairs):
             parts.append(choose_best(bucket, matcher))
@@ -174,7 +174,7 @@ def _match_all(
         yield join(parts)
 
 
-def _table(dataset: Dataset, found: Found, size: str) -> pa.Table:
+def _table(dataset: Dataset, found: ChosenProposals, size: str) -> pa.Table:
     """The predictions table; a pair without proposals has an empty mask."""
     frames = dataset.frames
     frame = dataset.pairs.dest_frame[found.pair]
