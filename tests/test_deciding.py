@@ -14,7 +14,7 @@ from omama.deciding.clips import Clip
 from omama.deciding.decide import Mode, Parameters, decide
 from omama.deciding.layout import layout_closeness
 from omama.deciding.links import Links, link
-from omama.matching.matchers import Scored
+from omama.matching.matchers import MatchScores
 from omama.matching.samples import Bucket, Truth
 
 FRAMES, OBJECTS, TOP, WIDTH = 5, 6, 4, 6
@@ -237,7 +237,7 @@ def test_too_few_others_say_nothing() -> None:
     assert (layout_closeness(*boxes, mass) == 0).all()
 
 
-def bucket_of(similarity: list[list[float]]) -> tuple[Bucket, Scored]:
+def bucket_of(similarity: list[list[float]]) -> tuple[Bucket, MatchScores]:
     """One frame pair: a source mask, and the ground truth and three proposals as rows."""
     rng, rows = np.random.default_rng(0), len(similarity[0])
     blank = torch.zeros(1, 2, 3, 3)
@@ -254,7 +254,7 @@ def bucket_of(similarity: list[list[float]]) -> tuple[Bucket, Scored]:
         truth=Truth(ious=torch.tensor([[1.0, 0.2, 0.9, 0.1]]), visible=torch.tensor([True])),
         drawn=None,
     )
-    return bucket, Scored(
+    return bucket, MatchScores(
         similarity=torch.tensor(similarity),
         confidence=torch.tensor([0.5]),
         source=torch.ones(1, 2),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egoexo_tools.errors import SettingsError
-from omama.matching.matchers import Scored
+from omama.matching.matchers import MatchScores
 from omama.matching.samples import Bucket
 
 Int: TypeAlias = NDArray[np.int64]
@@ -61,7 +61,7 @@ class Candidates:
         return cls(*map(np.concatenate, columns))
 
 
-def gather(bucket: Bucket, scored: Scored) -> Candidates:
+def gather(bucket: Bucket, scored: MatchScores) -> Candidates:
     """The best proposals of a bucket's pairs; ground-truth rows are never among them.
 
     SettingsError for a matcher that has no embeddings.

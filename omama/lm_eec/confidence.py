@@ -54,7 +54,7 @@ class Confidence:
 
 
 def fit_confidence(object_scores: Floats, shares: Floats, visible: Bools) -> Confidence | None:
-    """Chosen on val: (n,) scores and shares of predictions, and what is true of them.
+    """LoadedMatcher on val: (n,) scores and shares of predictions, and what is true of them.
 
     None where all are visible, or none.
     """

@@ -31,7 +31,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Scored:
+class MatchScores:
     """A bucket's pairs after a matcher."""
 
     similarity: Tensor
@@ -44,11 +44,11 @@ class Scored:
     """(G, R, W) unit embeddings of the destination rows; `similarity` is their cosine."""
 
 
-Matcher: TypeAlias = Callable[[Bucket], Scored]
+Matcher: TypeAlias = Callable[[Bucket], MatchScores]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class LoadedMatcher:
     """A matcher and the features that it takes."""
 
     matcher: Matcher
@@ -88,21 +88,21 @@ def _by_model(
     calibration: Calibration | None,
     device: torch.device,
     bf16: bool,
-) -> Scored:
+) -> MatchScores:
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         matches = compare_bucket(model, bucket.to(device))
         embedded = {"source": matches.source, "dests": matches.dests}
         if calibration is None:
-            return Scored(matches.similarity, matches.best.sigmoid(), **embedded)
+            return MatchScores(matches.similarity, matches.best.sigmoid(), **embedded)
         scores = {"similarity": matches.best}
         if calibration.score == "head":
             scores["head"] = visibility_logit(model, matches)
     values: Mapping[str, Floats] = {k: v.double().cpu().numpy() for k, v in scores.items()}
     confidence = torch.from_numpy(calibration.confidence(values))
-    return Scored(matches.similarity, confidence, **embedded)
+    return MatchScores(matches.similarity, confidence, **embedded)
 
 
-def by_descriptor(bucket: Bucket) -> Scored:
+def by_descriptor(bucket: Bucket) -> MatchScores:
     """Cosine of the mask parts of the descriptors: nearest neighbour without any training."""
     bucket = bucket.to(bucket.sources.device)  # features that were just made may be on a GPU
     sources, dests = descriptor_embeddings(bucket)
@@ -110,22 +110,22 @@ def by_descriptor(bucket: Bucket) -> Scored:
     allowed = bucket.is_proposal[bucket.group]
     best = similarity.masked_fill(~allowed, -torch.inf).amax(dim=1)
     own = sources[bucket.group, bucket.source_row]  # (B, C)
-    return Scored(similarity, best.sigmoid(), source=own, dests=dests)
+    return MatchScores(similarity, best.sigmoid(), source=own, dests=dests)
 
 
-def by_truth(bucket: Bucket) -> Scored:
+def by_truth(bucket: Bucket) -> MatchScores:
     """IoU with the ground truth, and visible exactly where it is."""
-    return Scored(bucket.truth.ious, bucket.truth.visible.double())
+    return MatchScores(bucket.truth.ious, bucket.truth.visible.double())
 
 
-def by_chance(bucket: Bucket, *, seed: int = 0) -> Scored:
+def by_chance(bucket: Bucket, *, seed: int = 0) -> MatchScores:
     """Any proposal, and any confidence; the same for a pair whatever batch it is in."""
     values = [
         np.random.default_rng((seed, pair)).random(bucket.is_proposal.shape[1] + 1)
         for pair in bucket.pair.tolist()
     ]
     drawn = torch.from_numpy(np.stack(values))
-    return Scored(drawn[:, 1:], drawn[:, 0])
+    return MatchScores(drawn[:, 1:], drawn[:, 0])
 
 
 def load_matcher(
@@ -134,7 +134,7 @@ def load_matcher(
     *,
     direction: Direction | None,
     options: MatchingOptions = MatchingOptions(),
-) -> Chosen:
+) -> LoadedMatcher:
     """A baseline by name or the model of a checkpoint, and the features that it takes.
 
     DataError for a checkpoint of another direction or backbone.
@@ -144,7 +144,7 @@ def load_matcher(
         if matcher is None or matcher not in BASELINES:
             raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
         baseline = BASELINES[matcher]
-        return Chosen(
+        return LoadedMatcher(
             baseline, wanted.backbone or DEFAULT_BACKBONE, wanted.feature_precision or "fp32"
         )
     model, ours = load_model_and_checkpoint(checkpoint, direction=direction)
@@ -158,7 +158,7 @@ def load_matcher(
         model.config = replace(model.config, reference_behaviour=True)
     features = ours.features if ours else {}
     calibration = ours.calibration if ours else None
-    return Chosen(
+    return LoadedMatcher(
         matcher=model_matcher(
             model,
             calibration=Calibration(**calibration) if calibration else None,

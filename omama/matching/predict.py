@@ -34,7 +34,7 @@ from omama.deciding.chosen_proposals import ChosenProposals, choose_best, join
 from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
-from omama.matching.matchers import NEEDS_FEATURES, Chosen, Matcher, load_matcher
+from omama.matching.matchers import NEEDS_FEATURES, LoadedMatcher, Matcher, load_matcher
 from omama.matching.objective import memory_advice
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ predict_random = partial(predict, matcher="random")
 
 
 def _open_store(
-    dataset: Dataset, chosen: Chosen, matcher: str | None, options: MatchingOptions
+    dataset: Dataset, chosen: LoadedMatcher, matcher: str | None, options: MatchingOptions
 ) -> FeatureStore:
     if matcher is not None and matcher not in NEEDS_FEATURES:
         return MasksOnly(dataset.frames)
