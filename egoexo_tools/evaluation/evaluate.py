@@ -77,7 +77,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _TakeScores:
     """One take: its scores, what did not fit, and the counts of `coverage`."""
 
     scores: pa.Table
@@ -186,7 +186,7 @@ def evaluate_run(
     return samples
 
 
-def _score_takes(job: _Job, workers: int, quiet: bool) -> tuple[list[_Scored], Problems]:
+def _score_takes(job: _Job, workers: int, quiet: bool) -> tuple[list[_TakeScores], Problems]:
     """Every take of the truth, in its order; problems are the same whatever ran when."""
     problems = Problems()
     take_uids = list(job.truth.annotations)
@@ -202,7 +202,7 @@ def _score_takes(job: _Job, workers: int, quiet: bool) -> tuple[list[_Scored], P
     return scored, problems
 
 
-def _score_take(job: _Job, take_uid: str) -> _Scored:
+def _score_take(job: _Job, take_uid: str) -> _TakeScores:
     problems = Problems()
     known = take_uid in job.predictions.take_uids
     try:
@@ -225,7 +225,7 @@ def _score_take(job: _Job, take_uid: str) -> _Scored:
         scores = add_ceilings(job.root, samples, groups, scores)
     place = scores.schema.get_field_index("scenario")
     scenario = pa.array([job.scenarios.get(take_uid)] * scores.num_rows, pa.string())
-    return _Scored(
+    return _TakeScores(
         scores=scores.set_column(place, "scenario", scenario),
         problems=problems,
         expected=samples.expected,
@@ -233,7 +233,7 @@ def _score_take(job: _Job, take_uid: str) -> _Scored:
     )
 
 
-def _coverage(scored: list[_Scored], problems: Problems) -> dict[str, Any]:
+def _coverage(scored: list[_TakeScores], problems: Problems) -> dict[str, Any]:
     """How much of what the protocol asks for was scored, and why not the rest."""
     return {
         "expected": sum(take.expected for take in scored),
