@@ -15,7 +15,7 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.release.plan import plan_ingest
 from egoexo_tools.release.select import (
     Selection,
-    Wanted,
+    TakeCriteria,
     evenly,
     select,
     selection_text,
@@ -123,39 +123,39 @@ def test_a_name_without_a_number_is_its_own_capture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "takes", "reasons"),
     [
-        (Wanted(), "abcd", {}),
+        (TakeCriteria(), "abcd", {}),
         (
-            Wanted(scenarios=("cooking", "Health")),
+            TakeCriteria(scenarios=("cooking", "Health")),
             "abc",
             {"d": "another scenario than Cooking, Health"},
         ),
-        (Wanted(scenarios=("*i*",)), "abd", {"c": "another scenario than Bike Repair, Cooking"}),
-        (Wanted(universities=("SFU",)), "b", dict.fromkeys("acd", "another university than SFU")),
+        (TakeCriteria(scenarios=("*i*",)), "abd", {"c": "another scenario than Bike Repair, Cooking"}),
+        (TakeCriteria(universities=("SFU",)), "b", dict.fromkeys("acd", "another university than SFU")),
         (
-            Wanted(splits=("val", "test")),
+            TakeCriteria(splits=("val", "test")),
             "cd",
             dict.fromkeys("ab", "another official split than val, test"),
         ),
         (
-            Wanted(keywords=("Kitchen", "cup_3")),
+            TakeCriteria(keywords=("Kitchen", "cup_3")),
             "abd",
             {"c": "no keyword in its names: Kitchen, cup_3"},
         ),
         (
-            Wanted(takes=("c", "cmu_bike_1")),
+            TakeCriteria(takes=("c", "cmu_bike_1")),
             "cd",
             dict.fromkeys("ab", "not in the list of takes"),
         ),
-        (Wanted(min_objects=3), "cd", dict.fromkeys("ab", "fewer than 3 objects")),
+        (TakeCriteria(min_objects=3), "cd", dict.fromkeys("ab", "fewer than 3 objects")),
         (
-            Wanted(universities=("cmu",), min_objects=2),
+            TakeCriteria(universities=("cmu",), min_objects=2),
             "cd",
             {"a": "fewer than 2 objects", "b": "another university than cmu"},
         ),
     ],
 )
 def test_filters_and_the_first_reason(
-    release: Release, wanted: Wanted, takes: str, reasons: dict[str, str]
+    release: Release, wanted: TakeCriteria, takes: str, reasons: dict[str, str]
 ) -> None:
     selection = select(release, wanted)
     assert chosen(selection) == takes
@@ -165,17 +165,17 @@ def test_filters_and_the_first_reason(
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Wanted(scenarios=("Helth",)), "scenario 'Helth' .* did you mean 'Health'"),
-        (Wanted(universities=("cmx",)), "university 'cmx' .* did you mean 'cmu'"),
-        (Wanted(takes=("cmu_bike",)), "take 'cmu_bike' .* did you mean 'cmu_bike_1'"),
-        (Wanted(takes=("gone",)), "take gone cannot be used: not in takes.json"),
-        (Wanted(takes=("cmu_blind_1",)), "take cmu_blind_1 cannot be used: no object"),
-        (Wanted(splits=("dev",)), "'dev' is no split"),
-        (Wanted(max_gb=1.0), "the sizes of the videos are not known.*--manifests"),
+        (TakeCriteria(scenarios=("Helth",)), "scenario 'Helth' .* did you mean 'Health'"),
+        (TakeCriteria(universities=("cmx",)), "university 'cmx' .* did you mean 'cmu'"),
+        (TakeCriteria(takes=("cmu_bike",)), "take 'cmu_bike' .* did you mean 'cmu_bike_1'"),
+        (TakeCriteria(takes=("gone",)), "take gone cannot be used: not in takes.json"),
+        (TakeCriteria(takes=("cmu_blind_1",)), "take cmu_blind_1 cannot be used: no object"),
+        (TakeCriteria(splits=("dev",)), "'dev' is no split"),
+        (TakeCriteria(max_gb=1.0), "the sizes of the videos are not known.*--manifests"),
     ],
 )
 def test_names_that_are_not_there_are_refused(
-    release: Release, wanted: Wanted, message: str
+    release: Release, wanted: TakeCriteria, message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         select(release, wanted)
@@ -183,7 +183,7 @@ def test_names_that_are_not_there_are_refused(
 
 def test_nothing_left_and_half_a_file_are_errors(release: Release) -> None:
     with pytest.raises(DataError, match="nothing is left: 4 takes: fewer than 9 cameras"):
-        select(release, Wanted(min_cameras=9))
+        select(release, TakeCriteria(min_cameras=9))
     path = release.relations_json(Split.TEST)
     path.write_text(path.read_text()[:-40])
     with pytest.raises(DataError, match=r"half a release.*relations_test.json is cut off"):
@@ -194,8 +194,8 @@ def test_a_limit_is_drawn_evenly_and_a_smaller_one_lies_inside(release: Release)
     facts = survey(release, plan_ingest(release))
     order = [take.take_uid for take in evenly(facts, seed=3)]
     assert sorted(order) == ["a", "b", "c", "d"]
-    assert chosen(select(release, Wanted(limit=2), seed=3)) == "".join(sorted(order[:2]))
-    assert set(left_out(select(release, Wanted(limit=2))).values()) == {
+    assert chosen(select(release, TakeCriteria(limit=2), seed=3)) == "".join(sorted(order[:2]))
+    assert set(left_out(select(release, TakeCriteria(limit=2))).values()) == {
         *ALWAYS.values(),
         "beyond the limit of 2 takes",
     }
@@ -219,7 +219,7 @@ def test_the_budget_counts_files_on_disk_and_manifests(
             path = release.video(name, camera)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes(1000 * (number + 1)))
-    selection = select(release, Wanted(max_gb=4e-6))
+    selection = select(release, TakeCriteria(max_gb=4e-6))
     sizes = {take.take_uid: take.video_bytes for take in select(release).takes}
     assert sizes == {"a": 2000, "b": 4000, "c": 6000, "d": None}
     assert sum(take.video_bytes or 0 for take in selection.takes) <= 4000
@@ -263,7 +263,7 @@ def test_ingest_takes_the_written_split(release: Release, tmp_path: Path) -> Non
 
 
 def test_the_text_says_what_remains_and_what_does_not(release: Release) -> None:
-    lines = selection_text(select(release, Wanted(scenarios=("cooking",)))).splitlines()
+    lines = selection_text(select(release, TakeCriteria(scenarios=("cooking",)))).splitlines()
     table = [line.split() for line in lines]
     assert ["train", "2", "3", "12", "12", "0.006", "?"] in table
     assert ["all", "2", "3", "12", "12", "0.006", "?"] in table

@@ -58,7 +58,7 @@ def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **ask
     from egoexo_tools.layout import Release
     from egoexo_tools.release.leaks import find_leaks, leaks_text, video_thumbnails
     from egoexo_tools.release.select import (
-        Wanted,
+        TakeCriteria,
         read_list,
         select,
         selection_text,
@@ -67,7 +67,7 @@ def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **ask
 
     how = {name: asked.pop(name) for name in ("splits", "group_by", "seed", "video", "manifests")}
     asked["takes"] += read_list(take_list) if take_list else ()
-    wanted = Wanted(splits=asked.pop("official"), **asked)
+    wanted = TakeCriteria(splits=asked.pop("official"), **asked)
     selection = select(Release(release), wanted, **how)
     click.echo(selection_text(selection))
     if leaks:

@@ -26,7 +26,7 @@ GB = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TakeCriteria:
     """What a take must have to be chosen; the default wants every take."""
 
     scenarios: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Selection:
 
 def select(
     release: Release,
-    wanted: Wanted = Wanted(),
+    wanted: TakeCriteria = TakeCriteria(),
     *,
     splits: str = "official",
     group_by: str = "take",
@@ -184,7 +184,7 @@ def _short(value: float) -> str:
 
 
 def _filter(
-    facts: Sequence[TakeFacts], wanted: Wanted, seed: int, plan: Plan
+    facts: Sequence[TakeFacts], wanted: TakeCriteria, seed: int, plan: Plan
 ) -> tuple[list[TakeFacts], dict[str, str]]:
     """The takes that fulfil everything, and the first reason of each that does not."""
     reasons: dict[str, str] = {}
@@ -205,7 +205,7 @@ def _filter(
 
 
 def _tests(
-    facts: Sequence[TakeFacts], wanted: Wanted, plan: Plan
+    facts: Sequence[TakeFacts], wanted: TakeCriteria, plan: Plan
 ) -> list[tuple[str, Callable[[TakeFacts], bool]]]:
     """(reason to leave a take out, whether it stays) of every filter that is asked for."""
     tests: list[tuple[str, Callable[[TakeFacts], bool]]] = []
