@@ -11,7 +11,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Direction, Split
 from omama.tables.direct import find_ends, load_frames
-from omama.tables.mapped import Wanted, make_tables, open_tables
+from omama.tables.mapped import FrameRequest, make_tables, open_tables
 from omama.tables.records import (
     ABSENT,
     FRAME_KEY,
@@ -74,7 +74,7 @@ def read_dataset(
     return join(frames, wanted.rows, find_ends(frames, wanted.rows))
 
 
-def _wanted(root: DatasetRoot, split: Split, direction: Direction, proposals: bool) -> Wanted:
+def _wanted(root: DatasetRoot, split: Split, direction: Direction, proposals: bool) -> FrameRequest:
     rows = read_manifest(root, "pairs", units=[f"{split}.{direction}"]).to_pandas()
     if rows.empty:
         raise DataError(
@@ -82,7 +82,7 @@ def _wanted(root: DatasetRoot, split: Split, direction: Direction, proposals: bo
             "the takes of that split, then run `egoexo-tools pairs` again"
         )
     sources, dests = _cameras(rows, "source_camera"), _cameras(rows, "dest_camera")
-    return Wanted(
+    return FrameRequest(
         root=root,
         rows=rows,
         cameras=tuple(sorted({*sources, *dests})),

@@ -54,7 +54,7 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FrameRequest:
     """What one split and direction needs."""
 
     root: DatasetRoot
@@ -87,7 +87,7 @@ def open_tables(root: DatasetRoot, unit: str, *, proposals: bool) -> Tables | No
         digests.save()
 
 
-def make_tables(wanted: Wanted, unit: str) -> Tables | None:
+def make_tables(wanted: FrameRequest, unit: str) -> Tables | None:
     """Write the files and map them; None where the root cannot be written to."""
     root = wanted.root
     try:
@@ -117,7 +117,7 @@ def _open(root: DatasetRoot, unit: str, digests: FileDigests, proposals: bool) -
     return Tables(_map_frames(root, folder), *_rows_and_ends(pairs))
 
 
-def _make(wanted: Wanted, unit: str) -> Tables:
+def _make(wanted: FrameRequest, unit: str) -> Tables:
     root = wanted.root
     _remove(root.mapped.glob(f"*{PARTIAL_SUFFIX}"))  # of a killed process: the lock is ours
     digests = open_digests(root)
@@ -136,7 +136,7 @@ def _make(wanted: Wanted, unit: str) -> Tables:
     return Tables(frames, *_rows_and_ends(map_batch(path)))
 
 
-def _frames(wanted: Wanted, digests: FileDigests) -> tuple[FrameTable, Path]:
+def _frames(wanted: FrameRequest, digests: FileDigests) -> tuple[FrameTable, Path]:
     """The frames of the wanted cameras: those that another direction had written, or new ones."""
     root = wanted.root
     inputs = {part: digests.of(part).hex() for part in _parts(wanted)}
@@ -169,7 +169,7 @@ def _intact(root: DatasetRoot, folder: Path, digests: FileDigests) -> FrameTable
         return None
 
 
-def _write_frames(folder: Path, wanted: Wanted) -> None:
+def _write_frames(folder: Path, wanted: FrameRequest) -> None:
     """Take by take by the direct reader, so that memory holds one take."""
     takes = [list(cameras) for _, cameras in groupby(wanted.cameras, key=lambda one: one[0])]
     needed = set(wanted.need_proposals)
@@ -233,7 +233,7 @@ def _pairs_key(root: DatasetRoot, unit: str, digests: FileDigests) -> str:
     return hash_texts([FORMAT, digests.of(root.part("pairs", unit)).hex()])
 
 
-def _parts(wanted: Wanted) -> list[Path]:
+def _parts(wanted: FrameRequest) -> list[Path]:
     """The manifest parts that the frames are made from."""
     root = wanted.root
     names = [".".join(camera) for camera in wanted.cameras]
