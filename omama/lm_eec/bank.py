@@ -75,7 +75,7 @@ class TrackMemory:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BankRead:
     """What a track's next frame reads; tracks with equal `key` go through the network together."""
 
     entries: list[torch.Tensor]
@@ -92,11 +92,11 @@ class Wanted:
         return len(self.entries), self.drop, len(self.pointers)
 
 
-def wanted(memory: TrackMemory, frame: int, rules: Rules) -> Wanted:
+def wanted(memory: TrackMemory, frame: int, rules: Rules) -> BankRead:
     """What frame `frame` of the track reads. DataError where the released code cannot go on."""
     entries, drop = _entries(memory, frame, rules)
     pointers, distances = _pointers(memory, frame, rules)
-    return Wanted(entries, drop, pointers, distances)
+    return BankRead(entries, drop, pointers, distances)
 
 
 def slots(length: int, rules: Rules) -> list[int]:

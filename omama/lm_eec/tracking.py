@@ -17,7 +17,7 @@ from omama.lm_eec.bank import (
     Remembered,
     Rules,
     TrackMemory,
-    Wanted,
+    BankRead,
     compress,
     slots,
     wanted,
@@ -122,7 +122,7 @@ def _one(
     return advance(network, [memory], step, rules).low_res_logits
 
 
-def _groups(reads: Sequence[Wanted]) -> list[list[int]]:
+def _groups(reads: Sequence[BankRead]) -> list[list[int]]:
     """Rows of tracks that read banks and pointers of the same number."""
     groups: dict[tuple[int, bool, int], list[int]] = {}
     for row, read in enumerate(reads):
@@ -134,7 +134,7 @@ def _run(
     network: MemoryNetwork,
     memories: Sequence[TrackMemory],
     step: Step,
-    reads: Sequence[Wanted],
+    reads: Sequence[BankRead],
     rules: Rules,
 ) -> Decoded:
     """One frame of tracks that read equally much."""
@@ -153,7 +153,7 @@ def _run(
     return decoded
 
 
-def _banks(reads: Sequence[Wanted]) -> torch.Tensor | None:
+def _banks(reads: Sequence[BankRead]) -> torch.Tensor | None:
     """(2, T, n, B, 64); None where the tracks remember nothing."""
     if not reads[0].entries:
         return None
@@ -164,7 +164,7 @@ def _banks(reads: Sequence[Wanted]) -> torch.Tensor | None:
     return banks
 
 
-def _pointers(reads: Sequence[Wanted], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _pointers(reads: Sequence[BankRead], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Pointers (P, B, 256) and their distances (P, B), float32."""
     # Not waited for: a GPU has its next kernels in line meanwhile.
     numbers = torch.tensor([read.distances for read in reads], dtype=torch.float32)
