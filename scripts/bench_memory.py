@@ -37,7 +37,7 @@ from egoexo_tools.vocab import Direction, Split, view_of
 from omama.features.images import normalise
 from omama.lm_eec.bank import DEFAULT
 from omama.lm_eec.config import CLIP_LENGTH, MemoryConfig
-from omama.lm_eec.following import HowToFollow, follow
+from omama.lm_eec.following import TrackingSettings, follow
 from omama.lm_eec.network import MemoryNetwork, build_model
 from omama.lm_eec.pictures import read_squashed, squash_mask
 from omama.lm_eec.settings import MemoryTrainConfig
@@ -79,7 +79,7 @@ def main() -> None:
         lines = about(take, config, given.device)
         show(lines, f"ready after {time.perf_counter() - begun:.0f} s")
         network = drawn_network(config, given.device)
-        how = HowToFollow(DEFAULT, torch.device(given.device), bf16=cuda, batch=32)
+        how = TrackingSettings(DEFAULT, torch.device(given.device), bf16=cuda, batch=32)
         table = compare(network, take, how, given.repeat)
         show(lines, *table)
         if given.profile:
@@ -136,7 +136,7 @@ def drawn_network(config: MemoryConfig, device: str) -> MemoryNetwork:
     return network
 
 
-def compare(network: MemoryNetwork, take: TakeTracks, how: HowToFollow, repeat: int) -> list[str]:
+def compare(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, repeat: int) -> list[str]:
     """Both, in turns, with the pictures that each encodes, and how far their logits differ."""
     frames = sum(len(track) for track in take.tracks)
     works = {"one object at a time": one_at_a_time, "ours": side_by_side}
@@ -180,7 +180,7 @@ def apart(plain: Answers, ours: Answers) -> str:
 
 
 @torch.no_grad()
-def one_at_a_time(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Answers:
+def one_at_a_time(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Answers:
     size, found = network.config.image_size, {}
     for number, track in enumerate(take.tracks):
         source, dest = (
@@ -199,7 +199,7 @@ def one_at_a_time(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) ->
     return found
 
 
-def side_by_side(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Answers:
+def side_by_side(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Answers:
     return {
         key: part.low_res_logits[row]
         for part in follow(network, take, how)
@@ -239,7 +239,7 @@ def measured(device: torch.device) -> Iterator[list[float]]:
     figures.append(torch.cuda.max_memory_allocated() / GIB if cuda else 0.0)
 
 
-def profile(network: MemoryNetwork, take: TakeTracks, how: HowToFollow, path: Path) -> None:
+def profile(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, path: Path) -> None:
     """Which operations ours spends its time in."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if how.device.type == "cuda":

@@ -29,7 +29,7 @@ from omama.commands.predict import command as predict_command  # noqa: E402
 from omama.features.images import normalise  # noqa: E402
 from omama.lm_eec.bank import DEFAULT, REFERENCE  # noqa: E402
 from omama.lm_eec.confidence import Confidence, fit_confidence  # noqa: E402
-from omama.lm_eec.following import HowToFollow, follow  # noqa: E402
+from omama.lm_eec.following import TrackingSettings, follow  # noqa: E402
 from omama.lm_eec.pictures import read_squashed, squash_mask  # noqa: E402
 from omama.lm_eec.predict import predict, predict_directions  # noqa: E402
 from omama.lm_eec.settings import MemoryOptions  # noqa: E402
@@ -42,7 +42,7 @@ from plain_memory import plain_track  # noqa: E402
 
 FIRST = "11111111-0000-4000-8000-000000000001"
 QUIET = MemoryOptions(quiet=True)
-HOW = HowToFollow(DEFAULT, torch.device("cpu"), False, 32)
+HOW = TrackingSettings(DEFAULT, torch.device("cpu"), False, 32)
 
 
 @pytest.fixture(scope="module")

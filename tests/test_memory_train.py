@@ -42,7 +42,7 @@ from omama.lm_eec.training.augmentation import (  # noqa: E402
     warp,
     warp_nearest,
 )
-from omama.lm_eec.training.clips import HowToDraw, draw_clip, load_clip_tracks  # noqa: E402
+from omama.lm_eec.training.clips import ClipSettings, draw_clip, load_clip_tracks  # noqa: E402
 from omama.lm_eec.training.frame_store import run_squash  # noqa: E402
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 from omama.lm_eec.training.rates import (  # noqa: E402
@@ -199,7 +199,7 @@ def test_a_clip_is_the_same_frames_in_both_views(root, native):
     (clip,) = load_clip_tracks(root, Direction.EGO2EXO, Split.TRAIN)
     cameras = [(clip.take.take_uid, camera) for camera in ("aria01_214-1", "cam01")]
     run_squash(root, cameras, size=64).check()
-    how = HowToDraw(64, 0, True, native)
+    how = ClipSettings(64, 0, True, native)
     drawn = [draw_clip(root, clip, how, np.random.default_rng(seed)) for seed in (3, 3, 4)]
     assert np.array_equal(drawn[0].pictures, drawn[1].pictures)
     assert not np.array_equal(drawn[0].pictures, drawn[2].pictures)

@@ -29,7 +29,7 @@ _CHUNK_PICTURES = 64
 
 
 @dataclass(frozen=True)
-class HowToFollow:
+class TrackingSettings:
     """What does not depend on the take."""
 
     rules: Rules
@@ -85,7 +85,7 @@ class _Reading:
 
 
 @torch.no_grad()
-def follow(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Iterator[Followed]:
+def follow(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Iterator[Followed]:
     """Every frame of every track whose source sees the object, in the order of time.
 
     Raises DataError for a picture that cannot be read, and where the GPU's memory is too small.
@@ -147,7 +147,7 @@ def _follow_chunk(
     memories: list[TrackMemory],
     chunk: _Chunk,
     read: tuple[Sequence[Bytes], Sequence[Bools]],
-    how: HowToFollow,
+    how: TrackingSettings,
 ) -> Iterator[Followed]:
     features = _encode(network, read[0], how)
     picture = {frame: number for number, frame in enumerate(chunk.pictures)}
@@ -170,7 +170,7 @@ def _follow_chunk(
         )
 
 
-def _encode(network: MemoryNetwork, pictures: Sequence[Bytes], how: HowToFollow) -> ImageFeatures:
+def _encode(network: MemoryNetwork, pictures: Sequence[Bytes], how: TrackingSettings) -> ImageFeatures:
     parts = []
     for start in range(0, len(pictures), how.batch):
         batch = torch.from_numpy(np.stack(pictures[start : start + how.batch])).to(how.device)
@@ -183,7 +183,7 @@ def _look(
     chunk: _Chunk,
     features: ImageFeatures,
     masks: Sequence[Bools],
-    how: HowToFollow,
+    how: TrackingSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Source memories (n, E, 64) and view features (E, 256, grid, grid) of the chunk's events."""
     picture = {frame: number for number, frame in enumerate(chunk.pictures)}

@@ -30,7 +30,7 @@ from egoexo_tools.vocab import Direction, Split
 from omama.lm_eec.bank import DEFAULT, REFERENCE
 from omama.lm_eec.card import on_device
 from omama.lm_eec.confidence import Confidence, fit_confidence
-from omama.lm_eec.following import Followed, HowToFollow, follow
+from omama.lm_eec.following import Followed, TrackingSettings, follow
 from omama.lm_eec.network import MemoryNetwork
 from omama.lm_eec.settings import MemoryOptions
 from omama.lm_eec.tracks import TakeTracks, Track, list_pairs, load_tracks
@@ -70,7 +70,7 @@ def predict_directions(
     """
     assert checkpoint is not None  # methods.predict asks for one
     loaded = load_network(checkpoint)
-    how = how_to_follow(options)
+    how = tracking_settings(options)
     network = on_device(loaded.network, how.device)
     confidences = {
         direction: _confidence(root, direction, split, loaded, how, options)
@@ -94,11 +94,11 @@ def predict_directions(
     write_exclusions(root, "predict", options.run_name or names, left_out)
 
 
-def how_to_follow(options: MemoryOptions) -> HowToFollow:
+def tracking_settings(options: MemoryOptions) -> TrackingSettings:
     """On a GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = options.model_precision
-    return HowToFollow(
+    return TrackingSettings(
         rules=REFERENCE if options.reference_behaviour else DEFAULT,
         device=device,
         bf16=wanted == "bf16" or (wanted == "auto" and device.type == "cuda"),
@@ -119,7 +119,7 @@ class Scores:
 
 
 def fit_on(
-    network: MemoryNetwork, takes: Iterator[TakeTracks], how: HowToFollow
+    network: MemoryNetwork, takes: Iterator[TakeTracks], how: TrackingSettings
 ) -> Confidence | None:
     """The confidence that the annotated frames of some takes choose."""
     parts = [_score_take(network, take, how) for take in takes]
@@ -137,7 +137,7 @@ def _confidence(
     direction: Direction,
     split: Split,
     loaded: Loaded,
-    how: HowToFollow,
+    how: TrackingSettings,
     options: MemoryOptions,
 ) -> Confidence:
     """The released code's rule, the checkpoint's own, or what val chooses now."""
@@ -163,7 +163,7 @@ def _confidence(
     return found or Confidence()
 
 
-def _score_take(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Scores:
+def _score_take(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Scores:
     scores, shares, visible = [], [], []
     for followed in follow(network, take, how):
         found = zip(
@@ -186,7 +186,7 @@ def _shares(network: MemoryNetwork, followed: Followed) -> torch.Tensor:
 def _predict_take(
     network: MemoryNetwork,
     take: TakeTracks,
-    how: HowToFollow,
+    how: TrackingSettings,
     options: MemoryOptions,
     confidences: Mapping[Direction, Confidence],
 ) -> dict[Direction, list[Row]]:
@@ -272,7 +272,7 @@ def _row(pair_id: str, mask: MaskRle, confidence: float) -> Row:
     return {"pair_id": pair_id, "confidence": confidence, **mask_fields(mask)}
 
 
-def _about(options: MemoryOptions, how: HowToFollow) -> dict[str, str]:
+def _about(options: MemoryOptions, how: TrackingSettings) -> dict[str, str]:
     return {
         "size": options.size,
         "precision": "bf16" if how.bf16 else "fp32",

@@ -22,7 +22,7 @@ from omama.matching.model import OMama
 from omama.matching.model_files import METHOD
 from omama.matching.objective import Objective, first_bad_pair
 from omama.matching.samples import Bucket, NegativeSampling
-from omama.matching.val_scores import HowToValidate, score_val
+from omama.matching.val_scores import ValidationSettings, score_val
 from omama.task import LoopConfig, ParameterGroup, Task, ValScore
 
 Int: TypeAlias = NDArray[np.int64]
@@ -167,7 +167,7 @@ def _validate(
     accelerator: Accelerator,
 ) -> ValScore:
     """Val pairs score the model and calibrate it."""
-    how = HowToValidate(
+    how = ValidationSettings(
         batch_pairs=config.batch_pairs,
         accelerator=accelerator,
         trained_head=objective.trains_visibility,

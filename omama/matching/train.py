@@ -40,7 +40,7 @@ from omama.matching.task import (
     loop_config,
     make_task,
 )
-from omama.matching.val_scores import HowToValidate, keep_nearest
+from omama.matching.val_scores import ValidationSettings, keep_nearest
 from omama.task import Task
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _never_below_knn(
     knn = loop.progress.start.get("knn", -1.0)
     if loop.progress.best_iou >= knn or objective.model.descriptor_part is None:
         return
-    how = HowToValidate(
+    how = ValidationSettings(
         batch_pairs=config.batch_pairs,
         accelerator=loop.accelerator,
         trained_head=False,

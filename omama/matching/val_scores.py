@@ -32,7 +32,7 @@ _NOTHING = -60.0
 
 
 @dataclass(frozen=True)
-class HowToValidate:
+class ValidationSettings:
     """What a run's validations have in common."""
 
     batch_pairs: int
@@ -53,7 +53,7 @@ class Validation:
     """The same IoU of the nearest descriptor, which needs no training."""
 
 
-def score_val(model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate) -> Validation:
+def score_val(model: OMama, val: Dataset, store: FeatureStore, how: ValidationSettings) -> Validation:
     """Every annotated val pair against all proposals of its frame; ranks share the batches."""
     pairs = val.pairs.take(val.pairs.state != UNANNOTATED)
     iou, knn_iou, visible, *scores = _scores(model, val, pairs, store, how)
@@ -72,7 +72,7 @@ def score_val(model: OMama, val: Dataset, store: FeatureStore, how: HowToValidat
 
 @torch.no_grad()
 def _scores(
-    model: OMama, data: Dataset, pairs: Pairs, store: FeatureStore, how: HowToValidate
+    model: OMama, data: Dataset, pairs: Pairs, store: FeatureStore, how: ValidationSettings
 ) -> NDArray[np.float64]:
     """(7, P) of all ranks: see `_values`."""
     accelerator, device = how.accelerator, how.accelerator.device
@@ -92,7 +92,7 @@ def _scores(
     return np.concatenate(gather_object(found), axis=1)
 
 
-def _visible_scores(model: OMama, matches: Matches, how: HowToValidate) -> list[torch.Tensor]:
+def _visible_scores(model: OMama, matches: Matches, how: ValidationSettings) -> list[torch.Tensor]:
     """(B,) each: the best similarity, and the head's log odds where it was trained."""
     return [matches.best, visibility_logit(model, matches) if how.trained_head else matches.best]
 
@@ -130,7 +130,7 @@ def nearest_model(model: OMama) -> OMama:
 
 
 def keep_nearest(
-    best: Path, model: OMama, val: Dataset, store: FeatureStore, how: HowToValidate
+    best: Path, model: OMama, val: Dataset, store: FeatureStore, how: ValidationSettings
 ) -> float:
     """Put nearest neighbours into a run's best checkpoint; returns their val IoU.
 

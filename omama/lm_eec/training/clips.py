@@ -100,7 +100,7 @@ class ClipBatch:
 
 
 @dataclass(frozen=True)
-class HowToDraw:
+class ClipSettings:
     """What is the same for all clips of a run."""
 
     size: int
@@ -156,7 +156,7 @@ def epoch_order(tracks: int, per_track: int, *, seed: int, epoch: int) -> Int:
     return rng.permutation(np.repeat(np.arange(tracks), per_track))
 
 
-def draw_clip(root: DatasetRoot, clip: ClipTrack, how: HowToDraw, rng: np.random.Generator) -> Clip:
+def draw_clip(root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.random.Generator) -> Clip:
     """One clip of a track. Raises DataError, with the clip's name, where it cannot be loaded."""
     start = int(rng.choice(clip.starts))
     places = clip.places[start : start + CLIP_LENGTH]
@@ -175,7 +175,7 @@ def load_batches(
     root: DatasetRoot,
     tracks: Sequence[ClipTrack],
     batches: Sequence[tuple[Int, tuple[int, ...]]],
-    how: HowToDraw,
+    how: ClipSettings,
 ) -> Iterator[tuple[ClipBatch, int]]:
     """Batches of (tracks, the batch's seeds) → loaded ones, read ahead, with their sizes."""
     with ThreadPoolExecutor(_LOADERS) as loaders:
@@ -212,7 +212,7 @@ def _collated(clips: Sequence[Clip], seeds: tuple[int, ...]) -> ClipBatch:
 
 
 def _drawn(
-    root: DatasetRoot, clip: ClipTrack, places: Int, geometry: Geometry, how: HowToDraw
+    root: DatasetRoot, clip: ClipTrack, places: Int, geometry: Geometry, how: ClipSettings
 ) -> tuple[Bytes, NDArray[np.bool_]]:
     """Pictures and masks of both views; the warp is given up where it empties a first mask."""
     track = clip.track
@@ -230,7 +230,7 @@ def _drawn(
 
 
 def _kept_warps(
-    clip: ClipTrack, first_masks: Sequence[int], geometry: Geometry, how: HowToDraw
+    clip: ClipTrack, first_masks: Sequence[int], geometry: Geometry, how: ClipSettings
 ) -> tuple[Geometry, Geometry]:
     """The geometry of each view. The released code warps the source before it looks at the
     destination: there the views may come to differ."""
@@ -247,7 +247,7 @@ def _kept_warps(
 
 
 def _picture(
-    root: DatasetRoot, clip: ClipTrack, frame: int, geometry: Geometry, how: HowToDraw
+    root: DatasetRoot, clip: ClipTrack, frame: int, geometry: Geometry, how: ClipSettings
 ) -> Bytes:
     frames = clip.take.frames
     row = frames.rows.iloc[frame]
@@ -262,7 +262,7 @@ def _picture(
     return warp(read_stored(stored, frame - first), geometry, like)
 
 
-def _mask(clip: ClipTrack, row: int, geometry: Geometry, how: HowToDraw) -> NDArray[np.bool_]:
+def _mask(clip: ClipTrack, row: int, geometry: Geometry, how: ClipSettings) -> NDArray[np.bool_]:
     """(S, S); row -1 is a view that does not see the object."""
     if row < 0:
         return np.zeros((how.size, how.size), np.bool_)

@@ -18,7 +18,7 @@ from egoexo_tools.layout import DatasetRoot
 from omama.config import IMAGENET_MEAN, IMAGENET_STD, defaults_of
 from omama.lm_eec.bank import DEFAULT
 from omama.lm_eec.confidence import fit_confidence
-from omama.lm_eec.following import HowToFollow, follow
+from omama.lm_eec.following import TrackingSettings, follow
 from omama.lm_eec.network import MemoryNetwork
 from omama.lm_eec.pictures import squash_mask
 from omama.lm_eec.settings import MemoryTrainConfig
@@ -27,7 +27,7 @@ from omama.lm_eec.training.augmentation import recolour
 from omama.lm_eec.training.clips import (
     ClipBatch,
     ClipTrack,
-    HowToDraw,
+    ClipSettings,
     epoch_order,
     fingerprint,
     load_batches,
@@ -154,7 +154,7 @@ def validate(
     """IoU of the val tracks' frames at the network's size; ranks share the takes."""
     network = cast(MemoryNetwork, model)
     network.eval()
-    how = HowToFollow(DEFAULT, accelerator.device, config.precision == "bf16", config.batch_pairs)
+    how = TrackingSettings(DEFAULT, accelerator.device, config.precision == "bf16", config.batch_pairs)
     rows = [
         row
         for take in data.val[accelerator.process_index :: accelerator.num_processes]
@@ -175,7 +175,7 @@ def _calibrated(
     return found.to_dict() if found else None
 
 
-def _scored(network: MemoryNetwork, take: TakeTracks, how: HowToFollow) -> Iterator[list[float]]:
+def _scored(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Iterator[list[float]]:
     """IoU, object score, share of the picture, visible; of each annotated frame."""
     size = _size(network)
     for followed in follow(network, take, how):
@@ -229,7 +229,7 @@ def _batches(
     wanted = _batches_per_epoch(len(data.train), config, ranks) * config.batch_pairs * ranks
     order = np.resize(order, wanted)[rank::ranks].reshape(-1, config.batch_pairs)
     seeds = [(config.seed, epoch, number, rank) for number in range(len(order))]
-    how = HowToDraw(size, config.seed, config.augment, config.reference_behaviour)
+    how = ClipSettings(size, config.seed, config.augment, config.reference_behaviour)
     batches = list(zip(order, seeds, strict=True))[first:]
     return load_batches(data.root, data.train, batches, how)
 
