@@ -10,7 +10,7 @@ from egoexo_tools.errors import DataError
 from omama.deciding.clips import Clip
 from omama.deciding.decide import Mode, Parameters, decide
 from omama.deciding.decision import Decision, Fitted
-from omama.deciding.judged import Judged, with_absences
+from omama.deciding.judged import LabelledClip, with_absences
 from omama.deciding.links import link
 from omama.deciding.visible import Scores, Visibility, fit_visibility, visible_scores
 from omama.matching.visibility import SHOWS, Calibration, logistic
@@ -18,7 +18,7 @@ from omama.matching.visibility import SHOWS, Calibration, logistic
 DECIDED = [Mode.FRAME, Mode.TRACK, Mode.TRACK_CAUSAL]
 
 
-def judged_clip(seed: int, *, absent: float = 0.0) -> Judged:
+def judged_clip(seed: int, *, absent: float = 0.0) -> LabelledClip:
     """The first candidate is the object, the second shows a part; of absent ones, none does."""
     clip = make_clip(seed, frames=8)
     gone = np.random.default_rng(seed).random(clip.exists.shape) < absent
@@ -26,7 +26,7 @@ def judged_clip(seed: int, *, absent: float = 0.0) -> Judged:
     iou[..., 0], iou[..., 1] = 0.9, 0.1
     visible = clip.exists & ~gone
     clip.similarity[gone, 0] = clip.similarity[gone, 2]  # it looks like anything else
-    return Judged(clip, link(clip), iou * visible[..., None], visible)
+    return LabelledClip(clip, link(clip), iou * visible[..., None], visible)
 
 
 def test_each_object_is_taken_out_once_and_nothing_else_is() -> None:
@@ -75,7 +75,7 @@ def test_a_val_without_absent_objects_still_tells_them(mode: Mode, past: Paramet
 
 def test_nothing_to_learn_from() -> None:
     judged = judged_clip(0)
-    blind = Judged(judged.clip, judged.links, np.zeros_like(judged.iou), judged.visible)
+    blind = LabelledClip(judged.clip, judged.links, np.zeros_like(judged.iou), judged.visible)
     assert fit_visibility([blind], Mode.TRACK, SETTINGS, None) is None
 
 

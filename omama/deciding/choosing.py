@@ -17,7 +17,7 @@ from omama.deciding.clips import clips
 from omama.deciding.decide import Mode
 from omama.deciding.decision import Decision, Fitted, is_own, read_decision, write_decision
 from omama.deciding.fit import fit_mode, mean_best_iou
-from omama.deciding.judged import Judged, judge
+from omama.deciding.judged import LabelledClip, judge
 from omama.deciding.links import link
 from omama.features.store import FeatureStore, open_store
 from omama.matching.config import MatchingOptions
@@ -129,12 +129,12 @@ def some_takes(val: Dataset, most_pairs: int = MOST_PAIRS) -> Dataset:
 
 def _judged(
     val: Dataset, store: FeatureStore, matcher: Matcher, batch_pairs: int
-) -> Iterator[Judged]:
+) -> Iterator[LabelledClip]:
     for held in take_by_take(val, store, matcher, batch_pairs=batch_pairs):
         yield from _judged_clips(val, held)
 
 
-def _judged_clips(val: Dataset, held: Candidates) -> Iterator[Judged]:
+def _judged_clips(val: Dataset, held: Candidates) -> Iterator[LabelledClip]:
     visible = val.pairs.state[held.pair] == VISIBLE
     for clip in clips(val, held):
         yield judge(clip, link(clip), held.truth[clip.row], visible[clip.row])

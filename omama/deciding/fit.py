@@ -13,7 +13,7 @@ import numpy as np
 
 from omama.deciding.decide import Mode, Parameters, decide
 from omama.deciding.decision import Fitted
-from omama.deciding.judged import Judged
+from omama.deciding.judged import LabelledClip
 from omama.deciding.visible import fit_visibility
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ START_OF_TRACKS = replace(START, temperature=0.05, layout=2.0, votes=10.0, memor
 PASSES = 2
 
 
-def fit_mode(clips: Sequence[Judged], mode: Mode, past: Parameters | None = None) -> Fitted:
+def fit_mode(clips: Sequence[LabelledClip], mode: Mode, past: Parameters | None = None) -> Fitted:
     """The parameters of the greatest val IoU among CHOICES, and how visible objects look.
 
     `past`: the parameters of the past-only decision, for a mode whose visibility asks it too.
@@ -55,7 +55,7 @@ def fit_mode(clips: Sequence[Judged], mode: Mode, past: Parameters | None = None
     return Fitted(best, visibility, best_iou, past)
 
 
-def mean_iou(clips: Sequence[Judged], mode: Mode, parameters: Parameters) -> float:
+def mean_iou(clips: Sequence[LabelledClip], mode: Mode, parameters: Parameters) -> float:
     """Mean over the visible pairs of all clips; 0 where there are none."""
     total, count = 0.0, 0
     for judged in clips:
@@ -66,7 +66,7 @@ def mean_iou(clips: Sequence[Judged], mode: Mode, parameters: Parameters) -> flo
     return total / max(count, 1)
 
 
-def mean_best_iou(clips: Sequence[Judged]) -> float:
+def mean_best_iou(clips: Sequence[LabelledClip]) -> float:
     """The same for the most similar candidate."""
     total = sum(float(judged.iou[..., 0][judged.visible].sum()) for judged in clips)
     return total / max(sum(int(judged.visible.sum()) for judged in clips), 1)

@@ -25,7 +25,7 @@ FRAMES_GONE = 2
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelledClip:
     """A clip whose truth is known."""
 
     clip: Clip
@@ -36,15 +36,15 @@ class Judged:
     """(T, O)"""
 
 
-def judge(clip: Clip, links: Links, iou: Floats, visible: Bools) -> Judged:
+def judge(clip: Clip, links: Links, iou: Floats, visible: Bools) -> LabelledClip:
     """A clip with the truth of its pairs: IoU of their candidates (n, K), and visible (n,)."""
     dense = np.zeros(clip.similarity.shape, np.float32)
     seen = np.zeros(clip.exists.shape, np.bool_)
     dense[clip.time, clip.item], seen[clip.time, clip.item] = iou, visible
-    return Judged(clip, links, dense, seen)
+    return LabelledClip(clip, links, dense, seen)
 
 
-def with_absences(judged: Judged) -> Iterator[tuple[Clip, Bools]]:
+def with_absences(judged: LabelledClip) -> Iterator[tuple[Clip, Bools]]:
     """The clip as it would be if objects had been out of view, and (T, O) which ones are.
 
     Every visible pair of which a candidate shows something is gone in one of the turns.

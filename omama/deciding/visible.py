@@ -17,7 +17,7 @@ from scipy.special import expit
 from egoexo_tools.evaluation.metrics import balanced_accuracy
 from omama.deciding.clips import Clip
 from omama.deciding.decide import Belief, Mode, Parameters, crowding, decide
-from omama.deciding.judged import Judged, with_absences
+from omama.deciding.judged import LabelledClip, with_absences
 from omama.deciding.links import Links
 from omama.matching.visibility import logistic
 
@@ -66,11 +66,11 @@ def visible_scores(clip: Clip, links: Links, belief: Belief, past: Parameters | 
 
 
 def fit_visibility(
-    clips: Sequence[Judged], mode: Mode, parameters: Parameters, past: Parameters | None
+    clips: Sequence[LabelledClip], mode: Mode, parameters: Parameters, past: Parameters | None
 ) -> Visibility | None:
     """Learn it from val clips; None where no candidate shows any object and none is absent."""
 
-    def scored(judged: Judged, clip: Clip, which: Bools, visible: Bools) -> _Pairs:
+    def scored(judged: LabelledClip, clip: Clip, which: Bools, visible: Bools) -> _Pairs:
         belief = decide(clip, judged.links, mode, parameters)
         scores = visible_scores(clip, judged.links, belief, past)
         return _Pairs(
