@@ -76,7 +76,7 @@ def run_propose(
     if chosen.inline and run.executor == "process":
         run = replace(run, executor="inline")
     wanted = _wanted(root.require(), directions, all_frames, quiet=run.quiet)
-    how = Work(root, proposer, options, settings, run.overwrite)
+    how = ProposalJob(root, proposer, options, settings, run.overwrite)
     return run_stage(
         root,
         STAGE,
@@ -151,7 +151,7 @@ def _wanted(
 
 
 @dataclass(frozen=True)
-class Work:
+class ProposalJob:
     """How a unit is done."""
 
     root: DatasetRoot
@@ -163,7 +163,7 @@ class Work:
     def do(self, unit: Unit) -> dict[str, int]:
         """Propose in one camera's frames, beside what is there; returns counts of all."""
         made_from = {"settings": dict(self.settings), "inputs": hash_files(unit.inputs)}
-        kept = _Kept() if self.overwrite else _read_kept(self.root, unit, made_from)
+        kept = ExistingProposals() if self.overwrite else _read_kept(self.root, unit, made_from)
         frames = self.frames(unit, without=kept.frames)
         found = self.propose(frames)
         rows = pa.concat_tables([kept.rows, _rows(unit, found, self.proposer)])
@@ -234,7 +234,7 @@ def _loaded(proposer: str, options: ProposerOptions) -> Proposer:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class ExistingProposals:
     """What an earlier run has proposed, with these settings, in these frames."""
 
     rows: pa.Table = field(default_factory=SCHEMAS["proposals"].empty_table)
@@ -243,13 +243,13 @@ class _Kept:
     cut_off: tuple[int, ...] = ()
 
 
-def _read_kept(root: DatasetRoot, unit: Unit, made_from: Mapping[str, Any]) -> _Kept:
+def _read_kept(root: DatasetRoot, unit: Unit, made_from: Mapping[str, Any]) -> ExistingProposals:
     (path,) = unit.outputs
     about = _about(path)
     if about is None or any(about.get(name) != value for name, value in made_from.items()):
-        return _Kept()
+        return ExistingProposals()
     rows = read_manifest(root, "proposals", units=[unit.name])
-    return _Kept(rows, tuple(about["frames"]), tuple(about["cut_off"]))
+    return ExistingProposals(rows, tuple(about["frames"]), tuple(about["cut_off"]))
 
 
 def _about(path: Path) -> dict[str, Any] | None:
@@ -267,7 +267,7 @@ def _done_frames(path: Path) -> list[int] | None:
     return None if about is None else list(about["frames"])
 
 
-def _price(todo: Sequence[Unit], submit: Submit, *, how: Work, run: RunOptions) -> None:
+def _price(todo: Sequence[Unit], submit: Submit, *, how: ProposalJob, run: RunOptions) -> None:
     """What is to be done, by counting; its time and bytes, by trying."""
     done = [() if run.overwrite else _done_frames(unit.outputs[0]) or () for unit in todo]
     missing = sum(len({*unit.frames} - {*there}) for unit, there in zip(todo, done, strict=True))
