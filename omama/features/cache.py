@@ -110,7 +110,7 @@ def run_features(
         keys[squashed.name] = squashed
         portrait = units(root, squashed, every=cache.all_frames, quiet=True)
         todo += [unit for unit in portrait if _is_portrait(root, unit)]
-    how = Work(root, keys, weights, images_at_once, run.overwrite, threads=run.executor != "inline")
+    how = FeatureJob(root, keys, weights, images_at_once, run.overwrite, threads=run.executor != "inline")
     return run_stage(
         root,
         STAGE,
@@ -159,7 +159,7 @@ def units(
 
 
 @dataclass(frozen=True)
-class Work:
+class FeatureJob:
     """How a unit is done."""
 
     root: DatasetRoot
@@ -227,7 +227,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class ExistingFeatures:
     """What of a camera's files is as it would be made now."""
 
     part: Part
@@ -235,7 +235,7 @@ class _Kept:
     """In the FrameTable."""
 
 
-def _kept(folder: Path, frames: FrameTable, inputs: str) -> _Kept | None:
+def _kept(folder: Path, frames: FrameTable, inputs: str) -> ExistingFeatures | None:
     """None where nothing is there that could stay."""
     try:
         part = cache_files.read_part(folder)
@@ -250,7 +250,7 @@ def _kept(folder: Path, frames: FrameTable, inputs: str) -> _Kept | None:
         same = there if part.inputs == inputs else np.zeros_like(there)
     else:
         same = there & (digests == cache_files.frame_digests(frames, range(len(frames))))
-    return _Kept(part, np.flatnonzero(same)) if same.any() else None
+    return ExistingFeatures(part, np.flatnonzero(same)) if same.any() else None
 
 
 def _positions(frames: FrameTable, frame_idx: Sequence[int]) -> Int:
@@ -292,7 +292,7 @@ def extract_all(
             yield from extractor(raws)
 
 
-def _begin(todo: Sequence[Unit], submit: Submit, *, how: Work, run: RunOptions) -> None:
+def _begin(todo: Sequence[Unit], submit: Submit, *, how: FeatureJob, run: RunOptions) -> None:
     """Once the disk has room for all of it: what the folders are of."""
     _price(todo, submit, how=how, run=run)
     with in_turn(how.root.status_dir(STAGE)):
@@ -301,7 +301,7 @@ def _begin(todo: Sequence[Unit], submit: Submit, *, how: Work, run: RunOptions) 
             write_atomic(path, json.dumps(key.settings, indent=1) + "\n")
 
 
-def _price(todo: Sequence[Unit], submit: Submit, *, how: Work, run: RunOptions) -> None:
+def _price(todo: Sequence[Unit], submit: Submit, *, how: FeatureJob, run: RunOptions) -> None:
     """What is to be done, by counting; and its time, by trying."""
     key = how.keys[todo[0].key[2]]
     # A backbone that cannot be built is one sentence here, not one for each unit.
