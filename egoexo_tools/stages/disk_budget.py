@@ -186,7 +186,7 @@ def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], short_side: i
 
 
 @dataclass(frozen=True)
-class Arrived:
+class FetchedTake:
     """A take whose files have come, or could not be had."""
 
     load: Load
@@ -202,9 +202,9 @@ class Arrived:
 @contextmanager
 def _fetching(
     s3: S3, loads: Sequence[Load], ledger: Ledger, options: DownloadOptions
-) -> Iterator[Iterator[list[Arrived]]]:
+) -> Iterator[Iterator[list[FetchedTake]]]:
     """Fetch in a thread, ahead of whoever iterates; leaving the block stops it."""
-    arrivals: queue.SimpleQueue[Arrived | BaseException | None] = queue.SimpleQueue()
+    arrivals: queue.SimpleQueue[FetchedTake | BaseException | None] = queue.SimpleQueue()
     files = [file for load in loads for file in load.files]
     rate = options.most_bytes_per_second
     with metering(files, quiet=options.quiet, most_bytes_per_second=rate) as meter:
@@ -229,21 +229,21 @@ def _fetching(
             thread.join()
 
 
-def _fetch(s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOptions) -> Arrived:
+def _fetch(s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOptions) -> FetchedTake:
     if not ledger.take(load.to_come):
         left = size_text(max(0, ledger.total - ledger.used))
         reason = (
             f"its videos and frames need {size_text(load.to_come)} and the disk budget leaves "
             f"{left}; give --disk-budget more"
         )
-        return Arrived(load, lent=False, failed={file: reason for file in load.files})
+        return FetchedTake(load, lent=False, failed={file: reason for file in load.files})
     fetched = fetch_all(s3, load.files, meter, connections=options.connections)
-    return Arrived(load, lent=True, failed=fetched.failed)
+    return FetchedTake(load, lent=True, failed=fetched.failed)
 
 
 def _batches(
-    arrivals: "queue.SimpleQueue[Arrived | BaseException | None]",
-) -> Iterator[list[Arrived]]:
+    arrivals: "queue.SimpleQueue[FetchedTake | BaseException | None]",
+) -> Iterator[list[FetchedTake]]:
     """All that has arrived, whenever something has.
 
     One by one would be slower: each batch starts the worker processes of the frames stage anew.
@@ -253,7 +253,7 @@ def _batches(
         with suppress(queue.Empty):
             while items[-1] is not None:
                 items.append(arrivals.get_nowait())
-        batch = [item for item in items if isinstance(item, Arrived)]
+        batch = [item for item in items if isinstance(item, FetchedTake)]
         # What came before an error has its frames cut first, so that a next run need not fetch it.
         if batch:
             yield batch
@@ -290,7 +290,7 @@ def _loads(root: DatasetRoot, plan: DownloadPlan, todo: Collection[Camera]) -> l
     ]
 
 
-def _give_back(root: DatasetRoot, arrived: Sequence[Arrived], ledger: Ledger) -> None:
+def _give_back(root: DatasetRoot, arrived: Sequence[FetchedTake], ledger: Ledger) -> None:
     """Delete the videos, also those of a take of which a file is missing, and free their room."""
     for item in arrived:
         if item.lent:
@@ -321,7 +321,7 @@ def _pending(root: DatasetRoot, plan: DownloadPlan, run: RunOptions) -> Collecti
     return {(unit.key[0], unit.key[1]) for unit in found}
 
 
-def _failures(arrived: Sequence[Arrived]) -> Iterator[UnitResult]:
+def _failures(arrived: Sequence[FetchedTake]) -> Iterator[UnitResult]:
     for item in arrived:
         for file, reason in item.failed.items():
             name = f"{file.take_uid}.{file.camera}"
