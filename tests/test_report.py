@@ -68,7 +68,7 @@ def _call_trained(folder: Path, direction: Direction) -> None:
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-class Opened:
+class ObjectStream:
     """A page in the browser, with everything that it complained about."""
 
     def __init__(self, browser: Any, path: Path) -> None:
@@ -86,7 +86,7 @@ class Opened:
 def test_the_page_prints_the_numbers_of_the_summaries(runs: list[Path], browser: Any) -> None:
     page = runs[0].parent / "report.html"
     write_report(runs, page)
-    opened = Opened(browser, page)
+    opened = ObjectStream(browser, page)
     for run in runs:
         for protocol, file in SUMMARIES.items():
             summary = json.loads((run / file).read_bytes())
@@ -110,7 +110,7 @@ def test_the_page_prints_the_numbers_of_the_summaries(runs: list[Path], browser:
 def test_a_failure_links_to_its_take_over_time(runs: list[Path], browser: Any) -> None:
     page = runs[0].parent / "report.html"
     write_report(runs, page)
-    opened = Opened(browser, page)
+    opened = ObjectStream(browser, page)
     for card in opened.page.locator(".card").all():
         if set((card.get_attribute("data-groups") or "").split()) & set(FAILURES):
             assert card.locator("a").text_content() == "over time"
@@ -128,7 +128,7 @@ def test_a_failure_links_to_its_take_over_time(runs: list[Path], browser: Any) -
 def test_filters(runs: list[Path], browser: Any) -> None:
     page = runs[0].parent / "report.html"
     write_report(runs, page)
-    opened = Opened(browser, page)
+    opened = ObjectStream(browser, page)
     cards = opened.page.locator(".card")
     everything = opened.shown()
     assert everything == cards.count() == 12  # every sample of the tiny test take
@@ -180,7 +180,7 @@ def test_names_from_files_stay_text(tmp_path: Path, browser: Any) -> None:
     page = tmp_path / "report.html"
     write_report([folder], page)
     assert "<script>document" not in page.read_text(encoding="utf-8")
-    opened = Opened(browser, page)
+    opened = ObjectStream(browser, page)
     assert EVIL in opened.page.locator(".card h3").first.text_content()
     assert EVIL in opened.page.locator("#breakdowns").text_content()  # the scenario
     opened.page.select_option("[name=object]", EVIL)
@@ -194,7 +194,7 @@ def test_twenty_thousand_samples_open_fast(tmp_path: Path, browser: Any) -> None
     page = tmp_path / "report.html"
     write_report([folder], page)
     assert 1e6 < page.stat().st_size < 25e6
-    opened = Opened(browser, page)
+    opened = ObjectStream(browser, page)
     assert "20,000 samples" in opened.page.locator("header").text_content()
     assert 80 < opened.shown() < 300
     nodes, milliseconds = opened.page.evaluate(

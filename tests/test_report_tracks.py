@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_report import Opened
+from test_report import ObjectStream
 from tiny_root import make_tiny_root
 
 from egoexo_tools.evaluation.evaluate import evaluate_run
@@ -149,7 +149,7 @@ def test_before_and_after_are_of_one_method(runs: list[Path]) -> None:
 def test_the_page_shows_the_tracks(runs: list[Path], browser: Any, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     write_report([runs[0]], page)
-    opened = Opened(browser, page)
+    opened = ObjectStream(browser, page)
     shown = opened.page.locator("article.track")
     plain = read_run(runs[0])
     wanted = tracks_of(plain.scores)
@@ -172,7 +172,7 @@ def test_the_page_shows_the_tracks(runs: list[Path], browser: Any, tmp_path: Pat
 def test_the_page_says_before_and_after(runs: list[Path], browser: Any, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     write_report(runs, page)
-    opened = Opened(browser, page)
+    opened = ObjectStream(browser, page)
     before, after = (run.summary for run in read_runs(runs))
     said = opened.page.locator("p.change").text_content()
     assert said.startswith("O-MaMa, trained → O-MaMa, trained, whole track, joint: IoU ")

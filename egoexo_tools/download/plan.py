@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from egoexo_tools.disk import size_text
-from egoexo_tools.download.s3 import S3, Listed
+from egoexo_tools.download.s3 import S3, ManifestEntry
 from egoexo_tools.download.transfer import RemoteFile
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DOWNSCALED_448, RESOLUTIONS, Release
@@ -202,7 +202,7 @@ def _expected(release: Release, paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _remote(
-    s3: S3, listed: Listed, path: Path, *, take_uid: str | None = None, camera: str | None = None
+    s3: S3, listed: ManifestEntry, path: Path, *, take_uid: str | None = None, camera: str | None = None
 ) -> RemoteFile:
     size = s3.size(listed.source_url) if listed.size is None else listed.size
     return RemoteFile(listed.source_url, path, size, take_uid=take_uid, camera=camera)

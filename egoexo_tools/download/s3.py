@@ -33,7 +33,7 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True)
-class Opened:
+class ObjectStream:
     """An object that is being read, from `start` on."""
 
     stream: Stream
@@ -44,7 +44,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ManifestEntry:
     """A file that a manifest lists."""
 
     source_url: str
@@ -65,7 +65,7 @@ class S3:
         self._lock = threading.Lock()
         self._signers: dict[str, Any] = {}
 
-    def open(self, url: str, *, start: int = 0, etag: str | None = None) -> Opened:
+    def open(self, url: str, *, start: int = 0, etag: str | None = None) -> ObjectStream:
         """Begin to read an object from byte `start`; with `etag`, only if it is still that one."""
         options = {"Range": f"bytes={start}-"} if start else {}
         if etag:
@@ -74,7 +74,7 @@ class S3:
             answer = self._object(url).get(**options)
         # Some stores and proxies ignore ranges and send the whole object.
         begun = start if "ContentRange" in answer else 0
-        return Opened(
+        return ObjectStream(
             stream=answer["Body"],
             start=begun,
             size=begun + int(answer["ContentLength"]),
@@ -95,7 +95,7 @@ class S3:
     def manifest_url(self, part: str) -> str:
         return f"{self.source}/{part}/manifest.json"
 
-    def list_part(self, part: str, wanted: Collection[str]) -> dict[str, Listed]:
+    def list_part(self, part: str, wanted: Collection[str]) -> dict[str, ManifestEntry]:
         """relative_path → file, of those `wanted` paths that a part's manifest lists."""
         url = self.manifest_url(part)
         try:
@@ -197,7 +197,7 @@ def _region(client: Any, bucket: str) -> str | None:
     return headers.get("x-amz-bucket-region")
 
 
-def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Listed]:
+def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, ManifestEntry]:
     """The package's reader takes a millisecond a file, so it gets the wanted files only."""
     from ego4d.internal.download.manifest import manifest_loads
     from marshmallow import ValidationError
@@ -218,7 +218,7 @@ def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Listed]
     except (ValueError, TypeError, KeyError, ValidationError) as error:
         raise DataError(f"{url} is no manifest ({error!r}); check --source") from error
     return {
-        path.relative_path: Listed(path.source_path, path.relative_path, path.size, entry.uid)
+        path.relative_path: ManifestEntry(path.source_path, path.relative_path, path.size, entry.uid)
         for entry in entries
         for path in entry.paths
     }

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from egoexo_tools.download.s3 import S3, Opened
+from egoexo_tools.download.s3 import S3, ObjectStream
 from egoexo_tools.download.s3_errors import OF_ONE_OBJECT, PASSING, S3Error, Trouble, explained
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, write_atomic
@@ -256,7 +256,7 @@ def _receive_rest(s3: S3, file: RemoteFile, meter: Meter) -> None:
 
 
 def _copy(
-    opened: Opened,
+    opened: ObjectStream,
     write: Callable[[bytes], int],
     file: RemoteFile,
     meter: Meter,
@@ -273,7 +273,7 @@ def _copy(
         meter.got(len(data))
 
 
-def _check_size(file: RemoteFile, opened: Opened) -> None:
+def _check_size(file: RemoteFile, opened: ObjectStream) -> None:
     """Before the bytes come: gigabytes that are known to be wrong need not."""
     if opened.size != file.size:
         opened.stream.close()
