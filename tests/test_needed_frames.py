@@ -380,7 +380,7 @@ def test_the_bytes_are_those_that_are_written(root: DatasetRoot, stored: str) ->
         told.append(found)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("omama.features.cache.settle_price", settle)
+        patch.setattr("omama.features.cache.check_disk_space", settle)
         run_features(root, backbone="classical", cache=cache, run=INLINE).check()
     files = [np.load(path) for path in root.path.glob("features/classical*/*/*.npy")]
     assert told[0].bytes == sum(array.nbytes for array in files)

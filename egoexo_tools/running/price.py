@@ -56,7 +56,7 @@ class Price:
         )
 
 
-def settle_price(stage: str, folder: Path, price: Price, cures: str, *, quiet: bool) -> None:
+def check_disk_space(stage: str, folder: Path, price: Price, cures: str, *, quiet: bool) -> None:
     """Print it; DataError where the disk of `folder` has less."""
     free = free_bytes(folder)
     if price.bytes > free:
@@ -91,7 +91,7 @@ def _timed(items: Sequence[T], work: Callable[[Sequence[T]], int]) -> tuple[int,
     return work(items), time.perf_counter() - started
 
 
-def try_out(submit: Submit, work: Callable[[T], Sample], item: T) -> Sample | None:
+def measure_sample(submit: Submit, work: Callable[[T], Sample], item: T) -> Sample | None:
     """`work` on one item where the units will run; None where that fails: its unit will say why."""
     try:
         future = submit(work, item)

@@ -41,9 +41,9 @@ from egoexo_tools.running.price import (
     Price,
     Sample,
     at_once,
-    settle_price,
+    check_disk_space,
     time_batch,
-    try_out,
+    measure_sample,
 )
 from egoexo_tools.running.progress import say
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
@@ -274,7 +274,7 @@ def _price(todo: Sequence[Unit], submit: Submit, *, how: ProposalJob, run: RunOp
     if run.quiet and missing < UNASKED_FRAMES:
         return
     price = Price(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
-    if (sample := try_out(submit, how.time, todo[0])) is not None:
+    if (sample := measure_sample(submit, how.time, todo[0])) is not None:
         each = sample.seconds / sample.frames
         price = replace(
             price,
@@ -282,7 +282,7 @@ def _price(todo: Sequence[Unit], submit: Submit, *, how: ProposalJob, run: RunOp
             seconds=each * missing / at_once(run, len(todo)),
         )
     cures = "choose fewer pairs (`egoexo-tools pairs --fraction`), or a larger disk"
-    settle_price(STAGE, how.root.path, price, cures, quiet=run.quiet)
+    check_disk_space(STAGE, how.root.path, price, cures, quiet=run.quiet)
 
 
 def _truth(root: DatasetRoot, unit: Unit) -> dict[int, list[MaskRle]]:

@@ -32,9 +32,9 @@ from egoexo_tools.running.price import (
     Price,
     Sample,
     at_once,
-    settle_price,
+    check_disk_space,
     time_batch,
-    try_out,
+    measure_sample,
 )
 from egoexo_tools.running.progress import say
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
@@ -309,11 +309,11 @@ def _price(todo: Sequence[Unit], submit: Submit, *, how: FeatureJob, run: RunOpt
     bills = [_bill(how.root, how.keys[unit.key[2]], unit, run.overwrite) for unit in todo]
     price = Price(*(sum(column) for column in zip(*bills, strict=True)))
     if not run.quiet:
-        sample = try_out(submit, how.time, todo[0])
+        sample = measure_sample(submit, how.time, todo[0])
         if sample is not None:
             seconds = sample.seconds / sample.frames * price.frames / at_once(run, len(todo))
             price = replace(price, seconds=seconds)
-    settle_price(STAGE, how.root.path, price, CURES, quiet=run.quiet)
+    check_disk_space(STAGE, how.root.path, price, CURES, quiet=run.quiet)
 
 
 def _bill(root: DatasetRoot, key: FeatureKey, unit: Unit, overwrite: bool) -> tuple[int, int, int]:
