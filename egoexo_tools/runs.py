@@ -218,7 +218,7 @@ def order_of(stamp: Stamp) -> tuple[int, str]:
 _INTEREST = (PLAIN_METHOD, "", "knn", "random", "oracle")
 
 
-def interest_of(stamp: Stamp) -> tuple[int, str]:
+def display_priority(stamp: Stamp) -> tuple[int, str]:
     """A sort key: what a reader looks at first. Baselines come last, the bound at the very end."""
     known = stamp.method if stamp.method in _INTEREST else ""
     return _INTEREST.index(known), "" if stamp.decision == USUAL else stamp.decision

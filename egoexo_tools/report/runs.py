@@ -27,7 +27,7 @@ from egoexo_tools.runs import (
     PLAIN_METHOD,
     RunFolder,
     Stamp,
-    interest_of,
+    display_priority,
     read_stamp,
     table_metadata,
     usual_names,
@@ -152,7 +152,7 @@ def read_run(folder: Path) -> ScoredRun:
 def main_run(runs: Sequence[ScoredRun]) -> ScoredRun:
     """The run of a direction that figures and gallery are about: O-MaMa, then other methods, and
     the baselines only where there is nothing else."""
-    return min(runs, key=lambda run: (*interest_of(run.stamp), len(run.folder.name)))
+    return min(runs, key=lambda run: (*display_priority(run.stamp), len(run.folder.name)))
 
 
 def _summary(path: Path) -> Json:
