@@ -40,7 +40,7 @@ from omama.matching.task import (
     loop_config,
     make_task,
 )
-from omama.matching.val_scores import ValidationSettings, keep_nearest
+from omama.matching.val_scores import ValidationSettings, save_knn_checkpoint
 from omama.task import Task
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def _never_below_knn(
         trained_head=False,
         bf16=config.precision == "bf16",
     )
-    iou = keep_nearest(best, objective.model, data.val, data.val_store, how)
+    iou = save_knn_checkpoint(best, objective.model, data.val, data.val_store, how)
     loop.progress.best_iou, loop.progress.best_step = iou, 0
     logger.warning("%s holds nearest neighbours now, val IoU %.3f", best, iou)
 

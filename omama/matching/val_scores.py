@@ -129,7 +129,7 @@ def nearest_model(model: OMama) -> OMama:
     return found
 
 
-def keep_nearest(
+def save_knn_checkpoint(
     best: Path, model: OMama, val: Dataset, store: FeatureStore, how: ValidationSettings
 ) -> float:
     """Put nearest neighbours into a run's best checkpoint; returns their val IoU.
