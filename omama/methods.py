@@ -63,7 +63,7 @@ DECIDED_BASELINES = ("knn",)
 """Those that look at features, so that a decision can be fitted for them."""
 
 _OPTIONS = "omama.matching.config:MatchingOptions"
-_SETTLE = "omama.deciding.choosing:settle"
+_SETTLE = "omama.deciding.choosing:resolve_decision"
 
 METHODS: dict[str, Method] = {
     DEFAULT_METHOD: Method(

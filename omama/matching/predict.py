@@ -28,7 +28,7 @@ from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, load_dataset
 from omama.deciding.apply import decide_take, take_by_take
 from omama.deciding.candidates import Candidates
-from omama.deciding.choosing import fitted_mode, settle
+from omama.deciding.choosing import fitted_mode, resolve_decision
 from omama.deciding.decide import Mode
 from omama.deciding.chosen_proposals import ChosenProposals, choose_best, join
 from omama.features.store import FeatureStore, MasksOnly, open_store
