@@ -29,7 +29,7 @@ MOST_PAIRS = 6000
 """Val pairs that a fit looks at: whole takes, drawn by a fixed generator."""
 
 
-def settle(
+def resolve_decision(
     root: DatasetRoot, direction: Direction, checkpoint: Path | None, options: MatchingOptions
 ) -> MatchingOptions:
     """The options with a mode: what was asked for, else what val chose.
