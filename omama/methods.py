@@ -51,7 +51,7 @@ class Method:
     options: str | None = None
     """`module:Class`, a frozen dataclass of its further choices; without one its functions take
     just the four arguments."""
-    settle: str | None = None
+    resolve: str | None = None
     """`module:function(root, direction, checkpoint, options)` → options in which nothing is open
     that the checkpoint decides; for methods with `options`."""
 
@@ -63,7 +63,7 @@ DECIDED_BASELINES = ("knn",)
 """Those that look at features, so that a decision can be fitted for them."""
 
 _OPTIONS = "omama.matching.config:MatchingOptions"
-_SETTLE = "omama.deciding.choosing:resolve_decision"
+_RESOLVE = "omama.deciding.choosing:resolve_decision"
 
 METHODS: dict[str, Method] = {
     DEFAULT_METHOD: Method(
@@ -74,7 +74,7 @@ METHODS: dict[str, Method] = {
         predict="omama.matching.predict:predict",
         config="omama.matching.config:TrainConfig",
         options=_OPTIONS,
-        settle=_SETTLE,
+        resolve=_RESOLVE,
     ),
     "knn": Method(
         label="k-NN, no training",
@@ -82,7 +82,7 @@ METHODS: dict[str, Method] = {
         chooses_proposals=True,
         predict="omama.matching.predict:predict_knn",
         options=_OPTIONS,
-        settle=_SETTLE,
+        resolve=_RESOLVE,
     ),
     "oracle": Method(
         label="best proposal (oracle)",
@@ -194,15 +194,15 @@ def train(
     return path
 
 
-def settle(
+def resolve(
     name: str, root: DatasetRoot, direction: Direction, checkpoint: Path | None, options: Any
 ) -> Any:
     """The options, with what the checkpoint decides where the user did not: then they tell what
     the stamp has to say."""
     entry = method(name)
-    if entry.settle is None or entry.options is None:
+    if entry.resolve is None or entry.options is None:
         return options
-    return load(entry.settle)(root, direction, checkpoint, options or load(entry.options)())
+    return load(entry.resolve)(root, direction, checkpoint, options or load(entry.options)())
 
 
 def predict(
