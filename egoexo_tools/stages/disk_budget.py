@@ -190,7 +190,7 @@ class FetchedTake:
     """A take whose files have come, or could not be had."""
 
     load: Load
-    lent: bool
+    reserved: bool
     """It counts in the ledger."""
     failed: dict[RemoteFile, str]
 
@@ -236,9 +236,9 @@ def _fetch(s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOp
             f"its videos and frames need {size_text(load.to_come)} and the disk budget leaves "
             f"{left}; give --disk-budget more"
         )
-        return FetchedTake(load, lent=False, failed={file: reason for file in load.files})
+        return FetchedTake(load, reserved=False, failed={file: reason for file in load.files})
     fetched = fetch_all(s3, load.files, meter, connections=options.connections)
-    return FetchedTake(load, lent=True, failed=fetched.failed)
+    return FetchedTake(load, reserved=True, failed=fetched.failed)
 
 
 def _batches(
@@ -293,7 +293,7 @@ def _loads(root: DatasetRoot, plan: DownloadPlan, todo: Collection[Camera]) -> l
 def _give_back(root: DatasetRoot, arrived: Sequence[FetchedTake], ledger: Ledger) -> None:
     """Delete the videos, also those of a take of which a file is missing, and free their room."""
     for item in arrived:
-        if item.lent:
+        if item.reserved:
             for file in item.load.files:
                 file.remove()
             # The reserve was the most that could come; what the frames really take stays counted.
