@@ -20,7 +20,7 @@ NAME = r"[\w-]+"
 
 
 @dataclass(frozen=True)
-class Camera:
+class CameraFolder:
     """A camera's folder: its name in the root, and its pictures by frame."""
 
     name: str
@@ -59,7 +59,7 @@ def not_read(path: Path) -> str:
     return f"{path} is no picture and no mask file; it is not read"
 
 
-def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> list[Camera]:
+def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> list[CameraFolder]:
     """The cameras of a take, the ego one first; DataError unless there is one ego and an exo.
 
     `views` (camera → view) is what cameras.json says; what is not read is added to `notes`.
@@ -90,7 +90,7 @@ def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> l
         )
     idxs = _frame_idxs({stem for found in pictures.values() for stem in found})
     return [
-        Camera(
+        CameraFolder(
             names[path],
             {idxs[stem]: file for stem, file in sorted(pictures[path].items())},
             path,

@@ -36,7 +36,7 @@ import cv2
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
-from egoexo_tools.importing.cameras import NAME, Camera, find_cameras, not_read, read_views
+from egoexo_tools.importing.cameras import NAME, CameraFolder, find_cameras, not_read, read_views
 from egoexo_tools.importing.masks import (
     CameraMasks,
     annotation_files,
@@ -68,7 +68,7 @@ class _Take:
     """A take that is being imported."""
 
     take_uid: str
-    cameras: list[Camera]
+    cameras: list[CameraFolder]
     masks: dict[str, CameraMasks]
     """By camera."""
     sizes: dict[tuple[str, int], tuple[int, int, int, int]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.importing.cameras import CAMERAS_JSON, Camera, not_read
+from egoexo_tools.importing.cameras import CAMERAS_JSON, CameraFolder, not_read
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.parsing.mask_json import PictureMasks, is_coco, read_coco, read_sam
 from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
@@ -97,7 +97,7 @@ def annotation_files(folder: Path, pictures: Iterable[Path] = ()) -> list[Path]:
     ]  # fmt: skip
 
 
-def read_camera_masks(camera: Camera, files: Sequence[AnnotationFiles]) -> CameraMasks:
+def read_camera_masks(camera: CameraFolder, files: Sequence[AnnotationFiles]) -> CameraMasks:
     """The masks of a camera, from its own folder and from the COCO files that are given."""
     found = CameraMasks()
     is_open = any(file.is_open for file in files)
