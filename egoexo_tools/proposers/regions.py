@@ -54,7 +54,7 @@ STRATEGIES = (
 
 
 @dataclass(frozen=True)
-class Candidates:
+class RegionCandidates:
     """Regions of one over-segmentation and their scores."""
 
     labels: Ints
@@ -126,7 +126,7 @@ def _oversegment(lab: Floats) -> list[Ints]:
 
 def _candidates(
     pixels: Superpixels, colour: Ints, texture: Ints, options: RegionOptions
-) -> Candidates:
+) -> RegionCandidates:
     colours = grouping.histograms(pixels.labels, colour, count=COLOUR_BINS)
     textures = grouping.histograms(pixels.labels, texture, count=ORIENTATIONS * MAGNITUDES)
     trees = []
@@ -140,7 +140,7 @@ def _candidates(
     share = areas / pixels.labels.size
     wanted = (share >= options.min_area) & (share <= options.max_area)
     members = members[wanted]
-    return Candidates(pixels.labels, members, _standing_out(pixels, members, areas[wanted]))
+    return RegionCandidates(pixels.labels, members, _standing_out(pixels, members, areas[wanted]))
 
 
 def _standing_out(pixels: Superpixels, members: Bools, areas: Floats) -> Floats:
@@ -155,7 +155,7 @@ def _standing_out(pixels: Superpixels, members: Bools, areas: Floats) -> Floats:
     return scores
 
 
-def _best(found: Sequence[Candidates], options: RegionOptions) -> tuple[list[Bools], Floats]:
+def _best(found: Sequence[RegionCandidates], options: RegionOptions) -> tuple[list[Bools], Floats]:
     """The masks that survive suppression across all over-segmentations, and their scores."""
     atoms, sizes, columns = _intersected([candidates.labels for candidates in found])
     scores = np.concatenate([candidates.scores for candidates in found])
