@@ -60,7 +60,7 @@ class ClipTrack:
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrainingClip:
     """One clip, on the CPU; T frames, views in the order source, destination."""
 
     pictures: Bytes
@@ -156,7 +156,7 @@ def epoch_order(tracks: int, per_track: int, *, seed: int, epoch: int) -> Int:
     return rng.permutation(np.repeat(np.arange(tracks), per_track))
 
 
-def draw_clip(root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.random.Generator) -> Clip:
+def draw_clip(root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.random.Generator) -> TrainingClip:
     """One clip of a track. Raises DataError, with the clip's name, where it cannot be loaded."""
     start = int(rng.choice(clip.starts))
     places = clip.places[start : start + CLIP_LENGTH]
@@ -168,7 +168,7 @@ def draw_clip(root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.ran
     except (DataError, OSError, ValueError) as error:
         raise DataError(f"the clip {name} cannot be loaded: {error}") from error
     factors = np.stack([np.broadcast_to(colours.clip, colours.frames.shape), colours.frames], 2)
-    return Clip(pictures, masks, factors, colours.grey, name)
+    return TrainingClip(pictures, masks, factors, colours.grey, name)
 
 
 def load_batches(
@@ -180,7 +180,7 @@ def load_batches(
     """Batches of (tracks, the batch's seeds) → loaded ones, read ahead, with their sizes."""
     with ThreadPoolExecutor(_LOADERS) as loaders:
 
-        def submit(batch: tuple[Int, tuple[int, ...]]) -> list[Future[Clip]]:
+        def submit(batch: tuple[Int, tuple[int, ...]]) -> list[Future[TrainingClip]]:
             rows, seeds = batch
             return [
                 loaders.submit(
@@ -200,7 +200,7 @@ def load_batches(
             loaders.shutdown(wait=False, cancel_futures=True)
 
 
-def _collated(clips: Sequence[Clip], seeds: tuple[int, ...]) -> ClipBatch:
+def _collated(clips: Sequence[TrainingClip], seeds: tuple[int, ...]) -> ClipBatch:
     return ClipBatch(
         pictures=torch.from_numpy(np.stack([clip.pictures for clip in clips], 1)),
         masks=torch.from_numpy(np.stack([clip.masks for clip in clips], 1)),
