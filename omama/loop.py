@@ -39,7 +39,7 @@ SAVE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Step:
+class StepLog:
     """What the log says of one optimizer step: means over its batches."""
 
     loss: float
@@ -51,7 +51,7 @@ class Step:
 
 
 @dataclass
-class Progress:
+class LoopState:
     """Where a run is; all of it is in checkpoint_last.pt."""
 
     step: int = 0
@@ -73,7 +73,7 @@ class Loop(Generic[Batch]):
         self.config = config
         self.accelerator = accelerator
         self.folder = folder
-        self.progress = Progress()
+        self.progress = LoopState()
         self.optimizer = torch.optim.AdamW(
             [
                 {
@@ -130,7 +130,7 @@ class Loop(Generic[Batch]):
             self.average.load_state_dict(dict(state.average or {}))
         # A run that patience ended has no step left, whatever its number.
         done = self.total_steps if state.stopped else saved.step
-        self.progress = Progress(
+        self.progress = LoopState(
             done, state.best_iou, state.stale, state.best_step, dict(state.start)
         )
 
@@ -173,7 +173,7 @@ class Loop(Generic[Batch]):
                     return done or self.progress.step >= self.total_steps
         return True
 
-    def _steps(self, wrapped: nn.Module) -> Iterator[Step]:
+    def _steps(self, wrapped: nn.Module) -> Iterator[StepLog]:
         """Optimizer steps from where the run is."""
         accumulate, per_epoch = self.config.accumulate, self.task.batches_per_epoch
         while self.progress.step < self.total_steps:
@@ -183,7 +183,7 @@ class Loop(Generic[Batch]):
                 count = min(accumulate, per_epoch - first)
                 yield self._step(wrapped, islice(batches, count), count)
 
-    def _step(self, wrapped: nn.Module, batches: Iterator[tuple[Batch, int]], count: int) -> Step:
+    def _step(self, wrapped: nn.Module, batches: Iterator[tuple[Batch, int]], count: int) -> StepLog:
         self.task.module.train()
         self._set_rates()
         loss, samples = 0.0, 0
@@ -205,7 +205,7 @@ class Loop(Generic[Batch]):
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.task.model)
-        return Step(loss=loss, samples=samples, learning_rate=rate, parts=parts)
+        return StepLog(loss=loss, samples=samples, learning_rate=rate, parts=parts)
 
     def _add_gradients(
         self, wrapped: nn.Module, batch: Batch, count: int
@@ -251,7 +251,7 @@ class Loop(Generic[Batch]):
             log.say(self.task.introduction)
         return log
 
-    def _log_step(self, log: RunLog, step: Step) -> None:
+    def _log_step(self, log: RunLog, step: StepLog) -> None:
         log.step(
             step=self.progress.step,
             epoch=self._epoch(self.progress.step),

@@ -31,7 +31,7 @@ from omama.deciding.decide import Mode
 from omama.deciding.decision import Decision
 from omama.features.cache import run_features
 from omama.features.descriptor_part import DescriptorPart
-from omama.loop import Loop, Step
+from omama.loop import Loop, StepLog
 from omama.matching.config import MatchingOptions, TrainConfig
 from omama.matching.train import train
 from omama.steps import run_train
@@ -399,7 +399,7 @@ def test_a_start_that_training_harms_is_kept_and_told(
     # is not trained.
     real = Loop._step
 
-    def harmful(loop: Loop[Any], *args: Any) -> Step:
+    def harmful(loop: Loop[Any], *args: Any) -> StepLog:
         step = real(loop, *args)
         blind(loop.task.model.descriptor_part)  # type: ignore[arg-type]
         return step

@@ -27,7 +27,7 @@ from omama.config import DEFAULT_BACKBONE, HW, Features
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
 from omama.features.store import FeatureStore, open_store
-from omama.loop import Loop, Progress
+from omama.loop import Loop, LoopState
 from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
 from omama.matching.loading import pair_descriptors
 from omama.matching.model import OMama
@@ -265,7 +265,7 @@ def _write_config(
     write_atomic(RunFolder(folder).config, json.dumps(settings, indent=1) + "\n")
 
 
-def _add_outcome(folder: Path, progress: Progress) -> None:
+def _add_outcome(folder: Path, progress: LoopState) -> None:
     path = folder / "config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     outcome = {"best": progress.best_iou, "best_step": progress.best_step}
