@@ -25,7 +25,7 @@ from omama.lm_eec.config import MemoryConfig  # noqa: E402
 from omama.lm_eec.naming import file_names  # noqa: E402
 from omama.lm_eec.network import ViewFusion, build_model  # noqa: E402
 from omama.lm_eec.tracking import (  # noqa: E402
-    Step,
+    TrackStep,
     advance,
     look,
     track_logits,  # noqa: E402
@@ -143,7 +143,7 @@ def test_what_is_remembered(name):
         for place, frame in enumerate(arrays["ran"].tolist()):
             one = [features.select(torch.tensor([frame])) for features in views]
             seen = look(ours, one[0], one[1], masks[[frame]])
-            decoded = advance(ours, [memory], Step([frame], one[1], *seen), REFERENCE)
+            decoded = advance(ours, [memory], TrackStep([frame], one[1], *seen), REFERENCE)
             raw[frame] = memory.recent[-1].memories
             assert_near(decoded.object_score, arrays["object_score_logits"][place])
             assert_near(decoded.iou, arrays["iou"][place])

@@ -26,7 +26,7 @@ from omama.lm_eec.network import (  # noqa: E402
     ViewFusion,  # noqa: E402
 )
 from omama.lm_eec.tracking import (  # noqa: E402
-    Step,
+    TrackStep,
     advance,
     look,
     track_logits,  # noqa: E402
@@ -72,7 +72,7 @@ def test_tracks_side_by_side_are_what_each_is_alone(rules):
         )
         views = network.encode_images(source), network.encode_images(dest)
         seen = look(network, views[0], views[1], masks)
-        step = Step([frame] * len(now), views[1], *seen)
+        step = TrackStep([frame] * len(now), views[1], *seen)
         answer = advance(network, [memories[at] for at in now], step, rules)
         for at, drawn in zip(now, answer.low_res_logits, strict=True):
             torch.testing.assert_close(drawn, alone[at][frame], **TOLERANCE)
@@ -90,7 +90,7 @@ def test_a_track_of_two_objects_in_one_batch_shares_its_pictures():
         rows = torch.tensor([frame, frame])
         both = [view.select(rows) for view in views]
         seen = look(network, both[0], both[1], torch.stack([masks[frame], other[frame]]))
-        answer = advance(network, memories, Step([frame, frame], both[1], *seen), DEFAULT)
+        answer = advance(network, memories, TrackStep([frame, frame], both[1], *seen), DEFAULT)
         for row in (0, 1):
             torch.testing.assert_close(answer.low_res_logits[row], alone[row][frame], **TOLERANCE)
 

@@ -20,7 +20,7 @@ from omama.lm_eec.bank import Rules, TrackMemory
 from omama.lm_eec.card import memory_advice
 from omama.lm_eec.network import ImageFeatures, MemoryNetwork, joined
 from omama.lm_eec.pictures import Bools, Bytes, read_squashed, squash_mask
-from omama.lm_eec.tracking import Step, advance
+from omama.lm_eec.tracking import TrackStep, advance
 from omama.lm_eec.tracks import TakeTracks, Track
 
 _READERS = 8
@@ -155,7 +155,7 @@ def _follow_chunk(
     memory, view = _look(network, chunk, features, read[1], how)
     for start, stop in _same_frame(chunk.events, how.batch):
         events, place = chunk.events[start:stop], slice(start, stop)
-        step = Step(
+        step = TrackStep(
             [event.place for event in events],
             features.select(dests[place]),
             memory[:, place],

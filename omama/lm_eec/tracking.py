@@ -26,7 +26,7 @@ from omama.lm_eec.network import ABSENT_LOGIT, Decoded, ImageFeatures, MemoryNet
 
 
 @dataclass(frozen=True)
-class Step:
+class TrackStep:
     """One frame of B tracks, ready for the network; rows are in the tracks' order."""
 
     frames: Sequence[int]
@@ -38,10 +38,10 @@ class Step:
     view: torch.Tensor
     """(B, 256, grid, grid): the destination seen through `source_memory`."""
 
-    def select(self, rows: list[int]) -> Step:
+    def select(self, rows: list[int]) -> TrackStep:
         """The step of some of the tracks."""
         index = torch.tensor(rows, device=self.view.device)
-        return Step(
+        return TrackStep(
             [self.frames[row] for row in rows],
             self.dest.select(index),
             self.source_memory[:, index],
@@ -61,7 +61,7 @@ def look(
 
 
 def advance(
-    network: MemoryNetwork, memories: Sequence[TrackMemory], step: Step, rules: Rules
+    network: MemoryNetwork, memories: Sequence[TrackMemory], step: TrackStep, rules: Rules
 ) -> Decoded:
     """Run one frame of each track, whose memories are brought up to date; rows as the tracks'."""
     reads = [
@@ -118,7 +118,7 @@ def _one(
 ) -> torch.Tensor:
     row = torch.tensor([frame], device=masks.device)
     source, dest = (part.select(row) for part in features)
-    step = Step([frame], dest, *look(network, source, dest, masks[row]))
+    step = TrackStep([frame], dest, *look(network, source, dest, masks[row]))
     return advance(network, [memory], step, rules).low_res_logits
 
 
@@ -133,7 +133,7 @@ def _groups(reads: Sequence[BankRead]) -> list[list[int]]:
 def _run(
     network: MemoryNetwork,
     memories: Sequence[TrackMemory],
-    step: Step,
+    step: TrackStep,
     reads: Sequence[BankRead],
     rules: Rules,
 ) -> Decoded:

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from omama.lm_eec.bank import TRAINING, TrackMemory
 from omama.lm_eec.network import Decoded, ImageFeatures, MemoryNetwork
-from omama.lm_eec.tracking import Step, advance, look
+from omama.lm_eec.tracking import TrackStep, advance, look
 
 _MASK_WEIGHT = 20.0
 _ALPHA = 0.25
@@ -53,7 +53,7 @@ def run_clips(
     answers = []
     for frame in range(frames):
         rows = torch.arange(clips, device=masks.device) * frames + frame
-        step = Step([frame] * clips, dests.select(rows), memory[:, rows], view[rows])
+        step = TrackStep([frame] * clips, dests.select(rows), memory[:, rows], view[rows])
         answers.append(advance(network, memories, step, TRAINING))
     return answers
 
