@@ -55,7 +55,7 @@ _JPEG = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TakeUnit(Unit):
+class ImportUnit(Unit):
     """A take to import."""
 
     take: SourceTake
@@ -98,7 +98,7 @@ def import_lm_eec(
 
 def work(unit: Unit, *, root: DatasetRoot, stage: str) -> dict[str, int]:
     """Import one take; returns counts of frames and masks."""
-    assert isinstance(unit, TakeUnit)
+    assert isinstance(unit, ImportUnit)
     source = unit.take
     path = source.folder / "annotation.json"
     found = read_annotation_json(path, names=source.names, empty_is_absent=unit.empty_is_absent)
@@ -146,7 +146,7 @@ def _import_takes(
         outputs = tuple(root.part(table, take.take_uid) for table in ("masks", "takes"))
         inputs = (take.folder / "annotation.json",)
         units.append(
-            TakeUnit(
+            ImportUnit(
                 key=key,
                 inputs=inputs,
                 outputs=outputs,
