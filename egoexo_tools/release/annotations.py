@@ -23,7 +23,7 @@ from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
 from egoexo_tools.parsing.cameras import unusable_cameras
 from egoexo_tools.parsing.lenient import frame_number, whole_number
 from egoexo_tools.release import lzstring
-from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, Track
+from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, ShippedTrack
 from egoexo_tools.vocab import View, view_of
 
 Exclusion: TypeAlias = dict[str, Any]
@@ -197,7 +197,7 @@ def _collect(relations: TakeRelations, left_out: Mapping[str, str]) -> _Rows:
     )
 
 
-def _append_track(track: Track, frame_idxs: list[int], shipped: list[ShippedMask | None]) -> None:
+def _append_track(track: ShippedTrack, frame_idxs: list[int], shipped: list[ShippedMask | None]) -> None:
     visible = [_frame_number(key) for key in track.annotation]
     looked_at = {idx if 0 <= idx <= _MAX_FRAME_IDX else -1 for idx in track.annotated_frames}
     # Looked for and not found; a frame in neither list was never looked at and gets no row.

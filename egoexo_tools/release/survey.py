@@ -21,7 +21,7 @@ from egoexo_tools.parsing.lenient import frame_number, read_bytes
 from egoexo_tools.release.annotations import masks_by_camera
 from egoexo_tools.release.plan import Plan, PlannedTake
 from egoexo_tools.release.relations import TakeSlice, mapped
-from egoexo_tools.release.take_relations import TakeRelations, Track
+from egoexo_tools.release.take_relations import TakeRelations, ShippedTrack
 from egoexo_tools.release.takes import ShippedTake
 from egoexo_tools.vocab import Split, View, view_of
 
@@ -64,14 +64,14 @@ class _Mask(msgspec.Struct, gc=False):
     """A mask of which nothing is kept."""
 
 
-class _Track(msgspec.Struct, gc=False):
+class _TrackOutline(msgspec.Struct, gc=False):
     annotation: dict[str, _Mask] = {}
     annotated_frames: list[int] = []
 
 
 class _Outline(msgspec.Struct, gc=False):
     scenario: str | None = None
-    object_masks: dict[str, dict[str, _Track]] = {}
+    object_masks: dict[str, dict[str, _TrackOutline]] = {}
 
 
 def survey(
@@ -166,14 +166,14 @@ def _facts(planned: PlannedTake, outline: "_Outline | TakeRelations") -> TakeFac
     )
 
 
-def _frames(track: "_Track | Track") -> Iterator[int]:
+def _frames(track: "_TrackOutline | ShippedTrack") -> Iterator[int]:
     yield from track.annotated_frames
     for key in track.annotation:
         if (number := frame_number(key)) is not None:
             yield number
 
 
-def _pairs(tracks: Mapping[str, "_Track | Track"]) -> int:
+def _pairs(tracks: Mapping[str, "_TrackOutline | ShippedTrack"]) -> int:
     """One pair a source mask: ego2exo for each exo camera, exo2ego for each exo mask."""
     masks = {camera: len(track.annotation) for camera, track in tracks.items()}
     exo = [count for camera, count in masks.items() if view_of(camera) is View.EXO]

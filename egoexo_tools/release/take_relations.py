@@ -23,7 +23,7 @@ class ShippedMask(msgspec.Struct, gc=False):
     encoded: Any = msgspec.field(default=None, name="encodedMask")
 
 
-class Track(msgspec.Struct, gc=False):
+class ShippedTrack(msgspec.Struct, gc=False):
     """An object in a camera: its masks by frame, and all frames that were looked at."""
 
     annotation: dict[str, ShippedMask] = {}
@@ -35,7 +35,7 @@ class TakeRelations(msgspec.Struct, gc=False):
 
     scenario: str | None = None
     take_name: str | None = None
-    object_masks: dict[str, dict[str, Track]] = {}
+    object_masks: dict[str, dict[str, ShippedTrack]] = {}
     faults: list[Any] = []
     """Of what is not in object_masks: exclusion rows, filled by `decode_take`."""
 
@@ -89,16 +89,16 @@ def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
     return found
 
 
-def _track(found: TakeRelations, value: Any, name: str, camera: str) -> Track:
+def _track(found: TakeRelations, value: Any, name: str, camera: str) -> ShippedTrack:
     where = {"object_name": name, "camera": camera}
     if not isinstance(value, dict):
         _fault(found, f"its annotation in this camera is {kind_of(value)}", **where)
-        return Track(annotation={}, annotated_frames=[])
+        return ShippedTrack(annotation={}, annotated_frames=[])
     masks = value.get("annotation", {})
     if not isinstance(masks, dict):
         # Without it nobody knows in which of the annotated frames the object was seen.
         _fault(found, f"its annotation is {kind_of(masks)}", **where)
-        return Track(annotation={}, annotated_frames=[])
+        return ShippedTrack(annotation={}, annotated_frames=[])
     frames = value.get("annotated_frames")
     if frames is not None and not isinstance(frames, list):
         _fault(found, f"its annotated_frames are {kind_of(frames)}", **where)
@@ -109,7 +109,7 @@ def _track(found: TakeRelations, value: Any, name: str, camera: str) -> Track:
         else:
             numbers.append(number)
     annotation = {frame: _mask(mask) for frame, mask in masks.items()}
-    return Track(annotation=annotation, annotated_frames=numbers)
+    return ShippedTrack(annotation=annotation, annotated_frames=numbers)
 
 
 def _mask(value: Any) -> ShippedMask:
