@@ -125,7 +125,7 @@ def _take(
         (str(name), str(camera)): np.sort(rows.to_numpy(np.int64))
         for (name, camera), rows in annotated.groupby(["object_name", "camera"])["frame_idx"]
     }
-    take = _Tables(take_uid, frames, _rows_by_key(frames), _masks_by_key(frames), seen)
+    take = _TrackTables(take_uid, frames, _rows_by_key(frames), _masks_by_key(frames), seen)
     tracks = [
         take.track([str(name) for name in names], rows, reference_behaviour)
         for names, rows in pairs.groupby(["direction", *KEY[1:]], sort=True)
@@ -134,7 +134,7 @@ def _take(
 
 
 @dataclass(frozen=True)
-class _Tables:
+class _TrackTables:
     """What the tracks of a take are looked up in."""
 
     take_uid: str
@@ -178,7 +178,7 @@ def _masks_by_key(frames: FrameTable) -> dict[tuple[int, str], int]:
     return {key: row for row, key in enumerate(zip(frame, frames.masks.names, strict=True))}
 
 
-def _with_the_rest(take: _Tables, tracks: list[Track], pairs: pd.DataFrame) -> TakeTracks:
+def _with_the_rest(take: _TrackTables, tracks: list[Track], pairs: pd.DataFrame) -> TakeTracks:
     """The take, and the pairs that none of its tracks reaches: without a picture, or merely not
     in a list that is the destination's."""
     reached = {

@@ -43,7 +43,7 @@ _VAL_FRAMES = 16
 
 
 @dataclass(frozen=True)
-class TrainingData:
+class ClipTrainingData:
     """What a run learns from."""
 
     root: DatasetRoot
@@ -101,7 +101,7 @@ def loop_config(config: MemoryTrainConfig) -> LoopConfig:
 
 
 def make_task(
-    module: ClipModule, config: MemoryTrainConfig, data: TrainingData, accelerator: Accelerator
+    module: ClipModule, config: MemoryTrainConfig, data: ClipTrainingData, accelerator: Accelerator
 ) -> Task[ClipBatch]:
     """One direction's training on this rank."""
     network = module.network
@@ -149,7 +149,7 @@ def val_part(takes: Sequence[TakeTracks], tracks: int) -> list[TakeTracks]:
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, *, config: MemoryTrainConfig, data: TrainingData, accelerator: Accelerator
+    model: nn.Module, *, config: MemoryTrainConfig, data: ClipTrainingData, accelerator: Accelerator
 ) -> ValScore:
     """IoU of the val tracks' frames at the network's size; ranks share the takes."""
     network = cast(MemoryNetwork, model)
@@ -219,7 +219,7 @@ def _batches(
     first: int,
     *,
     config: MemoryTrainConfig,
-    data: TrainingData,
+    data: ClipTrainingData,
     accelerator: Accelerator,
     size: int,
 ) -> Iterator[tuple[ClipBatch, int]]:

@@ -29,7 +29,7 @@ from omama.lm_eec.training.frame_store import run_squash
 from omama.lm_eec.training.rates import add_stochastic_depth, recompute_blocks
 from omama.lm_eec.training.task import (
     ClipModule,
-    TrainingData,
+    ClipTrainingData,
     loop_config,
     make_task,
     val_part,
@@ -104,7 +104,7 @@ def _data(
     network: MemoryNetwork,
     accelerator: Accelerator,
     options: MemoryOptions,
-) -> TrainingData:
+) -> ClipTrainingData:
     tracks = load_clip_tracks(root.require(), direction, Split.TRAIN)
     val = val_part(list(load_tracks(root, Split.VAL, (direction,))), config.val_clips)
     if not config.reference_behaviour and accelerator.is_main_process:
@@ -116,7 +116,7 @@ def _data(
         stage = RunOptions(executor="inline", quiet=options.quiet)
         run_squash(root, cameras, size=network.config.image_size, run=stage).check()
     accelerator.wait_for_everyone()
-    return TrainingData(root, tracks, val)
+    return ClipTrainingData(root, tracks, val)
 
 
 def _write_config(
