@@ -33,7 +33,7 @@ def validate(root: DatasetRoot, *, files: bool = False) -> list[Finding]:
     root.require()
     units = {table: table_checks.readable_parts(root, table, report) for table in _TABLES}
     columns = {**{name: SCHEMAS[name].names for name in _TABLES}, "masks": _MASK_COLUMNS}
-    tables = _Tables(
+    tables = _CheckedTables(
         **{
             name: table_checks.read_keys(root, name, units[name], columns[name], report)
             for name in _TABLES
@@ -64,7 +64,7 @@ _TABLES = ("takes", "masks", "frames", "pairs", "proposals", "exclusions")
 
 
 @dataclass(frozen=True)
-class _Tables:
+class _CheckedTables:
     """The keys of each table; run lengths stay on disk."""
 
     takes: pd.DataFrame
@@ -75,7 +75,7 @@ class _Tables:
 
 
 def _check_tables(
-    root: DatasetRoot, tables: _Tables, units: dict[str, list[str]], report: Report
+    root: DatasetRoot, tables: _CheckedTables, units: dict[str, list[str]], report: Report
 ) -> None:
     takes = tables.takes
     table_checks.check_takes(root, takes, units["takes"], report)
@@ -99,7 +99,7 @@ def _check_tables(
 
 
 def _check_masks_and_proposals(
-    root: DatasetRoot, tables: _Tables, units: dict[str, list[str]], report: Report
+    root: DatasetRoot, tables: _CheckedTables, units: dict[str, list[str]], report: Report
 ) -> None:
     sizes = ["height", "width", "source_height", "source_width"]
     by_camera = tables.frames.drop_duplicates(list(table_checks.FRAME)).groupby(
