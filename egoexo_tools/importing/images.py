@@ -64,7 +64,7 @@ _KEYS = ("camera", "object_name", "frame_idx")
 
 
 @dataclass
-class _Take:
+class _TakeFolder:
     """A take that is being imported."""
 
     take_uid: str
@@ -172,13 +172,13 @@ def work(
     return counts | ({"noted": len(take.left_out)} if take.left_out else {})
 
 
-def _read_take(take_uid: str, folder: Path) -> _Take:
+def _read_take(take_uid: str, folder: Path) -> _TakeFolder:
     place = next(path for path in entries(folder) if plain_name(path.name) == take_uid)
     notes: list[str] = []
     cameras = find_cameras(place, read_views(folder, place), notes)
     shared = read_annotation_files(annotation_files(folder))
     own = read_annotation_files(annotation_files(place))
-    take = _Take(take_uid, cameras, {})
+    take = _TakeFolder(take_uid, cameras, {})
     for reason in [*notes, *own.notes]:
         take.leave_out(reason)
     for path in entries(place):
@@ -197,7 +197,7 @@ def _read_take(take_uid: str, folder: Path) -> _Take:
     return take
 
 
-def _keep_frames(root: DatasetRoot, take: _Take) -> None:
+def _keep_frames(root: DatasetRoot, take: _TakeFolder) -> None:
     """Write the frames; a picture that cannot be read is left out with its masks."""
     for camera in take.cameras:
         for frame_idx, path in camera.pictures.items():
@@ -226,13 +226,13 @@ def _keep_frame(
     return (*kept, height, width)
 
 
-def _without_masks(take: _Take, folder: Path) -> str:
+def _without_masks(take: _TakeFolder, folder: Path) -> str:
     if take.left_out:
         return f"{folder / take.take_uid} has no masks that can be used: {_first_reasons(take)}"
     return f"{folder / take.take_uid} has no masks; docs/import.md shows where they go"
 
 
-def _first_reasons(take: _Take) -> str:
+def _first_reasons(take: _TakeFolder) -> str:
     more = f"; and {len(take.left_out) - 3} more" if len(take.left_out) > 3 else ""
     return "; ".join(row["reason"] for row in take.left_out[:3]) + more
 
@@ -249,7 +249,7 @@ def _shared_notes(folder: Path) -> list[dict[str, Any]]:
 
 
 def _write_take(
-    root: DatasetRoot, take: _Take, rows: list[dict[str, Any]], *, split: Split, scenario: str
+    root: DatasetRoot, take: _TakeFolder, rows: list[dict[str, Any]], *, split: Split, scenario: str
 ) -> None:
     take_uid = take.take_uid
     _write_frames(root, take)
@@ -274,7 +274,7 @@ def _write_take(
     write_manifest(root, "takes", take_uid, [row])
 
 
-def _write_frames(root: DatasetRoot, take: _Take) -> None:
+def _write_frames(root: DatasetRoot, take: _TakeFolder) -> None:
     names = ("height", "width", "source_height", "source_width")
     for camera in take.cameras:
         rows = [
