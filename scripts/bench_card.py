@@ -1,4 +1,4 @@
-"""What part of a card's matrix rate the networks take, by how they are run.
+"""What part of a GPU's matrix rate the networks take, by how they are run.
 
     python scripts/bench_card.py            # on a CUDA device
     python scripts/bench_card.py --quick    # anywhere: shows that it runs, figures without worth
@@ -137,7 +137,7 @@ def backbone_ways(
             with prepare(backbone) as forward:
                 moved = cosines_moved(forward(images)[:1], exact)
                 seconds = median_seconds(lambda run=forward: run(images), images.device, repeat)
-        except Exception as error:  # what a card or a torch cannot do is a line, not the end
+        except Exception as error:  # what a GPU or a torch cannot do is a line, not the end
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:200]}", flush=True)
             continue
         finally:

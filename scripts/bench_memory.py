@@ -153,7 +153,7 @@ def compare(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, rep
     )
     lines = [
         f"| {label} | {wall:.2f} s | {1e3 * wall / frames:.2f} ms an object-frame |"
-        f" processor {cpu:.2f} s | {memory:.2f} GiB of the card | {passes[label]} encodings |"
+        f" processor {cpu:.2f} s | {memory:.2f} GiB of GPU memory | {passes[label]} encodings |"
         for label, (wall, cpu, memory) in best.items()
     ]
     plain, ours = best.values()
@@ -210,7 +210,7 @@ def side_by_side(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings
 def best_of(
     works: dict[str, Callable[[], object]], device: torch.device, repeat: int
 ) -> dict[str, tuple[float, float, float]]:
-    """The least wall and processor seconds of each, in turns; and the card's peak in GiB."""
+    """The least wall and processor seconds of each, in turns; and the GPU's peak in GiB."""
     found: dict[str, list[tuple[float, float, float]]] = {label: [] for label in works}
     for _ in range(repeat):
         for label, work in works.items():
@@ -225,7 +225,7 @@ def best_of(
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[list[float]]:
-    """Fills in wall and processor seconds, and the card's peak in GiB (0 on a CPU)."""
+    """Fills in wall and processor seconds, and the GPU's peak in GiB (0 on a CPU)."""
     figures: list[float] = []
     cuda = device.type == "cuda"
     if cuda:
@@ -279,7 +279,7 @@ def learn(config: MemoryConfig, device: str, clips: int, steps: int) -> list[str
     best = best_of({"step": step}, torch.device(device), steps)["step"]
     return [
         f"a training step of {clips} clips of {CLIP_LENGTH} frames, blocks computed again:"
-        f" {best[0]:.2f} s ({clips / best[0]:.1f} clips/s), {best[2]:.1f} GiB of the card at most"
+        f" {best[0]:.2f} s ({clips / best[0]:.1f} clips/s), {best[2]:.1f} GiB of GPU memory at most"
     ]
 
 

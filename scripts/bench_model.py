@@ -7,7 +7,7 @@
 Every row is measured twice in the same run, on a CPU in processor time: ours, and plain_omama.py
 (FastSAM: one picture at a time through the library, in float32). The pictures are noise with discs
 and all weights are random: neither matters to speed. On a CUDA device features are made in bf16;
-bench_card.py says what part of the card's matrix rate the networks alone take.
+bench_card.py says what part of GPU memory's matrix rate the networks alone take.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What a GPU gives is what the CPU gives: features, training, predictions.
 
 FastSAM in half precision is in test_fastsam.py, LM-EEC in test_memory_gpu.py. Everything here is
-run twice on the same data; on the CPU by hiding the card.
+run twice on the same data; on the CPU by hiding the GPU.
 """
 
 import json
@@ -41,7 +41,7 @@ CONFIG = TrainConfig(epochs=3, batch_pairs=4, width=16, learning_rate=3e-3)
 
 @contextmanager
 def on(device: str) -> Iterator[torch.device]:
-    """With "cpu", the card is hidden from all that asks whether there is one.
+    """With "cpu", the GPU is hidden from all that asks whether there is one.
 
     With "cuda" something must have been put there.
     """
@@ -57,7 +57,7 @@ def on(device: str) -> Iterator[torch.device]:
 
 
 def allocations() -> int:
-    """How often the card's memory was asked for since the program began."""
+    """How often the GPU's memory was asked for since the program began."""
     return int(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
 
 

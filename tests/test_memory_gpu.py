@@ -1,4 +1,4 @@
-"""LM-EEC on a CUDA device: what the CPU says, bfloat16, training, and a card that is full.
+"""LM-EEC on a CUDA device: what the CPU says, bfloat16, training, and a GPU that is full.
 
     pytest -m gpu tests/test_memory_gpu.py
 
@@ -77,7 +77,7 @@ def tiny_checkpoint(tmp_path):
 
 @pytest.fixture(params=[0, 1], ids=["no room", "room for the weights"])
 def full_card(request, tiny_checkpoint):
-    """How many networks fit the part of the card that this process may hold."""
+    """How many networks fit the part of GPU memory that this process may hold."""
     gc.collect()
     torch.cuda.empty_cache()
     networks = [load_network(tiny_checkpoint).network.cuda() for _ in range(request.param)]

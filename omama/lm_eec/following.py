@@ -17,7 +17,7 @@ import torch
 
 from omama.features.images import normalise
 from omama.lm_eec.bank import Rules, TrackMemory
-from omama.lm_eec.card import memory_advice
+from omama.lm_eec.gpu import memory_advice
 from omama.lm_eec.network import ImageFeatures, MemoryNetwork, joined
 from omama.lm_eec.pictures import Bools, Bytes, read_squashed, squash_mask
 from omama.lm_eec.tracking import TrackStep, advance

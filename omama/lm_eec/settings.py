@@ -64,7 +64,7 @@ class MemoryTrainConfig(PlainSettings):
     augment: bool = True
     recompute: bool = True
     """Compute the encoder's blocks again in the backward pass: a third more work, and eight clips
-    fit a card of 80 GB."""
+    fit a GPU with 80 GB."""
     precision: str = "auto"
     """`fp32`, `bf16` (autocast), or `auto`: bf16 on CUDA."""
     seed: int = 123

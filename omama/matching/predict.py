@@ -122,7 +122,7 @@ def _mode(
     options: MatchingOptions,
 ) -> Mode:
     if matcher is None or matcher in NEEDS_FEATURES:
-        return Mode(settle(root, direction, checkpoint, options).decision or Mode.BEST)
+        return Mode(resolve_decision(root, direction, checkpoint, options).decision or Mode.BEST)
     if options.decision not in (None, Mode.BEST):
         raise SettingsError(
             f"{matcher} looks at masks alone and has nothing to decide by {options.decision} "

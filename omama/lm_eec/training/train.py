@@ -20,7 +20,7 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.lm_eec.card import memory_advice, on_device
+from omama.lm_eec.gpu import memory_advice, on_device
 from omama.lm_eec.network import MemoryNetwork
 from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig
 from omama.lm_eec.tracks import load_tracks
