@@ -9,18 +9,17 @@ of a track share their hashes, so that they share most of their frames.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Int64, UInt64
 from egoexo_tools.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Codes: TypeAlias = NDArray[np.int64]
-Hashes: TypeAlias = NDArray[np.uint64]
 
 BY = ("frame", "track", "take")
 BALANCE = ("scenario",)
@@ -94,7 +93,7 @@ class SplitSampling:
         }
 
 
-def choose(pairs: "pd.DataFrame", sampling: Sampling) -> NDArray[np.bool_]:
+def choose(pairs: "pd.DataFrame", sampling: Sampling) -> Bool:
     """Which rows to keep, (n,) bool in the order of `pairs`.
 
     `pairs` has take_uid, object_name, exo_camera, frame_idx and scenario, no two rows the same.
@@ -112,7 +111,7 @@ def choose(pairs: "pd.DataFrame", sampling: Sampling) -> NDArray[np.bool_]:
     return chosen
 
 
-def hashes(names: Sequence[str], seed: int) -> Hashes:
+def hashes(names: Sequence[str], seed: int) -> UInt64:
     """64 bits of BLAKE2b of "<seed>/<name>" for each name, (n,)."""
     digests = b"".join(
         hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest() for name in names
@@ -120,7 +119,7 @@ def hashes(names: Sequence[str], seed: int) -> Hashes:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def mix(values: Hashes) -> Hashes:
+def mix(values: UInt64) -> UInt64:
     """SplitMix64 of each value (Steele, Lea & Flood 2014): equal chances for every bit."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -156,23 +155,21 @@ class _Order:
         start = (mix(self.track_hash) >> np.uint64(11)).astype(np.float64) / 2.0**53
         return (*unique, self.chance, (place + start) / size, place > 0)
 
-    def first_of_object(self, count: int | None) -> NDArray[np.bool_]:
+    def first_of_object(self, count: int | None) -> Bool:
         """Which pairs are among the first `count` of their object; None: all of them."""
         if count is None:
             return np.ones(len(self.track), bool)
-        first: NDArray[np.bool_] = self._places_within(self.object) < count
+        first: Bool = self._places_within(self.object) < count
         return first
 
-    def _places_within(self, groups: Codes) -> Codes:
+    def _places_within(self, groups: Int64) -> Int64:
         ranking = np.lexsort((self.frame_idx, self.track, self.chance, groups))
         places = np.empty(len(groups), np.int64)
         places[ranking] = _places(groups[ranking])
         return places
 
 
-def _quotas(
-    strata: Codes, allowed: NDArray[np.bool_], needed: NDArray[np.bool_], sampling: Sampling
-) -> Codes:
+def _quotas(strata: Int64, allowed: Bool, needed: Bool, sampling: Sampling) -> Int64:
     """How many pairs each stratum gives; they add up to the wanted number."""
     size = int(strata.max(initial=0)) + 1
     most = np.bincount(strata[allowed], minlength=size)
@@ -197,7 +194,7 @@ def _quotas(
     return np.maximum(np.minimum(most, most.min()), least) if sampling.balance else most
 
 
-def _level(total: int, least: Codes, most: Codes) -> Codes:
+def _level(total: int, least: Int64, most: Int64) -> Int64:
     """Shares as equal as least <= share <= most allow, adding up to `total`."""
     low, high = 0, int(most.max(initial=0)) + 1
     while high - low > 1:
@@ -212,7 +209,7 @@ def _level(total: int, least: Codes, most: Codes) -> Codes:
     return np.asarray(shares, np.int64)
 
 
-def _codes(column: "pd.Series[Any]") -> Codes:
+def _codes(column: "pd.Series[Any]") -> Int64:
     """A number per row, in the order of the names: independent of the order of the rows."""
     import pandas as pd  # here: `pairs --help` reads BY and BALANCE
 
@@ -220,7 +217,7 @@ def _codes(column: "pd.Series[Any]") -> Codes:
     return codes.astype(np.int64)
 
 
-def _named(pairs: "pd.DataFrame", columns: list[str]) -> tuple[Codes, list[str]]:
+def _named(pairs: "pd.DataFrame", columns: list[str]) -> tuple[Int64, list[str]]:
     """Codes of the distinct combinations of columns, and their names joined by "/"."""
     codes = np.zeros(len(pairs), np.int64)
     for column in columns:
@@ -232,9 +229,9 @@ def _named(pairs: "pd.DataFrame", columns: list[str]) -> tuple[Codes, list[str]]
     return codes, ["/".join(row) for row in rows.itertuples(index=False)]
 
 
-def _places(groups: Codes) -> Codes:
+def _places(groups: Int64) -> Int64:
     """0, 1, 2, ... within each run of equal values."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     lengths = np.diff(np.append(starts, len(groups)))
-    places: Codes = np.arange(len(groups)) - np.repeat(starts, lengths)
+    places: Int64 = np.arange(len(groups)) - np.repeat(starts, lengths)
     return places

@@ -183,7 +183,9 @@ class Loop(Generic[Batch]):
                 count = min(accumulate, per_epoch - first)
                 yield self._step(wrapped, islice(batches, count), count)
 
-    def _step(self, wrapped: nn.Module, batches: Iterator[tuple[Batch, int]], count: int) -> StepLog:
+    def _step(
+        self, wrapped: nn.Module, batches: Iterator[tuple[Batch, int]], count: int
+    ) -> StepLog:
         self.task.module.train()
         self._set_rates()
         loss, samples = 0.0, 0

@@ -194,7 +194,7 @@ def train(
     return path
 
 
-def resolve(
+def resolve_options(
     name: str, root: DatasetRoot, direction: Direction, checkpoint: Path | None, options: Any
 ) -> Any:
     """The options, with what the checkpoint decides where the user did not: then they tell what

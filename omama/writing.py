@@ -28,7 +28,7 @@ def predict_run(
     options: Any = None,
 ) -> Path:
     """Predict a split by a method's name and write the run; returns its predictions.json."""
-    options = methods.resolve(method, root, direction, checkpoint, options)
+    options = methods.resolve_options(method, root, direction, checkpoint, options)
     tables = methods.predict(method, root, direction, split, checkpoint, options=options)
     stamp = methods.stamp_of(method, options)
     about = {"checkpoint": str(checkpoint or ""), "split": str(split)}

@@ -136,7 +136,9 @@ def drawn_network(config: MemoryConfig, device: str) -> MemoryNetwork:
     return network
 
 
-def compare(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, repeat: int) -> list[str]:
+def compare(
+    network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, repeat: int
+) -> list[str]:
     """Both, in turns, with the pictures that each encodes, and how far their logits differ."""
     frames = sum(len(track) for track in take.tracks)
     works = {"one object at a time": one_at_a_time, "ours": side_by_side}

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from bench_tables import SIZES, plan, states
 
-from egoexo_tools.needed_frames import SIDES, all_frames, needed_frames
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.needed_frames import SIDES, all_frames, needed_frames
 from egoexo_tools.sampling import Sampling, choose
 from egoexo_tools.stages.pairs import list_pairs
 from egoexo_tools.vocab import Direction, Split, view_of

@@ -23,10 +23,10 @@ from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.importing.annotation_json import read_annotation_json
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle, runs_to_counts
+from egoexo_tools.parsing.lenient import load_json
 from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_sam
 from egoexo_tools.parsing.pictures import read_mask, read_picture
-from egoexo_tools.parsing.lenient import load_json
 from egoexo_tools.release.annotations import check_take
 from egoexo_tools.release.lzstring import decompress_from_encoded_uri_component, decompress_many
 from egoexo_tools.release.relations import index_takes

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Float64, Int64
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -39,7 +41,7 @@ def mask_iou(one: NDArray[Any], two: NDArray[Any]) -> float:
 def plain_descriptors(
     tokens: "Tensor",
     masks: "Tensor",
-    context_boxes: NDArray[np.int64],
+    context_boxes: Int64,
     patch_size: int = 14,
 ) -> "Tensor":
     """The definition, mask by mask, on the upsampled features.
@@ -75,8 +77,8 @@ def plain_context_box(box_xywh: Sequence[float], height: int, width: int) -> lis
 
 
 def plain_frame_masks(
-    truths: NDArray[np.bool_],
-    proposals: NDArray[np.bool_],
+    truths: Bool,
+    proposals: Bool,
     prepared_hw: tuple[int, int],
     patch_size: int,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -119,7 +121,7 @@ def plain_frame_masks(
 # --- adjacency -------------------------------------------------------------------------------
 
 
-def plain_adjacency(points: Sequence[tuple[float, float]], order: int) -> NDArray[np.bool_]:
+def plain_adjacency(points: Sequence[tuple[float, float]], order: int) -> Bool:
     """Delaunay by its definition: a triangle whose circumcircle holds no other point.
 
     For points in general position; within `order` steps, no diagonal.
@@ -150,13 +152,13 @@ def plain_adjacency(points: Sequence[tuple[float, float]], order: int) -> NDArra
 
 
 def plain_similarity(
-    state: Mapping[str, NDArray[np.float32]],
-    source: NDArray[np.float32],
-    dest: NDArray[np.float32],
-    source_tokens: NDArray[np.float32],
-    dest_tokens: NDArray[np.float32],
+    state: Mapping[str, Float32],
+    source: Float32,
+    dest: Float32,
+    source_tokens: Float32,
+    dest_tokens: Float32,
     heads: int = 4,
-) -> NDArray[np.float64]:
+) -> Float64:
     """One source (2C,) against candidates (N, 2C) with tokens (C, h, w), one by one → (N,)."""
     weights = {key: value.astype(np.float64) for key, value in state.items()}
 
@@ -206,7 +208,7 @@ def plain_iou(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
     return float(np.logical_and(predicted, truth).sum() / (union + 1e-7)) if union else 1.0
 
 
-def plain_boundary(mask: NDArray[Any]) -> NDArray[np.bool_]:
+def plain_boundary(mask: NDArray[Any]) -> Bool:
     """Where a (H, W) mask differs from its right, lower or lower-right neighbour."""
     mask = mask.astype(bool)
     edge = np.zeros_like(mask)
@@ -333,7 +335,7 @@ def plain_bootstrap(
     return float(low), float(high)
 
 
-def plain_auc(confidence: NDArray[Any], visible: NDArray[np.bool_]) -> float:
+def plain_auc(confidence: NDArray[Any], visible: Bool) -> float:
     """Share of (visible, absent) pairs that the confidence puts in order; ties count half."""
     won = [
         1.0 if high > low else 0.5 if high == low else 0.0
@@ -436,9 +438,7 @@ def plain_pair_sample(
 # --- deciding --------------------------------------------------------------------------------
 
 
-def plain_layout(
-    sources: NDArray[Any], boxes: NDArray[Any], mass: list[list[float]]
-) -> NDArray[np.float64]:
+def plain_layout(sources: NDArray[Any], boxes: NDArray[Any], mass: list[list[float]]) -> Float64:
     """(O, 4), (O, K, 4), [object][candidate] → (O, K) nearness to where the others say, one object
     and one candidate after the other."""
     objects, top = boxes.shape[:2]
@@ -487,7 +487,7 @@ def plain_decision(
     layout: float = 0.0,
     places: tuple[NDArray[Any], NDArray[Any]] | None = None,
     rounds: int = 5,
-) -> list[list[NDArray[np.float64]]]:
+) -> list[list[Float64]]:
     """How likely each candidate is, pair by pair: [time][object] → (K + 1,), the last "absent".
 
     similarity (T, O, K), -inf where there is none; overlap[t][o][n][p][m] the IoU of candidate n
@@ -497,7 +497,7 @@ def plain_decision(
     """
     times, objects, top = similarity.shape
 
-    def softmax(t: int, o: int, extra: list[float]) -> NDArray[np.float64]:
+    def softmax(t: int, o: int, extra: list[float]) -> Float64:
         logits = [(similarity[t, o, n] / temperature) + extra[n] for n in range(top)]
         logits.append(absent_at / temperature)
         weights = [math.exp(logit - max(logits)) for logit in logits]
@@ -516,7 +516,7 @@ def plain_decision(
             for m in range(top)
         )
 
-    def near(t: int) -> NDArray[np.float64]:
+    def near(t: int) -> Float64:
         if places is None or not layout:
             return np.zeros((objects, top))
         mass = [[float(belief[t][o][n]) for n in range(top)] for o in range(objects)]
@@ -529,7 +529,7 @@ def plain_decision(
             for o in range(objects)
         ]
 
-    def next_round(t: int, with_frame: bool) -> list[NDArray[np.float64]]:
+    def next_round(t: int, with_frame: bool) -> list[Float64]:
         said = of_frame(t) if with_frame else [[0.0] * top] * objects
         return [
             softmax(t, o, [votes * vote(t, o, n) + said[o][n] for n in range(top)])

@@ -6,28 +6,27 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns, mask_fields, row_mask
 from egoexo_tools.masks.resizing import edges, nearest_idxs
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import BAD_TEXT, NEGATIVE_RUN, OK, WRONG_TOTAL
 
-Mask = NDArray[np.bool_]
 SIZES = [(6, 9), (5, 5), (11, 3), (1, 40)]
 SHARES = [0.0, 0.02, 0.5, 0.98, 1.0]
 
 
 @st.composite
-def some_masks(draw: st.DrawFn) -> list[Mask]:
+def some_masks(draw: st.DrawFn) -> list[Bool]:
     """Up to six noisy masks, some of one size, some empty or full."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     which = draw(st.lists(st.tuples(st.sampled_from(SIZES), st.sampled_from(SHARES)), max_size=6))
     return [rng.random(size) < share for size, share in which]
 
 
-def columns(masks: list[Mask]) -> MaskColumns:
+def columns(masks: list[Bool]) -> MaskColumns:
     return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
 
 
@@ -47,7 +46,7 @@ def table(rles: list[MaskRle | None], chunk: int) -> pa.Table:
 
 @settings(max_examples=60, deadline=None)
 @given(some_masks(), st.data())
-def test_rows_are_the_masks_alone(masks: list[Mask], data: st.DataObject) -> None:
+def test_rows_are_the_masks_alone(masks: list[Bool], data: st.DataObject) -> None:
     rles = [MaskRle.encode(mask) for mask in masks]
     rows = np.array(data.draw(st.lists(st.sampled_from(range(len(rles))))) if rles else [], int)
     start = data.draw(st.integers(0, len(rles)))
@@ -68,7 +67,7 @@ def test_rows_are_the_masks_alone(masks: list[Mask], data: st.DataObject) -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(some_masks())
-def test_a_measure_is_that_of_the_mask_in_full(masks: list[Mask]) -> None:
+def test_a_measure_is_that_of_the_mask_in_full(masks: list[Bool]) -> None:
     areas, boxes, problems = columns(masks).measure()
     assert areas.tolist() == [mask.sum() for mask in masks]
     assert boxes.tolist() == [list(reference.mask_box_xywh(mask)) for mask in masks]
@@ -77,7 +76,7 @@ def test_a_measure_is_that_of_the_mask_in_full(masks: list[Mask]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(some_masks(), st.data())
-def test_each_row_is_resized_to_its_own_size(masks: list[Mask], data: st.DataObject) -> None:
+def test_each_row_is_resized_to_its_own_size(masks: list[Bool], data: st.DataObject) -> None:
     sizes = st.sampled_from([*SIZES, (17, 23), (1, 1), (64, 2)])
     wanted = data.draw(
         st.lists(st.tuples(st.integers(-1, len(masks) - 1), sizes), min_size=1, max_size=9)
@@ -162,7 +161,7 @@ def test_a_damaged_mask_is_not_resized() -> None:
 
 
 @given(masks=some_masks())
-def test_a_row_of_a_manifest_holds_a_mask(masks: list[Mask]) -> None:
+def test_a_row_of_a_manifest_holds_a_mask(masks: list[Bool]) -> None:
     for mask in masks:
         rle = MaskRle.encode(mask)
         assert row_mask({"object_name": "cup", **mask_fields(rle)}) == rle

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from reference import plain_decision
 
+from egoexo_tools.arrays import Float32, Float64
 from omama.deciding.candidates import TOP as CANDIDATES
 from omama.deciding.candidates import gather
 from omama.deciding.clips import Clip
@@ -31,7 +31,7 @@ PER_PAIR = (
 SETTINGS = Parameters(temperature=0.2, absent_at=0.0, repulsion=1.5, votes=6.0, layout=2.0)
 
 
-def unit(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def unit(values: Float64) -> Float32:
     return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
 
 
@@ -73,7 +73,7 @@ def make_clip(seed: int = 0, *, frames: int = FRAMES, moves: bool = False) -> Cl
     )
 
 
-def arranged_like(centres: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
+def arranged_like(centres: Float64, rng: np.random.Generator) -> Float32:
     """Boxes in another view, roughly where one affine map takes these points."""
     there = centres @ np.array([[-0.7, 0.2], [0.1, 0.8]]) + [0.8, 0.1]
     return boxes_around(there + rng.normal(0, 0.02, there.shape))
@@ -102,7 +102,7 @@ def in_order(clip: Clip, order: list[int]) -> Clip:
     )
 
 
-def links_by_loops(clip: Clip, links: Links) -> dict[tuple[int, int, int], NDArray[np.float32]]:
+def links_by_loops(clip: Clip, links: Links) -> dict[tuple[int, int, int], Float32]:
     found = {}
     for step in range(len(links.vote)):
         for time, item in zip(*np.nonzero(links.linked[step]), strict=True):
@@ -197,7 +197,7 @@ def test_what_is_missing_gets_no_mass(mode: Mode) -> None:
     assert (belief.choice[clip.exists] >= 0).all()
 
 
-def arranged(moved: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def arranged(moved: int = 0) -> tuple[Float32, Float32]:
     """A frame whose objects all lie where one affine map takes them: each object's first candidate
     is there, the second one where object 0 is; object `moved` has them the other way round."""
     rng = np.random.default_rng(3)
@@ -210,7 +210,7 @@ def arranged(moved: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return boxes_around(source)[None], boxes_around(places)[None]
 
 
-def boxes_around(centres: NDArray[np.float64]) -> NDArray[np.float32]:
+def boxes_around(centres: Float64) -> Float32:
     return np.concatenate([centres - 0.02, centres + 0.02], axis=-1).astype(np.float32)
 
 

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from reference import mask_box_xywh, plain_adjacency, plain_frame_masks
 
+from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
@@ -13,7 +13,7 @@ from omama.features.frame_masks import FrameMasks, mask_ious, read_masks
 from omama.features.frame_shape import FrameShape, frame_shape
 
 
-def blobs(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.bool_]:
+def blobs(count: int, height: int, width: int, seed: int = 0) -> Bool:
     """Noisy boxes, some over an edge; the fifth is empty, the sixth full."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((count, height, width), np.bool_)
@@ -26,13 +26,11 @@ def blobs(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.bool
     return masks
 
 
-def batch(masks: NDArray[np.bool_]) -> MaskColumns:
+def batch(masks: Bool) -> MaskColumns:
     return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
 
 
-def read(
-    truths: NDArray[np.bool_], proposals: NDArray[np.bool_], prepared_hw: tuple[int, int]
-) -> FrameMasks:
+def read(truths: Bool, proposals: Bool, prepared_hw: tuple[int, int]) -> FrameMasks:
     return read_masks(batch(truths), batch(proposals), prepared_hw=prepared_hw, patch_size=14)
 
 
@@ -80,7 +78,7 @@ def test_the_box_of_a_ground_truth_is_that_of_the_resized_mask() -> None:
     assert tuple(got.truth_boxes[0]) == mask_box_xywh(resized)
 
 
-def shape_of(truths: NDArray[np.bool_], proposals: NDArray[np.bool_]) -> FrameShape:
+def shape_of(truths: Bool, proposals: Bool) -> FrameShape:
     hw = (140, 140)
     boxes = np.array([mask_box_xywh(mask) for mask in proposals], np.float32).reshape(-1, 4)
     masks = read(truths, proposals, hw)

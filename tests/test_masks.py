@@ -10,23 +10,21 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle, runs_to_counts
 from egoexo_tools.masks.rle_loops import OK, parse_counts
 
-Mask = NDArray[np.bool_]
-
 
 @st.composite
-def mask_arrays(draw: st.DrawFn, max_side: int = 40) -> Mask:
+def mask_arrays(draw: st.DrawFn, max_side: int = 40) -> Bool:
     """Noise, blobs, full and empty masks of odd shapes."""
     height, width = draw(st.integers(1, max_side)), draw(st.integers(1, max_side))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     share = draw(st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]))
-    mask: Mask = rng.random((height, width)) < share
+    mask: Bool = rng.random((height, width)) < share
     if draw(st.booleans()):
         y, x = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
         mask[y:, x:] = ~mask[y:, x:]
@@ -35,7 +33,7 @@ def mask_arrays(draw: st.DrawFn, max_side: int = 40) -> Mask:
 
 @settings(max_examples=150, deadline=None)
 @given(mask_arrays())
-def test_text_is_that_of_pycocotools(mask: Mask) -> None:
+def test_text_is_that_of_pycocotools(mask: Bool) -> None:
     rle = MaskRle.encode(mask)
     theirs: Any = coco.encode(np.asfortranarray(mask.view(np.uint8)))
     assert rle.to_json() == {"size": list(mask.shape), "counts": theirs["counts"].decode()}
@@ -46,7 +44,7 @@ def test_text_is_that_of_pycocotools(mask: Mask) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(mask_arrays(), mask_arrays())
-def test_boxes_and_iou_match_the_slow_twins(one: Mask, two: Mask) -> None:
+def test_boxes_and_iou_match_the_slow_twins(one: Bool, two: Bool) -> None:
     assert MaskRle.encode(one).box_xywh() == reference.mask_box_xywh(one)
     other = cv2.resize(two.view(np.uint8), one.shape[::-1], interpolation=cv2.INTER_NEAREST)
     other = other.reshape(one.shape).astype(bool)
@@ -56,7 +54,7 @@ def test_boxes_and_iou_match_the_slow_twins(one: Mask, two: Mask) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(mask_arrays(), st.integers(1, 90), st.integers(1, 90))
-def test_decode_at_is_opencv_nearest(mask: Mask, height: int, width: int) -> None:
+def test_decode_at_is_opencv_nearest(mask: Bool, height: int, width: int) -> None:
     expected = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     decoded = MaskRle.encode(mask).decode_at(height, width)
     assert decoded.dtype == np.bool_
@@ -80,7 +78,7 @@ def test_decode_at_the_sizes_of_the_benchmark(
 
 @settings(max_examples=100, deadline=None)
 @given(mask_arrays(), st.data())
-def test_sample_is_fancy_indexing(mask: Mask, data: st.DataObject) -> None:
+def test_sample_is_fancy_indexing(mask: Bool, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, mask.shape[0] - 1), max_size=9))
     cols = data.draw(st.lists(st.integers(0, mask.shape[1] - 1), max_size=9))
     expected = mask[np.array(rows, int)][:, np.array(cols, int)]

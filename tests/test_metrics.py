@@ -9,8 +9,8 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation import metrics
 from egoexo_tools.evaluation.metrics import score_masks
@@ -18,10 +18,8 @@ from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import OK, WRONG_TOTAL
 
-Mask = NDArray[np.bool_]
 
-
-def unpack(bits: NDArray[np.uint8], shapes: NDArray[np.int64], each: int) -> Iterator[list[Mask]]:
+def unpack(bits: Bytes, shapes: Int64, each: int) -> Iterator[list[Bool]]:
     """`each` masks a shape, out of the goldens' concatenated bits."""
     offset = 0
     for height, width in shapes.tolist():
@@ -34,11 +32,11 @@ def unpack(bits: NDArray[np.uint8], shapes: NDArray[np.int64], each: int) -> Ite
         yield masks
 
 
-def rles(*masks: Mask) -> MaskColumns:
+def rles(*masks: Bool) -> MaskColumns:
     return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
 
 
-def score_one(predicted: Mask, truth: Mask, diagonal: float) -> metrics.MaskScores:
+def score_one(predicted: Bool, truth: Bool, diagonal: float) -> metrics.MaskScores:
     yes, no = np.ones(1, bool), np.zeros(1, bool)
     size = predicted.shape
     return score_masks(
@@ -46,7 +44,7 @@ def score_one(predicted: Mask, truth: Mask, diagonal: float) -> metrics.MaskScor
     )
 
 
-def blobs(seed: int, height: int, width: int, count: int) -> list[Mask]:
+def blobs(seed: int, height: int, width: int, count: int) -> list[Bool]:
     """Random unions of rectangles; the first is empty, the second full."""
     rng = np.random.default_rng(seed)
     masks = [np.zeros((height, width), bool), np.ones((height, width), bool)]

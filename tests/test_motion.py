@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Float64
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import Release
 from egoexo_tools.synthetic import SyntheticOptions, synthesize
@@ -75,10 +75,10 @@ def test_another_motion_is_refused() -> None:
 class Seen:
     """The masks of a take's objects at the annotated instants, T of O objects."""
 
-    ego: NDArray[np.float64]
+    ego: Float64
     """(T, O, 2) centres x, y in shares of the frame's width; NaN where not visible."""
-    exo: NDArray[np.float64]
-    degrees_per_second: NDArray[np.float64]
+    exo: Float64
+    degrees_per_second: Float64
     """Of the head, between pictures a fifteenth of a second apart."""
 
 
@@ -107,7 +107,7 @@ def _see(plan: TakePlan, options: SyntheticOptions) -> Seen:
     return Seen(np.stack(ego), np.stack(fixed), turns)
 
 
-def _centres(ids: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
+def _centres(ids: Bytes, count: int) -> Float64:
     out = np.full((count, 2), np.nan)
     for number in range(count):
         ys, xs = np.nonzero(ids == number + 1)
@@ -116,12 +116,12 @@ def _centres(ids: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
     return out
 
 
-def moved_in_exo(take: Seen) -> NDArray[np.bool_]:
+def moved_in_exo(take: Seen) -> Bool:
     """(T - 1, O) whether an object is elsewhere in the exo picture a second later."""
     return np.asarray(np.linalg.norm(np.diff(take.exo, axis=0), axis=-1) > 0.02)
 
 
-def gaps(centres: NDArray[np.float64]) -> int:
+def gaps(centres: Float64) -> int:
     """Objects that are seen, then not, and then again."""
     there = ~np.isnan(centres[..., 0])
     found = 0

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 from tiny_root import EGO, TAKES
 
-from egoexo_tools.needed_frames import ALL, needed_frames
 from egoexo_tools.errors import DataError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.needed_frames import ALL, needed_frames
 from egoexo_tools.proposers import base, registry
 from egoexo_tools.proposers.base import Frame, FrameProposals, ProposerEntry
 from egoexo_tools.running import price

@@ -5,11 +5,10 @@ import shutil
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.evaluation.compare import compare, comparison_text
 from egoexo_tools.evaluation.evaluate import evaluate_run
@@ -132,7 +131,7 @@ def test_a_metric_that_was_added_after_a_run_was_scored(
     assert "extent " in comparison_text(compare(old.path, new.path))
 
 
-def _extent_error(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+def _extent_error(predicted: Bool, truth: Bool) -> float:
     return abs(float(predicted.mean()) - float(truth.mean()))
 
 

@@ -22,10 +22,10 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.importing.annotation_json import read_annotation_json
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.parsing.lenient import flag, frame_number, load_json, whole_number
 from egoexo_tools.parsing.mask_folders import read_stack
 from egoexo_tools.parsing.mask_json import read_coco, read_rle, read_sam
 from egoexo_tools.parsing.pictures import read_mask, read_picture
-from egoexo_tools.parsing.lenient import flag, frame_number, load_json, whole_number
 from egoexo_tools.release.annotations import check_take
 from egoexo_tools.release.take_relations import decode_take
 from egoexo_tools.release.takes import read_split_file, read_takes

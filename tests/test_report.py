@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from numpy.typing import NDArray
 from tiny_root import EGO, make_tiny_root
 
+from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.evaluation.predictions import write_predictions
@@ -457,7 +457,7 @@ def _many(path: Path, *, takes: int, frames: int, objects: int, name: str = "cup
     return folder
 
 
-def _texture(rng: np.random.Generator) -> NDArray[np.uint8]:
+def _texture(rng: np.random.Generator) -> Bytes:
     """Something that takes a JPEG as many bytes as a photograph."""
     coarse = rng.uniform(0, 255, (68, 120, 3)).astype(np.float32)
     smooth = np.asarray(cv2.resize(coarse, (960, 540), interpolation=cv2.INTER_CUBIC))

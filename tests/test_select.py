@@ -129,8 +129,16 @@ def test_a_name_without_a_number_is_its_own_capture(tmp_path: Path) -> None:
             "abc",
             {"d": "another scenario than Cooking, Health"},
         ),
-        (TakeCriteria(scenarios=("*i*",)), "abd", {"c": "another scenario than Bike Repair, Cooking"}),
-        (TakeCriteria(universities=("SFU",)), "b", dict.fromkeys("acd", "another university than SFU")),
+        (
+            TakeCriteria(scenarios=("*i*",)),
+            "abd",
+            {"c": "another scenario than Bike Repair, Cooking"},
+        ),
+        (
+            TakeCriteria(universities=("SFU",)),
+            "b",
+            dict.fromkeys("acd", "another university than SFU"),
+        ),
         (
             TakeCriteria(splits=("val", "test")),
             "cd",

@@ -19,9 +19,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from egoexo_tools.arrays import Bytes
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.vocab import Direction, view_of
@@ -142,7 +142,7 @@ def _square(object_name: str, camera: str, frame_idx: int) -> _Square:
     return _Square(y=10 + 40 * place, x=8 + 24 * step + (0 if camera == EGO else 40), side=26)
 
 
-def _draw(square: _Square, height: int, width: int) -> NDArray[np.uint8]:
+def _draw(square: _Square, height: int, width: int) -> Bytes:
     scale = height // 140
     mask = np.zeros((height, width), np.uint8)
     y, x, side = square.y * scale, square.x * scale, square.side * scale
@@ -150,7 +150,7 @@ def _draw(square: _Square, height: int, width: int) -> NDArray[np.uint8]:
     return mask
 
 
-def _rle(mask: NDArray[np.uint8]) -> dict[str, Any]:
+def _rle(mask: Bytes) -> dict[str, Any]:
     """The RLE columns of a mask, through pycocotools and plain numpy."""
     rows, columns = np.nonzero(mask)
     box = [columns.min(), rows.min(), np.ptp(columns), np.ptp(rows)]

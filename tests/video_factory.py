@@ -11,13 +11,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-from numpy.typing import NDArray
+
+from egoexo_tools.arrays import Rgb
 
 DIGITS = 10
 SQUARE = 16
 """Pixels."""
-
-Rgb = NDArray[np.uint8]
 
 
 def picture(number: int, *, height: int, width: int) -> Rgb:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Int64
 from egoexo_tools.checks.tables import UNREADABLE, Report, name_row
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, to_table
@@ -102,6 +102,6 @@ def _measured(root: DatasetRoot, table: str, unit: str) -> tuple[pa.Table, dict[
     return rows.drop_columns(["rle_counts", "bbox_xywh"]), found
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def _numbers(column: pa.ChunkedArray) -> Int64:
     """A column as int64; null counts as -1, which no size or area is."""
     return np.asarray(pc.fill_null(column, -1).to_numpy(), np.int64)

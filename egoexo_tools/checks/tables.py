@@ -1,29 +1,26 @@
 """What `validate` checks, table by table: keys, references, states, extracted frames.
 
 Every check adds to a Report: the table, what is wrong in words, how many rows, and the first of
-them. Nothing is repaired. Keys are compared as hashes, a few bytes a row; what needs the run
+them. Nothing is repaired. UInt64 are compared as hashes, a few bytes a row; what needs the run
 lengths is in `masks.py`.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, UInt64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import KEYS, SCHEMAS, read_manifest, read_tables, to_table
 from egoexo_tools.runs import join_pair_ids
 from egoexo_tools.sampling import mix
 from egoexo_tools.vocab import Direction, Split, view_of
-
-Bools: TypeAlias = NDArray[np.bool_]
-Keys: TypeAlias = NDArray[np.uint64]
 
 FRAME = KEYS["frames"]
 MASK = KEYS["masks"]
@@ -70,7 +67,7 @@ class Report:
             self.findings.append(Finding(table, problem, len(where), example))
 
 
-def keys(rows: pd.DataFrame, columns: Iterable[str]) -> Keys:
+def keys(rows: pd.DataFrame, columns: Iterable[str]) -> UInt64:
     """One number per row, equal where the values of `columns` are, in any table, (n,).
 
     64 bits of hash: among two million keys two different ones meet with a chance of 1e-7.
@@ -263,7 +260,7 @@ def check_exclusions(
     report.rows("exclusions", "a take is excluded and in the takes manifest", whole, in_takes)
 
 
-def has_twins(numbers: Keys) -> Bools:
+def has_twins(numbers: UInt64) -> Bool:
     """Which keys an earlier row has already."""
     return np.asarray(pd.Series(numbers).duplicated().to_numpy(), bool)
 
@@ -276,7 +273,7 @@ def _listed(cameras: Any) -> list[str]:
     return [] if cameras is None else list(cameras)
 
 
-def _wrong_ids(pairs: pd.DataFrame) -> Bools:
+def _wrong_ids(pairs: pd.DataFrame) -> Bool:
     text = {name: pa.array(pairs[name]).cast(pa.string()) for name in pairs.columns}
     same = pc.equal(join_pair_ids(text), text["pair_id"])
     return np.asarray(pc.invert(pc.fill_null(same, False)).to_numpy(zero_copy_only=False), bool)

@@ -202,7 +202,12 @@ def _expected(release: Release, paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _remote(
-    s3: S3, listed: ManifestEntry, path: Path, *, take_uid: str | None = None, camera: str | None = None
+    s3: S3,
+    listed: ManifestEntry,
+    path: Path,
+    *,
+    take_uid: str | None = None,
+    camera: str | None = None,
 ) -> RemoteFile:
     size = s3.size(listed.source_url) if listed.size is None else listed.size
     return RemoteFile(listed.source_url, path, size, take_uid=take_uid, camera=camera)

@@ -218,7 +218,9 @@ def _listed(text: bytes, wanted: Collection[str], url: str) -> dict[str, Manifes
     except (ValueError, TypeError, KeyError, ValidationError) as error:
         raise DataError(f"{url} is no manifest ({error!r}); check --source") from error
     return {
-        path.relative_path: ManifestEntry(path.source_path, path.relative_path, path.size, entry.uid)
+        path.relative_path: ManifestEntry(
+            path.source_path, path.relative_path, path.size, entry.uid
+        )
         for entry in entries
         for path in entry.paths
     }

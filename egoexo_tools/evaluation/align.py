@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float64, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import cameras_of
 from egoexo_tools.evaluation.predictions import TakeMasks, confidence_of
@@ -90,8 +90,8 @@ class TakeSamples:
     object_names: list[str]
     source_cameras: list[str]
     dest_cameras: list[str]
-    frame_idxs: NDArray[np.int64]
-    confidences: NDArray[np.float64]
+    frame_idxs: Int64
+    confidences: Float64
     """(n,) NaN: not given, to be taken from the mask's area."""
     predicted: MaskColumns
     truth: MaskColumns
@@ -107,7 +107,7 @@ class TakeSamples:
         return len(self.frame_idxs)
 
     @property
-    def visible(self) -> NDArray[np.bool_]:
+    def visible(self) -> Bool:
         """(n,) whether the truth has a mask."""
         return self.truth.heights > 0
 

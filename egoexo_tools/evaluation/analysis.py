@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float64
 from egoexo_tools.evaluation.metrics import (
     CONFIDENCE_THRESHOLD,
     METRICS,
@@ -22,7 +23,6 @@ from egoexo_tools.evaluation.metrics import (
 )
 from egoexo_tools.runs import TRACK
 
-Float: TypeAlias = NDArray[np.float64]
 Json: TypeAlias = dict[str, Any]
 
 DRAWS = 2_000
@@ -100,7 +100,7 @@ def bootstrap_gain(frame_a: pd.DataFrame, frame_b: pd.DataFrame) -> list[float] 
     return _percentiles((b - a)[np.isfinite(b - a)])
 
 
-def visibility_draws(frame: pd.DataFrame) -> Float | None:
+def visibility_draws(frame: pd.DataFrame) -> Float64 | None:
     """Balanced accuracy of each draw of takes, (DRAWS,); None with fewer than two takes.
 
     NaN for a draw without one of the classes that the samples have: it measures something else.
@@ -139,7 +139,7 @@ def _interval(sums: Any, counts: Any) -> list[float] | None:
     return _percentiles(sums[drawn] / counts[drawn])
 
 
-def _percentiles(values: Float) -> list[float] | None:
+def _percentiles(values: Float64) -> list[float] | None:
     if not values.size:
         return None
     edge = (1 - LEVEL) / 2
@@ -236,7 +236,7 @@ def visibility(frame: pd.DataFrame, *, threshold: float | None = None) -> Json:
     return found | curve
 
 
-def roc(confidence: Float, visible: NDArray[np.bool_]) -> Json:
+def roc(confidence: Float64, visible: Bool) -> Json:
     """Curve and area for "confidence above t says visible"; None without both classes.
 
     `best` is the threshold with the highest balanced accuracy (the midpoint between neighbouring
@@ -267,7 +267,7 @@ def roc(confidence: Float, visible: NDArray[np.bool_]) -> Json:
     }
 
 
-def calibration(confidence: Float, visible: NDArray[np.bool_]) -> Json:
+def calibration(confidence: Float64, visible: Bool) -> Json:
     """Does a confidence of 0.8 mean visible in 80 %? Ten equal bins, and their expected error.
 
     The error is that of Naeini et al. (AAAI 2015): the gap between mean confidence and share of

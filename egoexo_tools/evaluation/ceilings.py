@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float64, Int64
 from egoexo_tools.evaluation.align import TakeSamples
 from egoexo_tools.evaluation.metric_loops import best_candidates, source
 from egoexo_tools.evaluation.scoring import SizeGroup
@@ -28,11 +28,11 @@ _END = np.iinfo(np.int64).max
 class _Ceilings:
     """What was found for the n samples of a take; filled in camera by camera."""
 
-    iou: NDArray[np.float64]
+    iou: Float64
     """(n,) of the best proposal; NaN where there is none."""
-    proposal: NDArray[np.int64]
+    proposal: Int64
     """(n,) its proposal_idx, -1 where there is none."""
-    top_iou: NDArray[np.float64]
+    top_iou: Float64
     """(n,) of the best among the first TOP of the run; NaN where it kept none."""
 
 
@@ -40,9 +40,9 @@ class _Ceilings:
 class _Proposals:
     """The proposals of one camera, by frame."""
 
-    frame_idxs: NDArray[np.int64]
+    frame_idxs: Int64
     """(n,) ascending"""
-    proposal_idxs: NDArray[np.int64]
+    proposal_idxs: Int64
     masks: MaskColumns
 
 
@@ -83,7 +83,7 @@ def _read_proposals(root: DatasetRoot, unit: str) -> _Proposals:
 
 def _fill(
     samples: TakeSamples,
-    rows: NDArray[np.int64],
+    rows: Int64,
     size: Size,
     proposals: _Proposals,
     found: _Ceilings,
@@ -116,7 +116,7 @@ def _fill(
     found.iou[rows], found.proposal[rows], found.top_iou[rows] = best
 
 
-def _ranks(samples: TakeSamples, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ranks(samples: TakeSamples, rows: Int64) -> Int64:
     """(k, TOP) the first proposals of each sample's run, -1 where there are fewer."""
     ranks = np.full((len(rows), TOP), -1, np.int64)
     for place, row in enumerate(rows.tolist()):

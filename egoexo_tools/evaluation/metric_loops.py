@@ -6,21 +6,10 @@ A loop here knows what a sample is; what a mask is, egoexo_tools/masks/bitmaps.p
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Float64, Int64, UInt64
 from egoexo_tools.compiled import compiled
-from egoexo_tools.masks.bitmaps import (
-    Bytes,
-    Float,
-    Int,
-    Words,
-    area,
-    contour,
-    iou_of,
-    location,
-    overlap,
-    rasterise,
-)
+from egoexo_tools.masks.bitmaps import area, contour, iou_of, location, overlap, rasterise
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.resizing import Size, edges
 from egoexo_tools.masks.rle_loops import OK
@@ -35,12 +24,12 @@ class Source(NamedTuple):
     """Masks of one size, and how they are drawn at another; a tuple, because numba takes those."""
 
     text: Bytes
-    offsets: Int
+    offsets: Int64
     height: int
     width: int
-    rows: Int
+    rows: Int64
     """`resizing.edges` to the size at which they are drawn."""
-    cols: Int
+    cols: Int64
 
 
 def source(masks: MaskColumns, size: Size) -> Source:
@@ -50,13 +39,13 @@ def source(masks: MaskColumns, size: Size) -> Source:
 
 
 @compiled
-def _rasterise(masks: Source, i: int, runs: Int, bitmap: Words, box: Int) -> int:
+def _rasterise(masks: Source, i: int, runs: Int64, bitmap: UInt64, box: Int64) -> int:
     counts = masks.text[masks.offsets[i] : masks.offsets[i + 1]]
     return rasterise(counts, runs, masks.height, masks.width, masks.rows, masks.cols, bitmap, box)
 
 
 @compiled
-def _longest(one: Int, two: Int) -> int:
+def _longest(one: Int64, two: Int64) -> int:
     """Length of the longest of two lists of texts, from their offsets: room for any run list."""
     longest = 1
     for i in range(one.size - 1):
@@ -70,9 +59,9 @@ def _longest(one: Int, two: Int) -> int:
 def score(
     predicted: Source,
     truth: Source,
-    target: tuple[int, int, Int, float],
-    flags: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    out: tuple[Float, Int, Bytes],
+    target: tuple[int, int, Int64, float],
+    flags: tuple[Bool, Bool],
+    out: tuple[Float64, Int64, Bytes],
 ) -> None:
     """Score n samples; the arguments and results are those of `metrics.score_masks`.
 
@@ -123,9 +112,9 @@ def best_candidates(
     candidates: Source,
     truth: Source,
     size: Size,
-    frames: tuple[Int, Int],
-    ranked: tuple[Int, Int],
-    out: tuple[Float, Int, Float],
+    frames: tuple[Int64, Int64],
+    ranked: tuple[Int64, Int64],
+    out: tuple[Float64, Int64, Float64],
 ) -> None:
     """The best candidate of a frame for every truth in it.
 

@@ -11,19 +11,15 @@ docs/metrics.md tells what each protocol makes of them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Float64, Int64, UInt64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation import metric_loops
 from egoexo_tools.masks import bitmaps
-from egoexo_tools.masks.bitmaps import Float, Int, Words
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.resizing import Size
-
-Mask: TypeAlias = NDArray[np.bool_]
 
 OFFICIAL_SIDE = 480
 """Long side at which the official evaluator compares masks."""
@@ -34,13 +30,13 @@ CONFIDENCE_THRESHOLD = 0.5
 """A confidence above this says: the object is visible."""
 
 
-def iou(predicted: Mask, truth: Mask) -> float:
+def iou(predicted: Bool, truth: Bool) -> float:
     """|P and G| / (|P or G| + 1e-7); 1 where both are empty."""
     both, a_area, b_area = (np.int64(mask.sum()) for mask in (predicted & truth, predicted, truth))
     return bitmaps.iou_of(both, a_area, b_area)
 
 
-def contour_accuracy(predicted: Mask, truth: Mask) -> float:
+def contour_accuracy(predicted: Bool, truth: Bool) -> float:
     """F-measure of the two boundaries, matched within `boundary_radius` pixels."""
     size = _same_size(predicted, truth)
     (a, a_box), (b, b_box) = _packed(predicted), _packed(truth)
@@ -50,7 +46,7 @@ def contour_accuracy(predicted: Mask, truth: Mask) -> float:
     )
 
 
-def location_error(predicted: Mask, truth: Mask, *, diagonal: float | None = None) -> float:
+def location_error(predicted: Bool, truth: Bool, *, diagonal: float | None = None) -> float:
     """Distance of the centres of the two boxes, over `diagonal` (default: the image's own)."""
     height, width = size = _same_size(predicted, truth)
     (_, a_box), (_, b_box) = _packed(predicted), _packed(truth)
@@ -65,7 +61,7 @@ class Metric:
     """Its first word alone heads a narrow column."""
     better: str
     """`higher` or `lower`."""
-    function: Callable[[Mask, Mask], float]
+    function: Callable[[Bool, Bool], float]
     """Of (predicted, truth), both (H, W) bool of one shape."""
 
     def __post_init__(self) -> None:
@@ -90,12 +86,12 @@ def headlines() -> dict[str, str]:
     return {**titles, VISIBILITY_ACCURACY: "visibility accuracy"}
 
 
-def existence_agrees(predicted: Mask, truth: Mask) -> bool:
+def existence_agrees(predicted: Bool, truth: Bool) -> bool:
     """Both masks are empty, or neither is."""
     return bool(predicted.any() == truth.any())
 
 
-def balanced_accuracy(predicted: Mask, truth: Mask) -> float | None:
+def balanced_accuracy(predicted: Bool, truth: Bool) -> float | None:
     """Mean recall over the classes that occur in `truth`, both (n,) bool; None without samples."""
     recalls = [
         float(np.mean(predicted[truth == value] == value))
@@ -124,11 +120,11 @@ def boundary_radius(size: Size) -> int:
     return int(np.ceil(BOUNDARY_SHARE * np.linalg.norm(size)))
 
 
-def disk_heights(radius: int) -> Int:
+def disk_heights(radius: int) -> Int64:
     """How far the disk x² + y² <= radius² reaches up, for x = 0..radius."""
     offsets = np.arange(radius + 1)
     inside = offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
-    heights: Int = inside.sum(axis=1).astype(np.int64) - 1
+    heights: Int64 = inside.sum(axis=1).astype(np.int64) - 1
     return heights
 
 
@@ -136,18 +132,18 @@ def disk_heights(radius: int) -> Int:
 class MaskScores:
     """What `score_masks` measured, each (n,); NaN where the truth has no mask."""
 
-    iou: Float
-    contour_accuracy: Float
-    location_error: Float
-    predicted_area: Int
-    truth_area: Int
-    consistency: Float
+    iou: Float64
+    contour_accuracy: Float64
+    location_error: Float64
+    predicted_area: Int64
+    truth_area: Int64
+    consistency: Float64
     """IoU of a prediction with the one before it; NaN where `follows` is false."""
-    truth_consistency: Float
+    truth_consistency: Float64
     """The same of the truths; NaN where either is missing."""
-    predicted_problem: NDArray[np.uint8]
+    predicted_problem: Bytes
     """A problem code of egoexo_tools.masks.rle_loops for each predicted mask; 0 is OK."""
-    truth_problem: NDArray[np.uint8]
+    truth_problem: Bytes
 
 
 def score_masks(
@@ -156,8 +152,8 @@ def score_masks(
     *,
     size: Size,
     diagonal: float,
-    visible: Mask,
-    follows: Mask,
+    visible: Bool,
+    follows: Bool,
 ) -> MaskScores:
     """Compare n predicted masks with the truth at `size`; diagonal in pixels.
 
@@ -188,7 +184,7 @@ def score_masks(
     )
 
 
-def _same_size(predicted: Mask, truth: Mask) -> Size:
+def _same_size(predicted: Bool, truth: Bool) -> Size:
     if predicted.shape != truth.shape or predicted.ndim != 2:
         raise DataError(
             f"masks of shape {predicted.shape} and {truth.shape} cannot be compared; "
@@ -198,7 +194,7 @@ def _same_size(predicted: Mask, truth: Mask) -> Size:
     return height, width
 
 
-def _packed(mask: Mask) -> tuple[Words, Int]:
+def _packed(mask: Bool) -> tuple[UInt64, Int64]:
     height, width = mask.shape
     bitmap = np.zeros((width, -(-height // 64)), np.uint64)
     box = np.zeros(4, np.int64)
@@ -206,7 +202,7 @@ def _packed(mask: Mask) -> tuple[Words, Int]:
     return bitmap, box
 
 
-def _scratch(size: Size) -> tuple[Words, Words, Words]:
+def _scratch(size: Size) -> tuple[UInt64, UInt64, UInt64]:
     words = -(-size[0] // 64)
     return (
         np.zeros((2, size[1], words), np.uint64),

@@ -21,15 +21,15 @@ from egoexo_tools.evaluation.ground_truth import VERSION, members, parsed, read_
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.manifests import read_tables
 from egoexo_tools.parsing.json_text import REPEATED
-from egoexo_tools.parsing.mask_json import read_rle
-from egoexo_tools.parsing.names import NAMES_FILE
-from egoexo_tools.parsing.pair_folders import PairFolder, direction_of, json_files, pair_folders
 from egoexo_tools.parsing.lenient import (
     entries,
     finite_number,
     frame_number,
     load_json,
 )
+from egoexo_tools.parsing.mask_json import read_rle
+from egoexo_tools.parsing.names import NAMES_FILE
+from egoexo_tools.parsing.pair_folders import PairFolder, direction_of, json_files, pair_folders
 from egoexo_tools.runs import split_pair_id
 from egoexo_tools.vocab import Direction, view_of
 

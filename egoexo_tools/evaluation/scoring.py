@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float64, Int64
 from egoexo_tools.evaluation.align import Problems, Protocol, TakeSamples
 from egoexo_tools.evaluation.metrics import (
     CONFIDENCE_THRESHOLD,
@@ -37,7 +37,7 @@ AREAS = ("predicted_area", "truth_area")
 class SizeGroup:
     """Samples whose masks have the same sizes: what one call of the compiled loops takes."""
 
-    rows: NDArray[np.int64]
+    rows: Int64
     """(k,) positions in their TakeSamples, ascending."""
     predicted_size: Size
     truth_size: Size
@@ -70,7 +70,7 @@ def score_take(
     return _table(samples, columns, protocol).filter(pa.array(good)), groups
 
 
-def _empty_columns(count: int) -> dict[str, NDArray[np.float64]]:
+def _empty_columns(count: int) -> dict[str, Float64]:
     names = {*FLOATS, *METRICS, *AREAS, "scored_height", "scored_width"}
     return {name: np.full(count, np.nan) for name in names}
 
@@ -89,7 +89,7 @@ def _size_groups(samples: TakeSamples, protocol: Protocol, resize: bool) -> Iter
         yield SizeGroup(rows, predicted_size, truth_size, size)
 
 
-def _filled_sizes(samples: TakeSamples, predicted: NDArray[np.int64]) -> NDArray[np.int64]:
+def _filled_sizes(samples: TakeSamples, predicted: Int64) -> Int64:
     """Size of each truth; where there is none, that of its track's nearest, else the prediction's.
 
     So that a track stays in one group, and consistency over time sees absent frames too.
@@ -101,7 +101,7 @@ def _filled_sizes(samples: TakeSamples, predicted: NDArray[np.int64]) -> NDArray
     return filled.to_numpy().astype(np.int64)
 
 
-def track_ids(samples: TakeSamples) -> NDArray[np.int64]:
+def track_ids(samples: TakeSamples) -> Int64:
     """A number for each (object, source, dest); samples of a track lie together."""
     keys = list(
         zip(samples.object_names, samples.source_cameras, samples.dest_cameras, strict=True)
@@ -115,7 +115,7 @@ def _wrong_size(
     samples: TakeSamples,
     protocol: Protocol,
     resize: bool,
-    good: NDArray[np.bool_],
+    good: Bool,
     problems: Problems,
 ) -> bool:
     """Official without resizing: the visible samples of a group of another size do not count."""
@@ -153,7 +153,7 @@ def _report_broken(
     group: SizeGroup,
     samples: TakeSamples,
     scores: MaskScores,
-    good: NDArray[np.bool_],
+    good: Bool,
     problems: Problems,
 ) -> None:
     for kind, codes in (
@@ -168,8 +168,8 @@ def _report_broken(
 def _add_further_metrics(
     group: SizeGroup,
     samples: TakeSamples,
-    columns: dict[str, NDArray[np.float64]],
-    good: NDArray[np.bool_],
+    columns: dict[str, Float64],
+    good: Bool,
 ) -> None:
     """Metrics of METRICS that the compiled loop does not know, one sample at a time."""
     further = [name for name in METRICS if name not in FLOATS]
@@ -182,9 +182,7 @@ def _add_further_metrics(
             columns[name][sample] = METRICS[name].function(predicted, truth)
 
 
-def _table(
-    samples: TakeSamples, columns: dict[str, NDArray[np.float64]], protocol: Protocol
-) -> pa.Table:
+def _table(samples: TakeSamples, columns: dict[str, Float64], protocol: Protocol) -> pa.Table:
     visible = samples.visible
     if protocol is Protocol.LM_EEC:
         # Its evaluator asks the pixels, not the file: an empty true mask is an absent object.
@@ -208,9 +206,7 @@ def _table(
     return to_table("scores", rows, schema=scores_schema())
 
 
-def _confidences(
-    samples: TakeSamples, columns: dict[str, NDArray[np.float64]], protocol: Protocol
-) -> NDArray[np.float64]:
+def _confidences(samples: TakeSamples, columns: dict[str, Float64], protocol: Protocol) -> Float64:
     """As given; LM-EEC's rule under its protocol, and where none was given."""
     pixels = columns["scored_height"] * columns["scored_width"]
     covered = (columns["predicted_area"] > VISIBLE_SHARE * pixels).astype(np.float64)
@@ -220,6 +216,6 @@ def _confidences(
     return np.where(np.isnan(given), covered, given)
 
 
-def _nullable(name: str, values: NDArray[np.float64]) -> pa.Array:
+def _nullable(name: str, values: Float64) -> pa.Array:
     type_ = scores_schema().field(name).type
     return pa.array(values, pa.float64(), from_pandas=True).cast(type_)

@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float32
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path, write_atomic
 from egoexo_tools.masks.columns import mask_fields
@@ -196,7 +196,7 @@ def write_proposals(
         _save_npz(file, masks)
 
 
-def read_proposals(folder: Path, frame_idx: int) -> tuple[list[MaskRle], NDArray[np.float32]]:
+def read_proposals(folder: Path, frame_idx: int) -> tuple[list[MaskRle], Float32]:
     """One frame's proposals and their boxes (N, 4) x1, y1, w, h; DataError for damaged files."""
     masks_path, boxes_path = mask_files(folder, frame_idx)
     try:
@@ -216,7 +216,7 @@ def read_proposals(folder: Path, frame_idx: int) -> tuple[list[MaskRle], NDArray
     return [MaskRle.encode(mask) for mask in masks], boxes.astype(np.float32)
 
 
-def _save_npz(file: Any, masks: NDArray[np.uint8]) -> None:
+def _save_npz(file: Any, masks: Bytes) -> None:
     """np.savez_compressed(file, masks), with a fixed time: the same masks, the same bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         entry = zipfile.ZipInfo("arr_0.npy", date_time=(1980, 1, 1, 0, 0, 0))

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes
 from egoexo_tools.formats.source import (
     Done,
     Row,
@@ -99,7 +99,7 @@ def _numbers(masks: list[Row]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names[:MAX_OBJECTS], start=1)}
 
 
-def davis_palette() -> NDArray[np.uint8]:
+def davis_palette() -> Bytes:
     """The 256 colours of DAVIS and PASCAL VOC, (256, 3): the bits of the number, spread.
 
     Bit k of number n (three at a time for red, green, blue) becomes bit 7 - k // 3 of a colour.
@@ -124,9 +124,7 @@ def _files(out: Path, split: str, take_uid: str, camera: str, frame_idx: int) ->
     )
 
 
-def _labels(
-    rows: list[Row], frame: Row, numbers: dict[str, int]
-) -> tuple[NDArray[np.uint8], list[Row]]:
+def _labels(rows: list[Row], frame: Row, numbers: dict[str, int]) -> tuple[Bytes, list[Row]]:
     """Object numbers by pixel (H, W), and exclusion rows of masks that others hide in part."""
     height, width = frame["height"], frame["width"]
     labels = np.zeros((height, width), np.uint8)
@@ -150,7 +148,7 @@ def _size(row: Row) -> Any:
     return row["area"], row["object_name"]
 
 
-def _write_palette_png(path: Path, labels: NDArray[np.uint8]) -> None:
+def _write_palette_png(path: Path, labels: Bytes) -> None:
     from PIL import Image
 
     height, width = labels.shape

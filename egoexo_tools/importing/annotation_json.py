@@ -22,8 +22,8 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import PROBLEMS
 from egoexo_tools.parsing.cameras import unusable_cameras
 from egoexo_tools.parsing.json_text import REPEATED, kind_of
-from egoexo_tools.parsing.mask_json import read_rle
 from egoexo_tools.parsing.lenient import frame_number, is_text
+from egoexo_tools.parsing.mask_json import read_rle
 from egoexo_tools.vocab import View, view_of
 
 Row = dict[str, Any]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.parsing.pictures import HEIF, PICTURES, heif_advice
 from egoexo_tools.parsing.lenient import entries, frame_number, load_json, plain_name
+from egoexo_tools.parsing.pictures import HEIF, PICTURES, heif_advice
 from egoexo_tools.vocab import View, view_of
 
 CAMERAS_JSON = "cameras.json"

@@ -46,8 +46,8 @@ from egoexo_tools.importing.masks import (
 )
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.parsing.pictures import read_picture
 from egoexo_tools.parsing.lenient import entries, plain_name
+from egoexo_tools.parsing.pictures import read_picture
 from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult

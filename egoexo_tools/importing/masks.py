@@ -14,8 +14,6 @@ from typing import Any, TypeAlias
 from egoexo_tools.errors import DataError
 from egoexo_tools.importing.cameras import CAMERAS_JSON, CameraFolder, not_read
 from egoexo_tools.masks.columns import mask_fields
-from egoexo_tools.parsing.mask_json import PictureMasks, is_coco, read_coco, read_sam
-from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
 from egoexo_tools.parsing.lenient import (
     entries,
     frame_number,
@@ -24,6 +22,8 @@ from egoexo_tools.parsing.lenient import (
     plain_name,
     printable,
 )
+from egoexo_tools.parsing.mask_json import PictureMasks, is_coco, read_coco, read_sam
+from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
 from egoexo_tools.vocab import view_of
 
 ASPECT_TOLERANCE = 0.01

@@ -28,10 +28,10 @@ from egoexo_tools.manifests import read_manifest, read_tables, write_table
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import kind_of
+from egoexo_tools.parsing.lenient import frame_number, is_text, printable
 from egoexo_tools.parsing.mask_json import read_rle
 from egoexo_tools.parsing.names import match_names
 from egoexo_tools.parsing.palette import PaletteVideo, find_videos, read_objects, read_video
-from egoexo_tools.parsing.lenient import frame_number, is_text, printable
 from egoexo_tools.runs import RunFolder, join_pair_id
 from egoexo_tools.vocab import Direction, view_of
 

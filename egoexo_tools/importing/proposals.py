@@ -16,8 +16,8 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions, write_manifest
 from egoexo_tools.masks.encoding import encode_stack
-from egoexo_tools.parsing.mask_folders import find_frames, read_stack
 from egoexo_tools.parsing.lenient import entries
+from egoexo_tools.parsing.mask_folders import find_frames, read_stack
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage

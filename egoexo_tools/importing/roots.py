@@ -36,8 +36,8 @@ from egoexo_tools.importing.sources import (
 )
 from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.parsing.pictures import picture_size
 from egoexo_tools.parsing.lenient import entries, frame_number
+from egoexo_tools.parsing.pictures import picture_size
 from egoexo_tools.release.takes import read_split_file, read_takes, write_takes
 from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn

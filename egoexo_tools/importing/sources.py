@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.parsing.lenient import entries, load_json
+from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes
 from egoexo_tools.vocab import Split
 

@@ -13,18 +13,12 @@ egoexo_tools/evaluation/metrics.py and tests/reference.py.
 """
 
 import math
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Int64, UInt64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.masks.rle_loops import OK, parse_counts
-
-Words: TypeAlias = NDArray[np.uint64]
-Int: TypeAlias = NDArray[np.int64]
-Float: TypeAlias = NDArray[np.float64]
-Bytes: TypeAlias = NDArray[np.uint8]
 
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
@@ -44,7 +38,7 @@ def count_bits(word: np.uint64) -> np.int64:
 
 
 @compiled
-def set_bits(column: Words, start: int, stop: int) -> None:
+def set_bits(column: UInt64, start: int, stop: int) -> None:
     """Set the bits start..stop - 1 of one column; start < stop."""
     first, last = start >> 6, (stop - 1) >> 6
     head = ONES << np.uint64(start & 63)
@@ -60,7 +54,14 @@ def set_bits(column: Words, start: int, stop: int) -> None:
 
 @compiled
 def rasterise(
-    text: Bytes, runs: Int, height: int, width: int, rows: Int, cols: Int, bitmap: Words, box: Int
+    text: Bytes,
+    runs: Int64,
+    height: int,
+    width: int,
+    rows: Int64,
+    cols: Int64,
+    bitmap: UInt64,
+    box: Int64,
 ) -> int:
     """Counts of a height x width mask → `bitmap` (zeroed here) and `box` at another size.
 
@@ -73,7 +74,9 @@ def rasterise(
 
 
 @compiled
-def rasterise_runs(runs: Int, height: int, rows: Int, cols: Int, bitmap: Words, box: Int) -> None:
+def rasterise_runs(
+    runs: Int64, height: int, rows: Int64, cols: Int64, bitmap: UInt64, box: Int64
+) -> None:
     """Run lengths of a mask of some height → `bitmap` (zeroed here) and `box` at another size.
 
     `rows[y]` is the number of wanted rows that lie above source row y (length height + 1), `cols`
@@ -99,10 +102,10 @@ def _set_run(
     row: int,
     end_column: int,
     end_row: int,
-    rows: Int,
-    cols: Int,
-    bitmap: Words,
-    box: Int,
+    rows: Int64,
+    cols: Int64,
+    bitmap: UInt64,
+    box: Int64,
 ) -> None:
     """Set the wanted pixels of the source run from (row, column) up to (end_row, end_column)."""
     height = rows.size - 1
@@ -117,7 +120,7 @@ def _set_run(
 
 
 @compiled
-def pack(mask: NDArray[np.bool_], bitmap: Words, box: Int) -> None:
+def pack(mask: Bool, bitmap: UInt64, box: Int64) -> None:
     """A boolean (h, w) array → `bitmap` (zeroed here) and `box`."""
     bitmap[:] = 0
     box[0], box[1], box[2], box[3] = NO_BOX, -1, NO_BOX, -1
@@ -130,7 +133,7 @@ def pack(mask: NDArray[np.bool_], bitmap: Words, box: Int) -> None:
 
 
 @compiled
-def overlap(a: Words, b: Words, a_box: Int, b_box: Int) -> np.int64:
+def overlap(a: UInt64, b: UInt64, a_box: Int64, b_box: Int64) -> np.int64:
     """Pixels in both."""
     pixels = np.int64(0)
     if max(a_box[2], b_box[2]) > min(a_box[3], b_box[3]):
@@ -145,7 +148,7 @@ def overlap(a: Words, b: Words, a_box: Int, b_box: Int) -> np.int64:
 
 
 @compiled
-def area(bitmap: Words, box: Int) -> np.int64:
+def area(bitmap: UInt64, box: Int64) -> np.int64:
     """Foreground pixels."""
     return overlap(bitmap, bitmap, box, box)
 
@@ -158,7 +161,7 @@ def iou_of(both: np.int64, a_area: np.int64, b_area: np.int64) -> float:
 
 
 @compiled
-def boundary(bitmap: Words, box: Int, height: int, edge: Words) -> np.int64:
+def boundary(bitmap: UInt64, box: Int64, height: int, edge: UInt64) -> np.int64:
     """Boundary map of a mask into `edge` (its columns from x_min - 1 to x_max are written).
 
     A pixel is on the boundary where it differs from its right, lower or lower-right neighbour;
@@ -194,7 +197,7 @@ def boundary(bitmap: Words, box: Int, height: int, edge: Words) -> np.int64:
 
 @compiled
 def dilate(
-    edge: Words, box: Int, heights: Int, first: int, stop: int, out: Words, scratch: Words
+    edge: UInt64, box: Int64, heights: Int64, first: int, stop: int, out: UInt64, scratch: UInt64
 ) -> None:
     """Columns first..stop - 1 of `out` = `edge` dilated by a disk.
 
@@ -231,7 +234,7 @@ def dilate(
 
 
 @compiled
-def _shift(up: Words, down: Words, low: int, high: int) -> None:
+def _shift(up: UInt64, down: UInt64, low: int, high: int) -> None:
     """Move `up` one row up (to smaller y) and `down` one row down, words low..high."""
     for word in range(low, high):
         up[word] = (up[word] >> ONE) | (up[word + 1] << TOP)
@@ -242,7 +245,7 @@ def _shift(up: Words, down: Words, low: int, high: int) -> None:
 
 
 @compiled
-def matched(edge: Words, box: Int, near: Words) -> np.int64:
+def matched(edge: UInt64, box: Int64, near: UInt64) -> np.int64:
     """Boundary pixels of `edge` that lie in `near`."""
     pixels = np.int64(0)
     for x in range(max(box[0] - 1, 0), box[1] + 1):
@@ -267,15 +270,15 @@ def f_measure(hits: np.int64, predicted: np.int64, truth_hits: np.int64, truth: 
 
 @compiled
 def contour(
-    a: Words,
-    b: Words,
-    a_box: Int,
-    b_box: Int,
+    a: UInt64,
+    b: UInt64,
+    a_box: Int64,
+    b_box: Int64,
     height: int,
-    heights: Int,
-    edges: Words,
-    near: Words,
-    scratch: Words,
+    heights: Int64,
+    edges: UInt64,
+    near: UInt64,
+    scratch: UInt64,
 ) -> float:
     """Contour accuracy of prediction `a` and truth `b`; `edges` is (2, w, words) scratch.
 
@@ -294,7 +297,7 @@ def contour(
 
 
 @compiled
-def location(a_box: Int, b_box: Int, height: int, width: int, diagonal: float) -> float:
+def location(a_box: Int64, b_box: Int64, height: int, width: int, diagonal: float) -> float:
     """Distance of the two box centres over `diagonal`; an empty mask's centre is (h//2, w//2).
 
     The benchmark swaps the two sides for an empty mask, x = h // 2 and y = w // 2, and so do we.

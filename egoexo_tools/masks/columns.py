@@ -6,22 +6,19 @@ lie: reading a table, taking a slice and passing masks on copies no counts.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float32, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks import rle_loops
 from egoexo_tools.masks.resizing import Size
 from egoexo_tools.masks.rle import MaskRle, shortened
 from egoexo_tools.masks.rle_loops import PROBLEMS
-
-Bytes: TypeAlias = NDArray[np.uint8]
-Floats: TypeAlias = NDArray[np.float32]
-Int: TypeAlias = NDArray[np.int64]
 
 COLUMNS = ("rle_height", "rle_width", "rle_counts")
 """What a manifest calls them."""
@@ -37,14 +34,14 @@ class MaskColumns:
     masks report a problem code for each.
     """
 
-    heights: Int
+    heights: Int64
     """(n,) in pixels"""
-    widths: Int
+    widths: Int64
     text: Bytes
     """The counts of mask i are text[offsets[i] : offsets[i + 1]]."""
-    offsets: Int
+    offsets: Int64
     """(n + 1,), the first of them need not be 0"""
-    boxes: Floats | None = None
+    boxes: Float32 | None = None
     """(n, 4) xywh in pixels of each mask's own size, where a table had them."""
 
     def __post_init__(self) -> None:
@@ -120,7 +117,7 @@ class MaskColumns:
             boxes=None if self.boxes is None else self.boxes[rows],
         )
 
-    def by_size(self) -> Iterator[tuple[Size, Int]]:
+    def by_size(self) -> Iterator[tuple[Size, Int64]]:
         """Each size that occurs, ascending, and the rows (k,) of that size."""
         sizes = self.heights * _BASE + self.widths  # one number a size: a sort, not one of pairs
         for size in np.unique(sizes).tolist():
@@ -136,7 +133,7 @@ class MaskColumns:
             )
         return sizes[0] if sizes else default
 
-    def measure(self) -> tuple[Int, Floats, Bytes]:
+    def measure(self) -> tuple[Int64, Float32, Bytes]:
         """Check and measure all masks in one call.
 
         Returns areas (n,) in pixels, boxes (n, 4) xywh as of `MaskRle.box_xywh`, and problems
@@ -151,7 +148,7 @@ class MaskColumns:
         )
         return areas, boxes, problems
 
-    def resized(self, rows: Int, heights: Int, widths: Int) -> "MaskColumns":
+    def resized(self, rows: Int64, heights: Int64, widths: Int64) -> "MaskColumns":
         """Rows (m,) of the masks, each at its own wanted size (m,), as `MaskRle.decode_at` does.
 
         Row -1 gives an empty mask. A mask that has its wanted size already keeps its counts, read
@@ -181,7 +178,7 @@ def row_mask(row: Mapping[str, Any]) -> MaskRle:
     return MaskRle(height, width, counts)
 
 
-def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int]:
+def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int64]:
     """All texts one after the other, and where each begins and ends (n + 1,)."""
     texts = pc.cast(texts, pa.large_string())
     if isinstance(texts, pa.ChunkedArray):

@@ -4,18 +4,14 @@ Only a mask's box is walked column by column, which is COCO's order; the rest is
 row, as fast as memory gives it.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Int64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import format_counts
 
-Bytes: TypeAlias = NDArray[np.uint8]
-Int: TypeAlias = NDArray[np.int64]
 _RUN_BYTES = 7
 """Most characters of a run; see `runs_to_counts`."""
 
@@ -31,7 +27,7 @@ def encode_stack(masks: Bytes) -> MaskColumns:
 
 
 @compiled
-def _encode(masks: Bytes) -> tuple[Bytes, Int]:
+def _encode(masks: Bytes) -> tuple[Bytes, Int64]:
     count, height, width = masks.shape
     out = np.empty(1 << 16, np.uint8)
     offsets = np.zeros(count + 1, np.int64)
@@ -50,7 +46,7 @@ def _encode(masks: Bytes) -> tuple[Bytes, Int]:
 
 
 @compiled
-def _runs(mask: Bytes, columns: Bytes, runs: Int) -> int:
+def _runs(mask: Bytes, columns: Bytes, runs: Int64) -> int:
     """Fill `runs`, background first; returns their number. `columns` is room for one row."""
     height, width = mask.shape
     columns[:] = 0

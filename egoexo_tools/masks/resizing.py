@@ -8,28 +8,27 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Int64
 from egoexo_tools.compiled import compiled
 
-Int: TypeAlias = NDArray[np.int64]
 Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
 
 
 @compiled
-def nearest_idxs(source: int, dest: int) -> Int:
+def nearest_idxs(source: int, dest: int) -> Int64:
     """The source index that `cv2.resize(..., INTER_NEAREST)` reads for each of `dest` pixels.
 
     OpenCV's arithmetic to the bit: floor(i * (1 / (dest / source))), in double precision.
     """
     step = 1.0 / (dest / source)
     idxs = np.floor(np.arange(dest) * step).astype(np.int64)
-    taken: Int = np.minimum(idxs, source - 1)
+    taken: Int64 = np.minimum(idxs, source - 1)
     return taken
 
 
-def edges(source: Size, dest: Size) -> tuple[Int, Int]:
+def edges(source: Size, dest: Size) -> tuple[Int64, Int64]:
     """For each source row (column) border, the number of wanted rows (columns) before it.
 
     Source rows a..b - 1 fill the wanted rows edges[a]..edges[b] - 1, so that a run of pixels maps
@@ -39,5 +38,5 @@ def edges(source: Size, dest: Size) -> tuple[Int, Int]:
 
 
 @lru_cache(maxsize=256)
-def _edges(source: int, dest: int) -> Int:
+def _edges(source: int, dest: int) -> Int64:
     return np.searchsorted(nearest_idxs(source, dest), np.arange(source + 1)).astype(np.int64)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.resizing import nearest_idxs
 from egoexo_tools.masks.rle_loops import (
@@ -31,9 +32,6 @@ from egoexo_tools.masks.rle_loops import (
     sample_runs,
 )
 
-Bool: TypeAlias = NDArray[np.bool_]
-Int: TypeAlias = NDArray[np.int64]
-Bytes: TypeAlias = NDArray[np.uint8]
 Idxs: TypeAlias = NDArray[Any] | Sequence[int]
 Box: TypeAlias = tuple[int, int, int, int]
 
@@ -84,7 +82,7 @@ class MaskRle:
     def to_json(self) -> dict[str, Any]:
         return {"size": [self.height, self.width], "counts": self.counts}
 
-    def runs(self) -> Int:
+    def runs(self) -> Int64:
         """Run lengths in pixels, background first; DataError for counts that are not valid."""
         return counts_to_runs(self.counts, self.height, self.width)
 
@@ -134,7 +132,7 @@ class MaskRle:
         return sample_runs(np.cumsum(self.runs()), self.height, row_idxs, col_idxs).view(np.bool_)
 
 
-def counts_to_runs(counts: str, height: int, width: int) -> Int:
+def counts_to_runs(counts: str, height: int, width: int) -> Int64:
     """COCO counts → run lengths in pixels; DataError unless they fill height x width exactly."""
     try:
         text = np.frombuffer(counts.encode("ascii"), np.uint8)
@@ -166,8 +164,8 @@ def _transposed(array: Bytes) -> Bytes:
     return np.asarray(transposed, np.uint8).reshape(array.shape[::-1])
 
 
-def _checked_idxs(idxs: Idxs, size: int) -> Int:
-    checked: Int = np.ascontiguousarray(idxs, np.int64)
+def _checked_idxs(idxs: Idxs, size: int) -> Int64:
+    checked: Int64 = np.ascontiguousarray(idxs, np.int64)
     if checked.size and (checked.min() < 0 or checked.max() >= size):
         raise DataError(f"sample indices must lie in 0..{size - 1}")
     return checked

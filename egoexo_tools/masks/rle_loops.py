@@ -4,16 +4,11 @@ A loop gets a mask's counts as bytes, or its run lengths in pixels (background f
 column), and never makes a picture. What a text may hold is checked in `parse_counts` alone.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float32, Int64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.masks.resizing import nearest_idxs
-
-Int: TypeAlias = NDArray[np.int64]
-Bytes: TypeAlias = NDArray[np.uint8]
 
 MAX_SIDE = 32_767
 """Larger images are refused: OpenCV cannot resize them, and no camera makes them."""
@@ -54,7 +49,7 @@ def _next(text: Bytes, position: int, before_last: int) -> tuple[int, int, bool]
 
 
 @compiled
-def parse_counts(text: Bytes, size: int, runs: Int) -> tuple[int, int, int]:
+def parse_counts(text: Bytes, size: int, runs: Int64) -> tuple[int, int, int]:
     """Fill `runs` from counts; returns the problem, the number of runs and their sum."""
     position = count = total = 0
     while position < text.size:
@@ -73,7 +68,7 @@ def parse_counts(text: Bytes, size: int, runs: Int) -> tuple[int, int, int]:
 
 
 @compiled
-def format_counts(runs: Int, buffer: Bytes) -> int:
+def format_counts(runs: Int64, buffer: Bytes) -> int:
     """Write counts into `buffer`; returns their length."""
     position = 0
     for i in range(runs.size):
@@ -89,7 +84,7 @@ def format_counts(runs: Int, buffer: Bytes) -> int:
 
 
 @compiled
-def _grow(box: Int, start: int, stop: int, height: int) -> None:
+def _grow(box: Int64, start: int, stop: int, height: int) -> None:
     """Extend `box` (x_min, y_min, x_max, y_max) by the foreground pixels start..stop - 1."""
     first, last = start // height, (stop - 1) // height
     top, bottom = (start % height, (stop - 1) % height) if first == last else (0, height - 1)
@@ -98,7 +93,7 @@ def _grow(box: Int, start: int, stop: int, height: int) -> None:
 
 
 @compiled
-def runs_box(runs: Int, height: int) -> tuple[int, int, int, int]:
+def runs_box(runs: Int64, height: int) -> tuple[int, int, int, int]:
     box = np.array([MAX_SIDE, MAX_SIDE, -1, -1], np.int64)
     position = 0
     for i in range(runs.size):
@@ -111,7 +106,7 @@ def runs_box(runs: Int, height: int) -> tuple[int, int, int, int]:
 
 
 @compiled
-def runs_overlap(a: Int, b: Int) -> tuple[int, int]:
+def runs_overlap(a: Int64, b: Int64) -> tuple[int, int]:
     """Pixels in both and pixels in either of two masks of one size, walking both run lists."""
     i = j = position = both = either = 0
     a_end = a[0] if a.size else 0
@@ -132,7 +127,7 @@ def runs_overlap(a: Int, b: Int) -> tuple[int, int]:
 
 
 @compiled
-def sample_runs(ends: Int, height: int, rows: Int, cols: Int) -> Bytes:
+def sample_runs(ends: Int64, height: int, rows: Int64, cols: Int64) -> Bytes:
     """Value of each (row, col): the parity of the run that its column-major position lies in."""
     out = np.zeros((rows.size, cols.size), np.uint8)
     for c in range(cols.size):
@@ -155,7 +150,7 @@ def sample_runs(ends: Int, height: int, rows: Int, cols: Int) -> Bytes:
 
 
 @compiled
-def _resize_runs(ends: Int, height: int, rows: Int, cols: Int, runs: Int) -> int:
+def _resize_runs(ends: Int64, height: int, rows: Int64, cols: Int64, runs: Int64) -> int:
     """Run lengths at another size into `runs`, as of `sample_runs` with ascending rows.
 
     Returns their number. `runs` has room for two more than there are pixels.
@@ -190,11 +185,11 @@ def _append(out: Bytes, end: int, piece: Bytes) -> Bytes:
 @compiled
 def resize(
     text: Bytes,
-    offsets: Int,
-    source: tuple[Int, Int],
-    which: Int,
-    dest: tuple[Int, Int],
-    ends: Int,
+    offsets: Int64,
+    source: tuple[Int64, Int64],
+    which: Int64,
+    dest: tuple[Int64, Int64],
+    ends: Int64,
     problems: Bytes,
 ) -> Bytes:
     """The inside of `MaskColumns.resized`: returns the new counts, fills `ends` and `problems`.
@@ -243,11 +238,11 @@ def resize(
 @compiled
 def measure(
     text: Bytes,
-    offsets: Int,
-    heights: Int,
-    widths: Int,
-    areas: Int,
-    boxes: NDArray[np.float32],
+    offsets: Int64,
+    heights: Int64,
+    widths: Int64,
+    areas: Int64,
+    boxes: Float32,
     problems: Bytes,
 ) -> None:
     """The inside of `MaskColumns.measure`, which has made the three last arrays of zeros."""

@@ -4,15 +4,10 @@ A frame's masks are 40 MB of almost only zeros, which zlib writes three bytes at
 fills a repetition in one go. Only for data whose length and checksum are known and looked at.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Int32
 from egoexo_tools.compiled import compiled
-
-Bytes: TypeAlias = NDArray[np.uint8]
-Ints: TypeAlias = NDArray[np.int32]
 
 _MOST_BITS = 15
 _LENGTH_BASE = np.array(
@@ -36,7 +31,7 @@ def inflate(data: Bytes, size: int) -> Bytes | None:
 
 
 @compiled
-def _table(lengths: Ints, table: Ints) -> bool:
+def _table(lengths: Int32, table: Int32) -> bool:
     """Fill `table` (2 ** 15): the next bits, lowest first → symbol << 4 | length of its code."""
     counts = np.zeros(_MOST_BITS + 2, np.int32)
     for length in lengths:
@@ -79,7 +74,7 @@ def _bits(data: Bytes, place: int, count: int) -> int:
 
 
 @compiled
-def _read_lengths(data: Bytes, place: int, order: Ints, lengths: Ints, table: Ints) -> int:
+def _read_lengths(data: Bytes, place: int, order: Int32, lengths: Int32, table: Int32) -> int:
     """The code lengths of a dynamic block into `lengths` (320); the place behind, -1 if broken.
 
     Literals and lengths first, distances from 288 on.
@@ -127,8 +122,8 @@ def _read_lengths(data: Bytes, place: int, order: Ints, lengths: Ints, table: In
 
 @compiled
 def _inflate(
-    data: Bytes, out: Bytes, length_base: Ints, length_extra: Ints, distance_base: Ints,
-    distance_extra: Ints, order: Ints,
+    data: Bytes, out: Bytes, length_base: Int32, length_extra: Int32, distance_base: Int32,
+    distance_extra: Int32, order: Int32,
 ) -> int:  # fmt: skip
     """Bytes written; -1 for anything that is not as it should be."""
     place = end = 0

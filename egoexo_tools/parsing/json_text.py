@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Int64, UInt64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.disk import size_text
 from egoexo_tools.errors import DataError
@@ -124,7 +124,7 @@ def _whole(text: str) -> int | float:
 
 
 @compiled
-def _survey(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> tuple[bool, int]:
+def _survey(data: Bytes, words: UInt64) -> tuple[bool, int]:
     """Whether a key comes twice (also where escapes hide that), and bytes of the parsed value.
 
     -1 bytes where it is nested too deep: what follows was not looked at.
@@ -188,7 +188,7 @@ def _survey(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> tuple[bool, i
 
 
 @compiled
-def _items(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _items(data: Bytes, words: UInt64) -> Int64:
     """Where the first value of a list begins, and where each ends; a last -1: no list."""
     ends = np.zeros(64, np.int64)
     count, depth, position, is_empty = 0, 0, 0, True
@@ -226,7 +226,7 @@ def _items(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> NDArray[np.int
 
 
 @compiled
-def _is_twice(keys: NDArray[np.uint64]) -> bool:
+def _is_twice(keys: UInt64) -> bool:
     if keys.size < 2:
         return False
     # Shell's sort in place: they are not needed any more, and numpy's takes seconds to compile.
@@ -243,7 +243,7 @@ def _is_twice(keys: NDArray[np.uint64]) -> bool:
 
 
 @compiled
-def string_end(data: NDArray[np.uint8], words: NDArray[np.uint64], position: int) -> int:
+def string_end(data: Bytes, words: UInt64, position: int) -> int:
     """The position behind the closing quote of a string whose content starts at `position`.
 
     `words` are the same bytes eight at a time, for the long strings. -1: there is no quote.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float32
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.inflate import inflate
 from egoexo_tools.parsing.lenient import entries, frame_number
@@ -47,9 +47,7 @@ def find_frames(
         left_out.append({"frame_idx": number, "reason": f"{boxes[number].name} has no masks"})
 
 
-def read_stack(
-    masks_path: Path, boxes_path: Path | None
-) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+def read_stack(masks_path: Path, boxes_path: Path | None) -> tuple[Bytes, Float32 | None]:
     """Masks (N, H, W) and boxes (N, 4) x1, y1, w, h; DataError for what is damaged or too large."""
     masks = _read_masks(masks_path)
     if boxes_path is None:
@@ -58,7 +56,7 @@ def read_stack(
     return masks, boxes
 
 
-def _read_boxes(path: Path, count: int) -> NDArray[np.float32]:
+def _read_boxes(path: Path, count: int) -> Float32:
     # Room for 65,000 boxes, more than a hundred times what a frame has.
     if path.stat().st_size > 1 << 20:
         raise DataError(f"{path.name} is no file of boxes: it has {path.stat().st_size:,} bytes")
@@ -73,7 +71,7 @@ def _read_boxes(path: Path, count: int) -> NDArray[np.float32]:
     return boxes.astype(np.float32)
 
 
-def _read_masks(path: Path) -> NDArray[np.uint8]:
+def _read_masks(path: Path) -> Bytes:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -93,7 +91,7 @@ def _read_masks(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path.name} cannot be read ({error})") from error
 
 
-def _unpacked(path: Path, info: zipfile.ZipInfo) -> NDArray[np.uint8] | None:
+def _unpacked(path: Path, info: zipfile.ZipInfo) -> Bytes | None:
     """A deflated member's bytes, the quick way; None where they are not what the archive says."""
     # Bit 0 of the flags: encrypted.
     if info.compress_type != zipfile.ZIP_DEFLATED or info.flag_bits & 1:
@@ -110,7 +108,7 @@ def _unpacked(path: Path, info: zipfile.ZipInfo) -> NDArray[np.uint8] | None:
     return data if data is not None and zlib.crc32(data.data) == info.CRC else None
 
 
-def _array(data: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+def _array(data: Bytes, path: Path) -> Bytes:
     """The array of an .npy file, without a copy where it lies in C order."""
     file = io.BytesIO(data[:_HEAD_BYTES].tobytes())
     version = np.lib.format.read_magic(file)

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import REPEATED
-from egoexo_tools.parsing.names import NAMES_FILE
-from egoexo_tools.parsing.pictures import read_labels, read_mask
 from egoexo_tools.parsing.lenient import (
     entries,
     frame_number,
@@ -29,6 +27,8 @@ from egoexo_tools.parsing.lenient import (
     load_json,
     whole_number,
 )
+from egoexo_tools.parsing.names import NAMES_FILE
+from egoexo_tools.parsing.pictures import read_labels, read_mask
 
 _LEVELS_UP = 3
 """So far above the PNGs the export is looked for: results lie in folders of their own."""

@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
@@ -38,10 +39,8 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1", b"avif")
 _DARK, _BRIGHT, _MOST_BETWEEN = 64, 192, 0.02
 """Of a JPEG mask: where its values must lie, and which share may lie between (its edges)."""
 
-Bool: TypeAlias = NDArray[np.bool_]
 
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def read_picture(path: Path) -> Bytes:
     """A picture as it is shown (a phone's rotation applied), (H, W, 3) uint8 BGR."""
     import cv2
 
@@ -132,7 +131,7 @@ def _with_alpha(image: Any, path: Path) -> Bool:
     )
 
 
-def _from_jpeg(values: NDArray[np.uint8], path: Path) -> Bool:
+def _from_jpeg(values: Bytes, path: Path) -> Bool:
     between = float(((values > _DARK) & (values < _BRIGHT)).mean())
     if between > _MOST_BETWEEN:
         raise DataError(

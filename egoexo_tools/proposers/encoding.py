@@ -7,8 +7,8 @@ known by their methods, so that torch is not imported here.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Int64
 from egoexo_tools.masks.rle import MaskRle, runs_to_counts
 
 PIXELS_AT_ONCE = 2**27
@@ -36,6 +36,6 @@ def _encode(masks: Any) -> list[MaskRle]:
     ]
 
 
-def _counts(changes: NDArray[np.int64], begins_inside: bool, pixels: int) -> str:
+def _counts(changes: Int64, begins_inside: bool, pixels: int) -> str:
     first = [0, 0] if begins_inside else [0]  # the first run is background
     return runs_to_counts(np.diff(np.concatenate([first, changes, [pixels]])))

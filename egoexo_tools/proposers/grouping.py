@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Int32, Int64
 from egoexo_tools.compiled import compiled
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
-Bools = NDArray[np.bool_]
 Scalar = np.float32
 
 
@@ -23,23 +20,23 @@ Scalar = np.float32
 class Superpixels:
     """An over-segmentation and what grouping needs to know of it."""
 
-    labels: Ints
+    labels: Int32
     """(H, W), 0 to S-1."""
-    sizes: Floats
+    sizes: Float32
     """(S,), pixels."""
-    boxes: Ints
+    boxes: Int32
     """(S, 4), first row, first column, last row, last column."""
-    at_edge: Bools
+    at_edge: Bool
     """(S,), whether it touches the edge of the image."""
-    borders: Ints
+    borders: Int32
     """(E, 2), the pairs of neighbours."""
-    border_length: Floats
+    border_length: Float32
     """(E,), neighbouring pixel pairs on each border."""
-    border_strength: Floats
+    border_strength: Float32
     """(E,), edge strength added up over them."""
-    inside_length: Floats
+    inside_length: Float32
     """(S,), neighbouring pixel pairs inside each super-pixel."""
-    inside_strength: Floats
+    inside_strength: Float32
     """(S,), edge strength added up over them."""
 
 
@@ -47,15 +44,15 @@ class Superpixels:
 class Outlines:
     """Measures of regions, each (R,)."""
 
-    length: Floats
+    length: Float32
     """Pixel pairs on the outline; the edge of the image does not count."""
-    strength: Floats
+    strength: Float32
     """Mean edge strength on the outline."""
-    inside: Floats
+    inside: Float32
     """Mean edge strength of the pixel pairs inside."""
 
 
-def describe(labels: Ints, edges: Floats) -> Superpixels:
+def describe(labels: Int32, edges: Float32) -> Superpixels:
     """Sizes, boxes and borders of super-pixels; `edges` (H, W) is the edge strength."""
     count = int(labels.max()) + 1
     sizes, boxes, length, strength = _describe(labels, edges, count)
@@ -75,7 +72,7 @@ def describe(labels: Ints, edges: Floats) -> Superpixels:
     )
 
 
-def histograms(labels: Ints, bins: Ints, *, count: int) -> Floats:
+def histograms(labels: Int32, bins: Int32, *, count: int) -> Float32:
     """(S, C * count) histograms of C channels of bin numbers (H, W, C); a row adds up to 1."""
     regions, channels = int(labels.max()) + 1, bins.shape[2]
     flat = labels.ravel().astype(np.int64) * count
@@ -89,8 +86,8 @@ def histograms(labels: Ints, bins: Ints, *, count: int) -> Floats:
 
 
 def group(
-    pixels: Superpixels, features: Floats, *, size_weight: float, fill_weight: float
-) -> Bools:
+    pixels: Superpixels, features: Float32, *, size_weight: float, fill_weight: float
+) -> Bool:
     """All 2S-1 regions of one hierarchy, the S super-pixels first, then in the order of merging.
 
     Two regions are alike by the intersection of their `features` (S, D), by their smallness and
@@ -110,14 +107,14 @@ def group(
     )
 
 
-def without_holes(pixels: Superpixels, members: Bools) -> Bools:
+def without_holes(pixels: Superpixels, members: Bool) -> Bool:
     """The same regions, with every super-pixel that they enclose."""
     members = members.copy()
     _fill(_neighbour_starts(pixels), _neighbours(pixels), pixels.at_edge, members)
     return members
 
 
-def first_of_equals(members: Bools) -> NDArray[np.int64]:
+def first_of_equals(members: Bool) -> Int64:
     """Of each set of equal rows (R, S) the first, in the order of the rows as binary numbers."""
     packed = np.packbits(members, axis=1)
     missing = -packed.shape[1] % 8
@@ -129,7 +126,7 @@ def first_of_equals(members: Bools) -> NDArray[np.int64]:
     return order[is_first]
 
 
-def outlines(pixels: Superpixels, members: Bools) -> Outlines:
+def outlines(pixels: Superpixels, members: Bool) -> Outlines:
     """How strong the edges are on the outline of each region and inside it."""
     measures = _outlines(
         pixels.borders,
@@ -142,7 +139,7 @@ def outlines(pixels: Superpixels, members: Bools) -> Outlines:
     return Outlines(measures[0], measures[1], measures[2])
 
 
-def box_areas(pixels: Superpixels, members: Bools) -> Floats:
+def box_areas(pixels: Superpixels, members: Bool) -> Float32:
     """(R,) pixels in the bounding box of each region; a region has one super-pixel at least."""
     far = np.iinfo(np.int32).max
     first = [np.where(members, pixels.boxes[:, axis], far).min(axis=1) for axis in (0, 1)]
@@ -151,7 +148,7 @@ def box_areas(pixels: Superpixels, members: Bools) -> Floats:
     return np.asarray(sides.prod(axis=0), np.float32)
 
 
-def suppress(overlaps: Floats, *, threshold: float, limit: int) -> Ints:
+def suppress(overlaps: Float32, *, threshold: float, limit: int) -> Int32:
     """Indices kept by non-maximum suppression of regions in falling order of score.
 
     `overlaps` (R, R) is the IoU; a region goes if a kept one overlaps it more than threshold.
@@ -159,14 +156,14 @@ def suppress(overlaps: Floats, *, threshold: float, limit: int) -> Ints:
     return _suppress(overlaps, np.float32(threshold), limit)
 
 
-def _neighbours(pixels: Superpixels) -> Ints:
+def _neighbours(pixels: Superpixels) -> Int32:
     """Neighbours of super-pixel 0, then of 1, and so on."""
     both = np.concatenate([pixels.borders, pixels.borders[:, ::-1]])
-    neighbours: Ints = both[np.argsort(both[:, 0], kind="stable"), 1]
+    neighbours: Int32 = both[np.argsort(both[:, 0], kind="stable"), 1]
     return neighbours
 
 
-def _neighbour_starts(pixels: Superpixels) -> Ints:
+def _neighbour_starts(pixels: Superpixels) -> Int32:
     """(S+1,), where each super-pixel's neighbours begin."""
     counts = np.bincount(pixels.borders.ravel(), minlength=len(pixels.sizes))
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -174,10 +171,10 @@ def _neighbour_starts(pixels: Superpixels) -> Ints:
 
 @compiled
 def _describe(
-    labels: Ints,
-    edges: Floats,
+    labels: Int32,
+    edges: Float32,
     count: int,
-) -> tuple[Floats, Ints, Floats, Floats]:
+) -> tuple[Float32, Int32, Float32, Float32]:
     height, width = labels.shape
     sizes = np.zeros(count, np.float32)
     boxes = np.empty((count, 4), np.int32)
@@ -204,9 +201,9 @@ def _describe(
 def _similarity(
     i: Any,
     j: Any,
-    sizes: Floats,
-    boxes: Ints,
-    features: Floats,
+    sizes: Float32,
+    boxes: Int32,
+    features: Float32,
     area: Scalar,
     size_weight: Scalar,
     fill_weight: Scalar,
@@ -224,14 +221,14 @@ def _similarity(
 
 @compiled
 def _group(
-    adjacent: Bools,
-    sizes: Floats,
-    boxes: Ints,
-    features: Floats,
+    adjacent: Bool,
+    sizes: Float32,
+    boxes: Int32,
+    features: Float32,
     area: Scalar,
     size_weight: Scalar,
     fill_weight: Scalar,
-) -> Bools:
+) -> Bool:
     """Works on slots: a merged region takes the slot of one half, the other's goes idle."""
     count = len(sizes)
     members = np.zeros((2 * count - 1, count), np.bool_)
@@ -276,10 +273,10 @@ def _group(
 def _merge(
     i: Any,
     j: Any,
-    adjacent: Bools,
-    sizes: Floats,
-    boxes: Ints,
-    features: Floats,
+    adjacent: Bool,
+    sizes: Float32,
+    boxes: Int32,
+    features: Float32,
 ) -> None:
     """Put region j into region i."""
     both = sizes[i] + sizes[j]
@@ -295,10 +292,10 @@ def _merge(
 
 @compiled
 def _fill(
-    starts: Ints,
-    neighbours: Ints,
-    at_edge: Bools,
-    members: Bools,
+    starts: Int32,
+    neighbours: Int32,
+    at_edge: Bool,
+    members: Bool,
 ) -> None:
     """What cannot be reached from the edge of the image outside a region belongs to it."""
     count = members.shape[1]
@@ -325,13 +322,13 @@ def _fill(
 
 @compiled
 def _outlines(
-    borders: Ints,
-    border_length: Floats,
-    border_strength: Floats,
-    inside_length: Floats,
-    inside_strength: Floats,
-    members: Bools,
-) -> Floats:
+    borders: Int32,
+    border_length: Float32,
+    border_strength: Float32,
+    inside_length: Float32,
+    inside_strength: Float32,
+    members: Bool,
+) -> Float32:
     measures = np.zeros((3, len(members)), np.float32)
     for row in range(len(members)):
         own = members[row]
@@ -356,10 +353,10 @@ def _outlines(
 
 @compiled
 def _suppress(
-    overlaps: Floats,
+    overlaps: Float32,
     threshold: Scalar,
     limit: int,
-) -> Ints:
+) -> Int32:
     count = len(overlaps)
     gone = np.zeros(count, np.bool_)
     kept = np.empty(min(limit, count), np.int32)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Float32, Int32
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import grouping
-from egoexo_tools.proposers.grouping import Bools, Floats, Ints, Superpixels
+from egoexo_tools.proposers.grouping import Superpixels
 from egoexo_tools.proposers.superpixels import oversegment
 
 COLOUR_BINS = 20
@@ -57,14 +57,12 @@ STRATEGIES = (
 class RegionCandidates:
     """Regions of one over-segmentation and their scores."""
 
-    labels: Ints
-    members: Bools
-    scores: Floats
+    labels: Int32
+    members: Bool
+    scores: Float32
 
 
-def regions(
-    rgb: NDArray[np.uint8], *, options: RegionOptions = RegionOptions()
-) -> list[tuple[MaskRle, float]]:
+def regions(rgb: Bytes, *, options: RegionOptions = RegionOptions()) -> list[tuple[MaskRle, float]]:
     """Candidate masks of one frame (H, W, 3), best first, at the frame's size, with scores."""
     height, width = rgb.shape[:2]
     work = _shrunk(rgb, options.working_size)
@@ -85,7 +83,7 @@ def regions(
     return kept
 
 
-def _shrunk(rgb: NDArray[np.uint8], working_size: int) -> NDArray[np.uint8]:
+def _shrunk(rgb: Bytes, working_size: int) -> Bytes:
     height, width = rgb.shape[:2]
     ratio = working_size / max(height, width)
     if ratio >= 1:
@@ -94,7 +92,7 @@ def _shrunk(rgb: NDArray[np.uint8], working_size: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _gradients(lab: Floats) -> tuple[Floats, Ints]:
+def _gradients(lab: Float32) -> tuple[Float32, Int32]:
     """Edge strength (H, W) over all channels, and texture bins (H, W, 1) of the lightness."""
     smooth = cv2.GaussianBlur(lab, (0, 0), 1.0)
     dx, dy = (cv2.Scharr(smooth, cv2.CV_32F, *axis) / 32 for axis in ((1, 0), (0, 1)))
@@ -106,13 +104,13 @@ def _gradients(lab: Floats) -> tuple[Floats, Ints]:
     return edges, (orientation * MAGNITUDES + magnitude)[:, :, None]
 
 
-def _colour_bins(lab: Floats) -> Ints:
+def _colour_bins(lab: Float32) -> Int32:
     lowest, extent = np.array(((0, -80, -80), (100, 160, 160)), np.float32)
-    bins: Ints = ((lab - lowest) * (COLOUR_BINS / extent)).astype(np.int32)
+    bins: Int32 = ((lab - lowest) * (COLOUR_BINS / extent)).astype(np.int32)
     return bins.clip(0, COLOUR_BINS - 1)
 
 
-def _oversegment(lab: Floats) -> list[Ints]:
+def _oversegment(lab: Float32) -> list[Int32]:
     """Label images (H, W): of the frame as it is, and with its texture smoothed away."""
     smooth = np.stack([cv2.medianBlur(np.ascontiguousarray(lab[:, :, c]), 5) for c in range(3)], 2)
     # Fine on the frame itself, for small parts; coarse where texture is gone, for what has a
@@ -125,7 +123,7 @@ def _oversegment(lab: Floats) -> list[Ints]:
 
 
 def _candidates(
-    pixels: Superpixels, colour: Ints, texture: Ints, options: RegionOptions
+    pixels: Superpixels, colour: Int32, texture: Int32, options: RegionOptions
 ) -> RegionCandidates:
     colours = grouping.histograms(pixels.labels, colour, count=COLOUR_BINS)
     textures = grouping.histograms(pixels.labels, texture, count=ORIENTATIONS * MAGNITUDES)
@@ -143,7 +141,7 @@ def _candidates(
     return RegionCandidates(pixels.labels, members, _standing_out(pixels, members, areas[wanted]))
 
 
-def _standing_out(pixels: Superpixels, members: Bools, areas: Floats) -> Floats:
+def _standing_out(pixels: Superpixels, members: Bool, areas: Float32) -> Float32:
     """Score of each region: strong edges on the outline and weak ones inside, times how compact
     it is and how well it fills its box; the powers were chosen on rendered table tops.
     """
@@ -151,11 +149,11 @@ def _standing_out(pixels: Superpixels, members: Bools, areas: Floats) -> Floats:
     contrast = np.maximum(measured.strength - measured.inside, 0.01)
     compactness = areas**0.6 / np.maximum(measured.length, 1)
     filling = areas / grouping.box_areas(pixels, members)
-    scores: Floats = np.sqrt(contrast * filling) * compactness
+    scores: Float32 = np.sqrt(contrast * filling) * compactness
     return scores
 
 
-def _best(found: Sequence[RegionCandidates], options: RegionOptions) -> tuple[list[Bools], Floats]:
+def _best(found: Sequence[RegionCandidates], options: RegionOptions) -> tuple[list[Bool], Float32]:
     """The masks that survive suppression across all over-segmentations, and their scores."""
     atoms, sizes, columns = _intersected([candidates.labels for candidates in found])
     scores = np.concatenate([candidates.scores for candidates in found])
@@ -170,18 +168,18 @@ def _best(found: Sequence[RegionCandidates], options: RegionOptions) -> tuple[li
         start += len(candidates.scores)
     weights = members.astype(np.float32)
     common = (weights * sizes) @ weights.T
-    areas: Floats = np.diagonal(common)
+    areas: Float32 = np.diagonal(common)
     overlaps = np.asarray(common / (areas[:, None] + areas[None, :] - common), np.float32)
     kept = grouping.suppress(overlaps, threshold=options.nms_iou, limit=options.max_proposals)
     return [members[i][atoms] for i in kept], scores[order[kept]]
 
 
-def _intersected(labelings: Sequence[Ints]) -> tuple[Ints, Floats, list[Ints]]:
+def _intersected(labelings: Sequence[Int32]) -> tuple[Int32, Float32, list[Int32]]:
     """Label images → their common refinement (H, W), the sizes of its atoms (A,), and for each
     input the label (A,) of every atom.
     """
     atoms = labelings[0]
-    columns: list[Ints] = []
+    columns: list[Int32] = []
     for labels in labelings:
         count = int(labels.max()) + 1
         joint = atoms.astype(np.int64) * count + labels
@@ -194,7 +192,7 @@ def _intersected(labelings: Sequence[Ints]) -> tuple[Ints, Floats, list[Ints]]:
     return atoms, np.bincount(atoms.ravel()).astype(np.float32), columns
 
 
-def _smoothed(mask: Bools, height: int, width: int) -> Bools:
+def _smoothed(mask: Bool, height: int, width: int) -> Bool:
     """Fill the holes, keep the largest part, and bring the mask to the frame's size with a
     smooth outline."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -10,13 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float32, Int32, UInt32, UInt64
 from egoexo_tools.compiled import compiled
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
-Words = NDArray[np.uint32]
 
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Rows down and columns right from a pixel to the neighbours whose edge is its own."""
@@ -24,7 +20,7 @@ _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
 
 
-def oversegment(image: Floats, *, scale: float, sigma: float, min_size: int) -> Ints:
+def oversegment(image: Float32, *, scale: float, sigma: float, min_size: int) -> Int32:
     """Labels (H, W), 0 to S - 1, of an image (H, W, C).
 
     `scale` is the paper's k: larger, coarser. `sigma` of the smoothing before, in pixels.
@@ -41,7 +37,7 @@ def oversegment(image: Floats, *, scale: float, sigma: float, min_size: int) -> 
 
 
 @compiled
-def _edges(image: Floats) -> tuple[Floats, Words]:
+def _edges(image: Float32) -> tuple[Float32, UInt32]:
     """The edges of each pixel to its neighbours in _DIRECTIONS: cost, and 4 pixel + direction."""
     height, width, channels = image.shape
     count = height * (width - 1) + (height - 1) * width + 2 * (height - 1) * (width - 1)
@@ -65,7 +61,7 @@ def _edges(image: Floats) -> tuple[Floats, Words]:
 
 
 @compiled
-def _sorted_by_cost(packed: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _sorted_by_cost(packed: UInt64) -> UInt64:
     """Stable radix sort by the upper halves: the bits of floats from 0 up sort as they do."""
     other = np.empty_like(packed)
     mask = np.uint64(_RADIX - 1)
@@ -84,7 +80,7 @@ def _sorted_by_cost(packed: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @compiled
-def _find(parents: Ints, pixel: Any) -> Any:
+def _find(parents: Int32, pixel: Any) -> Any:
     """The root of a pixel's segment; the way there is halved for the next who asks."""
     while parents[pixel] != pixel:
         parents[pixel] = parents[parents[pixel]]
@@ -93,7 +89,7 @@ def _find(parents: Ints, pixel: Any) -> Any:
 
 
 @compiled
-def _union(parents: Ints, sizes: Ints, first: Any, second: Any) -> Any:
+def _union(parents: Int32, sizes: Int32, first: Any, second: Any) -> Any:
     """Put the smaller of two segments under the root of the larger; returns that root."""
     if sizes[first] < sizes[second]:
         first, second = second, first
@@ -103,7 +99,9 @@ def _union(parents: Ints, sizes: Ints, first: Any, second: Any) -> Any:
 
 
 @compiled
-def _join(costs: Floats, edges: Words, height: int, width: int, scale: Any, min_size: int) -> Ints:
+def _join(
+    costs: Float32, edges: UInt32, height: int, width: int, scale: Any, min_size: int
+) -> Int32:
     """The labels; costs and edges (E,) as of `_edges`, weakest first."""
     count = height * width
     steps = np.array([down * width + right for down, right in _DIRECTIONS])

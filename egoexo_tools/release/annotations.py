@@ -15,21 +15,19 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Int32, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle_loops import MAX_SIDE, PROBLEMS, WRONG_TOTAL
 from egoexo_tools.parsing.cameras import unusable_cameras
 from egoexo_tools.parsing.lenient import frame_number, whole_number
 from egoexo_tools.release import lzstring
-from egoexo_tools.release.take_relations import ShippedMask, TakeRelations, ShippedTrack
+from egoexo_tools.release.take_relations import ShippedMask, ShippedTrack, TakeRelations
 from egoexo_tools.vocab import View, view_of
 
 Exclusion: TypeAlias = dict[str, Any]
 """A row of the exclusions manifest, without `stage` and `take_uid`."""
-Int: TypeAlias = NDArray[np.int64]
-Bool: TypeAlias = NDArray[np.bool_]
 
 _ASPECT_TOLERANCE = 0.01
 """The 448p copies are 796x448, 0.05 % off 16:9; a turned or a wrong video is far off."""
@@ -108,17 +106,17 @@ class _Rows:
 
     tracks: list[tuple[str, str]]
     """(object_name, camera); `track_idx` points here."""
-    track_idx: Int
-    frame_idx: Int
+    track_idx: Int64
+    frame_idx: Int64
     """-1 where the file has no frame number."""
     shipped: list[ShippedMask | None]
     """None: checked and absent."""
     visible: Bool
-    heights: Int
-    widths: Int
-    areas: Int
-    boxes: NDArray[np.float32]
-    reason_idx: NDArray[np.int32]
+    heights: Int64
+    widths: Int64
+    areas: Int64
+    boxes: Float32
+    reason_idx: Int32
     """Why a row is left out: an index into `reasons`, 0 for a row that stays."""
     reasons: list[str] = field(default_factory=lambda: [""])
 
@@ -197,7 +195,9 @@ def _collect(relations: TakeRelations, left_out: Mapping[str, str]) -> _Rows:
     )
 
 
-def _append_track(track: ShippedTrack, frame_idxs: list[int], shipped: list[ShippedMask | None]) -> None:
+def _append_track(
+    track: ShippedTrack, frame_idxs: list[int], shipped: list[ShippedMask | None]
+) -> None:
     visible = [_frame_number(key) for key in track.annotation]
     looked_at = {idx if 0 <= idx <= _MAX_FRAME_IDX else -1 for idx in track.annotated_frames}
     # Looked for and not found; a frame in neither list was never looked at and gets no row.
@@ -297,7 +297,7 @@ def _check_camera(rows: _Rows, camera: str, limits: CameraLimits) -> None:
         )
 
 
-def _has_aspect(sizes: Int, limits: CameraLimits) -> Bool:
+def _has_aspect(sizes: Int64, limits: CameraLimits) -> Bool:
     """Which (height, width) have the shape of the video; all, where it is not known."""
     if not limits.height or not limits.width:
         return np.ones(len(sizes), np.bool_)

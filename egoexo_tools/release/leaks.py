@@ -13,8 +13,8 @@ from itertools import combinations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float32
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DOWNSCALED_448, Release
 from egoexo_tools.release.survey import TakeFacts
@@ -53,7 +53,7 @@ class Thumbnails:
 
     names: list[tuple[str, str, int]]
     """(take_uid, camera, frame_idx) of each."""
-    vectors: NDArray[np.float32]
+    vectors: Float32
     """(n, THUMBNAIL * THUMBNAIL * 3), mean 0 and length 1."""
     missing: int = 0
     """Cameras whose video is not there or cannot be read."""
@@ -133,7 +133,7 @@ def video_thumbnails(
     )
 
 
-def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def thumbnail(rgb: Bytes) -> Float32 | None:
     """(H, W, 3) → its unit vector; None for a picture of one colour, which is like any other."""
     small = cv2.resize(rgb, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     vector = small.astype(np.float32).ravel()
@@ -145,7 +145,7 @@ def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.float32] | None:
 
 def _of_camera(
     release: Release, take: TakeFacts, camera: str, count: int
-) -> list[tuple[tuple[str, str, int], NDArray[np.float32]]] | None:
+) -> list[tuple[tuple[str, str, int], Float32]] | None:
     idxs = np.asarray(take.frame_idxs)
     wanted = idxs[np.linspace(0, len(idxs) - 1, min(count, len(idxs))).astype(int)].tolist()
     for short_side in (DOWNSCALED_448, None):

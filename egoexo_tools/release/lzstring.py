@@ -11,16 +11,14 @@ does a text that unpacks to more than MAX_CHARS.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Int64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
-
-Bytes: TypeAlias = NDArray[np.uint8]
-Int: TypeAlias = NDArray[np.int64]
 
 MAX_CHARS = 1 << 26
 """The longest answer to a single text."""
@@ -74,7 +72,7 @@ def decompress_from_encoded_uri_component(text: str) -> str:
     return out[:length].astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def decompress_many(texts: Sequence[str]) -> tuple[Bytes, Int, Bytes]:
+def decompress_many(texts: Sequence[str]) -> tuple[Bytes, Int64, Bytes]:
     """Unpack many texts whose content is ASCII (run lengths of masks) in one call.
 
     Returns the answers one after the other as bytes, their offsets (n + 1,) and a problem (n,)
@@ -200,10 +198,10 @@ def _unpack(
 @compiled
 def _unpack_many(
     data: Bytes,
-    ends: Int,
+    ends: Int64,
     done: int,
     out: Bytes,
-    offsets: Int,
+    offsets: Int64,
     problems: Bytes,
     entries: NDArray[Any],
     max_chars: int,

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, UInt64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.json_text import string_end
@@ -216,7 +216,7 @@ class _Scanner:
 # Not a parser: msgspec checks each value when it decodes it, so that finding the takes is as fast
 # as the bytes come.
 @compiled
-def _value_end(data: NDArray[np.uint8], words: NDArray[np.uint64], position: int) -> int:
+def _value_end(data: Bytes, words: UInt64, position: int) -> int:
     """The position behind the JSON value at `position`; -1 where the data ends before it does.
 
     Only brackets and strings are looked at, the values inside are msgspec's to check.

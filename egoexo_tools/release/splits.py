@@ -13,8 +13,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float64, Int64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.release.scenarios import resolve_scenarios
 from egoexo_tools.release.survey import TakeFacts
@@ -92,7 +92,7 @@ def _groups(takes: Sequence[TakeFacts], group_by: str, notes: list[str]) -> dict
     return {take.take_uid: group_key(take, group_by) for take in takes}
 
 
-def _shares(text: str) -> NDArray[np.float64]:
+def _shares(text: str) -> Float64:
     """`0.8,0.1,0.1` → (3,) shares of train, val and test."""
     try:
         shares = np.array([float(number) for number in text.split(",")])
@@ -113,7 +113,7 @@ def _shares(text: str) -> NDArray[np.float64]:
 
 def _by_shares(
     takes: Sequence[TakeFacts],
-    shares: NDArray[np.float64],
+    shares: Float64,
     group_of: Mapping[str, str],
     seed: int,
     division: Division,
@@ -138,7 +138,7 @@ def _by_shares(
         division.split_of[take.take_uid] = splits[placed[group]]
 
 
-def _labels(takes: Sequence[TakeFacts]) -> NDArray[np.float64]:
+def _labels(takes: Sequence[TakeFacts]) -> Float64:
     """(takes, labels) of 0 and 1: scenario, university, and few, some or many objects."""
     counts = np.array([len(take.objects) for take in takes])
     thirds = np.searchsorted(np.quantile(counts, [1 / 3, 2 / 3]), counts)
@@ -151,9 +151,7 @@ def _labels(takes: Sequence[TakeFacts]) -> NDArray[np.float64]:
     return np.concatenate([np.eye(int(codes.max()) + 1)[codes] for codes in coded], axis=1)
 
 
-def _rarity(
-    takes: Sequence[TakeFacts], member: NDArray[np.int64], groups: int
-) -> NDArray[np.int64]:
+def _rarity(takes: Sequence[TakeFacts], member: Int64, groups: int) -> Int64:
     """(groups,) how many takes the group's rarest scenario has: rare ones are placed first."""
     counts = Counter(take.scenario for take in takes)
     rarity = np.full(groups, len(takes), np.int64)
@@ -162,11 +160,11 @@ def _rarity(
 
 
 def _place(
-    labels: NDArray[np.float64],
-    sizes: NDArray[np.int64],
-    shares: NDArray[np.float64],
-    order: NDArray[np.int64],
-) -> NDArray[np.int64]:
+    labels: Float64,
+    sizes: Int64,
+    shares: Float64,
+    order: Int64,
+) -> Int64:
     """(groups,) the split of each group; labels (groups, labels) counts takes."""
     quotas = _quotas(int(sizes.sum()), shares)
     wanted = shares[:, None] * labels.sum(axis=0)  # (splits, labels)
@@ -187,11 +185,11 @@ def _place(
     return placed
 
 
-def _roomiest(room: NDArray[np.int64], shares: NDArray[np.float64]) -> np.int64:
+def _roomiest(room: Int64, shares: Float64) -> np.int64:
     return np.int64(np.where(shares > 0, room, np.iinfo(np.int64).min).argmax())
 
 
-def _quotas(count: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
+def _quotas(count: int, shares: Float64) -> Int64:
     """(splits,) whole numbers that add up to `count`: the largest remainders are rounded up, and
     no split with a share stays empty."""
     # 0.29 * 100 is a bit below 29, and would be 28.

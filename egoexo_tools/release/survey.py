@@ -21,7 +21,7 @@ from egoexo_tools.parsing.lenient import frame_number, read_bytes
 from egoexo_tools.release.annotations import masks_by_camera
 from egoexo_tools.release.plan import Plan, PlannedTake
 from egoexo_tools.release.relations import TakeSlice, mapped
-from egoexo_tools.release.take_relations import TakeRelations, ShippedTrack
+from egoexo_tools.release.take_relations import ShippedTrack, TakeRelations
 from egoexo_tools.release.takes import ShippedTake
 from egoexo_tools.vocab import Split, View, view_of
 

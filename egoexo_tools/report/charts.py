@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float64
 from egoexo_tools.report.causes import CAUSES, count_causes
 from egoexo_tools.report.figures import Figure, shares
 from egoexo_tools.report.runs import ScoredRun
@@ -213,14 +213,14 @@ def legend(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
     ]
 
 
-def _ious(run: ScoredRun) -> NDArray[np.float64]:
+def _ious(run: ScoredRun) -> Float64:
     if run.scores is None:
         return np.zeros(0)
     visible = run.scores[run.scores["visible"].astype(bool)]
     return visible["iou"].dropna().to_numpy(np.float64)
 
 
-def _curve(run: ScoredRun, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curve(run: ScoredRun, key: str) -> tuple[Float64, Float64]:
     """Steps and values of a key of the log, averaged into at most CURVE_POINTS points."""
     found = [(line["step"], line[key]) for line in run.log if key in line]
     pairs = np.array(found, np.float64).reshape(-1, 2)

@@ -11,15 +11,14 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report.causes import CAUSES, choose
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.runs import RunFolder
-from egoexo_tools.video.pictures import Picture
 from egoexo_tools.viewing.painting import (
     PREDICTION,
     SOURCE,
@@ -146,7 +145,7 @@ def _true_masks(
 
 def pictures_of(
     root: DatasetRoot, row: dict[Any, Any], masks: Masks
-) -> tuple[Picture | None, Picture | None]:
+) -> tuple[Rgb | None, Rgb | None]:
     """Source and destination frame of a sample with its masks; None for one that is not there."""
     take_uid, name, frame_idx = row["take_uid"], row["object_name"], row["frame_idx"]
     source, dest = (
@@ -168,7 +167,7 @@ def pictures_of(
 
 def _picture(
     root: DatasetRoot, take_uid: str, camera: str, frame_idx: int, drawings: Sequence[Drawing]
-) -> Picture | None:
+) -> Rgb | None:
     try:
         frame = read_frame(root, take_uid, camera, frame_idx)
     except DataError:
@@ -176,7 +175,7 @@ def _picture(
     return painted(frame, drawings)
 
 
-def painted(frame: Picture, drawings: Sequence[Drawing]) -> Picture:
+def painted(frame: Rgb, drawings: Sequence[Drawing]) -> Rgb:
     """The part of a frame around its masks, at most CARD_WIDTH x CARD_HEIGHT, masks drawn in."""
     masks = [
         (mask.decode_at(*frame.shape[:2]), colour, dashed)
@@ -203,7 +202,7 @@ def painted(frame: Picture, drawings: Sequence[Drawing]) -> Picture:
     return picture
 
 
-def window_around(masks: Sequence[NDArray[np.bool_]], frame_hw: tuple[int, ...]) -> Window:
+def window_around(masks: Sequence[Bool], frame_hw: tuple[int, ...]) -> Window:
     """A window in the cards' proportions around all masks, within the frame; else all of it."""
     height, width = frame_hw
     covered = np.zeros(frame_hw[:2], np.bool_)
@@ -221,7 +220,7 @@ def window_around(masks: Sequence[NDArray[np.bool_]], frame_hw: tuple[int, ...])
     return top, left, high, wide
 
 
-def _put_map(picture: Picture, frame: Picture, window: Window, covered: NDArray[np.bool_]) -> None:
+def _put_map(picture: Rgb, frame: Rgb, window: Window, covered: Bool) -> None:
     """Draw the whole frame, small, with the window's rectangle, into the emptiest corner."""
     share = MAP_WIDTH / max(frame.shape[:2])
     small = cv2.resize(frame, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)

@@ -229,7 +229,9 @@ def _fetching(
             thread.join()
 
 
-def _fetch(s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOptions) -> FetchedTake:
+def _fetch(
+    s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOptions
+) -> FetchedTake:
     if not ledger.take(load.to_come):
         left = size_text(max(0, ledger.total - ledger.used))
         reason = (

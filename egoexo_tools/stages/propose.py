@@ -19,8 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from egoexo_tools.needed_frames import ALL, NeededFrames, needed_frames
-from egoexo_tools.needed_frames import all_frames as cut_frames
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import (
@@ -32,6 +30,8 @@ from egoexo_tools.manifests import (
 )
 from egoexo_tools.masks.columns import mask_fields, row_mask
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.needed_frames import ALL, NeededFrames, needed_frames
+from egoexo_tools.needed_frames import all_frames as cut_frames
 from egoexo_tools.proposers.base import Frame, FrameProposals, Proposer, ProposerOptions
 from egoexo_tools.proposers.registry import entry
 from egoexo_tools.running.executors import Submit
@@ -42,8 +42,8 @@ from egoexo_tools.running.price import (
     Sample,
     at_once,
     check_disk_space,
-    time_batch,
     measure_sample,
+    time_batch,
 )
 from egoexo_tools.running.progress import say
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float32, Float64
 from egoexo_tools.synthetic.options import FPS
 
 
@@ -31,18 +31,18 @@ class Rendition:
     """The light that the frame's corners lose, 0..1."""
 
     @property
-    def matrix(self) -> NDArray[np.float32]:
+    def matrix(self) -> Float32:
         """(3, 3): light after saturation, hue and white balance."""
         return _colour_matrix(self)
 
     @property
-    def curve(self) -> NDArray[np.uint8]:
+    def curve(self) -> Bytes:
         """(256,): light → the picture's value."""
         return _gamma_curve(self.gamma)
 
 
 @lru_cache
-def _colour_matrix(rendition: Rendition) -> NDArray[np.float32]:
+def _colour_matrix(rendition: Rendition) -> Float32:
     angle = np.deg2rad(rendition.hue_degrees)
     # Rotation about the grey axis (Rodrigues), after a pull towards grey.
     grey = np.full((3, 3), 1 / 3)
@@ -53,7 +53,7 @@ def _colour_matrix(rendition: Rendition) -> NDArray[np.float32]:
 
 
 @lru_cache
-def _gamma_curve(gamma: float) -> NDArray[np.uint8]:
+def _gamma_curve(gamma: float) -> Bytes:
     return np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
 
 
@@ -69,9 +69,9 @@ EXO_RENDITION = Rendition(
 class Camera:
     """A pinhole camera at one instant; the principal point is the middle of the frame."""
 
-    origin: NDArray[np.float32]
+    origin: Float32
     """(3,) in metres."""
-    rotation: NDArray[np.float32]
+    rotation: Float32
     """(3, 3), world to camera."""
     focal: float
     """In pixels."""
@@ -118,11 +118,11 @@ class HeadMotion:
     """The wearer's head: slow, smooth, different in every take; lively ones also turn quickly."""
 
     place: tuple[float, float, float]
-    gaze: NDArray[np.float64]
+    gaze: Float64
     """(2, 3): amplitude in metres, period in seconds, phase, of the gaze point's x and y."""
-    sway: NDArray[np.float64]
+    sway: Float64
     """(3, 3): the same of the head's x, y and z."""
-    glances: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    glances: Float64 = field(default_factory=lambda: np.zeros((0, 4)))
     """(n, 4): start and length of a quick turn, in seconds, and the x, y that it turns to."""
 
     def camera(self, frame_idx: int, height: int, width: int) -> Camera:
@@ -156,7 +156,7 @@ class HeadMotion:
         glances = np.stack([starts, lengths, x, y], axis=1)
         return replace(self, glances=glances[starts < seconds])
 
-    def _glance(self, seconds: float) -> NDArray[np.float64]:
+    def _glance(self, seconds: float) -> Float64:
         """(2,) where the last turn leads to, or how far it has come."""
         place = np.zeros(2)
         for start, length, *goal in self.glances[self.glances[:, 0] < seconds]:
@@ -165,13 +165,11 @@ class HeadMotion:
         return place
 
 
-def _swing(waves: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
+def _swing(waves: Float64, seconds: float) -> Float64:
     return np.asarray(waves[:, 0] * np.sin(2 * np.pi * seconds / waves[:, 1] + waves[:, 2]))
 
 
-def _look_at(
-    origin: NDArray[np.float64], target: NDArray[np.float64], focal: float, rendition: Rendition
-) -> Camera:
+def _look_at(origin: Float64, target: Float64, focal: float, rendition: Rendition) -> Camera:
     forward = (target - origin) / np.linalg.norm(target - origin)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)

@@ -6,8 +6,8 @@ scaling that leaves about two pixels a cell.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes
 from egoexo_tools.errors import DataError
 
 MAX_FRAME_IDX = 2**16 - 1
@@ -16,7 +16,7 @@ _CELLS_PER_SHORT_SIDE = 40
 _BLACK, _WHITE = 16, 239
 
 
-def draw_frame_index(rgb: NDArray[np.uint8], frame_idx: int) -> None:
+def draw_frame_index(rgb: Bytes, frame_idx: int) -> None:
     """Write the code of `frame_idx` over the corner of rgb (H, W, 3)."""
     rows, columns = code_size(rgb.shape[0], rgb.shape[1])
     cell = min(rgb.shape[:2]) / _CELLS_PER_SHORT_SIDE
@@ -32,7 +32,7 @@ def code_size(height: int, width: int) -> tuple[int, int]:
     return int(np.ceil(_ROWS * cell)), int(np.ceil(_COLUMNS * cell))
 
 
-def read_frame_index(rgb: NDArray[np.uint8]) -> int:
+def read_frame_index(rgb: Bytes) -> int:
     """The index that a frame (H, W, 3) carries, at any scale; DataError if it carries none."""
     cell = min(rgb.shape[:2]) / _CELLS_PER_SHORT_SIDE
     y = ((np.arange(_ROWS) + 0.5) * cell).astype(int)
@@ -44,7 +44,7 @@ def read_frame_index(rgb: NDArray[np.uint8]) -> int:
     return int(high << 8 | low)
 
 
-def _bits(frame_idx: int) -> NDArray[np.bool_]:
+def _bits(frame_idx: int) -> Bool:
     if not 0 <= frame_idx <= MAX_FRAME_IDX:
         raise DataError(f"frame index {frame_idx} does not fit into the code's 16 bits")
     high, low = frame_idx >> 8, frame_idx & 255

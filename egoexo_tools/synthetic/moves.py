@@ -6,8 +6,8 @@ What a calm take's hands do is drawn here; `lively` draws more. Metres, seconds,
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float64
 from egoexo_tools.synthetic.objects import SMALL_ONE, Appearance
 from egoexo_tools.synthetic.solids import SHEET
 
@@ -92,9 +92,7 @@ def free_place(
     return best
 
 
-def _behind(
-    tall: Appearance, small: Appearance, place: Placement, away: NDArray[np.float64]
-) -> Placement:
+def _behind(tall: Appearance, small: Appearance, place: Placement, away: Float64) -> Placement:
     step = away * (0.8 * tall.radius + small.radius + GAP)
     return Placement(place.x + step[0], place.y + step[1], place.yaw)
 
@@ -104,7 +102,7 @@ def draw_moves(
     objects: list[Appearance],
     placements: list[Placement],
     seconds: float,
-    away: NDArray[np.float64],
+    away: Float64,
 ) -> list[Move]:
     """One move after the other, about one every two seconds, each of another object."""
     small = len(objects) + SMALL_ONE

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float64
 from egoexo_tools.synthetic.solids import BOX, ELLIPSOID, FRUSTUM, SHEET
 
 TEXTURE_SIDE = 256
@@ -69,7 +69,7 @@ class Appearance:
         """Of the centre above what it stands on, in metres; a sheet's top is its upper side."""
         return self.size[2]
 
-    def texture(self) -> NDArray[np.uint8]:
+    def texture(self) -> Bytes:
         """(TEXTURE_SIDE, TEXTURE_SIDE, 3), periodic."""
         rng = np.random.default_rng(self.pattern_seed)
         field = PATTERNS[self.pattern](rng)[..., None]
@@ -192,7 +192,7 @@ def _second_colour(rng: np.random.Generator, colour: Rgb) -> Rgb:
     return _clip(base + step / np.linalg.norm(step) * rng.uniform(35, 70))
 
 
-def _clip(colour: NDArray[np.float64]) -> Rgb:
+def _clip(colour: Float64) -> Rgb:
     red, green, blue = np.clip(colour, 8, 245)
     return float(red), float(green), float(blue)
 
@@ -200,45 +200,45 @@ def _clip(colour: NDArray[np.float64]) -> Rgb:
 # Patterns: rng → (side, side) from 0 (the colour) to 1 (the second colour), periodic.
 
 
-def _stripes(rng: np.random.Generator) -> NDArray[np.float64]:
+def _stripes(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     along = x if rng.random() < 0.5 else y
     return _step(np.sin(2 * np.pi * rng.integers(5, 11) * along) - rng.uniform(-0.4, 0.4))
 
 
-def _diagonal(rng: np.random.Generator) -> NDArray[np.float64]:
+def _diagonal(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     return _step(np.sin(2 * np.pi * (rng.integers(3, 7) * x + rng.integers(3, 7) * y)))
 
 
-def _checks(rng: np.random.Generator) -> NDArray[np.float64]:
+def _checks(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     count = rng.integers(4, 8)
     return _step(np.sin(2 * np.pi * count * x) * np.sin(2 * np.pi * count * y))
 
 
-def _dots(rng: np.random.Generator) -> NDArray[np.float64]:
+def _dots(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     count = rng.integers(5, 9)
     away = np.hypot((x * count) % 1 - 0.5, (y * count) % 1 - 0.5)
     return _step(rng.uniform(0.24, 0.36) - away, soft=0.03)
 
 
-def _marbled(rng: np.random.Generator) -> NDArray[np.float64]:
+def _marbled(rng: np.random.Generator) -> Float64:
     return _step(_clouds(rng, int(rng.choice([12, 20]))) - 0.5, soft=0.15)
 
 
-def _shaded(rng: np.random.Generator) -> NDArray[np.float64]:
+def _shaded(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     along = x if rng.random() < 0.5 else y
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * 2 * along))
 
 
-def _plain(rng: np.random.Generator) -> NDArray[np.float64]:
+def _plain(rng: np.random.Generator) -> Float64:
     return np.asarray(0.12 * _clouds(rng, 32))
 
 
-def _lettered(rng: np.random.Generator) -> NDArray[np.float64]:
+def _lettered(rng: np.random.Generator) -> Float64:
     page = np.zeros((TEXTURE_SIDE, TEXTURE_SIDE), np.uint8)
     for row in range(4):
         text = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUXYZ2345689"), 4))
@@ -246,7 +246,7 @@ def _lettered(rng: np.random.Generator) -> NDArray[np.float64]:
     return page / 255
 
 
-PATTERNS: Mapping[str, Callable[[np.random.Generator], NDArray[np.float64]]] = {
+PATTERNS: Mapping[str, Callable[[np.random.Generator], Float64]] = {
     "striped": _stripes,
     "diagonal": _diagonal,
     "checked": _checks,
@@ -258,7 +258,7 @@ PATTERNS: Mapping[str, Callable[[np.random.Generator], NDArray[np.float64]]] = {
 }
 
 
-def table_texture(rng: np.random.Generator, colour: Rgb, side: int = 1024) -> NDArray[np.uint8]:
+def table_texture(rng: np.random.Generator, colour: Rgb, side: int = 1024) -> Bytes:
     """(side // 2, side, 3): wood grain or cloth of this mean colour."""
     rows = side // 2
     if rng.random() < 0.5:
@@ -269,7 +269,7 @@ def table_texture(rng: np.random.Generator, colour: Rgb, side: int = 1024) -> ND
     return _to_uint8(picture)
 
 
-def room_texture(rng: np.random.Generator, side: int = 512) -> NDArray[np.uint8]:
+def room_texture(rng: np.random.Generator, side: int = 512) -> Bytes:
     """(side, side, 3): wall and floor, pale, with faint tiles."""
     colour = rng.uniform(120, 190) + rng.uniform(-14, 14, 3)
     picture = np.tile(colour, (side, side, 1))
@@ -286,17 +286,17 @@ def table_colour(rng: np.random.Generator) -> Rgb:
     return 255 * red, 255 * green, 255 * blue
 
 
-def _grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _grid() -> tuple[Float64, Float64]:
     line = np.arange(TEXTURE_SIDE) / TEXTURE_SIDE
     x, y = np.meshgrid(line, line)
     return x, y
 
 
-def _step(field: NDArray[np.float64], soft: float = 0.25) -> NDArray[np.float64]:
+def _step(field: Float64, soft: float = 0.25) -> Float64:
     return np.asarray(np.clip(0.5 + field / (2 * soft), 0, 1))
 
 
-def _clouds(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
+def _clouds(rng: np.random.Generator, cells: int) -> Float64:
     """Smooth periodic noise around 0.5."""
     coarse = rng.random((cells, cells)).astype(np.float32)
     step = TEXTURE_SIDE // cells + 1
@@ -307,13 +307,11 @@ def _clouds(rng: np.random.Generator, cells: int) -> NDArray[np.float64]:
     return np.asarray(cv2.resize(inner, (TEXTURE_SIDE, TEXTURE_SIDE)), dtype=np.float64)
 
 
-def _noise(
-    rng: np.random.Generator, cells: tuple[int, int], shape: tuple[int, int]
-) -> NDArray[np.float64]:
+def _noise(rng: np.random.Generator, cells: tuple[int, int], shape: tuple[int, int]) -> Float64:
     """Normal noise of this many cells, smoothly scaled to (rows, columns)."""
     coarse = rng.normal(size=cells).astype(np.float32)
     return np.asarray(cv2.resize(coarse, (shape[1], shape[0])), dtype=np.float64)
 
 
-def _to_uint8(picture: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _to_uint8(picture: Float64) -> Bytes:
     return np.asarray(np.clip(np.round(picture), 0, 255), dtype=np.uint8)

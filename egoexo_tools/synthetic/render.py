@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float64, Int32
 from egoexo_tools.synthetic.cameras import Camera
 from egoexo_tools.synthetic.solids import FRUSTUM, SHEET, cast_room, cast_solids
 
@@ -25,11 +26,11 @@ Rect = tuple[int, int, int, int]
 class Textures:
     """What solids, table and room are covered with; all sides are powers of two."""
 
-    solids: NDArray[np.uint8]
+    solids: Bytes
     """(count, side, side, 3), periodic."""
-    table: NDArray[np.uint8]
+    table: Bytes
     """(height, width, 3) over the whole table, row 0 on the wearer's side."""
-    room: NDArray[np.uint8]
+    room: Bytes
     """(1, side, side, 3) on walls and floor, periodic."""
 
 
@@ -49,7 +50,7 @@ class Painter:
         self,
         camera: Camera,
         solids: NDArray[np.void],
-        table: NDArray[np.uint8],
+        table: Bytes,
         rect: Rect | None = None,
     ) -> None:
         """Draw the scene into `rect`, by default the whole frame.
@@ -91,9 +92,7 @@ class Painter:
             self._light = _vignette(camera.rendition.vignetting, height, width)
         self._camera = camera
 
-    def _table_to_patch(
-        self, camera: Camera, table: NDArray[np.uint8], y0: int, x0: int
-    ) -> NDArray[np.float64]:
+    def _table_to_patch(self, camera: Camera, table: Bytes, y0: int, x0: int) -> Float64:
         """(3, 3): the table picture's (x, y, 1) → the patch's, up to scale."""
         height, width = self.ids.shape
         rows, columns = table.shape[:2]
@@ -111,9 +110,7 @@ class Painter:
         return np.asarray(np.linalg.inv(half) @ pinhole @ plane @ to_metres @ half)
 
     @staticmethod
-    def _render_colour(
-        camera: Camera, patch: NDArray[np.uint8], light: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
+    def _render_colour(camera: Camera, patch: Bytes, light: Bytes) -> Bytes:
         turned = cv2.transform(patch, camera.rendition.matrix)
         return np.asarray(
             cv2.LUT(cv2.multiply(turned, light, scale=1 / 255), camera.rendition.curve)
@@ -122,7 +119,7 @@ class Painter:
 
 def bounds(
     camera: Camera, solid: np.void, height: int, width: int, *, margin: float = 0.0
-) -> NDArray[np.int32]:
+) -> Int32:
     """The Rect outside which a solid cannot show, cut to the frame.
 
     With a margin in metres, the solid grown by it and its shadow on the table are inside too.
@@ -150,7 +147,7 @@ def bounds(
 _SIGNS = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1)
 
 
-def _vignette(strength: float, height: int, width: int) -> NDArray[np.uint8]:
+def _vignette(strength: float, height: int, width: int) -> Bytes:
     """(H, W, 3): the light that reaches each pixel, 255 = all, less towards the corners."""
     y = (np.arange(height) + 0.5 - height / 2) ** 2
     x = (np.arange(width) + 0.5 - width / 2) ** 2

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float64
 from egoexo_tools.synthetic.lively import draw_lively_moves
 from egoexo_tools.synthetic.moves import (
     LOOK_AT,
@@ -61,7 +62,7 @@ class Scene:
         *,
         count: int,
         seconds: float,
-        away: NDArray[np.float64],
+        away: Float64,
         motion: Motion = Motion.CALM,
     ) -> "Scene":
         """A random scene; `away` (2,) is the direction in which the first exo camera looks.
@@ -131,7 +132,7 @@ class Scene:
         return np.array([*rows, *hands.get(False, ()), *hands.get(True, ())], SOLID)
 
 
-def shaded_table(table: NDArray[np.uint8], solids: NDArray[np.void]) -> NDArray[np.uint8]:
+def shaded_table(table: Bytes, solids: NDArray[np.void]) -> Bytes:
     """The table's picture (H, W, 3) with the soft shadows of the objects."""
     rows, columns = _SHADOW_SHAPE
     light = np.full(_SHADOW_SHAPE, 255, np.uint8)
@@ -167,7 +168,7 @@ def _solid(item: Appearance, place: Placement, lift: float, number: int) -> NDAr
 
 
 def _hand(
-    place: Placement, height: float, progress: float, texture: int, shoulder: NDArray[np.float64]
+    place: Placement, height: float, progress: float, texture: int, shoulder: Float64
 ) -> list[NDArray[np.void]]:
     """Fist and forearm over an object; at a move's ends the hand comes from above and goes."""
     away = max(0.0, 1 - 8 * min(progress, 1 - progress))

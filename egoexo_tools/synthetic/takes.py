@@ -13,6 +13,7 @@ import numpy as np
 from lzstring import LZString
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Int64
 from egoexo_tools.layout import Release
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
@@ -39,9 +40,6 @@ _ABSENT_BELOW = 2e-4
 _ABSENT_BELOW_PIXELS = 12
 """...and never fewer than this many pixels."""
 _ENDS_EARLY = 0.12
-
-Ids = NDArray[np.uint8]
-"""(H, W) object ids; number n of the take's objects is n + 1."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def redacted_take(options: SyntheticOptions, split: Split, number: int) -> TakeP
 def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> dict[str, Any]:
     """Write the take's videos; returns its entry of relations_<split>.json."""
     scene, places, annotation_rng = draw_take(plan, options)
-    ids: dict[str, dict[int, Ids]] = {}
+    ids: dict[str, dict[int, Bytes]] = {}
     for camera, place in zip(plan.cameras, places, strict=True):
         hw = options.frame_hw(view_of(camera), portrait=plan.portrait)
         with CameraVideo(release, plan.take_name, camera, hw=hw, gop=options.gop) as video:
@@ -140,7 +138,7 @@ def draw_take(
 
 
 def annotate(
-    names: Sequence[str], ids: Mapping[str, Mapping[int, Ids]], rng: np.random.Generator
+    names: Sequence[str], ids: Mapping[str, Mapping[int, Bytes]], rng: np.random.Generator
 ) -> dict[str, Any]:
     """`object_masks` and `object_names` of a take.
 
@@ -170,7 +168,7 @@ def _film(
     hw: tuple[int, int],
     video: CameraVideo,
     options: SyntheticOptions,
-) -> dict[int, Ids]:
+) -> dict[int, Bytes]:
     """Render and write all frames of a camera; the object ids of the annotated ones."""
     painter, kept, before = Painter(*hw, scene.textures), {}, None
     code = code_size(*hw)
@@ -210,7 +208,7 @@ def _changed(
     return y0, y1, x0, x1
 
 
-def _track(frames: Mapping[int, Ids], object_id: int, rng: np.random.Generator) -> dict[str, Any]:
+def _track(frames: Mapping[int, Bytes], object_id: int, rng: np.random.Generator) -> dict[str, Any]:
     """One object in one camera, with unsorted frame keys as in the real files."""
     checked = sorted(frames)
     if len(checked) > 2 and rng.random() < _ENDS_EARLY:
@@ -228,13 +226,13 @@ def _track(frames: Mapping[int, Ids], object_id: int, rng: np.random.Generator) 
     }
 
 
-def _areas(frames: Mapping[int, Ids]) -> NDArray[np.int64]:
+def _areas(frames: Mapping[int, Bytes]) -> Int64:
     """(256,): the most pixels of each object id in a frame."""
     counts = [np.bincount(ids.ravel(), minlength=256) for ids in frames.values()]
     return np.asarray(np.max(counts, axis=0), dtype=np.int64)
 
 
-def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+def encode_mask(mask: Bool) -> dict[str, Any]:
     """A mask (H, W) as the release writes it."""
     rle = MaskRle.encode(mask)
     text = LZString().compressToEncodedURIComponent(rle.counts)

@@ -3,9 +3,7 @@
 from contextlib import ExitStack
 from types import TracebackType
 
-import numpy as np
-from numpy.typing import NDArray
-
+from egoexo_tools.arrays import Bytes
 from egoexo_tools.layout import DOWNSCALED_448, Release
 from egoexo_tools.synthetic.options import EGO_HW, EXO_HW, FPS
 from egoexo_tools.video.writer import VideoWriter, to_frame
@@ -41,7 +39,7 @@ class CameraVideo:
             self._stack = stack.pop_all()
         return self
 
-    def write(self, rgb: NDArray[np.uint8]) -> None:
+    def write(self, rgb: Bytes) -> None:
         """Append a frame (H, W, 3)."""
         frame = to_frame(rgb)
         for writer in self._writers:

@@ -14,8 +14,8 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import PacketSideData
 from av.video.codeccontext import VideoCodecContext
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.video.packets import PacketIndex, Run, hidden_test
 from egoexo_tools.video.source import (
@@ -66,7 +66,7 @@ class VideoFile:
         self._container.close()
 
     @property
-    def is_held(self) -> NDArray[np.bool_]:
+    def is_held(self) -> Bool:
         """(packets,) whether the file holds all of a packet's bytes."""
         return self.index.position + self.index.size <= self.source.size
 
@@ -95,7 +95,7 @@ class VideoFile:
         if given < run.stop - run.start:
             yield from self._from_beginning(Run(run.start + given, run.stop, ()))
 
-    def _undecodable(self, doubtful: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _undecodable(self, doubtful: Int64) -> Int64:
         """Those of the packets that a player's decoder, forgiving as it is, gives no frame for."""
         _, stream = self._demuxer()
         decoder = stream.codec_context

@@ -18,15 +18,13 @@ from typing import Any, cast
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.video.container import VideoFile
 from egoexo_tools.video.decoding import FrameDecoder
 from egoexo_tools.video.source import open_source
-
-Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

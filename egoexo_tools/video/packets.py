@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
-from numpy.typing import NDArray
+
+from egoexo_tools.arrays import Bool, Int64
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,17 @@ class Run:
 class PacketIndex:
     """A video's packets in decode order, and its frames in presentation order."""
 
-    position: NDArray[np.int64]
+    position: Int64
     """(packets,) first byte in the file; -1 where the container does not tell."""
-    size: NDArray[np.int64]
+    size: Int64
     """(packets,) bytes."""
-    pts: NDArray[np.int64]
+    pts: Int64
     """(packets,) presentation time, in ticks of the stream."""
-    is_key: NDArray[np.bool_]
+    is_key: Bool
     """(packets,)"""
-    frame_idx: NDArray[np.int64]
+    frame_idx: Int64
     """(packets,) number of the frame; -1 where a player does not show it."""
-    decode_idx: NDArray[np.int64]
+    decode_idx: Int64
     """(frames,) its packet."""
 
     @classmethod
@@ -69,7 +70,7 @@ class PacketIndex:
         )
 
     @cached_property
-    def keys(self) -> NDArray[np.int64]:
+    def keys(self) -> Int64:
         """Decode indices of the keyframes, ascending."""
         return np.flatnonzero(self.is_key)
 
@@ -101,7 +102,7 @@ class PacketIndex:
         earlier = max(0, 2 * group - usual_group - 1)
         return int(self.keys[earlier]) if earlier < group else None
 
-    def is_leading(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def is_leading(self, start: int, stop: int) -> Bool:
         """(stop - start,) packets that decoding from `start` cannot use and does not need.
 
         They build on the group before, and nothing after their group's keyframe in time builds
@@ -141,7 +142,7 @@ class PacketIndex:
         latest = np.maximum.accumulate(order)
         return int((latest - np.arange(len(order))).max(initial=0))
 
-    def packets_before_first_picture(self) -> NDArray[np.int64]:
+    def packets_before_first_picture(self) -> Int64:
         """Packets whose frames nothing in the file may allow to decode.
 
         Those before the first keyframe, and the leading ones of the first group: cutting a
@@ -155,7 +156,7 @@ class PacketIndex:
         doubtful &= self.frame_idx[:end] >= 0
         return np.flatnonzero(doubtful)
 
-    def without(self, packets: NDArray[np.int64]) -> "PacketIndex":
+    def without(self, packets: Int64) -> "PacketIndex":
         """The same packets with these not shown."""
         shown = self.frame_idx >= 0
         shown[packets] = False

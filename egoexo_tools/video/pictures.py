@@ -4,21 +4,18 @@ Pictures from outside are `parsing.pictures`' to read: these are our own files.
 """
 
 from pathlib import Path
-from typing import TypeAlias
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import write_atomic
 
-Picture: TypeAlias = NDArray[np.uint8]
-"""(H, W, 3), in the order red, green, blue."""
 _ROWS_AT_ONCE = 128
 
 
-def open_picture(path: Path) -> Picture:
+def open_picture(path: Path) -> Rgb:
     """A kept frame as RGB; DataError where it was not cut out or cannot be read."""
     # OpenCV writes a warning of its own to stderr for a path that is not there.
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
@@ -31,7 +28,7 @@ def open_picture(path: Path) -> Picture:
     raise DataError(f"{path} is missing; run `egoexo-tools frames` again")
 
 
-def write_jpeg(path: Path, rgb: Picture, *, scale: float, quality: int) -> tuple[int, int]:
+def write_jpeg(path: Path, rgb: Rgb, *, scale: float, quality: int) -> tuple[int, int]:
     """Write the picture at `scale`; returns its height and width. At full size `rgb` is used up."""
     # int() and OpenCV's default, bilinear without antialiasing: the official script's own steps,
     # so that pictures are those that published models have seen.
@@ -42,7 +39,7 @@ def write_jpeg(path: Path, rgb: Picture, *, scale: float, quality: int) -> tuple
     return height, width
 
 
-def _turned_to_bgr(rgb: Picture) -> Picture:
+def _turned_to_bgr(rgb: Rgb) -> Rgb:
     """The same array, its channels in the other order: a second picture would be 25 MB at 4K."""
     for top in range(0, len(rgb), _ROWS_AT_ONCE):
         rows = rgb[top : top + _ROWS_AT_ONCE]

@@ -12,8 +12,8 @@ from types import TracebackType
 import av
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path
 
@@ -49,7 +49,7 @@ class VideoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def write(self, rgb: NDArray[np.uint8]) -> None:
+    def write(self, rgb: Bytes) -> None:
         """Append a picture (H, W, 3); one of another size is scaled."""
         self.write_frame(to_frame(rgb))
 
@@ -70,7 +70,7 @@ class VideoWriter:
         self._stack.__exit__(kind, error, trace)
 
 
-def to_frame(rgb: NDArray[np.uint8]) -> av.VideoFrame:
+def to_frame(rgb: Bytes) -> av.VideoFrame:
     """A picture (H, W, 3) with even sides as yuv420p."""
     yuv = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), dtype=np.uint8)
     return av.VideoFrame.from_ndarray(yuv, format="yuv420p")

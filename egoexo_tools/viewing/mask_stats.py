@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float32
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.release.takes import FPS
@@ -201,7 +202,7 @@ def _changes(before: pd.DataFrame, after: pd.DataFrame, seconds: NDArray[Any]) -
     )
 
 
-def _boxes(column: pa.ChunkedArray) -> NDArray[np.float32]:
+def _boxes(column: pa.ChunkedArray) -> Float32:
     """(n, 4); NaN where there is none."""
     there = pc.is_valid(column).to_numpy(zero_copy_only=False)
     boxes = np.full((len(column), 4), np.nan, np.float32)

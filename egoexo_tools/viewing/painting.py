@@ -11,15 +11,15 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Int32, Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest, read_tables
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import RunFolder
-from egoexo_tools.video.pictures import Picture, open_picture
+from egoexo_tools.video.pictures import open_picture
 
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -36,7 +36,7 @@ PAGE_QUALITY = 80
 CAPTION_HEIGHT = 22
 
 
-def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Picture:
+def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Rgb:
     """A kept frame; DataError as `open_picture` raises it."""
     return open_picture(root.frame(take_uid, camera, frame_idx))
 
@@ -78,19 +78,19 @@ def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
     }
 
 
-def overlay(picture: Picture, mask: MaskRle | None, colour: Colour) -> Picture:
+def overlay(picture: Rgb, mask: MaskRle | None, colour: Colour) -> Rgb:
     """`picture` with the mask tinted and outlined; unchanged for None."""
     return picture if mask is None else tint(picture, mask.decode_at(*picture.shape[:2]), colour)
 
 
 def tint(
-    picture: Picture,
-    inside: NDArray[np.bool_],
+    picture: Rgb,
+    inside: Bool,
     colour: Colour,
     *,
     dashed: bool = False,
     opacity: float = OPACITY,
-) -> Picture:
+) -> Rgb:
     """A copy of `picture` (H, W, 3) with the pixels `inside` (H, W) tinted and outlined."""
     drawn = picture.copy()
     tinted = (1 - opacity) * drawn[inside] + opacity * np.array(colour)
@@ -104,14 +104,14 @@ def tint(
     return drawn
 
 
-def outlines(inside: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+def outlines(inside: Bool) -> list[Int32]:
     """The outer outlines of a mask (H, W), each (n, 1, 2) as x, y of every pixel on it."""
     mask = inside.view(np.uint8)
     found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return [np.asarray(outline, np.int32) for outline in found]
 
 
-def strip(panels: Sequence[tuple[str, Picture]]) -> Picture:
+def strip(panels: Sequence[tuple[str, Rgb]]) -> Rgb:
     """Captioned pictures side by side, all PANEL_HEIGHT high."""
     columns = []
     for caption, picture in panels:
@@ -124,7 +124,7 @@ def strip(panels: Sequence[tuple[str, Picture]]) -> Picture:
     return np.hstack(columns)
 
 
-def data_uri(picture: Picture, *, most_height: int | None = None) -> str:
+def data_uri(picture: Rgb, *, most_height: int | None = None) -> str:
     """`data:image/jpeg;base64,...`; made smaller where it is higher than `most_height`."""
     share = min((most_height or picture.shape[0]) / picture.shape[0], 1.0)
     small = cv2.resize(picture, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
@@ -133,7 +133,7 @@ def data_uri(picture: Picture, *, most_height: int | None = None) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-def write_picture(path: Path, picture: Picture) -> None:
+def write_picture(path: Path, picture: Rgb) -> None:
     """Write as PNG or JPEG, by the suffix."""
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not done:

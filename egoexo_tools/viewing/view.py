@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
+from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
 from egoexo_tools.manifests import read_manifest
@@ -24,7 +25,7 @@ from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.scenarios import nearest
 from egoexo_tools.release.takes import FPS
-from egoexo_tools.video.pictures import Picture, open_picture
+from egoexo_tools.video.pictures import open_picture
 from egoexo_tools.video.writer import VideoWriter
 from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
 
@@ -169,7 +170,7 @@ def write_rrd(view: TakeView, path: Path) -> None:
         recording.disconnect()
 
 
-def render(view: TakeView, camera: str, frame_idx: int) -> Picture | None:
+def render(view: TakeView, camera: str, frame_idx: int) -> Rgb | None:
     """A camera's picture with masks and proposals drawn in, (H, W, 3) RGB; None without one."""
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
@@ -221,7 +222,7 @@ def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, 
     yield "proposals", rr.LineStrips2D(strips, colors=[_PROPOSAL] * len(strips))
 
 
-def _panel(view: TakeView, camera: str, frame_idx: int, hw: tuple[int, int]) -> Picture:
+def _panel(view: TakeView, camera: str, frame_idx: int, hw: tuple[int, int]) -> Rgb:
     """A camera's picture at the panel's size, with names; dark where there is none."""
     rgb = render(view, camera, frame_idx)
     title = f"{camera}, frame {frame_idx}, {frame_idx / FPS:.1f} s"
@@ -237,7 +238,7 @@ def _panel(view: TakeView, camera: str, frame_idx: int, hw: tuple[int, int]) -> 
     return _write(panel, texts)
 
 
-def _write(panel: Picture, texts: Sequence[_Text]) -> Picture:
+def _write(panel: Rgb, texts: Sequence[_Text]) -> Rgb:
     """Texts with a dark edge, kept inside the panel; Pillow's own font has no accents."""
     picture = Image.fromarray(panel)
     draw = ImageDraw.Draw(picture)
@@ -257,7 +258,7 @@ def _without_accents(text: str) -> str:
     return "".join(char for char in apart if not unicodedata.combining(char))
 
 
-def _join(panels: Sequence[Picture], height: int) -> Picture:
+def _join(panels: Sequence[Rgb], height: int) -> Rgb:
     gap = np.zeros((height, _GAP, 3), np.uint8)
     parts = [part for panel in panels for part in (gap, panel)][1:]
     return np.concatenate(parts, axis=1)

@@ -6,10 +6,10 @@ import numpy as np
 
 from omama.dataset import Dataset
 from omama.deciding.candidates import Candidates, gather
+from omama.deciding.chosen_proposals import TOP, ChosenProposals, join
 from omama.deciding.clips import Clip, clips
 from omama.deciding.decide import Belief, Mode, decide
 from omama.deciding.decision import Fitted
-from omama.deciding.chosen_proposals import TOP, ChosenProposals, join
 from omama.deciding.links import link
 from omama.deciding.visible import Scores, Visibility, visible_scores
 from omama.features.store import FeatureStore

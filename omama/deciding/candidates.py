@@ -6,7 +6,7 @@ the backbone, G frame pairs, R destination rows, B pairs of a bucket.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from egoexo_tools.arrays import Float16, Float32, Float64, Int64
 from egoexo_tools.errors import SettingsError
 from omama.matching.matchers import MatchScores
 from omama.matching.samples import Bucket
-
-Int: TypeAlias = NDArray[np.int64]
-Half: TypeAlias = NDArray[np.float16]
 
 TOP = 10
 """Candidates of a pair that are looked at: the ten best hold nearly all that can be chosen."""
@@ -29,21 +27,21 @@ TOP = 10
 class Candidates:
     """The best candidates of P pairs."""
 
-    pair: Int
+    pair: Int64
     """(P,) positions in `Pairs`."""
-    proposal: Int
+    proposal: Int64
     """(P, K) proposal_idx in the destination frame, the most similar first; -1 where none."""
-    similarity: NDArray[np.float32]
+    similarity: Float32
     """(P, K), -inf where none."""
-    confidence: NDArray[np.float64]
+    confidence: Float64
     """(P,) the matcher's own, in 0..1; 0 where there are no proposals."""
-    source: Half
+    source: Float16
     """(P, W) unit embedding of the object."""
-    embedding: Half
+    embedding: Float16
     """(P, K, W) unit embeddings of the candidates; zeros where none."""
-    look: Half
+    look: Float16
     """(P, K, C) mask parts of the descriptors less the frame's mean, unit; zeros where none."""
-    truth: NDArray[np.float32]
+    truth: Float32
     """(P, K) IoU with the ground truth, 0 where none. Fits are judged by it; clips, and with
     them all decisions, do not hold it."""
 
@@ -95,7 +93,7 @@ def _looks(bucket: Bucket) -> Tensor:
     return F.normalize(parts - mean, dim=-1)
 
 
-def _rows(table: Tensor, group: Tensor, rows: Tensor, is_one: Tensor) -> Half:
+def _rows(table: Tensor, group: Tensor, rows: Tensor, is_one: Tensor) -> Float16:
     """(G, R, W), (B,), (B, k), (B, k) → (B, TOP, W)."""
     chosen = table[group[:, None], rows].half() * is_one[..., None]
     padded = F.pad(chosen, (0, 0, 0, TOP - rows.shape[1]))

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float64, Int64
 from omama.matching.matchers import Matcher
 from omama.matching.samples import Bucket
 
-Int: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float64]
 TOP = 5
 """Proposals that a prediction lists."""
 
@@ -21,13 +18,13 @@ TOP = 5
 class ChosenProposals:
     """What is predicted of P pairs."""
 
-    pair: Int
+    pair: Int64
     """(P,) positions in `Pairs`."""
-    top: Int
+    top: Int64
     """(P, TOP) proposal_idx in the destination frame, the best first; -1 where there are fewer."""
-    similarity: Floats
+    similarity: Float64
     """(P,) of the first."""
-    confidence: Floats
+    confidence: Float64
     """(P,) in 0..1; 0 where there are no proposals."""
 
 

@@ -7,55 +7,53 @@ time order, O objects in name order, K candidates of a pair, W values of an embe
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Int64
 from egoexo_tools.vocab import View, view_of
 from omama.dataset import Dataset, MasksByFrame
 from omama.deciding.candidates import Candidates
 from omama.deciding.overlaps import mask_ious
-
-Int: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Clip:
     """The pairs of one (take, source camera, destination camera); pair row i is at time, item."""
 
-    row: Int
+    row: Int64
     """(n,) positions in `Candidates`."""
-    time: Int
+    time: Int64
     """(n,) 0..T - 1"""
-    item: Int
+    item: Int64
     """(n,) 0..O - 1"""
-    frame_idx: Int
+    frame_idx: Int64
     """(T,) ascending"""
     moves: bool
     """Whether the destination camera is worn, so that what stands still moves in its picture."""
-    exists: NDArray[np.bool_]
+    exists: Bool
     """(T, O) whether there is a pair."""
-    proposal: Int
+    proposal: Int64
     """(T, O, K) -1 where none."""
-    similarity: Floats
+    similarity: Float32
     """(T, O, K) -inf where none."""
-    source: Floats
+    source: Float32
     """(T, O, W)"""
-    embedding: Floats
+    embedding: Float32
     """(T, O, K, W)"""
-    look: Floats
+    look: Float32
     """(T, O, K, C)"""
-    boxes: Floats
+    boxes: Float32
     """(T, O, K, 4) x_min, y_min, x_max, y_max in shares of the image's width."""
-    source_boxes: Floats
+    source_boxes: Float32
     """(T, O, 4) the same of the source masks, in their own image."""
-    overlap: Floats
+    overlap: Float32
     """(T, O * K, O * K) IoU of the masks of a frame's candidates; 0 where there is none."""
 
     @cached_property
-    def own_overlap(self) -> Floats:
+    def own_overlap(self) -> Float32:
         """(T, O, K, K) of a pair's candidates among themselves."""
         frames, items, top = self.proposal.shape
         blocks = self.overlap.reshape(frames, items, top, items, top)
@@ -71,7 +69,7 @@ def clips(dataset: Dataset, found: Candidates) -> Iterator[Clip]:
         yield _clip(dataset, found, part["_at"].to_numpy(np.int64), str(camera))
 
 
-def _clip(dataset: Dataset, found: Candidates, row: Int, camera: str) -> Clip:
+def _clip(dataset: Dataset, found: Candidates, row: Int64, camera: str) -> Clip:
     pairs = dataset.pairs.rows.iloc[found.pair[row]]
     frame_idx, time = np.unique(pairs["frame_idx"].to_numpy(np.int64), return_inverse=True)
     names, item = np.unique(pairs["object_name"].to_numpy(str), return_inverse=True)
@@ -105,7 +103,7 @@ def _clip(dataset: Dataset, found: Candidates, row: Int, camera: str) -> Clip:
     )
 
 
-def _boxes(dataset: Dataset, frames: Int, proposal: Int) -> Floats:
+def _boxes(dataset: Dataset, frames: Int64, proposal: Int64) -> Float32:
     proposals = dataset.frames.proposals
     out = np.zeros((*proposal.shape, 4), np.float32)
     is_one = proposal >= 0
@@ -114,14 +112,14 @@ def _boxes(dataset: Dataset, frames: Int, proposal: Int) -> Floats:
     return out
 
 
-def _shares(masks: MasksByFrame, rows: Int) -> Floats:
+def _shares(masks: MasksByFrame, rows: Int64) -> Float32:
     """(n, 4) corners of masks' boxes in shares of their image's width."""
     xywh = masks.boxes[rows]
     corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:] + 1], axis=1)
     return np.asarray(corners / masks.columns.widths[rows, None], np.float32)
 
 
-def _overlap(dataset: Dataset, frames: Int, proposal: Int) -> Floats:
+def _overlap(dataset: Dataset, frames: Int64, proposal: Int64) -> Float32:
     flat = proposal.reshape(len(proposal), -1)
     out = np.zeros((len(flat), flat.shape[1], flat.shape[1]), np.float32)
     for time, frame in enumerate(frames.tolist()):

@@ -11,16 +11,14 @@ Legend as in `clips`.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float32, Float64, Int64
 from omama.deciding.clips import Clip
 from omama.deciding.layout import layout_closeness
 from omama.deciding.links import Links
 
-Floats: TypeAlias = NDArray[np.float32]
 ROUNDS = 5
 
 
@@ -57,15 +55,15 @@ class Parameters:
 class Belief:
     """What is decided of a clip's pairs."""
 
-    mass: Floats
+    mass: Float32
     """(T, O, K) how likely each candidate is."""
-    absent: Floats
+    absent: Float32
     """(T, O) how likely the object is not there; with `mass` it adds up to 1."""
-    choice: NDArray[np.int64]
+    choice: Int64
     """(T, O) the chosen candidate, 0..K - 1; -1 where there is none."""
 
     @property
-    def visible_logit(self) -> NDArray[np.float64]:
+    def visible_logit(self) -> Float64:
         """(T, O) log odds that the object is visible."""
         absent = np.clip(self.absent.astype(np.float64), 1e-12, 1 - 1e-12)
         return np.asarray(np.log1p(-absent) - np.log(absent))
@@ -80,7 +78,7 @@ def decide(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> Beli
     return Belief(mass=mass, absent=1 - present, choice=choice)
 
 
-def _together(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> Floats:
+def _together(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> Float32:
     """`frame` and `track`: all frames are decided in the same rounds."""
     frame_only = mode is Mode.FRAME
     similarity = _remembered(clip, links, parameters, None if frame_only else 1)
@@ -94,7 +92,7 @@ def _together(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> F
     return mass
 
 
-def _past_only(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> Floats:
+def _past_only(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> Float32:
     """`track-causal`: frame after frame; what is decided stays."""
     similarity = _remembered(clip, links, parameters, 0)
     mass = np.zeros_like(similarity)
@@ -108,7 +106,7 @@ def _past_only(clip: Clip, links: Links, mode: Mode, parameters: Parameters) -> 
     return mass
 
 
-def _remembered(clip: Clip, links: Links, parameters: Parameters, which: int | None) -> Floats:
+def _remembered(clip: Clip, links: Links, parameters: Parameters, which: int | None) -> Float32:
     """(T, O, K) similarity, mixed with that to the track's sources: past (0) or all (1)."""
     if which is None or not parameters.memory:
         return clip.similarity
@@ -117,7 +115,7 @@ def _remembered(clip: Clip, links: Links, parameters: Parameters, which: int | N
     return np.where(clip.proposal >= 0, mixed, -np.inf).astype(np.float32)
 
 
-def _softmax(similarity: Floats, parameters: Parameters, extra: Floats | None = None) -> Floats:
+def _softmax(similarity: Float32, parameters: Parameters, extra: Float32 | None = None) -> Float32:
     """(T, O, K) how likely each candidate is; the rest to 1 is "absent"."""
     logit = (similarity - parameters.absent_at) / parameters.temperature
     logit = logit if extra is None else logit + extra
@@ -127,7 +125,7 @@ def _softmax(similarity: Floats, parameters: Parameters, extra: Floats | None = 
     return np.asarray(weight / total, np.float32)
 
 
-def _of_frame(clip: Clip, times: slice, mass: Floats, parameters: Parameters) -> Floats:
+def _of_frame(clip: Clip, times: slice, mass: Float32, parameters: Parameters) -> Float32:
     """(t, O, K) what the other objects of each frame say of each candidate."""
     said = -parameters.repulsion * crowding(clip, times, mass)
     if parameters.layout:
@@ -136,7 +134,7 @@ def _of_frame(clip: Clip, times: slice, mass: Floats, parameters: Parameters) ->
     return said
 
 
-def crowding(clip: Clip, times: slice, mass: Floats) -> Floats:
+def crowding(clip: Clip, times: slice, mass: Float32) -> Float32:
     """(t, O, K) overlap of each candidate with what the frame's other objects choose."""
     overlap = clip.overlap[times]
     everyone = (overlap @ mass.reshape(len(mass), -1, 1)).reshape(mass.shape)
@@ -144,7 +142,7 @@ def crowding(clip: Clip, times: slice, mass: Floats) -> Floats:
     return everyone - own
 
 
-def _votes(links: Links, mass: Floats) -> Floats:
+def _votes(links: Links, mass: Float32) -> Float32:
     """(T, O, K) mean over the linked frames of what their candidates say of each candidate."""
     total = np.zeros_like(mass)
     count = np.zeros(mass.shape[:2], np.float32)
@@ -157,7 +155,7 @@ def _votes(links: Links, mass: Floats) -> Floats:
     return np.asarray(total / np.maximum(count, 1)[..., None])
 
 
-def _votes_of_past(links: Links, mass: Floats, time: int) -> Floats:
+def _votes_of_past(links: Links, mass: Float32, time: int) -> Float32:
     """(1, O, K) the same for one time, from the frames before it alone."""
     total = np.zeros((1, *mass.shape[1:]), np.float32)
     count = np.zeros((1, mass.shape[1], 1), np.float32)

@@ -6,17 +6,13 @@ what a decision looks like then is also seen by taking objects out. Legend as in
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32
 from omama.deciding.clips import Clip
 from omama.deciding.links import Links
 from omama.matching.visibility import SHOWS
-
-Floats: TypeAlias = NDArray[np.float32]
-Bools: TypeAlias = NDArray[np.bool_]
 
 TURNS = 5
 """Each object is gone in one of these, as others are; so most of what is around it stays."""
@@ -30,13 +26,13 @@ class LabelledClip:
 
     clip: Clip
     links: Links
-    iou: Floats
+    iou: Float32
     """(T, O, K) IoU of each candidate with the ground truth."""
-    visible: Bools
+    visible: Bool
     """(T, O)"""
 
 
-def judge(clip: Clip, links: Links, iou: Floats, visible: Bools) -> LabelledClip:
+def judge(clip: Clip, links: Links, iou: Float32, visible: Bool) -> LabelledClip:
     """A clip with the truth of its pairs: IoU of their candidates (n, K), and visible (n,)."""
     dense = np.zeros(clip.similarity.shape, np.float32)
     seen = np.zeros(clip.exists.shape, np.bool_)
@@ -44,7 +40,7 @@ def judge(clip: Clip, links: Links, iou: Floats, visible: Bools) -> LabelledClip
     return LabelledClip(clip, links, dense, seen)
 
 
-def with_absences(judged: LabelledClip) -> Iterator[tuple[Clip, Bools]]:
+def with_absences(judged: LabelledClip) -> Iterator[tuple[Clip, Bool]]:
     """The clip as it would be if objects had been out of view, and (T, O) which ones are.
 
     Every visible pair of which a candidate shows something is gone in one of the turns.

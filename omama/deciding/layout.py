@@ -7,12 +7,9 @@ of a scene with depth are: off by some 0.08 of the image's width where all other
 favours a region, not a spot. Legend as in `clips`: T frames, O objects, K candidates.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.float32]
+from egoexo_tools.arrays import Float32, Float64
 
 SPREAD = 0.17
 """Of the closeness, in shares of the image's width; 0.14 to 0.2 did equally well on val."""
@@ -23,7 +20,7 @@ LEAST_OTHERS = 2.0
 _RIDGE = 1e-3
 
 
-def layout_closeness(source_boxes: Floats, boxes: Floats, mass: Floats) -> Floats:
+def layout_closeness(source_boxes: Float32, boxes: Float32, mass: Float32) -> Float32:
     """(T, O, 4), (T, O, K, 4), (T, O, K) how likely each candidate is → (T, O, K), 0 to 1: how near
     each candidate is to where the frame's other objects say; 0 where they do not say."""
     source = _centres(source_boxes)  # (T, O, 2)
@@ -44,11 +41,11 @@ def layout_closeness(source_boxes: Floats, boxes: Floats, mass: Floats) -> Float
     return np.asarray(closeness * (others >= LEAST_OTHERS)[..., None], np.float32)
 
 
-def _centres(boxes: Floats) -> NDArray[np.float64]:
+def _centres(boxes: Float32) -> Float64:
     """(..., 4) → (..., 2), counted from near the image's middle."""
     return (boxes[..., :2] + boxes[..., 2:]).astype(np.float64) / 2 - 0.5
 
 
-def _of_others(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _of_others(values: Float64) -> Float64:
     """(T, O, ...) → for each object the sum over the other ones."""
     return np.asarray(values.sum(axis=1, keepdims=True) - values)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Float64
 from omama.deciding.clips import Clip
 from omama.deciding.motion import fit_affine, move_boxes, mutually_nearest
 from omama.deciding.overlaps import box_ious
 
-Floats: TypeAlias = NDArray[np.float32]
-Landmarks: TypeAlias = tuple[NDArray[np.float64], Floats]
+Landmarks: TypeAlias = tuple[Float64, Float32]
 """Centres (n, 2) and looks (n, C) of candidates of a frame."""
 
 VIDEO_FPS = 30
@@ -32,11 +31,11 @@ MOST_LANDMARKS = 96
 class Links:
     """Between the candidates of a clip."""
 
-    vote: Floats
+    vote: Float32
     """(D, T, O, K, K): weight between candidate n at t and candidate m at t + d + 1, 0 for none."""
-    linked: NDArray[np.bool_]
+    linked: Bool
     """(D, T, O) whether there is a pair at both times, within the window."""
-    recalled: Floats
+    recalled: Float32
     """(2, T, O, K): similarity to the mean source embedding so far (0), of the whole track (1)."""
 
 
@@ -60,9 +59,7 @@ def link(clip: Clip) -> Links:
     return Links(vote=vote, linked=linked, recalled=_recalled(clip))
 
 
-def _place_ious(
-    clip: Clip, marks: Sequence[Landmarks], step: int, within: NDArray[np.bool_]
-) -> Floats:
+def _place_ious(clip: Clip, marks: Sequence[Landmarks], step: int, within: Bool) -> Float32:
     """(T - d, O, K, K) IoU of boxes at t and t + d, the first moved along with a worn camera."""
     before, after = clip.boxes[:-step], clip.boxes[step:]
     if not clip.moves:
@@ -75,7 +72,7 @@ def _place_ious(
     return ious
 
 
-def camera_motion(before: Landmarks, after: Landmarks) -> NDArray[np.float64] | None:
+def camera_motion(before: Landmarks, after: Landmarks) -> Float64 | None:
     """(2, 3) map of image points of one frame to those of another; None where none is found."""
     rows, columns = mutually_nearest(before[1] @ after[1].T)
     return fit_affine(before[0][rows], after[0][columns])
@@ -91,7 +88,7 @@ def landmarks(clip: Clip, time: int) -> Landmarks:
     return ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.float64), looks
 
 
-def _recalled(clip: Clip) -> Floats:
+def _recalled(clip: Clip) -> Float32:
     weight = clip.exists[..., None].astype(np.float32)
     total = np.cumsum(clip.source * weight, axis=0)  # (T, O, W)
     count = np.maximum(np.cumsum(weight, axis=0), 1)

@@ -5,15 +5,10 @@ From candidates that are each other's most similar in two frames; RANSAC (Fischl
 come from a fixed generator. Points are x, y in shares of the image's width.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Float64, Int64
 from egoexo_tools.compiled import compiled
-
-Float: TypeAlias = NDArray[np.float64]
-Int: TypeAlias = NDArray[np.int64]
 
 TRIES = 96
 TOLERANCE = 0.03
@@ -23,7 +18,7 @@ LEAST_AGREEING = 6
 MOST_POINTS = 128
 
 
-def mutually_nearest(similarity: NDArray[np.float32], *, least: float = 0.5) -> tuple[Int, Int]:
+def mutually_nearest(similarity: Float32, *, least: float = 0.5) -> tuple[Int64, Int64]:
     """(n, m) → rows and columns that are each other's best, with at least this similarity."""
     if not similarity.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -33,7 +28,7 @@ def mutually_nearest(similarity: NDArray[np.float32], *, least: float = 0.5) -> 
     return rows[mutual], best[mutual]
 
 
-def fit_affine(before: Float, after: Float) -> Float | None:
+def fit_affine(before: Float64, after: Float64) -> Float64 | None:
     """Points (n, 2) and where they are now (n, 2) → (2, 3) map, or None where too few agree."""
     before, after = before[:MOST_POINTS], after[:MOST_POINTS]
     if len(before) < LEAST_AGREEING:
@@ -49,9 +44,7 @@ def fit_affine(before: Float, after: Float) -> Float | None:
 
 
 @compiled
-def _best_agreement(
-    before: Float, after: Float, triples: Int, tolerance: float
-) -> NDArray[np.bool_]:
+def _best_agreement(before: Float64, after: Float64, triples: Int64, tolerance: float) -> Bool:
     """(n,) which points agree with the triple's map that most points agree with."""
     best = np.zeros(before.shape[0], np.bool_)
     agrees = np.zeros(before.shape[0], np.bool_)
@@ -80,7 +73,7 @@ def _best_agreement(
     return best
 
 
-def move_boxes(boxes: NDArray[np.float32], affine: Float) -> NDArray[np.float32]:
+def move_boxes(boxes: Float32, affine: Float64) -> Float32:
     """Boxes (..., 4) x_min, y_min, x_max, y_max → the boxes around their moved corners."""
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     half = (boxes[..., 2:] - boxes[..., :2]) / 2

@@ -4,24 +4,20 @@ Masks are drawn once as bitmaps (egoexo_tools/masks/bitmaps.py) at the size of s
 where two boxes meet are they compared. Legend: n masks of a frame.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Float32, Int64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import official_size
-from egoexo_tools.masks.bitmaps import Bytes, Int, area, overlap, rasterise
+from egoexo_tools.masks.bitmaps import area, overlap, rasterise
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.resizing import edges
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import PROBLEMS
 
-Floats: TypeAlias = NDArray[np.float32]
 
-
-def mask_ious(masks: MaskColumns, chosen: Int) -> Floats:
+def mask_ious(masks: MaskColumns, chosen: Int64) -> Float32:
     """(n, n) IoU of some masks (by position) of a frame, all of one size; 0 where both are empty.
 
     Compared with the long side at 480, as scores are. DataError for damaged run lengths.
@@ -44,14 +40,14 @@ def mask_ious(masks: MaskColumns, chosen: Int) -> Floats:
 @compiled
 def _iou_loop(
     text: Bytes,
-    offsets: Int,
-    chosen: Int,
+    offsets: Int64,
+    chosen: Int64,
     height: int,
     width: int,
-    rows: Int,
-    cols: Int,
+    rows: Int64,
+    cols: Int64,
     height_drawn: int,
-    ious: Floats,
+    ious: Float32,
     problems: Bytes,
 ) -> None:
     count = chosen.size
@@ -70,7 +66,7 @@ def _iou_loop(
                 ious[i, j] = ious[j, i] = both / union
 
 
-def box_ious(a: Floats, b: Floats) -> Floats:
+def box_ious(a: Float32, b: Float32) -> Float32:
     """Boxes (..., n, 4) and (..., m, 4) as x_min, y_min, x_max, y_max → (..., n, m)."""
     low = np.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = np.minimum(a[..., :, None, 2:], b[..., None, :, 2:])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from egoexo_tools.arrays import Bool, Float64
 from egoexo_tools.evaluation.metrics import balanced_accuracy
 from omama.deciding.clips import Clip
 from omama.deciding.decide import Belief, Mode, Parameters, crowding, decide
@@ -21,9 +22,7 @@ from omama.deciding.judged import LabelledClip, with_absences
 from omama.deciding.links import Links
 from omama.matching.visibility import logistic
 
-Floats: TypeAlias = NDArray[np.float64]
-Bools: TypeAlias = NDArray[np.bool_]
-Scores: TypeAlias = Mapping[str, Floats]
+Scores: TypeAlias = Mapping[str, Float64]
 """`log_odds` that the object is visible; `similarity` of the chosen candidate, which knows nothing
 of other frames; `alone`, its overlap with what the frame's other objects choose, less than 0; for
 `track` also `past_log_odds`, those of the past-only decision. The greater, the likelier it is
@@ -42,7 +41,7 @@ class Visibility:
     balanced_accuracy: float | None
     """On val's own pairs, without the taken out ones."""
 
-    def confidence(self, scores: Scores) -> Floats:
+    def confidence(self, scores: Scores) -> Float64:
         """In 0..1, above 0.5 means visible."""
         total = sum(weight * scores[name] for name, weight in self.weights.items()) + self.constant
         return np.asarray(expit(total))
@@ -70,7 +69,7 @@ def fit_visibility(
 ) -> Visibility | None:
     """Learn it from val clips; None where no candidate shows any object and none is absent."""
 
-    def scored(judged: LabelledClip, clip: Clip, which: Bools, visible: Bools) -> _Pairs:
+    def scored(judged: LabelledClip, clip: Clip, which: Bool, visible: Bool) -> _Pairs:
         belief = decide(clip, judged.links, mode, parameters)
         scores = visible_scores(clip, judged.links, belief, past)
         return _Pairs(
@@ -102,8 +101,8 @@ class _Pairs:
     """Some pairs (n,)."""
 
     scores: Scores
-    has_candidates: Bools
-    visible: Bools
+    has_candidates: Bool
+    visible: Bool
 
 
 def _join(parts: Sequence[_Pairs]) -> _Pairs:

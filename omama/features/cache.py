@@ -15,16 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from egoexo_tools.needed_frames import ALL, all_frames, needed_frames
+from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.needed_frames import ALL, all_frames, needed_frames
 from egoexo_tools.running.executors import Submit
 from egoexo_tools.running.inputs import hash_files
 from egoexo_tools.running.lock import in_turn
@@ -33,8 +33,8 @@ from egoexo_tools.running.price import (
     Sample,
     at_once,
     check_disk_space,
-    time_batch,
     measure_sample,
+    time_batch,
 )
 from egoexo_tools.running.progress import say
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
@@ -53,7 +53,6 @@ from omama.features.images import token_grid
 from omama.features.key import FeatureKey, feature_key, make_extractor
 from omama.features.registry import CACHE_PRECISIONS
 
-Int: TypeAlias = NDArray[np.int64]
 STAGE = "features"
 CURES = (
     "choose fewer pairs (`egoexo-tools pairs --fraction`), give --cache-precision int8 (half), "
@@ -110,7 +109,9 @@ def run_features(
         keys[squashed.name] = squashed
         portrait = units(root, squashed, every=cache.all_frames, quiet=True)
         todo += [unit for unit in portrait if _is_portrait(root, unit)]
-    how = FeatureJob(root, keys, weights, images_at_once, run.overwrite, threads=run.executor != "inline")
+    how = FeatureJob(
+        root, keys, weights, images_at_once, run.overwrite, threads=run.executor != "inline"
+    )
     return run_stage(
         root,
         STAGE,
@@ -231,7 +232,7 @@ class ExistingFeatures:
     """What of a camera's files is as it would be made now."""
 
     part: Part
-    positions: Int
+    positions: Int64
     """In the FrameTable."""
 
 
@@ -253,7 +254,7 @@ def _kept(folder: Path, frames: FrameTable, inputs: str) -> ExistingFeatures | N
     return ExistingFeatures(part, np.flatnonzero(same)) if same.any() else None
 
 
-def _positions(frames: FrameTable, frame_idx: Sequence[int]) -> Int:
+def _positions(frames: FrameTable, frame_idx: Sequence[int]) -> Int64:
     return np.flatnonzero(np.isin(frames.rows["frame_idx"].to_numpy(np.int64), frame_idx))
 
 
@@ -264,7 +265,7 @@ def _remove_more(folder: Path, count: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _counts(frames: FrameTable, which: Int) -> dict[str, int]:
+def _counts(frames: FrameTable, which: Int64) -> dict[str, int]:
     masks, proposals = (np.diff(one.start)[which] for one in (frames.masks, frames.proposals))
     return {"frames": which.size, "masks": int(masks.sum()), "proposals": int(proposals.sum())}
 
@@ -277,7 +278,7 @@ def _is_portrait(root: DatasetRoot, unit: Unit) -> bool:
 
 
 def extract_all(
-    frames: FrameTable, which: Int, extractor: Extractor, images_at_once: int
+    frames: FrameTable, which: Int64, extractor: Extractor, images_at_once: int
 ) -> Iterator[FrameFeatures]:
     """Features of some frames in order; pictures are read in threads, a chunk ahead."""
     with ThreadPoolExecutor(READERS) as pool:

@@ -19,20 +19,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from egoexo_tools.arrays import Float16, Float32, Int8, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from omama.dataset import Camera, FrameTable, MasksByFrame
 from omama.features.frame_features import FrameFeatures
 from omama.features.frame_shape import FrameShape
 
-Int: TypeAlias = NDArray[np.int64]
 INDEX = "index.npz"
 _LARGEST = 127
 """Of the whole numbers that stand for a token's values."""
@@ -48,7 +48,7 @@ class Files:
 
     index: Mapping[str, NDArray[Any]]
     arrays: Mapping[str, NDArray[Any]]
-    table_start: Int
+    table_start: Int64
     """(F + 1,) where each frame's (M, N) tables begin."""
 
     def frame(self, row: int) -> FrameFeatures:
@@ -85,11 +85,11 @@ class Part:
     """Hash of the manifests that it was last compared with."""
 
     @property
-    def frame_idx(self) -> Int:
+    def frame_idx(self) -> Int64:
         """Of every row, the files one after the other."""
         return np.concatenate([one.index["frame_idx"] for one in self.files])
 
-    def rows(self, frame_idx: Int) -> Int:
+    def rows(self, frame_idx: Int64) -> Int64:
         """(n, 2) the files and the row in them of each frame; -1 where it is not there."""
         known = {
             idx: (number, row)
@@ -99,7 +99,7 @@ class Part:
         found = [known.get(idx, (-1, -1)) for idx in frame_idx.tolist()]
         return np.array(found, np.int64).reshape(-1, 2)
 
-    def digests(self, frame_idx: Int) -> NDArray[np.bytes_] | None:
+    def digests(self, frame_idx: Int64) -> NDArray[np.bytes_] | None:
         """What the frames' features were made from, b"" where there are none; None in a cache of
         before there were any."""
         if any("digests" not in one.index for one in self.files):
@@ -149,7 +149,7 @@ def more_folder(folder: Path, number: int) -> Path:
     return folder / f"more-{number}" if number else folder
 
 
-def covered_frames(folder: Path) -> Int | None:
+def covered_frames(folder: Path) -> Int64 | None:
     """The frame_idxs that a camera has features of; None where it has none, or damaged ones."""
     try:
         indexes = [_read_index(folder)]
@@ -163,7 +163,7 @@ def covered_frames(folder: Path) -> Int | None:
 def write_files(
     folder: Path,
     frames: FrameTable,
-    which: Int,
+    which: Int64,
     features: Iterable[FrameFeatures],
     *,
     stored: str,
@@ -219,7 +219,7 @@ def bytes_of(
     return frames * tokens * a_token + (masks + proposals) * 2 * width * 2
 
 
-def quantise(tokens: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantise(tokens: Float32) -> tuple[Int8, Float32]:
     """Tokens (C, h, w) → whole numbers of -127..127 and a scale (h, w) for each token."""
     scales = np.abs(tokens).max(axis=0) / _LARGEST
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -245,13 +245,13 @@ def _read_files(folder: Path) -> Files:
     return Files(index, arrays, np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def _start(masks: MasksByFrame, which: Int) -> Int:
+def _start(masks: MasksByFrame, which: Int64) -> Int64:
     counts = np.diff(masks.start)[which]
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _sizes(
-    features: FrameFeatures, frames: int, starts: Mapping[str, Int], stored: str
+    features: FrameFeatures, frames: int, starts: Mapping[str, Int64], stored: str
 ) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and type of each array."""
     tokens = tuple(features.tokens.shape)
@@ -270,7 +270,7 @@ def _put(
     arrays: Mapping[str, Any],
     number: int,
     features: FrameFeatures,
-    starts: Mapping[str, Int],
+    starts: Mapping[str, Int64],
     path: Path,
 ) -> None:
     if "tokens" in arrays and features.tokens.shape != arrays["tokens"].shape[1:]:
@@ -289,7 +289,7 @@ def _put(
         arrays[name][first:last] = _half(values, path)
 
 
-def _half(values: Tensor, path: Path) -> NDArray[np.float16]:
+def _half(values: Tensor, path: Path) -> Float16:
     half = values.to(torch.float16)
     if not torch.isfinite(half).all():  # where the features are: a CPU takes 5 ms a frame for it
         raise DataError(

@@ -9,13 +9,13 @@ quarter grid.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.executors import available_cores
@@ -35,7 +35,6 @@ from omama.features.images import (
 if TYPE_CHECKING:
     from omama.features.backbones import Backbone
 
-Floats: TypeAlias = NDArray[np.float32]
 READERS = max(4, min(16, available_cores()))
 """Threads that read pictures and masks ahead: a GPU takes several hundred pictures a second."""
 
@@ -89,7 +88,7 @@ def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> Raw
 
 
 def raw_frame(
-    rgb: NDArray[np.uint8],
+    rgb: Bytes,
     truths: MaskColumns,
     proposals: MaskColumns,
     config: PreparationConfig,

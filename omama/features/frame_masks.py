@@ -10,20 +10,11 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Bytes, Float32, Float64, Int64, UInt64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.bitmaps import (
-    NO_BOX,
-    Bytes,
-    Float,
-    Int,
-    Words,
-    area,
-    overlap,
-    rasterise_runs,
-)
+from egoexo_tools.masks.bitmaps import NO_BOX, area, overlap, rasterise_runs
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.resizing import edges
 from egoexo_tools.masks.rle import MaskRle
@@ -32,8 +23,7 @@ from omama.config import HW
 from omama.features.descriptors import quarter_grid
 from omama.features.images import candidate_quarter_idx, truth_quarter_idx
 
-Floats: TypeAlias = NDArray[np.float32]
-Edges: TypeAlias = tuple[Int, Int]
+Edges: TypeAlias = tuple[Int64, Int64]
 """Per source row (column) border the number of wanted rows (columns) before it."""
 
 
@@ -41,13 +31,13 @@ Edges: TypeAlias = tuple[Int, Int]
 class FrameMasks:
     """What run lengths say about the masks of a frame."""
 
-    quarters: NDArray[np.bool_]
+    quarters: Bool
     """(M + N, q, r): ground truth, then proposals."""
-    truth_boxes: Floats
+    truth_boxes: Float32
     """(M, 4) xywh (no +1; zeros if empty) in pixels of the prepared image."""
-    centroids: Float
+    centroids: Float64
     """(N, 2) mean x, y of the proposals in pixels of the prepared image; NaN if empty."""
-    ious: Floats
+    ious: Float32
     """(M, N) at the proposals' size; 0 where both are empty."""
 
 
@@ -77,7 +67,7 @@ def read_masks(
     )
 
 
-def mask_ious(truths: MaskColumns, proposals: MaskColumns) -> Floats:
+def mask_ious(truths: MaskColumns, proposals: MaskColumns) -> Float32:
     """(M, N) IoU at the proposals' size, as in `FrameMasks`; no picture is needed."""
     size = _size_of(proposals, (1, 1))
     nothing = np.zeros((len(truths) + len(proposals), 1, 1), np.uint8)
@@ -89,10 +79,10 @@ def mask_ious(truths: MaskColumns, proposals: MaskColumns) -> Floats:
 class _Drawn:
     """Ground truth as bitmaps at the proposals' size (see egoexo_tools/masks/bitmaps.py)."""
 
-    bitmaps: Words
-    boxes: Int
-    areas: Int
-    prepared_boxes: Int
+    bitmaps: UInt64
+    boxes: Int64
+    areas: Int64
+    prepared_boxes: Int64
     """At the prepared image's size; x_min, x_max, y_min, y_max."""
 
 
@@ -131,7 +121,7 @@ def _draw_truths(
 
 def _walk(
     proposals: MaskColumns, size: HW, drawn: _Drawn, quarter_edges: Edges, quarters: Bytes
-) -> tuple[Float, Floats]:
+) -> tuple[Float64, Float32]:
     """Paint the proposals' `quarters`; returns centroids (N, 2) at `size` and IoUs (M, N)."""
     centroids = np.full((len(proposals), 2), np.nan)
     ious = np.zeros((len(drawn.areas), len(proposals)), np.float32)
@@ -173,7 +163,7 @@ def _refuse(problems: Bytes, what: str) -> None:
         raise DataError(f"{what} {bad[0]} of a frame: {PROBLEMS[problems[bad[0]]]}")
 
 
-def _xywh(boxes: Int) -> Floats:
+def _xywh(boxes: Int64) -> Float32:
     x_min, x_max, y_min, y_max = boxes.T
     found = np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
     return np.where((x_max < 0)[:, None], 0, found).astype(np.float32)
@@ -189,7 +179,7 @@ def _candidate_edges(mask_hw: HW, prepared: HW, patch_size: int) -> Edges:
     return _edges_of(mask_hw, candidate_quarter_idx(mask_hw, prepared, patch_size))
 
 
-def _edges_of(mask_hw: HW, idxs: tuple[Int, Int]) -> Edges:
+def _edges_of(mask_hw: HW, idxs: tuple[Int64, Int64]) -> Edges:
     """Which source row each wanted row takes, ascending → edges; the same for columns."""
     rows, cols = (
         np.searchsorted(idx, np.arange(side + 1)).astype(np.int64)
@@ -199,7 +189,7 @@ def _edges_of(mask_hw: HW, idxs: tuple[Int, Int]) -> Edges:
 
 
 @compiled
-def _paint(runs: Int, height: int, rows: Int, cols: Int, out: Bytes) -> None:
+def _paint(runs: Int64, height: int, rows: Int64, cols: Int64, out: Bytes) -> None:
     """Set the pixels of `out` (zeros before) that the foreground runs reach through edges."""
     column, row = 0, 0
     for run in range(runs.size):
@@ -228,7 +218,7 @@ def _sums(position: int, height: int) -> tuple[int, int]:
 
 
 @compiled
-def _centroid(runs: Int, height: int, point: Float) -> int:
+def _centroid(runs: Int64, height: int, point: Float64) -> int:
     """Mean x, y of the foreground into `point` (left as it is if there is none) → its pixels."""
     position = pixels = x_sum = y_sum = 0
     for run in range(runs.size):
@@ -247,18 +237,18 @@ def _centroid(runs: Int, height: int, point: Float) -> int:
 @compiled
 def _truth_loop(
     text: Bytes,
-    offsets: Int,
-    members: Int,
+    offsets: Int64,
+    members: Int64,
     height: int,
     width: int,
     quarter_edges: Edges,
     size_edges: Edges,
     prepared_edges: Edges,
     quarters: Bytes,
-    bitmaps: Words,
-    boxes: Int,
-    areas: Int,
-    prepared_boxes: Int,
+    bitmaps: UInt64,
+    boxes: Int64,
+    areas: Int64,
+    prepared_boxes: Int64,
     problems: Bytes,
 ) -> None:
     wanted = prepared_edges[0][height], prepared_edges[1][width]
@@ -281,17 +271,17 @@ def _truth_loop(
 @compiled
 def _proposal_loop(
     text: Bytes,
-    offsets: Int,
+    offsets: Int64,
     height: int,
     width: int,
     quarter_edges: Edges,
     own_edges: Edges,
-    truths: Words,
-    truth_boxes: Int,
-    truth_areas: Int,
+    truths: UInt64,
+    truth_boxes: Int64,
+    truth_areas: Int64,
     quarters: Bytes,
-    centroids: Float,
-    ious: Floats,
+    centroids: Float64,
+    ious: Float32,
     problems: Bytes,
 ) -> None:
     bitmap = np.empty((width, (height + 63) // 64), np.uint64)

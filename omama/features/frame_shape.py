@@ -5,33 +5,31 @@ and centroids come from `omama.features.frame_masks`. Legend: M ground-truth mas
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Float64, Int64
 from omama.features.negatives import adjacency, box_overlap
-
-Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class FrameShape:
     """The masks of one frame in relation to each other."""
 
-    ious: Floats
+    ious: Float32
     """(M, N) IoU of ground truth and proposal, at the proposals' size."""
-    best: NDArray[np.int64]
+    best: Int64
     """(M,) the proposal whose box overlaps that of the ground truth most; 0 where N = 0."""
-    near: NDArray[np.bool_]
+    near: Bool
     """(M, N) second-order Delaunay neighbours of `best`, itself not among them."""
 
 
 def frame_shape(
     truth_boxes: NDArray[np.floating],
     proposal_boxes: NDArray[np.floating],
-    centroids: NDArray[np.float64],
-    ious: Floats,
+    centroids: Float64,
+    ious: Float32,
 ) -> FrameShape:
     """Boxes (M, 4) and (N, 4) xywh and centroids (N, 2), all in pixels of the prepared image."""
     best, near = np.zeros(ious.shape[0], np.int64), np.zeros(ious.shape, np.bool_)

@@ -6,20 +6,18 @@ them: ground truth goes through OpenCV's, candidates through torch's. Sizes are 
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from egoexo_tools.arrays import Bytes, Float32, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.resizing import nearest_idxs
 from omama.config import HW, IMAGENET_MEAN, IMAGENET_STD, PlainSettings, check_positive
 from omama.features.descriptors import quarter_grid
-
-Ints: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def token_grid(height: int, width: int, config: PreparationConfig) -> HW:
     return prepared[0] // config.patch_size, prepared[1] // config.patch_size
 
 
-def cut_image(rgb: NDArray[np.uint8], config: PreparationConfig) -> NDArray[np.uint8]:
+def cut_image(rgb: Bytes, config: PreparationConfig) -> Bytes:
     """A frame (H, W, 3) uint8 → the same at its prepared size, nearest."""
     height, width = prepared_size(rgb.shape[0], rgb.shape[1], config)
     cut = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -74,19 +72,19 @@ def normalise(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std  # (B, 3, H, W)
 
 
-def prepare_image(rgb: NDArray[np.uint8], config: PreparationConfig) -> Tensor:
+def prepare_image(rgb: Bytes, config: PreparationConfig) -> Tensor:
     """A frame (H, W, 3) uint8 → the backbone's input (3, h, w) float32."""
     return normalise(torch.from_numpy(cut_image(rgb, config))[None])[0]
 
 
-def candidate_idx(size_in: int, size_out: int) -> Ints:
+def candidate_idx(size_in: int, size_out: int) -> Int64:
     """Which of `size_in` rows torch's nearest interpolation, in float32, takes for each output."""
     scale = np.float32(size_in) / np.float32(size_out)
     idx = np.floor(np.arange(size_out, dtype=np.float32) * scale).astype(np.int64)
     return np.asarray(np.minimum(idx, size_in - 1), dtype=np.int64)
 
 
-def truth_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[Ints, Ints]:
+def truth_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[Int64, Int64]:
     """Rows and columns of a ground-truth mask that make it on the quarter grid.
 
     `mask_hw` is the mask's own size: it may be the source video's. Sampling a mask's run lengths
@@ -99,7 +97,7 @@ def truth_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[In
     )
 
 
-def candidate_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[Ints, Ints]:
+def candidate_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[Int64, Int64]:
     """The same of a candidate mask, whose size is the frame's."""
     grid = quarter_grid(prepared_hw[0] // patch_size, prepared_hw[1] // patch_size, patch_size)
     return tuple(  # type: ignore[return-value]
@@ -108,7 +106,7 @@ def candidate_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tupl
     )
 
 
-def scale_boxes(boxes_xywh: ArrayLike, from_hw: HW, to_hw: HW) -> NDArray[np.float32]:
+def scale_boxes(boxes_xywh: ArrayLike, from_hw: HW, to_hw: HW) -> Float32:
     """Candidates' boxes (N, 4) of masks of one size → at the prepared image's, float32."""
     down, across = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
     factors = np.array([across, down, across, down], dtype=np.float32)

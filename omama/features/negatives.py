@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import Delaunay
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+from egoexo_tools.arrays import Bool, Float64, Int64
 
 _PLACE_DECIMALS = 6
 """Centroids equal to this many decimals of a pixel are one place, however they were summed."""
@@ -18,7 +17,7 @@ _LINE_TOLERANCE = 1e-6
 """Points are on a line if they leave it by less than this share of its length."""
 
 
-def adjacency(points: Floats, *, order: int = 2) -> Bools:
+def adjacency(points: Float64, *, order: int = 2) -> Bool:
     """Centroids (N, 2) → who is whose neighbour within `order` Delaunay steps, (N, N), no diagonal.
 
     An empty mask has no neighbours and leaves the others' indices alone; proposals with one
@@ -38,7 +37,7 @@ def adjacency(points: Floats, *, order: int = 2) -> Bools:
     return result
 
 
-def box_overlap(boxes_xywh: npt.ArrayLike, others_xywh: npt.ArrayLike) -> Floats:
+def box_overlap(boxes_xywh: npt.ArrayLike, others_xywh: npt.ArrayLike) -> Float64:
     """IoU of boxes (N, 4) with others (..., 4), as (..., N); 0 where the union is empty."""
     boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
     others = np.asarray(others_xywh, dtype=np.float64)[..., None, :]  # (..., 1, 4)
@@ -46,11 +45,11 @@ def box_overlap(boxes_xywh: npt.ArrayLike, others_xywh: npt.ArrayLike) -> Floats
     high = np.minimum(boxes[:, :2] + boxes[:, 2:], others[..., :2] + others[..., 2:])
     shared = np.clip(high - low, 0, None).prod(axis=-1)
     union = boxes[:, 2:].prod(axis=1) + others[..., 2:].prod(axis=-1) - shared
-    overlap: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    overlap: Float64 = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return overlap
 
 
-def _reach(steps: Bools, order: int) -> Bools:
+def _reach(steps: Bool, order: int) -> Bool:
     """Who shares an edge, (n, n) → who is within `order` (at least 1) of them, oneself included.
 
     A matrix product would say the same, but BLAS wakes a thread a core for it, and where frames are
@@ -65,7 +64,7 @@ def _reach(steps: Bools, order: int) -> Bools:
     return reach
 
 
-def _place_steps(places: Floats) -> Bools:
+def _place_steps(places: Float64) -> Bool:
     """Different points (n, 2) → who shares a Delaunay edge, (n, n)."""
     count = len(places)
     steps = np.zeros((count, count), dtype=bool)
@@ -82,7 +81,7 @@ def _place_steps(places: Floats) -> Bools:
     return steps | steps.T
 
 
-def _order_along_line(places: Floats) -> npt.NDArray[np.int64] | None:
+def _order_along_line(places: Float64) -> Int64 | None:
     """The points' order (n,) if they lie on a line, else None. Qhull refuses such points."""
     offsets = places - places.mean(axis=0)
     _, spread, axes = np.linalg.svd(offsets, full_matrices=False)

@@ -7,12 +7,12 @@ decoded, a memory map copied), `finish` runs in order in the thread that trains 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, component
 from egoexo_tools.running.inputs import FileDigests, hash_files
@@ -24,8 +24,6 @@ from omama.features.frame_shape import FrameShape
 from omama.features.key import STORED, FeatureKey, feature_key, make_extractor
 from omama.tables.mapped import open_digests
 
-Int: TypeAlias = NDArray[np.int64]
-
 
 class FeatureStore(Protocol):
     """Where the features of a FrameTable's frames come from."""
@@ -34,7 +32,7 @@ class FeatureStore(Protocol):
     """What the features are of."""
     is_cache: bool
 
-    def read(self, frames: Int) -> list[Any]:
+    def read(self, frames: Int64) -> list[Any]:
         """What a thread can prepare of these frames."""
         ...
 
@@ -54,7 +52,7 @@ class LiveFeatures:
         self._frames = frames
         self._extractor = extractor
 
-    def read(self, frames: Int) -> list[RawFrame]:
+    def read(self, frames: Int64) -> list[RawFrame]:
         return [self._extractor.read(self._frames, frame) for frame in frames.tolist()]
 
     def finish(self, raw: Sequence[RawFrame]) -> list[FrameFeatures]:
@@ -72,7 +70,7 @@ class MasksOnly:
     def __init__(self, frames: FrameTable) -> None:
         self._frames = frames
 
-    def read(self, frames: Int) -> list[FrameFeatures]:
+    def read(self, frames: Int64) -> list[FrameFeatures]:
         return [self._read(frame) for frame in frames.tolist()]
 
     def finish(self, raw: Sequence[FrameFeatures]) -> list[FrameFeatures]:
@@ -98,7 +96,7 @@ class CachedFeatures:
 
     is_cache = True
 
-    def __init__(self, frames: FrameTable, key: FeatureKey, needed: Int | None = None) -> None:
+    def __init__(self, frames: FrameTable, key: FeatureKey, needed: Int64 | None = None) -> None:
         """Opens the parts of every camera in the table; DataError names one that does not fit, or
         lacks one of the `needed` frames (positions)."""
         self.key = key
@@ -106,8 +104,8 @@ class CachedFeatures:
         rows = frames.rows
         cameras = rows.groupby(["take_uid", "camera"], sort=False).ngroup().to_numpy()
         first = np.unique(cameras, return_index=True)[1]
-        self._camera: Int = cameras.astype(np.int64)
-        self._row: Int = np.full((len(rows), 2), -1, np.int64)
+        self._camera: Int64 = cameras.astype(np.int64)
+        self._row: Int64 = np.full((len(rows), 2), -1, np.int64)
         # A camera of which no frame is needed may lack all.
         used = set(np.unique(cameras if needed is None else cameras[needed]).tolist())
         known = open_digests(frames.root)
@@ -127,7 +125,7 @@ class CachedFeatures:
             self._parts.append(part)
         self._check(np.arange(0) if needed is None else needed)
 
-    def read(self, frames: Int) -> list[FrameFeatures]:
+    def read(self, frames: Int64) -> list[FrameFeatures]:
         self._check(frames)
         return [self._read(frame) for frame in frames.tolist()]
 
@@ -141,7 +139,7 @@ class CachedFeatures:
         found: FrameFeatures = part.files[files].frame(row)
         return found
 
-    def _check(self, frames: Int) -> None:
+    def _check(self, frames: Int64) -> None:
         """DataError where one of the frames is not in the cache."""
         missing = frames[self._row[frames, 0] < 0]
         if missing.size:

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float64
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.predictions import VISIBLE_SHARE
 from omama.matching.visibility import Calibration, calibrate, logistic
-
-Floats: TypeAlias = NDArray[np.float64]
-Bools: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Confidence:
     """Of the mixture: of the score, of the area's logarithm, and a constant."""
     calibration: Calibration | None = None
 
-    def of(self, object_scores: Floats, shares: Floats) -> Floats:
+    def of(self, object_scores: Float64, shares: Float64) -> Float64:
         """(B,) in 0..1 from object scores and shares of the picture; an empty mask gives 0."""
         if self.calibration is None:
             return np.asarray((shares > VISIBLE_SHARE).astype(np.float64))
@@ -53,7 +50,7 @@ class Confidence:
             raise DataError(f"these are no settings of LM-EEC's confidence: {error!r}") from error
 
 
-def fit_confidence(object_scores: Floats, shares: Floats, visible: Bools) -> Confidence | None:
+def fit_confidence(object_scores: Float64, shares: Float64, visible: Bool) -> Confidence | None:
     """LoadedMatcher on val: (n,) scores and shares of predictions, and what is true of them.
 
     None where all are visible, or none.
@@ -68,13 +65,13 @@ def fit_confidence(object_scores: Floats, shares: Floats, visible: Bools) -> Con
 
 
 def _scores(
-    object_scores: Floats, shares: Floats, weights: tuple[float, float, float]
-) -> dict[str, Floats]:
+    object_scores: Float64, shares: Float64, weights: tuple[float, float, float]
+) -> dict[str, Float64]:
     score, area = _inputs(object_scores, shares)
     mixed = weights[0] * score + weights[1] * area + weights[2]
     return {"object_score": score, "area": area, "both": mixed}
 
 
-def _inputs(object_scores: Floats, shares: Floats) -> tuple[Floats, Floats]:
+def _inputs(object_scores: Float64, shares: Float64) -> tuple[Float64, Float64]:
     """The score, and the area on a scale where doubling counts the same, from 1/100 % up."""
     return np.asarray(object_scores, np.float64), np.log1p(np.asarray(shares, np.float64) * 1e4)

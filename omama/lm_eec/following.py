@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from egoexo_tools.arrays import Bool, Bytes
 from omama.features.images import normalise
 from omama.lm_eec.bank import Rules, TrackMemory
 from omama.lm_eec.gpu import memory_advice
 from omama.lm_eec.network import ImageFeatures, MemoryNetwork, joined
-from omama.lm_eec.pictures import Bools, Bytes, read_squashed, squash_mask
+from omama.lm_eec.pictures import read_squashed, squash_mask
 from omama.lm_eec.tracking import TrackStep, advance
 from omama.lm_eec.tracks import TakeTracks, Track
 
@@ -81,7 +82,7 @@ class _Reading:
     """A chunk's files, on their way."""
 
     pictures: list[Future[Bytes]]
-    masks: list[Future[Bools]]
+    masks: list[Future[Bool]]
 
 
 @torch.no_grad()
@@ -146,7 +147,7 @@ def _follow_chunk(
     network: MemoryNetwork,
     memories: list[TrackMemory],
     chunk: _Chunk,
-    read: tuple[Sequence[Bytes], Sequence[Bools]],
+    read: tuple[Sequence[Bytes], Sequence[Bool]],
     how: TrackingSettings,
 ) -> Iterator[Followed]:
     features = _encode(network, read[0], how)
@@ -170,7 +171,9 @@ def _follow_chunk(
         )
 
 
-def _encode(network: MemoryNetwork, pictures: Sequence[Bytes], how: TrackingSettings) -> ImageFeatures:
+def _encode(
+    network: MemoryNetwork, pictures: Sequence[Bytes], how: TrackingSettings
+) -> ImageFeatures:
     parts = []
     for start in range(0, len(pictures), how.batch):
         batch = torch.from_numpy(np.stack(pictures[start : start + how.batch])).to(how.device)
@@ -182,7 +185,7 @@ def _look(
     network: MemoryNetwork,
     chunk: _Chunk,
     features: ImageFeatures,
-    masks: Sequence[Bools],
+    masks: Sequence[Bool],
     how: TrackingSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Source memories (n, E, 64) and view features (E, 256, grid, grid) of the chunk's events."""

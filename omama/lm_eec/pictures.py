@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from egoexo_tools.arrays import Bool, Bytes, Float32
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
-
-Floats: TypeAlias = NDArray[np.float32]
-Bytes: TypeAlias = NDArray[np.uint8]
-Bools: TypeAlias = NDArray[np.bool_]
 
 
 def read_squashed(path: Path, size: int) -> Bytes:
@@ -42,12 +37,12 @@ def squash(image: Image.Image, size: int) -> Bytes:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.uint8)
 
 
-def squash_mask(rle: MaskRle, size: int) -> Bools:
+def squash_mask(rle: MaskRle, size: int) -> Bool:
     """A mask of any size → (S, S): where `squash_soft` is 0.5 and more."""
     return np.asarray(squash_soft(rle, size) >= 0.5)
 
 
-def squash_soft(mask: MaskRle | Bytes, size: int) -> Floats:
+def squash_soft(mask: MaskRle | Bytes, size: int) -> Float32:
     """A mask of any size, RLE or (H, W) of 0 and 1 → (S, S) shares, bilinear and antialiased.
 
     Only the rows and columns of its box are looked at: a cup in a 4K frame is a hundredth of it.
@@ -64,7 +59,7 @@ def squash_soft(mask: MaskRle | Bytes, size: int) -> Floats:
     return soft
 
 
-def _touched(weights: Floats) -> tuple[Floats, int]:
+def _touched(weights: Float32) -> tuple[Float32, int]:
     """The rows of some weights that are not all 0, and the first of them."""
     rows = np.flatnonzero(weights.any(1))
     first, last = int(rows[0]), int(rows[-1])
@@ -72,7 +67,7 @@ def _touched(weights: Floats) -> tuple[Floats, int]:
 
 
 @lru_cache(maxsize=8)
-def _weights(length: int, size: int) -> Floats:
+def _weights(length: int, size: int) -> Float32:
     """(size, length) shares of the pixels of a line in each pixel of the resized line.
 
     A triangle around each new pixel's centre, as wide as two of the coarser pixels.

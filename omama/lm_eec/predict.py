@@ -28,9 +28,9 @@ from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import join_pair_id, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama.lm_eec.bank import DEFAULT, REFERENCE
-from omama.lm_eec.gpu import on_device
 from omama.lm_eec.confidence import Confidence, fit_confidence
 from omama.lm_eec.following import Followed, TrackingSettings, follow
+from omama.lm_eec.gpu import on_device
 from omama.lm_eec.network import MemoryNetwork
 from omama.lm_eec.settings import MemoryOptions
 from omama.lm_eec.tracks import TakeTracks, Track, list_pairs, load_tracks

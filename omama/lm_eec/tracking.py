@@ -14,10 +14,10 @@ import torch
 from omama.lm_eec.bank import (
     DEFAULT,
     REFERENCE,
+    BankRead,
     Remembered,
     Rules,
     TrackMemory,
-    BankRead,
     compress,
     slots,
     wanted,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
@@ -23,7 +23,6 @@ from omama.dataset import FrameTable, load_frames
 
 logger = logging.getLogger(__name__)
 
-Int: TypeAlias = NDArray[np.int64]
 KEY = ["take_uid", "object_name", "source_camera", "dest_camera"]
 _NO_FRAME = "the source or the destination frame is not in the frames manifest"
 
@@ -36,18 +35,18 @@ class Track:
     object_name: str
     source_camera: str
     dest_camera: str
-    frame_idxs: Int
+    frame_idxs: Int64
     """(T,) ascending."""
-    source_frames: Int
+    source_frames: Int64
     """(T,) positions in the take's FrameTable."""
-    dest_frames: Int
-    source_masks: Int
+    dest_frames: Int64
+    source_masks: Int64
     """(T,) rows of FrameTable.masks; -1 where the source does not see the object."""
-    dest_masks: Int
+    dest_masks: Int64
     """(T,) likewise of the destination, for training and validation."""
-    dest_annotated: NDArray[np.bool_]
+    dest_annotated: Bool
     """(T,) whether the destination was annotated there, visible or not."""
-    wanted: NDArray[np.bool_]
+    wanted: Bool
     """(T,) the frames of which there is a pair."""
 
     def __len__(self) -> int:
@@ -143,7 +142,7 @@ class _TrackTables:
     """(camera, frame_idx) → position in the FrameTable."""
     masks: dict[tuple[int, str], int]
     """(position, object_name) → row of its masks."""
-    annotated: dict[tuple[str, str], Int]
+    annotated: dict[tuple[str, str], Int64]
     """(object_name, camera) → frame_idxs, visible or not."""
 
     def track(self, names: list[str], pairs: pd.DataFrame, reference: bool) -> Track:
@@ -164,7 +163,7 @@ class _TrackTables:
             wanted=np.isin(idxs, pairs["frame_idx"].to_numpy()),
         )  # fmt: skip
 
-    def _masks(self, frames: Int, name: str) -> Int:
+    def _masks(self, frames: Int64, name: str) -> Int64:
         return np.array([self.masks.get((frame, name), -1) for frame in frames.tolist()], np.int64)
 
 

@@ -10,18 +10,17 @@ had.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Int64
 from omama.dataset import VISIBLE, Dataset, FrameTable, Pairs
 from omama.features.frame_features import READERS, FrameFeatures
 from omama.features.store import FeatureStore
 from omama.matching.samples import Bucket, NegativeSampling, make_buckets
 
-Int: TypeAlias = NDArray[np.int64]
 BATCHES_AHEAD = READERS
 DESCRIBED_PAIRS = 4096
 """Several for each direction of the widest descriptor, and seconds on a cache."""
@@ -29,7 +28,7 @@ DESCRIBED_PAIRS = 4096
 
 def epoch_batches(
     pairs: Pairs, *, seed: int, epoch: int, batch_size: int, rank: int = 0, ranks: int = 1
-) -> list[Int]:
+) -> list[Int64]:
     """Indices of an epoch's pairs, in batches of `batch_size` (the last may be smaller).
 
     Instants come in random order. With several ranks each takes one stretch of the order, all of
@@ -44,22 +43,22 @@ def epoch_batches(
     return in_batches(order, batch_size)
 
 
-def frame_order(pairs: Pairs, *, batch_size: int) -> list[Int]:
+def frame_order(pairs: Pairs, *, batch_size: int) -> list[Int64]:
     """All pairs in batches, instant by instant in table order: for evaluation and prediction."""
     order = np.lexsort((pairs.dest_frame, pairs.source_frame, _instants(pairs)))
     return in_batches(order, batch_size)
 
 
-def in_batches(order: Int, batch_size: int) -> list[Int]:
+def in_batches(order: Int64, batch_size: int) -> list[Int64]:
     return [order[start : start + batch_size] for start in range(0, order.size, batch_size)]
 
 
-def frames_of(pairs: Pairs, batch: Int) -> Int:
+def frames_of(pairs: Pairs, batch: Int64) -> Int64:
     """The frames that a batch of pairs needs, each once, ascending."""
     return np.unique(np.concatenate([pairs.source_frame[batch], pairs.dest_frame[batch]]))
 
 
-def frames_to_load(pairs: Pairs, batches: Sequence[Int]) -> list[Int]:
+def frames_to_load(pairs: Pairs, batches: Sequence[Int64]) -> list[Int64]:
     """Per batch: the frames that the batch before did not have."""
     loads = []
     before = np.empty(0, np.int64)
@@ -70,7 +69,7 @@ def frames_to_load(pairs: Pairs, batches: Sequence[Int]) -> list[Int]:
     return loads
 
 
-def backbone_passes(pairs: Pairs, batches: Sequence[Int]) -> int:
+def backbone_passes(pairs: Pairs, batches: Sequence[Int64]) -> int:
     """How many images the backbone sees in these batches."""
     return sum(frames.size for frames in frames_to_load(pairs, batches))
 
@@ -78,7 +77,7 @@ def backbone_passes(pairs: Pairs, batches: Sequence[Int]) -> int:
 def load_batches(
     frames: FrameTable,
     pairs: Pairs,
-    batches: Sequence[Int],
+    batches: Sequence[Int64],
     store: FeatureStore,
     *,
     sampling: NegativeSampling | None = None,
@@ -99,7 +98,7 @@ def load_batches(
         yield make_buckets(frames, pairs, batches[number], kept, sampling=sampling, rng=generator)
 
 
-def _instants(pairs: Pairs) -> Int:
+def _instants(pairs: Pairs) -> Int64:
     """(P,) a number for each (take_uid, frame_idx), without gaps."""
     return np.asarray(pairs.rows.groupby(["take_uid", "frame_idx"], sort=True).ngroup(), np.int64)
 
@@ -127,7 +126,7 @@ def pair_descriptors(data: Dataset, store: FeatureStore) -> tuple[torch.Tensor, 
     return torch.stack(sources).float().cpu(), torch.stack(dests).float().cpu()
 
 
-def _read_ahead(store: FeatureStore, loads: Sequence[Int]) -> Iterator[list[Any]]:
+def _read_ahead(store: FeatureStore, loads: Sequence[Int64]) -> Iterator[list[Any]]:
     if store.is_cache and not torch.cuda.is_available():
         # It is read in microseconds, and nobody works meanwhile: threads would only cost.
         yield from map(store.read, loads)

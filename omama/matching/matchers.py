@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from egoexo_tools.arrays import Float64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.vocab import Direction
 from omama.config import DEFAULT_BACKBONE
@@ -26,8 +26,6 @@ from omama.matching.model_files import load_model_and_checkpoint
 from omama.matching.objective import compare_bucket, descriptor_embeddings, visibility_logit
 from omama.matching.samples import Bucket
 from omama.matching.visibility import Calibration
-
-Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def _by_model(
         scores = {"similarity": matches.best}
         if calibration.score == "head":
             scores["head"] = visibility_logit(model, matches)
-    values: Mapping[str, Floats] = {k: v.double().cpu().numpy() for k, v in scores.items()}
+    values: Mapping[str, Float64] = {k: v.double().cpu().numpy() for k, v in scores.items()}
     confidence = torch.from_numpy(calibration.confidence(values))
     return MatchScores(matches.similarity, confidence, **embedded)
 

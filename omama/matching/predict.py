@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.layout import DatasetRoot
@@ -29,8 +29,8 @@ from omama.dataset import Dataset, load_dataset
 from omama.deciding.apply import decide_take, take_by_take
 from omama.deciding.candidates import Candidates
 from omama.deciding.choosing import fitted_mode, resolve_decision
-from omama.deciding.decide import Mode
 from omama.deciding.chosen_proposals import ChosenProposals, choose_best, join
+from omama.deciding.decide import Mode
 from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
@@ -39,8 +39,6 @@ from omama.matching.objective import memory_advice
 
 logger = logging.getLogger(__name__)
 
-Int: TypeAlias = NDArray[np.int64]
-Floats: TypeAlias = NDArray[np.float64]
 Decider: TypeAlias = Callable[[Dataset, Candidates], ChosenProposals]
 TABLE_PAIRS = 4096
 """Of one table: many pairs of a frame choose the same proposal, which is resized once a table."""
@@ -202,7 +200,7 @@ def _table(dataset: Dataset, found: ChosenProposals, size: str) -> pa.Table:
     )
 
 
-def _counts(proposals: MaskColumns, rows: Int, hw: Int) -> pa.LargeStringArray:
+def _counts(proposals: MaskColumns, rows: Int64, hw: Int64) -> pa.LargeStringArray:
     """(P,) the counts of proposal rows[i], or of an empty mask where that is -1, at size hw[i]."""
     # Many pairs of a frame choose the same proposal: each is resized once.
     wanted, wanted_of = np.unique(np.column_stack([hw, rows]), axis=0, return_inverse=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
 from egoexo_tools.masks.columns import MaskColumns
@@ -30,7 +30,6 @@ from omama.matching.samples import Bucket, Truth
 
 LONG_SIDE = 960
 """Of a kept exo frame, in pixels."""
-Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

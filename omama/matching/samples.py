@@ -10,18 +10,16 @@ pairs, K candidates of a pair, C channels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from egoexo_tools.arrays import Bool, Float32, Int8, Int64
 from omama.dataset import VISIBLE, FrameTable, Pairs
 from omama.features.frame_features import FrameFeatures
-
-Int: TypeAlias = NDArray[np.int64]
 
 NEAR, FAR, NEVER = range(3)
 """Rank of a proposal as a negative: neighbours first, then the others."""
@@ -110,7 +108,7 @@ class NegativeSampling:
 def make_buckets(
     frames: FrameTable,
     pairs: Pairs,
-    batch: Int,
+    batch: Int64,
     features: Mapping[int, FrameFeatures],
     *,
     sampling: NegativeSampling | None = None,
@@ -135,7 +133,7 @@ def make_buckets(
 def _bucket(
     frames: FrameTable,
     pairs: Pairs,
-    batch: Int,
+    batch: Int64,
     features: Mapping[int, FrameFeatures],
     sampling: NegativeSampling | None,
     rng: np.random.Generator | None,
@@ -185,11 +183,11 @@ def _padded(rows: Sequence[Tensor]) -> Tensor:
 
 def draw_candidates(
     rng: np.random.Generator,
-    ranks: NDArray[np.int8],
-    truth: Int,
-    first_proposal: Int,
+    ranks: Int8,
+    truth: Int64,
+    first_proposal: Int64,
     count: int,
-) -> tuple[Int, NDArray[np.bool_]]:
+) -> tuple[Int64, Bool]:
     """Candidates (B, count) as rows of `Bucket.dests`, and which of them are valid (B, count).
 
     ranks (B, N) says for each proposal NEAR, FAR or NEVER; truth (B,) is the row of the ground
@@ -215,8 +213,8 @@ def draw_candidates(
 
 
 def _ranks(
-    dests: Sequence[FrameFeatures], group: Int, truth: Int, sampling: NegativeSampling
-) -> NDArray[np.int8]:
+    dests: Sequence[FrameFeatures], group: Int64, truth: Int64, sampling: NegativeSampling
+) -> Int8:
     """(B, N) rank of every proposal of each pair's destination frame; padding is NEVER."""
     tables = [frame_ranks(dest, sampling) for dest in dests]  # (M + 1, n) each
     width = max(table.shape[1] for table in tables)
@@ -229,7 +227,7 @@ def _ranks(
     return padded[group, truth]
 
 
-def _ious(dests: Sequence[FrameFeatures], group: Int, truth: Int, rows: int) -> NDArray[np.float32]:
+def _ious(dests: Sequence[FrameFeatures], group: Int64, truth: Int64, rows: int) -> Float32:
     """(B, R); the last row of each frame's table, which truth = -1 picks, stays zero."""
     depth = max(len(dest.masks) for dest in dests) + 1
     padded = np.zeros((len(dests), depth, rows), np.float32)
@@ -239,7 +237,7 @@ def _ious(dests: Sequence[FrameFeatures], group: Int, truth: Int, rows: int) -> 
     return padded[group, truth]
 
 
-def frame_ranks(dest: FrameFeatures, sampling: NegativeSampling) -> NDArray[np.int8]:
+def frame_ranks(dest: FrameFeatures, sampling: NegativeSampling) -> Int8:
     """(M + 1, N): the rank of each proposal for each ground-truth mask, then for none."""
     shape = dest.shape
     masks, proposals = shape.ious.shape

@@ -5,14 +5,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import nn
 
+from egoexo_tools.arrays import Int64
 from omama.config import defaults_of
 from omama.dataset import Dataset
 from omama.features.store import FeatureStore
@@ -24,8 +24,6 @@ from omama.matching.objective import Objective, first_bad_pair
 from omama.matching.samples import Bucket, NegativeSampling
 from omama.matching.val_scores import ValidationSettings, score_val
 from omama.task import LoopConfig, ParameterGroup, Task, ValScore
-
-Int: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def image_features_per_epoch(
 
 def _epoch_batches(
     epoch: int, config: TrainConfig, data: TrainingData, accelerator: Accelerator
-) -> list[Int]:
+) -> list[Int64]:
     """This rank's batches of an epoch (counted from 0), as indices of pairs."""
     return epoch_batches(
         data.train.pairs,

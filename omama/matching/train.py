@@ -10,13 +10,13 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import write_exclusions
@@ -44,8 +44,6 @@ from omama.matching.val_scores import ValidationSettings, save_knn_checkpoint
 from omama.task import Task
 
 logger = logging.getLogger(__name__)
-
-Int: TypeAlias = NDArray[np.int64]
 
 
 def train(
@@ -235,7 +233,7 @@ def _residual_of_last(folder: Path) -> bool | None:
     )
 
 
-def _usual_grid(data: Dataset, frames: Int, preparation: PreparationConfig) -> HW:
+def _usual_grid(data: Dataset, frames: Int64, preparation: PreparationConfig) -> HW:
     """The token grid of most pairs' frames; other sizes get interpolated positions."""
     sizes = data.frames.rows[["height", "width"]].to_numpy()[frames]
     usual, counts = np.unique(sizes, axis=0, return_counts=True)

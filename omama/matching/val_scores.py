@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Float64
 from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.dataset import UNANNOTATED, Dataset, Pairs
 from omama.features.store import FeatureStore
@@ -53,7 +53,9 @@ class Validation:
     """The same IoU of the nearest descriptor, which needs no training."""
 
 
-def score_val(model: OMama, val: Dataset, store: FeatureStore, how: ValidationSettings) -> Validation:
+def score_val(
+    model: OMama, val: Dataset, store: FeatureStore, how: ValidationSettings
+) -> Validation:
     """Every annotated val pair against all proposals of its frame; ranks share the batches."""
     pairs = val.pairs.take(val.pairs.state != UNANNOTATED)
     iou, knn_iou, visible, *scores = _scores(model, val, pairs, store, how)
@@ -73,7 +75,7 @@ def score_val(model: OMama, val: Dataset, store: FeatureStore, how: ValidationSe
 @torch.no_grad()
 def _scores(
     model: OMama, data: Dataset, pairs: Pairs, store: FeatureStore, how: ValidationSettings
-) -> NDArray[np.float64]:
+) -> Float64:
     """(7, P) of all ranks: see `_values`."""
     accelerator, device = how.accelerator, how.accelerator.device
     batches = frame_order(pairs, batch_size=how.batch_pairs)

@@ -9,15 +9,14 @@ so each visible pair also counts as an absent one, without the candidates that s
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-Floats: TypeAlias = NDArray[np.float64]
-Bools: TypeAlias = NDArray[np.bool_]
+from egoexo_tools.arrays import Bool, Float64
+
 SHOWS = 0.02
 """IoU with the ground truth from which on a candidate shows something of the object."""
 _RIDGE = 1e-2
@@ -35,7 +34,7 @@ class Calibration:
     balanced_accuracy: float
     """On the val pairs that chose the threshold."""
 
-    def confidence(self, scores: Mapping[str, Floats]) -> Floats:
+    def confidence(self, scores: Mapping[str, Float64]) -> Float64:
         """(B,) in 0..1; above 0.5 means visible, and a score of -inf (no proposals) gives 0."""
         distance = (scores[self.score] - self.threshold) / self.scale
         return np.asarray(expit(distance))
@@ -44,7 +43,7 @@ class Calibration:
         return asdict(self)
 
 
-def calibrate(scores: Mapping[str, Floats], visible: Bools) -> Calibration | None:
+def calibrate(scores: Mapping[str, Float64], visible: Bool) -> Calibration | None:
     """Choose score and threshold for the best balanced accuracy; None where one kind is missing."""
     if visible.all() or not visible.any():
         return None
@@ -52,7 +51,7 @@ def calibrate(scores: Mapping[str, Floats], visible: Bools) -> Calibration | Non
     return max(choices, key=lambda choice: choice.balanced_accuracy)
 
 
-def _calibrate_one(name: str, values: Floats, visible: Bools) -> Calibration:
+def _calibrate_one(name: str, values: Float64, visible: Bool) -> Calibration:
     floor = values[np.isfinite(values)].min(initial=0.0) - 1.0
     values = np.where(np.isfinite(values), values, floor)
     order = np.argsort(values, kind="stable")
@@ -75,8 +74,8 @@ def _calibrate_one(name: str, values: Floats, visible: Bools) -> Calibration:
 
 
 def logistic(
-    inputs: Floats, visible: Bools, *, balanced: bool = False, rising: bool = False
-) -> Floats:
+    inputs: Float64, visible: Bool, *, balanced: bool = False, rising: bool = False
+) -> Float64:
     """(k + 1,) weights, the constant last, of a ridge logistic regression (n, k) → visible.
 
     `balanced`: each kind counts half, however many there are of it; then the threshold 0 is one of
@@ -88,7 +87,7 @@ def logistic(
     share = np.where(visible, visible.mean(), 1 - visible.mean())
     counts = (0.5 / share if balanced else np.ones(len(inputs))) / len(inputs)
 
-    def loss(weights: Floats) -> tuple[float, Floats]:
+    def loss(weights: Float64) -> tuple[float, Float64]:
         """And its slope."""
         sides = signs * (columns @ weights)
         wrong = counts * signs * expit(-sides)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bytes, Int64
 from egoexo_tools.masks.columns import MaskColumns, text_buffers
 from omama.tables.records import MasksByFrame
 
@@ -52,7 +53,7 @@ class _Texts:
         self._offsets = _Values(path.with_name(f"{path.name}.offsets"))
         self._offsets.add(np.zeros(1, np.int64))
 
-    def add(self, text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+    def add(self, text: Bytes, offsets: Int64) -> None:
         first, last = int(offsets[0]), int(offsets[-1])
         self._offsets.add(offsets[1:] - first + self._text.bytes)
         self._text.add(text[first:last])
@@ -129,7 +130,7 @@ def map_batch(path: Path) -> pa.RecordBatch:
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
 
 
-def mapped_masks(batch: pa.RecordBatch, start: NDArray[np.int64]) -> MasksByFrame:
+def mapped_masks(batch: pa.RecordBatch, start: Int64) -> MasksByFrame:
     """The masks of a mapped file, without a copy; `start` as in MasksByFrame."""
     text, offsets = text_buffers(batch.column("rle_counts"))
     columns = MaskColumns(

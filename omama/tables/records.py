@@ -15,12 +15,12 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from egoexo_tools.arrays import Bool, Float32, Int8, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 
-Int: TypeAlias = NDArray[np.int64]
 Camera: TypeAlias = tuple[str, str]
 """(take_uid, camera): what the frames and proposals manifests have one part for."""
 
@@ -33,7 +33,7 @@ VISIBLE, ABSENT, UNANNOTATED = range(3)
 class MasksByFrame:
     """Masks of many frames: those of frame f are rows start[f]..start[f + 1]."""
 
-    start: Int
+    start: Int64
     """(F + 1,)"""
     columns: MaskColumns
     labels: pa.Array | None = None
@@ -45,7 +45,7 @@ class MasksByFrame:
         return () if self.labels is None else tuple(self.labels.to_pylist())
 
     @property
-    def boxes(self) -> NDArray[np.float32]:
+    def boxes(self) -> Float32:
         """(n, 4) xywh in pixels of the masks' own size."""
         assert self.columns.boxes is not None  # the manifests have them
         return self.columns.boxes
@@ -82,7 +82,7 @@ class FrameTable:
         take_uid, camera, frame_idx = self.rows[FRAME_KEY].iloc[frame]
         return f"{take_uid}/{camera}/{frame_idx}"
 
-    def find(self, keys: pd.DataFrame) -> Int:
+    def find(self, keys: pd.DataFrame) -> Int64:
         """Positions of (take_uid, camera, frame_idx) rows; -1 where there is no such frame."""
         return positions(self.rows[FRAME_KEY], keys)
 
@@ -91,12 +91,12 @@ class FrameTable:
 class Ends:
     """Where the source and destination of P pairs are; -1 where there is none."""
 
-    source_frame: Int
+    source_frame: Int64
     """(P,) positions in the FrameTable."""
-    dest_frame: Int
-    source_mask: Int
+    dest_frame: Int64
+    source_mask: Int64
     """(P,) rows of FrameTable.masks."""
-    dest_mask: Int
+    dest_mask: Int64
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ class Pairs:
 
     rows: pd.DataFrame
     """The pairs manifest's columns, in file order."""
-    source_frame: Int
+    source_frame: Int64
     """(P,) positions in the FrameTable."""
-    dest_frame: Int
-    source_mask: Int
+    dest_frame: Int64
+    source_mask: Int64
     """(P,) rows of FrameTable.masks."""
-    dest_mask: Int
+    dest_mask: Int64
     """(P,) rows of FrameTable.masks, -1 where the object is not visible."""
-    state: NDArray[np.int8]
+    state: Int8
     """(P,) VISIBLE, ABSENT or UNANNOTATED."""
 
     def __len__(self) -> int:
@@ -164,16 +164,14 @@ def join(frames: FrameTable, rows: pd.DataFrame, ends: Ends) -> Dataset:
     return leave_out(Dataset(frames=frames, pairs=pairs, left_out=[]), reasons)
 
 
-def leave_out(dataset: Dataset, reasons: Mapping[str, NDArray[np.bool_]]) -> Dataset:
+def leave_out(dataset: Dataset, reasons: Mapping[str, Bool]) -> Dataset:
     """The dataset without the pairs that a reason's mask marks; they are added to `left_out`."""
     bad, left_out = _left_out(dataset.pairs.rows, reasons)
     pairs = dataset.pairs.take(~bad)
     return Dataset(frames=dataset.frames, pairs=pairs, left_out=[*dataset.left_out, *left_out])
 
 
-def _left_out(
-    rows: pd.DataFrame, reasons: Mapping[str, NDArray[np.bool_]]
-) -> tuple[NDArray[np.bool_], list[dict[str, Any]]]:
+def _left_out(rows: pd.DataFrame, reasons: Mapping[str, Bool]) -> tuple[Bool, list[dict[str, Any]]]:
     bad = np.zeros(len(rows), np.bool_)
     left_out = []
     for reason, marked in reasons.items():
@@ -191,7 +189,7 @@ def _left_out(
     return bad, left_out
 
 
-def positions(known: pd.DataFrame, wanted: pd.DataFrame) -> Int:
+def positions(known: pd.DataFrame, wanted: pd.DataFrame) -> Int64:
     """Row numbers of `wanted` rows in `known`, column by column in order; -1 where missing."""
     names = [f"key{i}" for i in range(known.shape[1])]
     index = pd.MultiIndex.from_frame(known.set_axis(names, axis=1))

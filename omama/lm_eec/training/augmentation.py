@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-Bytes: TypeAlias = NDArray[np.uint8]
-Floats: TypeAlias = NDArray[np.float32]
+from egoexo_tools.arrays import Bytes, Float32, Float64
 
 _DEGREES, _SHEAR_DEGREES = 25.0, 20.0
 _MIRRORED, _GREY = 0.5, 0.05
@@ -49,9 +46,9 @@ class Geometry:
 class Colours:
     """One clip's: factors of brightness, contrast and saturation."""
 
-    clip: Floats
+    clip: Float32
     """(3,)"""
-    frames: Floats
+    frames: Float32
     """(2, T, 3) of each frame of the source and of the destination."""
     grey: bool
 
@@ -79,7 +76,7 @@ def plain_colours(frames: int) -> Colours:
     return Colours(np.ones(3, np.float32), np.ones((2, frames, 3), np.float32), False)
 
 
-def warp(picture: NDArray[np.uint8], geometry: Geometry, like: tuple[int, int]) -> Bytes:
+def warp(picture: Bytes, geometry: Geometry, like: tuple[int, int]) -> Bytes:
     """A picture (H, W, 3), or a mask (H, W) in 0..255, turned about its middle.
 
     `like` is the (height, width) of the frame as it was filmed: a squashed picture is turned as if
@@ -123,14 +120,12 @@ def recolour(pictures: torch.Tensor, factors: torch.Tensor, grey: torch.Tensor) 
 
 def _factors(
     rng: np.random.Generator, spread: tuple[float, float, float], shape: tuple[int, ...]
-) -> Floats:
+) -> Float32:
     reach = np.array(spread)
     return rng.uniform(1 - reach, 1 + reach, shape).astype(np.float32)
 
 
-def _matrix(
-    geometry: Geometry, size: tuple[int, int], like: tuple[int, int]
-) -> NDArray[np.float64]:
+def _matrix(geometry: Geometry, size: tuple[int, int], like: tuple[int, int]) -> Float64:
     """(2, 3): pixel index → pixel index, of a picture of `size` that shows a frame `like`."""
     turn, shear = math.radians(geometry.degrees), math.tan(math.radians(geometry.shear_degrees))
     linear = np.array(

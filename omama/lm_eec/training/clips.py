@@ -11,13 +11,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
+from egoexo_tools.arrays import Bool, Bytes, Float32, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
@@ -36,8 +35,6 @@ from omama.lm_eec.training.frame_store import read_stored, stored_at
 
 logger = logging.getLogger(__name__)
 
-Bytes: TypeAlias = NDArray[np.uint8]
-Int: TypeAlias = NDArray[np.int64]
 _LOADERS = 8
 _AHEAD = 2
 
@@ -48,9 +45,9 @@ class ClipTrack:
 
     take: TakeTracks
     track: Track
-    places: Int
+    places: Int64
     """(F,) places in the track, F of at least eight."""
-    starts: Int
+    starts: Int64
     """Of clips whose first frame has a source mask: positions in `places`."""
 
     @property
@@ -65,9 +62,9 @@ class TrainingClip:
 
     pictures: Bytes
     """(2, T, S, S, 3) RGB."""
-    masks: NDArray[np.bool_]
+    masks: Bool
     """(2, T, S, S)"""
-    factors: NDArray[np.float32]
+    factors: Float32
     """(2, T, 2, 3): of clip and frame, see `augmentation.recolour`."""
     grey: bool
     name: str
@@ -150,13 +147,15 @@ def fingerprint(tracks: Sequence[ClipTrack]) -> str:
     return digest.hexdigest()[:16]
 
 
-def epoch_order(tracks: int, per_track: int, *, seed: int, epoch: int) -> Int:
+def epoch_order(tracks: int, per_track: int, *, seed: int, epoch: int) -> Int64:
     """Every track `per_track` times, in an order of the epoch's own."""
     rng = np.random.default_rng((seed, epoch))
     return rng.permutation(np.repeat(np.arange(tracks), per_track))
 
 
-def draw_clip(root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.random.Generator) -> TrainingClip:
+def draw_clip(
+    root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.random.Generator
+) -> TrainingClip:
     """One clip of a track. Raises DataError, with the clip's name, where it cannot be loaded."""
     start = int(rng.choice(clip.starts))
     places = clip.places[start : start + CLIP_LENGTH]
@@ -174,13 +173,13 @@ def draw_clip(root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.ran
 def load_batches(
     root: DatasetRoot,
     tracks: Sequence[ClipTrack],
-    batches: Sequence[tuple[Int, tuple[int, ...]]],
+    batches: Sequence[tuple[Int64, tuple[int, ...]]],
     how: ClipSettings,
 ) -> Iterator[tuple[ClipBatch, int]]:
     """Batches of (tracks, the batch's seeds) → loaded ones, read ahead, with their sizes."""
     with ThreadPoolExecutor(_LOADERS) as loaders:
 
-        def submit(batch: tuple[Int, tuple[int, ...]]) -> list[Future[TrainingClip]]:
+        def submit(batch: tuple[Int64, tuple[int, ...]]) -> list[Future[TrainingClip]]:
             rows, seeds = batch
             return [
                 loaders.submit(
@@ -212,8 +211,8 @@ def _collated(clips: Sequence[TrainingClip], seeds: tuple[int, ...]) -> ClipBatc
 
 
 def _drawn(
-    root: DatasetRoot, clip: ClipTrack, places: Int, geometry: Geometry, how: ClipSettings
-) -> tuple[Bytes, NDArray[np.bool_]]:
+    root: DatasetRoot, clip: ClipTrack, places: Int64, geometry: Geometry, how: ClipSettings
+) -> tuple[Bytes, Bool]:
     """Pictures and masks of both views; the warp is given up where it empties a first mask."""
     track = clip.track
     ends = ((track.source_frames, track.source_masks), (track.dest_frames, track.dest_masks))
@@ -262,7 +261,7 @@ def _picture(
     return warp(read_stored(stored, frame - first), geometry, like)
 
 
-def _mask(clip: ClipTrack, row: int, geometry: Geometry, how: ClipSettings) -> NDArray[np.bool_]:
+def _mask(clip: ClipTrack, row: int, geometry: Geometry, how: ClipSettings) -> Bool:
     """(S, S); row -1 is a view that does not see the object."""
     if row < 0:
         return np.zeros((how.size, how.size), np.bool_)

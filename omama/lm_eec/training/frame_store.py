@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, component
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from omama.dataset import Camera, load_frames
-from omama.lm_eec.pictures import Bytes, read_squashed
+from omama.lm_eec.pictures import read_squashed
 
 STAGE = "squash"
 _READERS = 8

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from numpy.typing import NDArray
 from torch import nn
 
+from egoexo_tools.arrays import Bool, Float64
 from egoexo_tools.layout import DatasetRoot
 from omama.config import IMAGENET_MEAN, IMAGENET_STD, defaults_of
 from omama.lm_eec.bank import DEFAULT
@@ -26,8 +26,8 @@ from omama.lm_eec.tracks import TakeTracks, Track
 from omama.lm_eec.training.augmentation import recolour
 from omama.lm_eec.training.clips import (
     ClipBatch,
-    ClipTrack,
     ClipSettings,
+    ClipTrack,
     epoch_order,
     fingerprint,
     load_batches,
@@ -37,7 +37,6 @@ from omama.lm_eec.training.rates import parameter_groups
 from omama.lm_eec.weights import METHOD, describe
 from omama.task import LoopConfig, Task, ValScore
 
-Int: TypeAlias = NDArray[np.int64]
 # Frames of a val track that a validation follows: two clips' worth, so that banks are compressed.
 _VAL_FRAMES = 16
 
@@ -154,7 +153,9 @@ def validate(
     """IoU of the val tracks' frames at the network's size; ranks share the takes."""
     network = cast(MemoryNetwork, model)
     network.eval()
-    how = TrackingSettings(DEFAULT, accelerator.device, config.precision == "bf16", config.batch_pairs)
+    how = TrackingSettings(
+        DEFAULT, accelerator.device, config.precision == "bf16", config.batch_pairs
+    )
     rows = [
         row
         for take in data.val[accelerator.process_index :: accelerator.num_processes]
@@ -168,14 +169,14 @@ def validate(
     return ValScore(mean, calibrate=lambda: _calibrated(score, share, seen))
 
 
-def _calibrated(
-    scores: NDArray[np.float64], shares: NDArray[np.float64], visible: NDArray[np.bool_]
-) -> Mapping[str, Any] | None:
+def _calibrated(scores: Float64, shares: Float64, visible: Bool) -> Mapping[str, Any] | None:
     found = fit_confidence(scores, shares, visible)
     return found.to_dict() if found else None
 
 
-def _scored(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Iterator[list[float]]:
+def _scored(
+    network: MemoryNetwork, take: TakeTracks, how: TrackingSettings
+) -> Iterator[list[float]]:
     """IoU, object score, share of the picture, visible; of each annotated frame."""
     size = _size(network)
     for followed in follow(network, take, how):
@@ -189,7 +190,7 @@ def _scored(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> 
                 yield [iou, scores[at], float(drawn[at].mean()), float(row >= 0)]
 
 
-def _iou(drawn: NDArray[np.bool_], take: TakeTracks, row: int, size: int) -> float:
+def _iou(drawn: Bool, take: TakeTracks, row: int, size: int) -> float:
     truth = squash_mask(take.frames.masks.rle(row), size)
     union = int((drawn | truth).sum())
     return int((drawn & truth).sum()) / union if union else 1.0
