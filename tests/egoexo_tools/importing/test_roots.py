@@ -1,0 +1,316 @@
+"""Other people's prepared folders as roots, and back: nothing lost, nothing invented."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tiny_root import EGO, make_tiny_root
+
+from egoexo_tools.checks.validate import validate
+from egoexo_tools.cli import main
+from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.importing.roots import import_lm_eec, import_processed
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.manifests import read_manifest
+from egoexo_tools.masks.encoding import encode_stack
+from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.running.records import RunOptions
+from egoexo_tools.stages.export import run_export
+from egoexo_tools.stages.pairs import run_pairs
+
+INLINE = RunOptions(executor="inline", quiet=True)
+FIRST = "11111111-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> DatasetRoot:
+    root = make_tiny_root(tmp_path / "ours")
+    run_pairs(root, run=RunOptions(executor="inline", quiet=True, overwrite=True)).check()
+    return root
+
+
+@pytest.fixture
+def processed(ours: DatasetRoot, tmp_path: Path) -> Path:
+    run_export(ours, "omama", tmp_path / "theirs", run=INLINE).check()
+    shutil.rmtree(tmp_path / "theirs" / ".egoexo-tools")
+    return tmp_path / "theirs"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> DatasetRoot:
+    return DatasetRoot(tmp_path / "root")
+
+
+def rows(root: DatasetRoot, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    found = read_manifest(root, table, columns=list(columns)).to_pylist()
+    return sorted(tuple(map(str, row.values())) for row in found)
+
+
+def edit(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def check_all(summaries: Any) -> None:
+    for summary in summaries:
+        summary.check()
+
+
+def test_a_processed_folder_is_what_it_was_made_of(
+    ours: DatasetRoot, processed: Path, root: DatasetRoot
+) -> None:
+    check_all(import_processed(root, processed, run=INLINE))
+    for table, columns in {
+        "takes": ("take_uid", "split", "ego_camera", "exo_cameras"),
+        "frames": ("take_uid", "camera", "frame_idx", "path", "height", "width"),
+        "proposals": ("take_uid", "camera", "frame_idx", "proposal_idx", "rle_counts"),
+        "pairs": ("pair_id", "split", "direction"),
+    }.items():
+        assert rows(root, table, *columns) == rows(ours, table, *columns), table
+    visible = [row for row in rows(ours, "masks", "take_uid", "object_name", "camera",
+               "frame_idx", "visible", "rle_counts", "area") if row[4] == "True"]  # fmt: skip
+    found = rows(root, "masks", "take_uid", "object_name", "camera", "frame_idx", "visible",
+                 "rle_counts", "area")  # fmt: skip
+    assert found == visible
+    reasons = read_manifest(root, "exclusions")["reason"].to_pylist()
+    assert sum("cannot be told apart" in reason for reason in reasons) == 4
+    assert validate(root, files=True) == []
+    frame = root.frame(FIRST, EGO, 0)
+    assert frame.samefile(DatasetRoot(processed).frame(FIRST, EGO, 0))
+    assert import_processed(root, processed, run=INLINE)[0].skipped == 4
+    run_pairs(root, run=INLINE).check()  # every later command works on it
+
+
+def test_the_cached_fork_s_annotation_says_what_is_absent(
+    ours: DatasetRoot, processed: Path, root: DatasetRoot
+) -> None:
+    for path in (processed / "processed").glob("*/annotation.json"):
+        uid = path.parent.name
+        looked_at: dict[str, Any] = {}
+        for row in read_manifest(ours, "masks", units=[uid]).to_pylist():
+            track = looked_at.setdefault(row["object_name"], {}).setdefault(row["camera"], [])
+            track.append(row["frame_idx"])
+        shipped = {
+            name: {camera: {"annotated_frames": frames} for camera, frames in cameras.items()}
+            for name, cameras in looked_at.items()
+        }
+        edit(path, lambda content, shipped=shipped: content.update(object_masks=shipped))
+    check_all(import_processed(root, processed, run=INLINE))
+    columns = ("take_uid", "object_name", "camera", "frame_idx", "visible")
+    assert rows(root, "masks", *columns) == rows(ours, "masks", *columns)
+    assert not read_manifest(root, "exclusions").num_rows
+
+
+def test_frames_that_came_later_are_imported(processed: Path, root: DatasetRoot) -> None:
+    import_processed(root, processed, run=INLINE)
+    frame = processed / "processed" / FIRST / "cam01" / "90.jpg"
+    shutil.copyfile(frame, frame.with_name("120.jpg"))
+    assert import_processed(root, processed, run=INLINE)[0].skipped == 3
+    assert root.frame(FIRST, "cam01", 120).is_file()
+
+
+def test_every_later_command_works_on_proposals_without_scores(
+    ours: DatasetRoot, processed: Path, root: DatasetRoot, tmp_path: Path
+) -> None:
+    from omama.cli import main as omama
+
+    check_all(import_processed(root, processed, run=INLINE))
+    assert set(read_manifest(root, "proposals")["score"].to_pylist()) == {None}
+    inline = ["--executor", "inline", "--quiet"]
+    knn = ["--direction", "ego2exo", "--split", "test", "--matcher", "knn", "--backbone",
+           "classical"]  # fmt: skip
+    for group, words in (
+        (main, ["validate", str(root.path)]),
+        (main, ["status", str(root.path)]),
+        (main, ["stats", str(root.path)]),
+        (main, ["view", str(root.path), "--take", FIRST, "-o", str(tmp_path / "view.html")]),
+        *((main, ["export", str(root.path), "--format", name, "-o", str(tmp_path / name), *inline])
+          for name in ("omama", "coco", "hf", "sam2", "lm-eec")),
+        (omama, ["features", str(root.path), "--backbone", "classical", *inline]),
+        (omama, ["predict", str(root.path), *knn]),
+        (main, ["ground-truth", str(root.path), "--direction", "ego2exo", "--split", "test",
+                "--out", str(tmp_path / "truth.json")]),
+    ):  # fmt: skip
+        result = CliRunner().invoke(group, words)
+        assert result.exit_code == 0, (words, result.output)
+    (found,) = root.runs.glob("*/predictions.parquet")
+    words = [
+        "evaluate",
+        "--predictions",
+        str(found),
+        "--ground-truth",
+        str(tmp_path / "truth.json"),
+    ]
+    result = CliRunner().invoke(main, [*words, "--protocol", "omama", "--root", str(root.path)])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_processed_folder_becomes_a_root_in_its_place(processed: Path) -> None:
+    before = (processed / "takes.json").read_bytes()
+    result = CliRunner().invoke(
+        main, ["import", "processed", str(processed), "--executor", "inline", "--quiet"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "import-processed: 4 done" in result.output and "cannot be told apart" in result.output
+    assert (processed / "takes.json").read_bytes() == before
+    assert read_manifest(DatasetRoot(processed), "takes").num_rows == 4
+
+
+def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> None:
+    def spoil(content: Any) -> None:
+        masks = content["masks"]["red cup"]["cam01"]
+        masks["00030"] = masks.pop("30")
+        masks["60"] = None
+        masks["90"] = {"size": [560, 896], "counts": "?"}
+        masks["x"] = masks["0"]
+        content["masks"]["red cup"]["aria02"] = {"0": masks["0"]}
+
+    folder = processed / "processed" / FIRST
+    edit(folder / "annotation.json", spoil)
+    (folder / "cam01" / "30.jpg").write_bytes(b"no")
+    (folder / "cam01" / "._0.jpg").write_bytes(b"AppleDouble")
+    (folder / "cam01" / "x.png").write_bytes(b"no")
+    pairs = processed / "dataset_jsons" / "train_egoexo_pairs.json"
+    pairs.write_text(json.dumps([*json.loads(pairs.read_text()), "?", ["a"] * 4]))
+    stack = next((processed / "Masks_TRAIN_EGO2EXO" / FIRST / "cam01").glob("*_masks.npz"))
+    stack.write_bytes(stack.read_bytes()[:-40])
+    check_all(import_processed(root, processed, run=INLINE))
+    told = "\n".join(read_manifest(root, "exclusions")["reason"].to_pylist())
+    for words in (
+        "undecodable mask: null", "do not add up", "'x' is no frame number", "two ego cameras",
+        "30.jpg is not a picture", "x.png is no JPEG",
+        f"{stack.name} cannot be read", "its source has no mask",
+    ):  # fmt: skip
+        assert words in told, (words, told)
+    assert "is no pair" in told and "._" not in told
+    masks = read_manifest(root, "masks", units=[FIRST]).to_pylist()
+    frames = [row["frame_idx"] for row in masks
+              if (row["object_name"], row["camera"]) == ("red cup", "cam01")]  # fmt: skip
+    assert frames == [0, 30]
+
+
+def test_a_pair_whose_destination_never_shows_the_object_stays(
+    processed: Path, root: DatasetRoot
+) -> None:
+    path = processed / "processed" / FIRST / "annotation.json"
+    edit(path, lambda content: content["masks"]["green box/lid"].update(cam01={}))
+    check_all(import_processed(root, processed, run=INLINE))
+    pairs = read_manifest(root, "pairs", units=["train.ego2exo"]).to_pylist()
+    states = [row["dest_state"] for row in pairs
+              if (row["take_uid"], row["object_name"]) == (FIRST, "green box/lid")]  # fmt: skip
+    assert states and set(states) == {"unannotated"}
+    assert validate(root, files=True) == []
+
+
+def test_lm_eec_s_folder_is_what_it_was_made_of(
+    ours: DatasetRoot, root: DatasetRoot, tmp_path: Path
+) -> None:
+    run_export(ours, "lm-eec", tmp_path / "theirs", run=INLINE).check()
+    check_all(import_lm_eec(root, tmp_path / "theirs", run=INLINE))
+    for table, columns in {
+        "takes": ("take_uid", "split", "ego_camera", "exo_cameras"),
+        "frames": ("take_uid", "camera", "frame_idx", "path", "height", "width"),
+        "masks": ("take_uid", "object_name", "camera", "frame_idx", "visible", "rle_counts"),
+    }.items():
+        theirs = [row for row in rows(ours, table, *columns)]
+        assert rows(root, table, *columns) == theirs, table
+    assert validate(root, files=True) == []
+
+
+def test_lm_eec_s_own_files_say_absent_by_an_empty_mask(
+    ours: DatasetRoot, root: DatasetRoot, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    run_export(ours, "lm-eec", theirs, run=INLINE).check()
+    for path in theirs.glob("*/*/annotation.json"):
+        edit(path, lambda c: (c.pop("annotated_frames"), c.pop("object_names")))
+    result = CliRunner().invoke(
+        main,
+        ["import", "lm-eec", str(theirs), "--root", str(root.path), "--executor", "inline",
+         "--quiet"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    masks = read_manifest(root, "masks").to_pylist()
+    assert {row["object_name"] for row in masks} == {"red cup", "green box/lid", "blue bowl"}
+    states = {(row["object_name"], row["camera"], row["frame_idx"]): row["visible"]
+              for row in masks if row["take_uid"] == FIRST}  # fmt: skip
+    assert states["green box/lid", "cam01", 30] is False
+
+
+def test_folders_of_another_kind_are_refused(root: DatasetRoot, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no folder `processed`"):
+        import_processed(root, tmp_path / "empty", run=INLINE)
+    with pytest.raises(DataError, match="holds no takes; it must look like"):
+        import_lm_eec(root, tmp_path / "empty", run=INLINE)
+
+
+def test_a_root_of_other_takes_is_not_mixed(ours: DatasetRoot, processed: Path) -> None:
+    with pytest.raises(SettingsError, match="from elsewhere"):
+        import_processed(ours, processed, run=INLINE)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_a_stack_of_masks_is_encoded_as_each_of_them(share: float) -> None:
+    rng = np.random.default_rng(int(share * 10))
+    for _ in range(40):
+        shape = tuple(rng.integers(1, 9, 3))
+        masks = np.asarray((rng.random(shape) < share) * rng.integers(1, 256), np.uint8)
+        assert encode_stack(masks).rles() == [MaskRle.encode(mask) for mask in masks]
+    assert len(encode_stack(np.zeros((0, 4, 5), np.uint8))) == 0
+
+
+def documented(page: str, start: str = "", end: str = "## no such") -> list[list[str]]:
+    """The commands of a page of docs, from one heading to another."""
+    text = (Path(__file__).parents[3] / "docs" / page).read_text()
+    part = text.partition(start)[2].partition(end)[0] if start else text
+    return [line.split()[1:] for line in part.splitlines() if line.startswith("egoexo-tools ")]
+
+
+def test_the_examples_of_the_import_page_run(
+    ours: DatasetRoot, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    processed.rename("their_data")
+    run_export(ours, "lm-eec", Path("their_lm_eec"), run=INLINE).check()
+    run_export(ours, "sam2", Path("out"), run=INLINE).check()
+    Path("out/test/Annotations").rename("their_masks")
+    Path("out/test/objects").rename("their_masks/objects")
+    mask = MaskRle.encode(np.eye(140, 224)).to_json()
+    test = "44444444-0000-4000-8000-000000000004"
+    frame = {"pred_mask": mask, "confidence": [0.9]}
+    masks = {"red cup": {f"{EGO}_cam01": {"000": frame}}}
+    theirs = {"ego-exo": {"results": {test: {"masks": masks, "subsample_idx": [0]}}}}
+    Path("theirs.json").write_text(json.dumps(theirs))
+    folder = Path("their_predictions", test, f"{EGO}__cam01", "green box-lid")
+    folder.mkdir(parents=True)
+    (folder / "00030.json").write_text(json.dumps(mask))
+    commands = documented("import.md", "## A folder that the official script")
+    assert len(commands) == 7
+    for command in commands:
+        inline = ["--executor", "inline", "--quiet"] if command[1] != "predictions" else []
+        result = CliRunner().invoke(main, [*command, *inline])
+        assert result.exit_code == 0, (command, result.output)
+    runs = sorted(path.parent.name for path in Path("root_of_processed/runs").glob("*/*.parquet"))
+    assert runs == ["lm-eec", "sam2", "theirs"]
+
+
+def test_the_examples_of_the_export_page_run(
+    ours: DatasetRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from egoexo_tools.formats.registry import EXPORTERS
+
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()
+    ours.path.rename("demo/root")
+    shutil.copytree("demo", "full")  # the page has it of a release of full size
+    commands = [c for c in documented("exports.md") if c[0] == "export"]
+    assert sorted(command[3] for command in commands) == sorted(EXPORTERS)
+    for command in commands:
+        result = CliRunner().invoke(main, [*command, "--executor", "inline", "--quiet"])
+        assert result.exit_code == 0, (command, result.output)
