@@ -104,8 +104,8 @@ METHODS: dict[str, Method] = {
         train="omama.lm_eec.training.train:train",
         predict="omama.lm_eec.predict:predict",
         predict_together="omama.lm_eec.predict:predict_directions",
-        config="omama.lm_eec.settings:MemoryTrainConfig",
-        options="omama.lm_eec.settings:MemoryOptions",
+        config="omama.lm_eec.settings:LmEecTrainConfig",
+        options="omama.lm_eec.settings:LmEecOptions",
     ),
 }
 """Name, as `--method` takes it and a run's folder shows it → the method."""

@@ -36,11 +36,11 @@ from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction, Split, view_of
 from omama.features.images import normalise
 from omama.lm_eec.bank import DEFAULT
-from omama.lm_eec.config import CLIP_LENGTH, MemoryConfig
+from omama.lm_eec.config import CLIP_LENGTH, NetworkConfig
 from omama.lm_eec.following import TrackingSettings, follow
-from omama.lm_eec.network import MemoryNetwork, build_model
+from omama.lm_eec.network import LmEecNetwork, build_model
 from omama.lm_eec.pictures import read_squashed, squash_mask
-from omama.lm_eec.settings import MemoryTrainConfig
+from omama.lm_eec.settings import LmEecTrainConfig
 from omama.lm_eec.tracks import TakeTracks, load_tracks
 from omama.lm_eec.training.clips import ClipBatch
 from omama.lm_eec.training.rates import (
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="by default a temporary one")
     given = parser.parse_args()
     cuda = given.device == "cuda"
-    config = getattr(MemoryConfig, given.network or ("base_plus" if cuda else "tiny"))()
+    config = getattr(NetworkConfig, given.network or ("base_plus" if cuda else "tiny"))()
     if given.threads:
         torch.set_num_threads(given.threads)
     begun = time.perf_counter()
@@ -103,7 +103,7 @@ def folder_of(given: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def about(take: TakeTracks, config: MemoryConfig, device: str) -> list[str]:
+def about(take: TakeTracks, config: NetworkConfig, device: str) -> list[str]:
     """The machine, and the work."""
     threads, load = torch.get_num_threads(), os.getloadavg()[0]
     name = f"threads: {threads} of {platform.machine()}, load {load:.1f}, float32"
@@ -124,7 +124,7 @@ def show(lines: list[str], *more: str) -> None:
         print(line, flush=True)
 
 
-def drawn_network(config: MemoryConfig, device: str) -> MemoryNetwork:
+def drawn_network(config: NetworkConfig, device: str) -> LmEecNetwork:
     """Random weights that let every part say something, and see the object."""
     torch.manual_seed(0)
     network = build_model(config, None).to(device)
@@ -137,7 +137,7 @@ def drawn_network(config: MemoryConfig, device: str) -> MemoryNetwork:
 
 
 def compare(
-    network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, repeat: int
+    network: LmEecNetwork, take: TakeTracks, how: TrackingSettings, repeat: int
 ) -> list[str]:
     """Both, in turns, with the pictures that each encodes, and how far their logits differ."""
     frames = sum(len(track) for track in take.tracks)
@@ -182,7 +182,7 @@ def apart(plain: Answers, ours: Answers) -> str:
 
 
 @torch.no_grad()
-def one_at_a_time(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Answers:
+def one_at_a_time(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Answers:
     size, found = network.config.image_size, {}
     for number, track in enumerate(take.tracks):
         source, dest = (
@@ -201,7 +201,7 @@ def one_at_a_time(network: MemoryNetwork, take: TakeTracks, how: TrackingSetting
     return found
 
 
-def side_by_side(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Answers:
+def side_by_side(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Answers:
     return {
         key: part.low_res_logits[row]
         for part in follow(network, take, how)
@@ -241,7 +241,7 @@ def measured(device: torch.device) -> Iterator[list[float]]:
     figures.append(torch.cuda.max_memory_allocated() / GIB if cuda else 0.0)
 
 
-def profile(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, path: Path) -> None:
+def profile(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings, path: Path) -> None:
     """Which operations ours spends its time in."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if how.device.type == "cuda":
@@ -253,14 +253,14 @@ def profile(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings, pat
     path.write_text("\n".join(tables))
 
 
-def learn(config: MemoryConfig, device: str, clips: int, steps: int) -> list[str]:
+def learn(config: NetworkConfig, device: str, clips: int, steps: int) -> list[str]:
     """Steps of training as `omama train` makes them, without the reading of clips."""
     torch.manual_seed(0)
     network = build_model(config, None).to(device).train()
     add_stochastic_depth(network)
     recompute_blocks(network)
     module = ClipModule(network, bf16=device == "cuda")
-    settings = MemoryTrainConfig()
+    settings = LmEecTrainConfig()
     groups = [
         {"params": group.parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}
         for group in parameter_groups(network, settings)
@@ -295,7 +295,7 @@ def drawn_clips(clips: int, size: int) -> ClipBatch:
 
 
 @contextmanager
-def counted_pictures(network: MemoryNetwork) -> Iterator[list[int]]:
+def counted_pictures(network: LmEecNetwork) -> Iterator[list[int]]:
     """Pictures of each pass through the encoder."""
     counted: list[int] = []
     hook = network.sam.vision_encoder.register_forward_pre_hook(

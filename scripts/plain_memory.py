@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from omama.lm_eec.network import Decoded, ImageFeatures, MemoryNetwork
+from omama.lm_eec.network import Decoded, ImageFeatures, LmEecNetwork
 
 BANK = 6
 
@@ -29,7 +29,7 @@ class Track:
 
 
 def plain_track(
-    network: MemoryNetwork,
+    network: LmEecNetwork,
     source_images: torch.Tensor,
     dest_images: torch.Tensor,
     source_masks: torch.Tensor,

@@ -5,11 +5,11 @@ from functools import cache
 
 import torch
 
-from omama.lm_eec.config import MemoryConfig
+from omama.lm_eec.config import NetworkConfig
 from omama.lm_eec.naming import to_file
 from omama.lm_eec.network import build_model
 
-SMALL = replace(MemoryConfig.tiny(), image_size=64, attention_layers=1, attention_hidden=32)
+SMALL = replace(NetworkConfig.tiny(), image_size=64, attention_layers=1, attention_hidden=32)
 """Four by four tokens: a frame takes milliseconds."""
 
 

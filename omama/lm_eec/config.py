@@ -17,7 +17,7 @@ CLIP_LENGTH = 8
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
+class NetworkConfig:
     """One network; `tiny` is the smallest that has all parts, `base_plus` the published one."""
 
     name: str
@@ -44,14 +44,14 @@ class MemoryConfig:
     """Of the trunk's last block, in training alone; rising linearly from 0 at the first."""
 
     @staticmethod
-    def tiny() -> MemoryConfig:
+    def tiny() -> NetworkConfig:
         """160 x 160, five blocks: seconds on a CPU. For tests; no such weights are published."""
-        return MemoryConfig("tiny", 160, 16, 1, (1, 1, 2, 1), (3,), (7, 7), 2, 128, 0.0, 0.0)
+        return NetworkConfig("tiny", 160, 16, 1, (1, 1, 2, 1), (3,), (7, 7), 2, 128, 0.0, 0.0)
 
     @staticmethod
-    def base_plus() -> MemoryConfig:
+    def base_plus() -> NetworkConfig:
         """SAM 2.1 base-plus at 480 x 480, 83,604,226 parameters: the published network."""
-        return MemoryConfig(
+        return NetworkConfig(
             "base_plus", 480, 112, 2, (2, 3, 16, 3), (12, 16, 20), (14, 14), 4, 2048, 0.1, 0.1
         )
 
@@ -66,6 +66,6 @@ class MemoryConfig:
         return self.image_size // STRIDE
 
 
-def config_named(name: str) -> MemoryConfig:
+def config_named(name: str) -> NetworkConfig:
     """The configuration that a checkpoint's `name` stands for; KeyError for another."""
-    return {"tiny": MemoryConfig.tiny, "base_plus": MemoryConfig.base_plus}[name]()
+    return {"tiny": NetworkConfig.tiny, "base_plus": NetworkConfig.base_plus}[name]()

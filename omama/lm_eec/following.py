@@ -19,7 +19,7 @@ from egoexo_tools.arrays import Bool, Bytes
 from omama.features.images import normalise
 from omama.lm_eec.bank import Rules, TrackMemory
 from omama.lm_eec.gpu import memory_advice
-from omama.lm_eec.network import ImageFeatures, MemoryNetwork, joined
+from omama.lm_eec.network import ImageFeatures, LmEecNetwork, joined
 from omama.lm_eec.pictures import read_squashed, squash_mask
 from omama.lm_eec.tracking import TrackStep, advance
 from omama.lm_eec.tracks import TakeTracks, Track
@@ -86,7 +86,7 @@ class _Reading:
 
 
 @torch.no_grad()
-def follow(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Iterator[Followed]:
+def follow(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Iterator[Followed]:
     """Every frame of every track whose source sees the object, in the order of time.
 
     Raises DataError for a picture that cannot be read, and where the GPU's memory is too small.
@@ -144,7 +144,7 @@ def _read(readers: ThreadPoolExecutor, take: TakeTracks, chunk: _Chunk, size: in
 
 
 def _follow_chunk(
-    network: MemoryNetwork,
+    network: LmEecNetwork,
     memories: list[TrackMemory],
     chunk: _Chunk,
     read: tuple[Sequence[Bytes], Sequence[Bool]],
@@ -172,7 +172,7 @@ def _follow_chunk(
 
 
 def _encode(
-    network: MemoryNetwork, pictures: Sequence[Bytes], how: TrackingSettings
+    network: LmEecNetwork, pictures: Sequence[Bytes], how: TrackingSettings
 ) -> ImageFeatures:
     parts = []
     for start in range(0, len(pictures), how.batch):
@@ -182,7 +182,7 @@ def _encode(
 
 
 def _look(
-    network: MemoryNetwork,
+    network: LmEecNetwork,
     chunk: _Chunk,
     features: ImageFeatures,
     masks: Sequence[Bool],

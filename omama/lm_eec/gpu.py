@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 
 from egoexo_tools.errors import DataError
-from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.network import LmEecNetwork
 
 
-def on_device(network: MemoryNetwork, device: torch.device) -> MemoryNetwork:
+def on_device(network: LmEecNetwork, device: torch.device) -> LmEecNetwork:
     """The network, moved; DataError where the GPU has no room for it."""
     try:
         return network.to(device)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from omama.lm_eec.attention import attend, first_look, pairs_to_turn_by
-from omama.lm_eec.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, MemoryConfig
+from omama.lm_eec.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, NetworkConfig
 from omama.lm_eec.naming import from_file
 
 # A 0/1 mask and a predicted probability enter a memory as 20 x - 10, as in SAM 2.
@@ -88,14 +88,14 @@ class ViewFusion(nn.Module):
         return fused
 
 
-class MemoryNetwork(nn.Module):
+class LmEecNetwork(nn.Module):
     """SAM 2.1's parts and the fusion, each as a function of tensors; no state of a track."""
 
     image_positions: torch.Tensor
     memory_positions: torch.Tensor
     turns: torch.Tensor
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         self.sam: Any = _sam(config)
@@ -252,13 +252,13 @@ class MemoryNetwork(nn.Module):
 
 
 def build_model(
-    config: MemoryConfig, state: Mapping[str, torch.Tensor] | None, *, fusion: bool = True
-) -> MemoryNetwork:
+    config: NetworkConfig, state: Mapping[str, torch.Tensor] | None, *, fusion: bool = True
+) -> LmEecNetwork:
     """A network with weights in SAM 2.1's names plus MV_MoE's; strictly, DataError otherwise.
 
     Without a `state` it is freshly drawn; without `fusion` the state may lack MV_MoE's tensors.
     """
-    network = MemoryNetwork(config)
+    network = LmEecNetwork(config)
     if state is not None:
         found = from_file(state, network.state_dict(), fusion=fusion)
         network.load_state_dict(found, strict=fusion)
@@ -302,7 +302,7 @@ def _sine(distances: torch.Tensor, channels: int) -> torch.Tensor:
     return encoded
 
 
-def _sam(config: MemoryConfig) -> nn.Module:
+def _sam(config: NetworkConfig) -> nn.Module:
     """SAM 2.1 as transformers builds it; the picture's size is told in four places."""
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
@@ -324,7 +324,7 @@ def _sam(config: MemoryConfig) -> nn.Module:
     return model
 
 
-def _vision(config: MemoryConfig) -> dict[str, Any]:
+def _vision(config: NetworkConfig) -> dict[str, Any]:
     size = config.image_size
     return {
         "backbone_config": {

@@ -31,8 +31,8 @@ from omama.lm_eec.bank import DEFAULT, REFERENCE
 from omama.lm_eec.confidence import Confidence, fit_confidence
 from omama.lm_eec.following import Followed, TrackingSettings, follow
 from omama.lm_eec.gpu import on_device
-from omama.lm_eec.network import MemoryNetwork
-from omama.lm_eec.settings import MemoryOptions
+from omama.lm_eec.network import LmEecNetwork
+from omama.lm_eec.settings import LmEecOptions
 from omama.lm_eec.tracks import TakeTracks, Track, list_pairs, load_tracks
 from omama.lm_eec.weights import METHOD, Loaded, load_network
 
@@ -49,7 +49,7 @@ def predict(
     split: Split,
     checkpoint: Path | None,
     *,
-    options: MemoryOptions = MemoryOptions(),
+    options: LmEecOptions = LmEecOptions(),
 ) -> Iterator[pa.Table]:
     """Predict one direction of a split: tables of the `predictions` schema, take by take."""
     for _, table in predict_directions(root, (direction,), split, checkpoint, options=options):
@@ -62,7 +62,7 @@ def predict_directions(
     split: Split,
     checkpoint: Path | None,
     *,
-    options: MemoryOptions = MemoryOptions(),
+    options: LmEecOptions = LmEecOptions(),
 ) -> Iterator[tuple[Direction, pa.Table]]:
     """The same of several directions by one checkpoint: each picture is encoded once for all.
 
@@ -94,7 +94,7 @@ def predict_directions(
     write_exclusions(root, "predict", options.run_name or names, left_out)
 
 
-def tracking_settings(options: MemoryOptions) -> TrackingSettings:
+def tracking_settings(options: LmEecOptions) -> TrackingSettings:
     """On a GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = options.model_precision
@@ -119,7 +119,7 @@ class Scores:
 
 
 def fit_on(
-    network: MemoryNetwork, takes: Iterator[TakeTracks], how: TrackingSettings
+    network: LmEecNetwork, takes: Iterator[TakeTracks], how: TrackingSettings
 ) -> Confidence | None:
     """The confidence that the annotated frames of some takes choose."""
     parts = [_score_take(network, take, how) for take in takes]
@@ -138,7 +138,7 @@ def _confidence(
     split: Split,
     loaded: Loaded,
     how: TrackingSettings,
-    options: MemoryOptions,
+    options: LmEecOptions,
 ) -> Confidence:
     """The released code's rule, the checkpoint's own, or what val chooses now."""
     if options.reference_behaviour:
@@ -163,7 +163,7 @@ def _confidence(
     return found or Confidence()
 
 
-def _score_take(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings) -> Scores:
+def _score_take(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Scores:
     scores, shares, visible = [], [], []
     for followed in follow(network, take, how):
         found = zip(
@@ -179,15 +179,15 @@ def _score_take(network: MemoryNetwork, take: TakeTracks, how: TrackingSettings)
     return Scores(np.array(scores), np.array(shares), np.array(visible, np.bool_))
 
 
-def _shares(network: MemoryNetwork, followed: Followed) -> torch.Tensor:
+def _shares(network: LmEecNetwork, followed: Followed) -> torch.Tensor:
     return (network.full_logits(followed.low_res_logits) > 0).float().mean((1, 2)).cpu()
 
 
 def _predict_take(
-    network: MemoryNetwork,
+    network: LmEecNetwork,
     take: TakeTracks,
     how: TrackingSettings,
-    options: MemoryOptions,
+    options: LmEecOptions,
     confidences: Mapping[Direction, Confidence],
 ) -> dict[Direction, list[Row]]:
     """The rows of a take's pairs, by direction."""
@@ -209,7 +209,7 @@ def _predict_take(
 
 
 def _paint(
-    network: MemoryNetwork, take: TakeTracks, followed: Followed, options: MemoryOptions
+    network: LmEecNetwork, take: TakeTracks, followed: Followed, options: LmEecOptions
 ) -> list[MaskRle]:
     """The masks at the wanted size, those of one size at once."""
     dests = [
@@ -236,7 +236,7 @@ def _paint(
     return [painted[row] for row in range(len(sizes))]
 
 
-def _absent(take: TakeTracks, options: MemoryOptions) -> Iterator[tuple[Direction, Row]]:
+def _absent(take: TakeTracks, options: LmEecOptions) -> Iterator[tuple[Direction, Row]]:
     """Pairs that were not run: their frames are in no list, or their source mask is empty."""
     frames: dict[str, int] = {}
     for frame, camera in enumerate(take.frames.rows["camera"]):
@@ -250,7 +250,7 @@ def _absent(take: TakeTracks, options: MemoryOptions) -> Iterator[tuple[Directio
             yield track.direction, _row(_pair_id(take, track, place), _nothing(size), 0.0)
 
 
-def _size(take: TakeTracks, frame: int, options: MemoryOptions) -> Size:
+def _size(take: TakeTracks, frame: int, options: LmEecOptions) -> Size:
     row = take.frames.rows.iloc[frame]
     if options.size == "image":
         return int(row["height"]), int(row["width"])
@@ -272,7 +272,7 @@ def _row(pair_id: str, mask: MaskRle, confidence: float) -> Row:
     return {"pair_id": pair_id, "confidence": confidence, **mask_fields(mask)}
 
 
-def _about(options: MemoryOptions, how: TrackingSettings) -> dict[str, str]:
+def _about(options: LmEecOptions, how: TrackingSettings) -> dict[str, str]:
     return {
         "size": options.size,
         "precision": "bf16" if how.bf16 else "fp32",

@@ -12,7 +12,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
-class MemoryOptions:
+class LmEecOptions:
     """Choices beside the settings of training."""
 
     model_precision: str = "auto"
@@ -41,7 +41,7 @@ class MemoryOptions:
 
 
 @dataclass(frozen=True)
-class MemoryTrainConfig(PlainSettings):
+class LmEecTrainConfig(PlainSettings):
     """The published recipe; a step is 64 clips, here in eight batches of one GPU."""
 
     epochs: int = 60

@@ -22,7 +22,7 @@ from omama.lm_eec.bank import (
     slots,
     wanted,
 )
-from omama.lm_eec.network import ABSENT_LOGIT, Decoded, ImageFeatures, MemoryNetwork
+from omama.lm_eec.network import ABSENT_LOGIT, Decoded, ImageFeatures, LmEecNetwork
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TrackStep:
 
 
 def look(
-    network: MemoryNetwork, source: ImageFeatures, dest: ImageFeatures, masks: torch.Tensor
+    network: LmEecNetwork, source: ImageFeatures, dest: ImageFeatures, masks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Source memories (n, B, 64) and view features (B, 256, grid, grid) of B frames of any tracks.
 
@@ -61,7 +61,7 @@ def look(
 
 
 def advance(
-    network: MemoryNetwork, memories: Sequence[TrackMemory], step: TrackStep, rules: Rules
+    network: LmEecNetwork, memories: Sequence[TrackMemory], step: TrackStep, rules: Rules
 ) -> Decoded:
     """Run one frame of each track, whose memories are brought up to date; rows as the tracks'."""
     reads = [
@@ -81,7 +81,7 @@ def advance(
 
 
 def track_logits(
-    model: MemoryNetwork,
+    model: LmEecNetwork,
     source_images: torch.Tensor,
     dest_images: torch.Tensor,
     source_masks: torch.Tensor,
@@ -109,7 +109,7 @@ def track_logits(
 
 
 def _one(
-    network: MemoryNetwork,
+    network: LmEecNetwork,
     memory: TrackMemory,
     frame: int,
     features: tuple[ImageFeatures, ImageFeatures],
@@ -131,7 +131,7 @@ def _groups(reads: Sequence[BankRead]) -> list[list[int]]:
 
 
 def _run(
-    network: MemoryNetwork,
+    network: LmEecNetwork,
     memories: Sequence[TrackMemory],
     step: TrackStep,
     reads: Sequence[BankRead],

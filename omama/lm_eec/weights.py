@@ -15,9 +15,9 @@ import torch
 
 from egoexo_tools.errors import DataError
 from omama.checkpoint import Checkpoint, is_ours, load_checkpoint, load_file
-from omama.lm_eec.config import MemoryConfig
+from omama.lm_eec.config import NetworkConfig
 from omama.lm_eec.naming import FUSION_PREFIX
-from omama.lm_eec.network import MemoryNetwork, build_model
+from omama.lm_eec.network import LmEecNetwork, build_model
 
 METHOD = "lm-eec"
 WANTED = "sam2.1_hiera_base_plus.pt or a checkpoint of LM-EEC"
@@ -32,7 +32,7 @@ _OTHER_VARIANTS = {144: "large", 96: "small or tiny"}
 class Loaded:
     """A network, and what its file says beside the weights."""
 
-    network: MemoryNetwork
+    network: LmEecNetwork
     checkpoint: Checkpoint | None
     """Our own file's contents; None for SAM 2.1's and the authors'."""
 
@@ -61,7 +61,7 @@ def load_network(path: Path | str, *, to_train: bool = False) -> Loaded:
         raise DataError(f"{path}: {error}") from error
 
 
-def describe(config: MemoryConfig) -> dict[str, Any]:
+def describe(config: NetworkConfig) -> dict[str, Any]:
     """The configuration as a checkpoint keeps it."""
     return asdict(config)
 
@@ -70,10 +70,10 @@ def _ours(path: Path) -> Loaded:
     checkpoint = load_checkpoint(path, method=METHOD)
     try:
         values: dict[str, Any] = {
-            field.name: _unlisted(checkpoint.config[field.name]) for field in fields(MemoryConfig)
+            field.name: _unlisted(checkpoint.config[field.name]) for field in fields(NetworkConfig)
         }
-        config = MemoryConfig(**values)
-        network = MemoryNetwork(config)
+        config = NetworkConfig(**values)
+        network = LmEecNetwork(config)
         network.load_state_dict(dict(checkpoint.weights))
     except (KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"{path} does not fit its own settings: {error}") from error
@@ -103,11 +103,11 @@ def _state(content: Any, path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _config_of(state: Mapping[str, torch.Tensor], path: Path) -> MemoryConfig:
+def _config_of(state: Mapping[str, torch.Tensor], path: Path) -> NetworkConfig:
     width = int(state[_WIDTH].shape[0])
     if width in _OTHER_VARIANTS:
         raise DataError(f"{path} is SAM 2.1 {_OTHER_VARIANTS[width]}, not base-plus; give {WANTED}")
-    for config in (MemoryConfig.base_plus(), MemoryConfig.tiny()):
+    for config in (NetworkConfig.base_plus(), NetworkConfig.tiny()):
         if config.embed_dim == width:
             return config
     raise DataError(f"{path} has a trunk of {width} channels, base-plus has 112; give {WANTED}")

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from omama.lm_eec.bank import TRAINING, TrackMemory
-from omama.lm_eec.network import Decoded, ImageFeatures, MemoryNetwork
+from omama.lm_eec.network import Decoded, ImageFeatures, LmEecNetwork
 from omama.lm_eec.tracking import TrackStep, advance, look
 
 _MASK_WEIGHT = 20.0
@@ -39,7 +39,7 @@ class ClipLosses:
 
 
 def run_clips(
-    network: MemoryNetwork, source: torch.Tensor, dest: torch.Tensor, masks: torch.Tensor
+    network: LmEecNetwork, source: torch.Tensor, dest: torch.Tensor, masks: torch.Tensor
 ) -> list[Decoded]:
     """Clips (B, T, 3, S, S) of both views with source masks (B, T, S, S) → T frames' answers.
 
@@ -59,7 +59,7 @@ def run_clips(
 
 
 def clip_losses(
-    network: MemoryNetwork, answers: Sequence[Decoded], truth: torch.Tensor
+    network: LmEecNetwork, answers: Sequence[Decoded], truth: torch.Tensor
 ) -> ClipLosses:
     """The losses of `run_clips`' answers against the destination's true masks (B, T, S, S)."""
     frames = [

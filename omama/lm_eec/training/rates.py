@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from omama.lm_eec.network import MemoryNetwork
-from omama.lm_eec.settings import MemoryTrainConfig
+from omama.lm_eec.network import LmEecNetwork
+from omama.lm_eec.settings import LmEecTrainConfig
 from omama.task import ParameterGroup
 
 # Each block of the trunk learns at this share of the next one's rate.
@@ -22,7 +22,7 @@ _ENCODER = "sam.vision_encoder."
 _TRUNK = "sam.vision_encoder.backbone."
 
 
-def parameter_groups(network: MemoryNetwork, config: MemoryTrainConfig) -> list[ParameterGroup]:
+def parameter_groups(network: LmEecNetwork, config: LmEecTrainConfig) -> list[ParameterGroup]:
     """All parameters that learn, by rate and weight decay; the rest of the network first."""
     undecayed = _undecayed(network)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -37,14 +37,14 @@ def parameter_groups(network: MemoryNetwork, config: MemoryTrainConfig) -> list[
     ]
 
 
-def recompute_blocks(network: MemoryNetwork) -> None:
+def recompute_blocks(network: LmEecNetwork) -> None:
     """In training the trunk's blocks keep their inputs alone, and compute the rest again."""
     for block in network.sam.vision_encoder.backbone.blocks:
         block.gradient_checkpointing = True
         block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 
-def add_stochastic_depth(network: MemoryNetwork) -> None:
+def add_stochastic_depth(network: LmEecNetwork) -> None:
     """In training a block's two branches are left out for some pictures, the later the likelier.
 
     transformers' trunk has no stochastic depth, so that it is added to what the branches answer.
@@ -81,7 +81,7 @@ def _drop(
     return output * windows.to(output.dtype).view(-1, *[1] * (output.ndim - 1))
 
 
-def _share(name: str, network: MemoryNetwork, config: MemoryTrainConfig) -> float:
+def _share(name: str, network: LmEecNetwork, config: LmEecTrainConfig) -> float:
     """Of the learning rate, for one parameter."""
     if not name.startswith(_ENCODER):
         return 1.0
@@ -95,7 +95,7 @@ def _share(name: str, network: MemoryNetwork, config: MemoryTrainConfig) -> floa
     return config.image_encoder_share * LAYER_DECAY**exponent
 
 
-def _undecayed(network: MemoryNetwork) -> set[str]:
+def _undecayed(network: LmEecNetwork) -> set[str]:
     """Biases, and what a plain LayerNorm scales by; those over channels of maps do decay."""
     norms = {
         f"{name}.weight" for name, module in network.named_modules() if type(module) is nn.LayerNorm

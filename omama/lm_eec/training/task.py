@@ -19,9 +19,9 @@ from omama.config import IMAGENET_MEAN, IMAGENET_STD, defaults_of
 from omama.lm_eec.bank import DEFAULT
 from omama.lm_eec.confidence import fit_confidence
 from omama.lm_eec.following import TrackingSettings, follow
-from omama.lm_eec.network import MemoryNetwork
+from omama.lm_eec.network import LmEecNetwork
 from omama.lm_eec.pictures import squash_mask
-from omama.lm_eec.settings import MemoryTrainConfig
+from omama.lm_eec.settings import LmEecTrainConfig
 from omama.lm_eec.tracks import TakeTracks, Track
 from omama.lm_eec.training.augmentation import recolour
 from omama.lm_eec.training.clips import (
@@ -54,7 +54,7 @@ class ClipTrainingData:
 class ClipModule(nn.Module):
     """Batch of clips → loss: what data parallelism wraps."""
 
-    def __init__(self, network: MemoryNetwork, *, bf16: bool) -> None:
+    def __init__(self, network: LmEecNetwork, *, bf16: bool) -> None:
         super().__init__()
         self.network = network
         self.bf16 = bf16
@@ -87,7 +87,7 @@ def learnt_pictures(batch: ClipBatch) -> torch.Tensor:
     return ((flat - mean) / deviation).view(shape)
 
 
-def loop_config(config: MemoryTrainConfig) -> LoopConfig:
+def loop_config(config: LmEecTrainConfig) -> LoopConfig:
     """What of the settings concerns the loop."""
     return LoopConfig(
         epochs=config.epochs,
@@ -100,7 +100,7 @@ def loop_config(config: MemoryTrainConfig) -> LoopConfig:
 
 
 def make_task(
-    module: ClipModule, config: MemoryTrainConfig, data: ClipTrainingData, accelerator: Accelerator
+    module: ClipModule, config: LmEecTrainConfig, data: ClipTrainingData, accelerator: Accelerator
 ) -> Task[ClipBatch]:
     """One direction's training on this rank."""
     network = module.network
@@ -121,7 +121,7 @@ def make_task(
         describe_batch=lambda batch: f"one of the clips {'; '.join(batch.names)}",
         config=describe(network.config),
         settings=config.to_dict(),
-        defaults=defaults_of(MemoryTrainConfig),
+        defaults=defaults_of(LmEecTrainConfig),
         features={},
         fingerprint=fingerprint(data.train),
         unit="clip",
@@ -148,10 +148,10 @@ def val_part(takes: Sequence[TakeTracks], tracks: int) -> list[TakeTracks]:
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, *, config: MemoryTrainConfig, data: ClipTrainingData, accelerator: Accelerator
+    model: nn.Module, *, config: LmEecTrainConfig, data: ClipTrainingData, accelerator: Accelerator
 ) -> ValScore:
     """IoU of the val tracks' frames at the network's size; ranks share the takes."""
-    network = cast(MemoryNetwork, model)
+    network = cast(LmEecNetwork, model)
     network.eval()
     how = TrackingSettings(
         DEFAULT, accelerator.device, config.precision == "bf16", config.batch_pairs
@@ -175,7 +175,7 @@ def _calibrated(scores: Float64, shares: Float64, visible: Bool) -> Mapping[str,
 
 
 def _scored(
-    network: MemoryNetwork, take: TakeTracks, how: TrackingSettings
+    network: LmEecNetwork, take: TakeTracks, how: TrackingSettings
 ) -> Iterator[list[float]]:
     """IoU, object score, share of the picture, visible; of each annotated frame."""
     size = _size(network)
@@ -210,7 +210,7 @@ def _shortened(track: Track) -> Track:
     )
 
 
-def _batches_per_epoch(tracks: int, config: MemoryTrainConfig, ranks: int) -> int:
+def _batches_per_epoch(tracks: int, config: LmEecTrainConfig, ranks: int) -> int:
     """The last clips of an epoch that fill no batch wait for another epoch, as in the reference."""
     return max(1, tracks * config.clips_per_track // (config.batch_pairs * ranks))
 
@@ -219,7 +219,7 @@ def _batches(
     epoch: int,
     first: int,
     *,
-    config: MemoryTrainConfig,
+    config: LmEecTrainConfig,
     data: ClipTrainingData,
     accelerator: Accelerator,
     size: int,
@@ -239,5 +239,5 @@ def _to_device(batch: ClipBatch, device: torch.device) -> ClipBatch:
     return batch.to(device)
 
 
-def _size(network: MemoryNetwork) -> int:
+def _size(network: LmEecNetwork) -> int:
     return network.config.image_size

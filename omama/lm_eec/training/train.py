@@ -21,8 +21,8 @@ from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.lm_eec.gpu import memory_advice, on_device
-from omama.lm_eec.network import MemoryNetwork
-from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig
+from omama.lm_eec.network import LmEecNetwork
+from omama.lm_eec.settings import LmEecOptions, LmEecTrainConfig
 from omama.lm_eec.tracks import load_tracks
 from omama.lm_eec.training.clips import ClipBatch, load_clip_tracks
 from omama.lm_eec.training.frame_store import run_squash
@@ -42,10 +42,10 @@ from omama.task import Task
 def train(
     root: DatasetRoot,
     direction: Direction,
-    config: MemoryTrainConfig,
+    config: LmEecTrainConfig,
     run: RunFolder,
     *,
-    options: MemoryOptions = MemoryOptions(),
+    options: LmEecOptions = LmEecOptions(),
     stop_after: int | None = None,
 ) -> Path:
     """Train one direction; returns the best checkpoint by val IoU.
@@ -84,7 +84,7 @@ def train(
     return best
 
 
-def _network(run: RunFolder, options: MemoryOptions, config: MemoryTrainConfig) -> MemoryNetwork:
+def _network(run: RunFolder, options: LmEecOptions, config: LmEecTrainConfig) -> LmEecNetwork:
     start = options.init
     if start is None and options.resume and run.checkpoint_last.is_file():
         start = run.checkpoint_last
@@ -100,10 +100,10 @@ def _network(run: RunFolder, options: MemoryOptions, config: MemoryTrainConfig) 
 def _data(
     root: DatasetRoot,
     direction: Direction,
-    config: MemoryTrainConfig,
-    network: MemoryNetwork,
+    config: LmEecTrainConfig,
+    network: LmEecNetwork,
     accelerator: Accelerator,
-    options: MemoryOptions,
+    options: LmEecOptions,
 ) -> ClipTrainingData:
     tracks = load_clip_tracks(root.require(), direction, Split.TRAIN)
     val = val_part(list(load_tracks(root, Split.VAL, (direction,))), config.val_clips)
@@ -120,7 +120,7 @@ def _data(
 
 
 def _write_config(
-    run: RunFolder, direction: Direction, task: Task[ClipBatch], options: MemoryOptions
+    run: RunFolder, direction: Direction, task: Task[ClipBatch], options: LmEecOptions
 ) -> None:
     settings = {
         "direction": str(direction),
@@ -136,7 +136,7 @@ def _precision(wanted: str, device: torch.device) -> str:
     return ("bf16" if device.type == "cuda" else "fp32") if wanted == "auto" else wanted
 
 
-def _advice(config: MemoryTrainConfig) -> AbstractContextManager[None]:
+def _advice(config: LmEecTrainConfig) -> AbstractContextManager[None]:
     """A step stays the same where its batches become smaller and more."""
     clips, step = config.batch_pairs, config.batch_pairs * config.accumulate
     fewer = max((n for n in range(1, clips // 2 + 1) if step % n == 0), default=None)

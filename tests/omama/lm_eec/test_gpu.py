@@ -27,10 +27,10 @@ from egoexo_tools.errors import DataError  # noqa: E402
 from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.lm_eec.config import MemoryConfig  # noqa: E402
+from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.network import build_model  # noqa: E402
 from omama.lm_eec.predict import predict  # noqa: E402
-from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402
+from omama.lm_eec.settings import LmEecOptions, LmEecTrainConfig  # noqa: E402
 from omama.lm_eec.tracking import track_logits  # noqa: E402
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 from omama.lm_eec.training.rates import recompute_blocks  # noqa: E402
@@ -38,8 +38,8 @@ from omama.lm_eec.training.train import train  # noqa: E402
 from omama.lm_eec.weights import METHOD, describe, load_network  # noqa: E402
 
 pytestmark = pytest.mark.gpu
-QUIET = MemoryOptions(quiet=True)
-FEW = MemoryTrainConfig(epochs=2, batch_pairs=2, accumulate=1, clips_per_track=2)
+QUIET = LmEecOptions(quiet=True)
+FEW = LmEecTrainConfig(epochs=2, batch_pairs=2, accumulate=1, clips_per_track=2)
 SHARE = 1e-3
 """Of the largest logit or gradient, that CUDA and CPU may differ by."""
 
@@ -69,7 +69,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def tiny_checkpoint(tmp_path):
     """A network whose pictures need more than what lies idle between its weights."""
-    config = MemoryConfig.tiny()
+    config = NetworkConfig.tiny()
     weights = build_model(config, drawn_state(config)).state_dict()
     save_checkpoint(Checkpoint(describe(config), weights, method=METHOD), tmp_path / "tiny.pt")
     return tmp_path / "tiny.pt"
@@ -110,7 +110,7 @@ def test_a_track_is_what_the_cpu_says(reference):
 
 @torch.no_grad()
 def test_base_plus_is_what_the_cpu_says():
-    config = MemoryConfig.base_plus()
+    config = NetworkConfig.base_plus()
     network = build_model(config, drawn_state(config))
     track = drawn_track(2, size=config.image_size)
     _, expected = track_logits(network, *track)

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from memory_networks import SMALL, drawn_state, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
-from omama.lm_eec.config import MemoryConfig  # noqa: E402
+from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.naming import file_names, to_file  # noqa: E402
 from omama.lm_eec.network import build_model  # noqa: E402
 
@@ -57,9 +57,9 @@ def test_a_network_is_written_and_read_in_the_files_names():
 def test_base_plus_has_the_published_number_of_parameters():
     """The random matrix of point positions is no parameter in theirs either."""
     with torch.device("meta"):
-        from omama.lm_eec.network import MemoryNetwork
+        from omama.lm_eec.network import LmEecNetwork
 
-        network = MemoryNetwork(MemoryConfig.base_plus())
+        network = LmEecNetwork(NetworkConfig.base_plus())
     assert sum(parameter.numel() for parameter in network.parameters()) == 83_604_226
 
 

@@ -32,7 +32,7 @@ from omama.lm_eec.confidence import Confidence, fit_confidence  # noqa: E402
 from omama.lm_eec.following import TrackingSettings, follow  # noqa: E402
 from omama.lm_eec.pictures import read_squashed, squash_mask  # noqa: E402
 from omama.lm_eec.predict import predict, predict_directions  # noqa: E402
-from omama.lm_eec.settings import MemoryOptions  # noqa: E402
+from omama.lm_eec.settings import LmEecOptions  # noqa: E402
 from omama.lm_eec.tracks import load_tracks  # noqa: E402
 from omama.lm_eec.weights import METHOD, describe  # noqa: E402
 from omama.writing import predict_run  # noqa: E402
@@ -41,7 +41,7 @@ sys.path.append(str(Path(__file__).parents[3] / "scripts"))
 from plain_memory import plain_track  # noqa: E402
 
 FIRST = "11111111-0000-4000-8000-000000000001"
-QUIET = MemoryOptions(quiet=True)
+QUIET = LmEecOptions(quiet=True)
 HOW = TrackingSettings(DEFAULT, torch.device("cpu"), False, 32)
 
 

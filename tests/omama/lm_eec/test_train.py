@@ -25,15 +25,15 @@ from egoexo_tools.masks.rle import MaskRle  # noqa: E402
 from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.lm_eec.config import MemoryConfig  # noqa: E402
+from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.naming import file_names, to_file  # noqa: E402
 from omama.lm_eec.network import (  # noqa: E402
-    MemoryNetwork,  # noqa: E402
+    LmEecNetwork,  # noqa: E402
     build_model,  # noqa: E402
 )
 from omama.lm_eec.pictures import squash_mask  # noqa: E402
 from omama.lm_eec.predict import predict  # noqa: E402
-from omama.lm_eec.settings import MemoryOptions, MemoryTrainConfig  # noqa: E402
+from omama.lm_eec.settings import LmEecOptions, LmEecTrainConfig  # noqa: E402
 from omama.lm_eec.training.augmentation import (  # noqa: E402
     Geometry,
     draw_colours,
@@ -54,7 +54,7 @@ from omama.lm_eec.training.train import train  # noqa: E402
 from omama.lm_eec.weights import METHOD, describe  # noqa: E402
 
 DROPPING = replace(SMALL, dropout=0.1, stochastic_depth=0.2)
-FEW = MemoryTrainConfig(epochs=3, batch_pairs=1, accumulate=1, clips_per_track=1)
+FEW = LmEecTrainConfig(epochs=3, batch_pairs=1, accumulate=1, clips_per_track=1)
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +77,19 @@ def log_of(run):
 def test_a_tiny_network_learns_a_clip_by_heart(root, tmp_path):
     """From weights that know nothing, as SAM 2.1's file would come; ego2exo."""
     torch.manual_seed(0)
-    state = to_file(build_model(MemoryConfig.tiny(), None).state_dict())
+    state = to_file(build_model(NetworkConfig.tiny(), None).state_dict())
     sam = {key: value for key, value in state.items() if not key.startswith("MV_MoE.")}
     torch.save({"model": sam}, tmp_path / "sam.pt")
-    config = MemoryTrainConfig(
+    config = LmEecTrainConfig(
         epochs=20, batch_pairs=1, accumulate=1, clips_per_track=1, learning_rate=1e-3,
         image_encoder_share=1.0, weight_decay=0.0, augment=False, val_every_steps=20,
     )  # fmt: skip
     run = RunFolder(tmp_path / "run")
-    options = MemoryOptions(init=tmp_path / "sam.pt", quiet=True)
+    options = LmEecOptions(init=tmp_path / "sam.pt", quiet=True)
     best = train(root, Direction.EGO2EXO, config, run, options=options)
     steps = [line for line in log_of(run) if "loss" in line]
     assert steps[-1]["loss"] < 0.5 * steps[1]["loss"]
-    seen = predict(root, Direction.EGO2EXO, Split.TRAIN, best, options=MemoryOptions(quiet=True))
+    seen = predict(root, Direction.EGO2EXO, Split.TRAIN, best, options=LmEecOptions(quiet=True))
     truth = squares(root)
     ious = [
         MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"]).iou(
@@ -113,7 +113,7 @@ def squares(root):
 @pytest.mark.parametrize("direction", Direction)
 def test_a_run_resumed_at_any_step_is_undisturbed(root, small_start, tmp_path, direction):
     """With dropout, stochastic depth, augmentation and recomputation, in either direction."""
-    options = MemoryOptions(init=small_start, quiet=True)
+    options = LmEecOptions(init=small_start, quiet=True)
     whole = RunFolder(tmp_path / "whole")
     train(root, direction, FEW, whole, options=options)
     expected = torch.load(whole.checkpoint_last, weights_only=True)["model"]
@@ -142,17 +142,17 @@ def test_two_processes_learn_one_network(root, small_start, tmp_path):
     steps = [line["step"] for line in log_of(run) if "loss" in line]
     assert steps == [1, 2]
     assert list(predict(root, Direction.EGO2EXO, Split.TEST, run.checkpoint_best,
-                        options=MemoryOptions(quiet=True)))  # fmt: skip
+                        options=LmEecOptions(quiet=True)))  # fmt: skip
 
 
 def test_what_it_starts_from(root, tmp_path):
     with pytest.raises(SettingsError, match=re.escape("give --init, sam2.1_hiera_base_plus.pt")):
-        train(root, Direction.EGO2EXO, FEW, RunFolder(tmp_path), options=MemoryOptions(quiet=True))
+        train(root, Direction.EGO2EXO, FEW, RunFolder(tmp_path), options=LmEecOptions(quiet=True))
 
 
 def test_the_released_code_learns_one_direction(root, small_start, tmp_path):
     config = replace(FEW, reference_behaviour=True)
-    options = MemoryOptions(init=small_start, quiet=True)
+    options = LmEecOptions(init=small_start, quiet=True)
     with pytest.raises(SettingsError, match="ego to exo alone; train exo2ego without"):
         train(root, Direction.EXO2EGO, config, RunFolder(tmp_path), options=options)
 
@@ -167,7 +167,7 @@ def test_a_clip_that_cannot_be_loaded_stops_with_its_name(tmp_path, small_start)
     (clip, *_) = load_clip_tracks(broken, Direction.EGO2EXO, Split.TRAIN)
     config = replace(FEW, reference_behaviour=True)
     broken.frame(clip.take.take_uid, "cam01", 120).unlink()
-    options = MemoryOptions(init=small_start, quiet=True)
+    options = LmEecOptions(init=small_start, quiet=True)
     with pytest.raises(DataError, match=re.escape(f"the clip {clip.name}, frames [")):
         train(broken, Direction.EGO2EXO, config, RunFolder(tmp_path / "run"), options=options)
 
@@ -186,9 +186,9 @@ def test_a_full_gpu_is_one_sentence(
     def full(*args):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(MemoryNetwork, method, full)
+    monkeypatch.setattr(LmEecNetwork, method, full)
     config = replace(FEW, batch_pairs=clips, accumulate=accumulate)
-    options = MemoryOptions(init=small_start, quiet=True)
+    options = LmEecOptions(init=small_start, quiet=True)
     with pytest.raises(DataError, match=says) as caught:
         train(root, Direction.EGO2EXO, config, RunFolder(tmp_path), options=options)
     assert "\n" not in str(caught.value)
@@ -263,8 +263,8 @@ def test_colours():
 
 def test_rates_of_base_plus():
     with torch.device("meta"):
-        network = MemoryNetwork(MemoryConfig.base_plus())
-    groups = parameter_groups(network, MemoryTrainConfig())
+        network = LmEecNetwork(NetworkConfig.base_plus())
+    groups = parameter_groups(network, LmEecTrainConfig())
     names = {id(p): file_names(name)[0] for name, p in network.named_parameters()}
     rates = {names[id(p)]: group for group in groups for p in group.parameters}
     trunk = "image_encoder.trunk"
@@ -308,7 +308,7 @@ def test_recomputing_blocks_changes_no_gradient():
 
 @torch.no_grad()
 def test_stochastic_depth_leaves_branches_out_for_whole_pictures():
-    network = MemoryNetwork(replace(SMALL, stochastic_depth=0.5)).eval()
+    network = LmEecNetwork(replace(SMALL, stochastic_depth=0.5)).eval()
     pictures = torch.randn(6, 3, 64, 64)
     plain = network.encode_images(pictures).stride16
     add_stochastic_depth(network)

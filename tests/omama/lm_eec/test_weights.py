@@ -13,10 +13,10 @@ from memory_networks import SMALL, drawn_state, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.lm_eec.config import MemoryConfig  # noqa: E402
+from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.weights import METHOD, describe, load_network  # noqa: E402
 
-TINY = MemoryConfig.tiny()
+TINY = NetworkConfig.tiny()
 WIDTH = "image_encoder.trunk.patch_embed.proj.weight"
 
 
