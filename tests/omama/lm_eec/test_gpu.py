@@ -20,7 +20,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from memory_networks import SMALL, drawn_state, drawn_track, small_network  # noqa: E402
+from lm_eec_networks import SMALL, drawn_state, drawn_track, small_network  # noqa: E402
 from squares_root import make_squares_root  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402

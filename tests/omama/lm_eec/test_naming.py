@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from memory_networks import SMALL, drawn_state, small_network  # noqa: E402
+from lm_eec_networks import SMALL, drawn_state, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
 from omama.lm_eec.config import NetworkConfig  # noqa: E402

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from click.testing import CliRunner  # noqa: E402
-from memory_networks import SMALL, small_network  # noqa: E402
+from lm_eec_networks import SMALL, small_network  # noqa: E402
 
 from egoexo_tools.cli import main  # noqa: E402
 from egoexo_tools.layout import DatasetRoot  # noqa: E402

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from click.testing import CliRunner  # noqa: E402
-from memory_networks import SMALL, small_network  # noqa: E402
+from lm_eec_networks import SMALL, small_network  # noqa: E402
 from tiny_root import EGO, make_tiny_root  # noqa: E402
 
 from egoexo_tools.errors import DataError, SettingsError  # noqa: E402

@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from memory_networks import drawn_track, small_network  # noqa: E402
+from lm_eec_networks import drawn_track, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
 from omama.lm_eec.bank import (  # noqa: E402
