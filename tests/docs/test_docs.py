@@ -6,7 +6,7 @@ from pathlib import Path
 
 from egoexo_tools.manifests import COLUMN_DOCS, KEYS, SCHEMAS, TABLE_DOCS
 
-PROJECT = Path(__file__).parents[3]
+PROJECT = Path(__file__).parents[2]
 
 
 def test_generated_pages_are_up_to_date() -> None:

@@ -28,7 +28,7 @@ from egoexo_tools.vocab import Direction, Split
 from omama.features.registry import BACKBONES
 from omama.methods import METHODS
 
-PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 MODULES = ("my_backbone", "my_proposer", "my_metric", "my_method", "my_export", "my_stage")
 PROGRAMS = {"egoexo-tools": egoexo_tools.cli.main, "omama": omama.cli.main}
 

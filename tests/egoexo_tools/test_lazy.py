@@ -10,7 +10,7 @@ import pytest
 
 from egoexo_tools import lazy
 
-PROJECT = Path(__file__).parents[3]
+PROJECT = Path(__file__).parents[2]
 
 
 def packages() -> list[str]:

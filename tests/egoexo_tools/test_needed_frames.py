@@ -461,7 +461,7 @@ def test_descriptors_alone_are_for_knn(root: DatasetRoot) -> None:
 def test_the_table_of_sizes_counts_what_is_written(
     root: DatasetRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripts = Path(__file__).parents[3] / "scripts"
+    scripts = Path(__file__).parents[2] / "scripts"
     monkeypatch.syspath_prepend(str(scripts))
     sizes = importlib.import_module("feature_sizes")
     run_propose(root, proposer="oracle", run=INLINE).check()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from video_factory import write_video
 
-sys.path.append(str(Path(__file__).parents[3] / "scripts"))
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 import bench_video  # noqa: E402
 from bench_video import DECODING, SAME, Turn  # noqa: E402
 

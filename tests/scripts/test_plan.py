@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[3]
+PROJECT = Path(__file__).parents[2]
 sys.path.append(str(PROJECT / "scripts"))
 import plan  # noqa: E402
 

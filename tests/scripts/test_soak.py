@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_root import make_tiny_root
 
-SCRIPTS = Path(__file__).parents[3] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from soak_compare import differences  # noqa: E402
