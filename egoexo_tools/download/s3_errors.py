@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from egoexo_tools.errors import DataError
 
-LICENSE_PAGE = "https://ego4ddataset.com/egoexo-license"
+LICENSE_PAGE = "https://ego4d.dev/request/ego-exo4d"
 
 
 class Trouble(StrEnum):

@@ -55,7 +55,7 @@ CARD = """\
 pretty_name: Ego-exo object correspondence (exported)
 license: other
 license_name: ego-exo4d-license
-license_link: https://ego4ddataset.com/egoexo-license/
+license_link: https://ego4d.dev/request/ego-exo4d
 task_categories: [image-segmentation]
 configs:
 {configs}
@@ -68,7 +68,7 @@ of its objects.
 ## Licence: not to be republished
 
 Frames and masks that come from **Ego-Exo4D** are under the Ego-Exo4D licence agreement, which
-each user signs for themselves at https://ego4ddataset.com/egoexo-license/. **Do not publish this
+each user signs for themselves at https://ego4d.dev/request/ego-exo4d. **Do not publish this
 folder, in whole or in part, and do not push it to a public hub**: the licence does not allow the
 data to be passed on to people who have not signed it. Keep it where only licensed people can
 read it. Pictures of your own, imported into the root, are under your own terms.
