@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from egoexo_tools.errors import DataError
 
+FPS = 30
+"""Frames per second of every frame-aligned video, so that seconds are frame_idx / FPS."""
 GROUPS = ("take", "capture", "participant")
 """What a division into splits keeps together."""
 

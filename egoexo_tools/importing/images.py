@@ -52,14 +52,13 @@ from egoexo_tools.running.claims import claim, claimed
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
 from egoexo_tools.running.stage import run_stage
-from egoexo_tools.vocab import Split, View, view_of
+from egoexo_tools.vocab import FPS, Split, View, view_of
 
 STAGE = "import"
 SHARED_UNIT = "shared"
 """Exclusions of files that belong to no take."""
 LONG_SIDE: Mapping[View, int] = {View.EGO: 704, View.EXO: 960}
 """Pixels of a kept frame's longer side: those of the benchmark's own frames."""
-FPS = 30
 _KEYS = ("camera", "object_name", "frame_idx")
 
 

@@ -24,10 +24,7 @@ from egoexo_tools.parsing.lenient import (
     read_bytes,
 )
 from egoexo_tools.release.relations import BrokenRelations, list_elements
-from egoexo_tools.vocab import Split, View, view_of
-
-FPS = 30
-"""Of every frame-aligned video."""
+from egoexo_tools.vocab import FPS, Split, View, view_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from egoexo_tools.arrays import Bytes, Float32, Float64
-from egoexo_tools.synthetic.options import FPS
+from egoexo_tools.vocab import FPS
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from enum import StrEnum
 from typing import Any
 
 from egoexo_tools.errors import SettingsError
-from egoexo_tools.vocab import Split, View
+from egoexo_tools.vocab import FPS, Split, View
 
-FPS = 30
 EGO_HW = (1408, 1408)
 EXO_HW = (2160, 3840)
 

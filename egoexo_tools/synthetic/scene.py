@@ -30,9 +30,10 @@ from egoexo_tools.synthetic.objects import (
     table_colour,
     table_texture,
 )
-from egoexo_tools.synthetic.options import FPS, Motion
+from egoexo_tools.synthetic.options import Motion
 from egoexo_tools.synthetic.render import TABLE_HALF, Textures
 from egoexo_tools.synthetic.solids import BOX, ELLIPSOID, FRUSTUM, SHEET, SOLID
+from egoexo_tools.vocab import FPS
 
 _SHADOW_SHAPE = (192, 256)
 _SHADOW_LIGHT = 153

@@ -19,11 +19,11 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
 from egoexo_tools.synthetic.frame_code import code_size, draw_frame_index
 from egoexo_tools.synthetic.objects import FEWEST_OBJECTS
-from egoexo_tools.synthetic.options import FPS, Motion, SyntheticOptions
+from egoexo_tools.synthetic.options import Motion, SyntheticOptions
 from egoexo_tools.synthetic.render import Painter, Rect, bounds
 from egoexo_tools.synthetic.scene import SHADOW_REACH, Scene, shaded_table
 from egoexo_tools.synthetic.videos import CameraVideo
-from egoexo_tools.vocab import Split, View, view_of
+from egoexo_tools.vocab import FPS, Split, View, view_of
 
 SCENARIOS = ("Cooking", "Health", "Bike Repair", "Music")
 _UNIVERSITIES = {

@@ -5,9 +5,9 @@ from types import TracebackType
 
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.layout import DOWNSCALED_448, Release
-from egoexo_tools.synthetic.options import EGO_HW, EXO_HW, FPS
+from egoexo_tools.synthetic.options import EGO_HW, EXO_HW
 from egoexo_tools.video.writer import VideoWriter, to_frame
-from egoexo_tools.vocab import View, view_of
+from egoexo_tools.vocab import FPS, View, view_of
 
 _X264 = {"preset": "ultrafast", "crf": "19", "bf": "2"}
 """Fast, with B frames: their order in the file is not the order of presentation, as in the

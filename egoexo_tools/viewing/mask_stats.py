@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from egoexo_tools.arrays import Float32
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.release.takes import FPS
+from egoexo_tools.vocab import FPS
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DRIFT_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300)

@@ -19,12 +19,12 @@ from egoexo_tools.layout import write_atomic
 from egoexo_tools.manifests import read_tables
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.release.takes import FPS
 from egoexo_tools.runs import RunFolder, pair_id_prefix, read_stamp, split_pair_id
 from egoexo_tools.video.pictures import open_picture
 from egoexo_tools.viewing.pages import render_page, require_jinja
 from egoexo_tools.viewing.painting import data_uri
 from egoexo_tools.viewing.view import TakeView
+from egoexo_tools.vocab import FPS
 
 PICTURE_HEIGHT = 400
 """At most, in pixels; outlines stay sharp at any size."""

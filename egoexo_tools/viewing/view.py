@@ -24,10 +24,10 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.scenarios import nearest
-from egoexo_tools.release.takes import FPS
 from egoexo_tools.video.pictures import open_picture
 from egoexo_tools.video.writer import VideoWriter
 from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
+from egoexo_tools.vocab import FPS
 
 _Text: TypeAlias = tuple[str, tuple[float, float], Colour]
 """What, where its lower left corner is, and its colour."""
