@@ -95,7 +95,7 @@ def _render(runs: Sequence[ScoredRun], page: Path) -> str:
     content = {
         "sides": [_context(side) | {"strips": strips[side.direction]} for side in shown],
         "metrics": _columns(),
-        "needed_frames": any(run.stamp.chooses_proposals for side in shown for run in side.runs),
+        "chosen": any(run.stamp.chooses_proposals for side in shown for run in side.runs),
         "threshold": CONFIDENCE_THRESHOLD,
         "cards": cards,
         "take_pages": takes,
