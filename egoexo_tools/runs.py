@@ -44,7 +44,7 @@ PLAIN_METHOD = "o-mama"
 """The method whose runs have the bare name of their direction."""
 DECIDED = "decided"
 """In the chain, the run of PLAIN_METHOD that is decided as val chose, beside the usual one."""
-USUAL = "best"
+DEFAULT_DECISION = "best"
 """The decision that goes without saying: the candidate that is most similar."""
 
 
@@ -106,13 +106,13 @@ class RunFolder:
         return self.path / LOG
 
 
-def run_name(direction: Direction, method: str = PLAIN_METHOD, decision: str = USUAL) -> str:
+def run_name(direction: Direction, method: str = PLAIN_METHOD, decision: str = DEFAULT_DECISION) -> str:
     """The usual name of a run: `ego2exo` for o-mama, `ego2exo-knn` for the others, and the
     decision behind it where that is not the usual one."""
     parts = [
         str(direction),
         *([] if method == PLAIN_METHOD else [method]),
-        *([] if decision == USUAL else [decision]),
+        *([] if decision == DEFAULT_DECISION else [decision]),
     ]
     return component("-".join(parts))
 
@@ -128,7 +128,7 @@ def parse_run_name(name: str) -> tuple[Direction, str] | None:
 # What a run's predictions say about themselves ---------------------------------------------------
 
 DECISIONS: Mapping[str, str] = {
-    USUAL: "",
+    DEFAULT_DECISION: "",
     "frame": "per frame, joint",
     "track-causal": "past only, joint",
     "track": "whole track, joint",
@@ -151,7 +151,7 @@ class Stamp:
     chooses_proposals: bool
     """It picks one of the root's proposals. Only then do their ceilings bound it, and only then
     is a good proposal that was not picked its failure."""
-    decision: str = USUAL
+    decision: str = DEFAULT_DECISION
     """A key of DECISIONS."""
 
     @property
@@ -178,7 +178,7 @@ class Stamp:
             method=metadata["method"],
             label=metadata["label"],
             chooses_proposals=metadata.get("chooses_proposals") == "true",
-            decision=metadata.get("decision", USUAL),
+            decision=metadata.get("decision", DEFAULT_DECISION),
         )
 
 
@@ -221,7 +221,7 @@ _INTEREST = (PLAIN_METHOD, "", "knn", "random", "oracle")
 def display_priority(stamp: Stamp) -> tuple[int, str]:
     """A sort key: what a reader looks at first. Baselines come last, the bound at the very end."""
     known = stamp.method if stamp.method in _INTEREST else ""
-    return _INTEREST.index(known), "" if stamp.decision == USUAL else stamp.decision
+    return _INTEREST.index(known), "" if stamp.decision == DEFAULT_DECISION else stamp.decision
 
 
 def read_stamp(run: RunFolder, direction: Direction | None = None) -> Stamp:

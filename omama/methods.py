@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.lazy import resolve
-from egoexo_tools.runs import PLAIN_METHOD, USUAL, RunFolder, Stamp
+from egoexo_tools.runs import PLAIN_METHOD, DEFAULT_DECISION, RunFolder, Stamp
 from egoexo_tools.vocab import Direction, Split
 from omama.config import defaults_of
 
@@ -130,7 +130,7 @@ def stamp_of(name: str, options: Any = None) -> Stamp:
         method=name,
         label=entry.label,
         chooses_proposals=entry.chooses_proposals,
-        decision=getattr(options, "decision", None) or USUAL,
+        decision=getattr(options, "decision", None) or DEFAULT_DECISION,
     )
 
 

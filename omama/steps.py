@@ -20,7 +20,7 @@ from egoexo_tools.runs import (
     PLAIN_METHOD,
     REPORT,
     SUMMARIES,
-    USUAL,
+    DEFAULT_DECISION,
     RunFolder,
     parse_run_name,
     run_name,
@@ -154,7 +154,7 @@ def _predict(
     from omama.writing import predict_run
 
     direction, name, folder = _parse(root, unit)
-    known = {"features": features, "quiet": quiet, "decision": None if name == DECIDED else USUAL}
+    known = {"features": features, "quiet": quiet, "decision": None if name == DECIDED else DEFAULT_DECISION}
     method = _method(name)
     options = methods.make_options(method, {}, where_known=known)
     predict_run(

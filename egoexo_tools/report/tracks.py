@@ -12,7 +12,7 @@ import pandas as pd
 
 from egoexo_tools.report.causes import GOOD_IOU
 from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.runs import TRACK, USUAL
+from egoexo_tools.runs import TRACK, DEFAULT_DECISION
 
 THROUGHOUT = 0.9
 """Share of a track's samples that are wrong, from which on it is called wrong throughout."""
@@ -77,13 +77,13 @@ def count_tracks(scores: pd.DataFrame) -> TrackCounts:
 
 def before_after(runs: Sequence[ScoredRun], main: ScoredRun) -> BeforeAfter | None:
     """The main run and the best run of its method that is decided over time, if there are both."""
-    if main.stamp.decision != USUAL:
+    if main.stamp.decision != DEFAULT_DECISION:
         return None
     decided = [
         run
         for run in runs
         if run.stamp.method == main.stamp.method
-        and run.stamp.decision != USUAL
+        and run.stamp.decision != DEFAULT_DECISION
         and run.summary["split"] == main.summary["split"]
         and run.summary["protocol"] == main.summary["protocol"]
     ]

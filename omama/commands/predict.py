@@ -89,7 +89,7 @@ def command(root: Path | None, source_image: Path | None, **options: Any) -> Non
 
 def _predict_root(root: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.layout import DatasetRoot, write_atomic
-    from egoexo_tools.runs import USUAL, RunFolder, run_name
+    from egoexo_tools.runs import DEFAULT_DECISION, RunFolder, run_name
     from egoexo_tools.vocab import Split
     from omama import methods
     from omama.writing import predict_runs
@@ -97,7 +97,7 @@ def _predict_root(root: Path, given: dict[str, Any]) -> str:
     _require(given, "direction", "split")
     directions, method = _directions(given), _method(given)
     names = {
-        direction: given["run_name"] or run_name(direction, method, given["decide"] or USUAL)
+        direction: given["run_name"] or run_name(direction, method, given["decide"] or DEFAULT_DECISION)
         for direction in directions
     }
     options = methods.make_options(
