@@ -40,10 +40,10 @@ REPORT = "report.html"
 TRACK = ("take_uid", "object_name", "source_camera", "dest_camera")
 """What samples of one track have in common; frame_idx orders them."""
 
-PLAIN_METHOD = "o-mama"
+DEFAULT_METHOD = "o-mama"
 """The method whose runs have the bare name of their direction."""
 DECIDED = "decided"
-"""In the chain, the run of PLAIN_METHOD that is decided as val chose, beside the usual one."""
+"""In the chain, the run of DEFAULT_METHOD that is decided as val chose, beside the usual one."""
 DEFAULT_DECISION = "best"
 """The decision that goes without saying: the candidate that is most similar."""
 
@@ -106,12 +106,12 @@ class RunFolder:
         return self.path / LOG
 
 
-def run_name(direction: Direction, method: str = PLAIN_METHOD, decision: str = DEFAULT_DECISION) -> str:
+def run_name(direction: Direction, method: str = DEFAULT_METHOD, decision: str = DEFAULT_DECISION) -> str:
     """The usual name of a run: `ego2exo` for o-mama, `ego2exo-knn` for the others, and the
     decision behind it where that is not the usual one."""
     parts = [
         str(direction),
-        *([] if method == PLAIN_METHOD else [method]),
+        *([] if method == DEFAULT_METHOD else [method]),
         *([] if decision == DEFAULT_DECISION else [decision]),
     ]
     return component("-".join(parts))
@@ -122,7 +122,7 @@ def parse_run_name(name: str) -> tuple[Direction, str] | None:
     direction, dash, method = name.partition("-")
     if direction not in list(Direction) or bool(dash) != bool(method):
         return None
-    return Direction(direction), method or PLAIN_METHOD
+    return Direction(direction), method or DEFAULT_METHOD
 
 
 # What a run's predictions say about themselves ---------------------------------------------------
@@ -186,7 +186,7 @@ def usual_names(direction: Direction, stamp: Stamp) -> tuple[str, ...]:
     """What a run with this stamp is called where nobody chose: with its decision; without, where
     the decision too is what nobody chose; as the chain calls it."""
     names = [run_name(direction, stamp.method, stamp.decision), run_name(direction, stamp.method)]
-    if stamp.method == PLAIN_METHOD:
+    if stamp.method == DEFAULT_METHOD:
         names.append(run_name(direction, DECIDED))
     return tuple(names)
 
@@ -198,14 +198,14 @@ UNSTAMPED: Mapping[str, Stamp] = {
     name: Stamp(method=method, label=label, chooses_proposals=True)
     for name, method, label in (
         ("oracle", "oracle", "best proposal (oracle)"),
-        ("model", PLAIN_METHOD, "O-MaMa, trained"),
+        ("model", DEFAULT_METHOD, "O-MaMa, trained"),
         ("knn", "knn", "k-NN, no training"),
         ("random", "random", "random proposal"),
     )
 }
 """`matcher` of the metadata → stamp, for predictions made before there were stamps."""
 
-_ORDER = ("oracle", PLAIN_METHOD, "", "knn", "random")
+_ORDER = ("oracle", DEFAULT_METHOD, "", "knn", "random")
 """Of tables and legends: the bound first, the floor last, other methods beside O-MaMa."""
 
 
@@ -215,7 +215,7 @@ def order_of(stamp: Stamp) -> tuple[int, str]:
     return _ORDER.index(known), stamp.title
 
 
-_INTEREST = (PLAIN_METHOD, "", "knn", "random", "oracle")
+_INTEREST = (DEFAULT_METHOD, "", "knn", "random", "oracle")
 
 
 def display_priority(stamp: Stamp) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import (
     DECIDED,
-    PLAIN_METHOD,
+    DEFAULT_METHOD,
     REPORT,
     SUMMARIES,
     DEFAULT_DECISION,
@@ -197,7 +197,7 @@ def _parse(root: DatasetRoot, unit: Unit) -> tuple[Direction, str, RunFolder]:
 
 
 def _method(name: str) -> str:
-    return PLAIN_METHOD if name == DECIDED else name
+    return DEFAULT_METHOD if name == DECIDED else name
 
 
 def _checkpoint(root: DatasetRoot, direction: Direction, name: str) -> Path | None:

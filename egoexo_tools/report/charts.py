@@ -12,7 +12,7 @@ from egoexo_tools.arrays import Float64
 from egoexo_tools.report.causes import CAUSES, count_causes
 from egoexo_tools.report.figures import Figure, shares
 from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.runs import PLAIN_METHOD, order_of
+from egoexo_tools.runs import DEFAULT_METHOD, order_of
 from egoexo_tools.viewing.svg import Svg, nice_ticks
 
 UNIT = (0.0, 1.0)
@@ -23,7 +23,7 @@ CURVE_POINTS = 150
 
 STYLES: Mapping[str, tuple[str, str]] = {
     "oracle": ("#009e73", "6 3"),
-    PLAIN_METHOD: ("#2a85d0", ""),
+    DEFAULT_METHOD: ("#2a85d0", ""),
     "knn": ("#e69f00", "2 2"),
     "random": ("#8a8a8a", "1 3"),
 }

@@ -24,7 +24,7 @@ from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
 from egoexo_tools.runs import (
-    PLAIN_METHOD,
+    DEFAULT_METHOD,
     RunFolder,
     Stamp,
     display_priority,
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> ScoredRun:
         missing.append(f"scored under the {summaries[0]['protocol']} protocol only")
     stamp = read_stamp(run, Direction(summaries[0]["direction"]))
     log = _log(run.log, missing)
-    if stamp.method == PLAIN_METHOD and not log:
+    if stamp.method == DEFAULT_METHOD and not log:
         missing.append("no log.jsonl: no training curves")
     return ScoredRun(
         folder=folder,

@@ -23,7 +23,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_exclusions
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.progress import open_progress
-from egoexo_tools.runs import PLAIN_METHOD, run_name
+from egoexo_tools.runs import DEFAULT_METHOD, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, load_dataset
 from omama.deciding.apply import decide_take, take_by_take
@@ -68,7 +68,7 @@ def predict(
     if mode is not Mode.BEST:
         fitted = fitted_mode(root, direction, checkpoint, mode, store.key.name)
         decider = partial(decide_take, mode=mode, fitted=fitted)
-    name = options.run_name or run_name(direction, matcher or PLAIN_METHOD)
+    name = options.run_name or run_name(direction, matcher or DEFAULT_METHOD)
     about = {
         "matcher": matcher or "model",
         "size": options.size,
