@@ -182,7 +182,7 @@ class Stamp:
         )
 
 
-def usual_names(direction: Direction, stamp: Stamp) -> tuple[str, ...]:
+def default_run_names(direction: Direction, stamp: Stamp) -> tuple[str, ...]:
     """What a run with this stamp is called where nobody chose: with its decision; without, where
     the decision too is what nobody chose; as the chain calls it."""
     names = [run_name(direction, stamp.method, stamp.decision), run_name(direction, stamp.method)]

@@ -13,7 +13,7 @@ from egoexo_tools.runs import (
     order_of,
     parse_run_name,
     read_stamp,
-    usual_names,
+    default_run_names,
 )
 from egoexo_tools.vocab import Direction
 
@@ -53,7 +53,7 @@ def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[Row]], list[str]]:
         except (DataError, KeyError, TypeError, ValueError) as error:
             damaged.append(f"{run.name}: its files are damaged ({error}); evaluate again")
             continue
-        if run.name in usual_names(direction, stamp):
+        if run.name in default_run_names(direction, stamp):
             found.setdefault(direction, []).append((stamp, summary))
     return found, damaged
 

@@ -30,7 +30,7 @@ from egoexo_tools.runs import (
     display_priority,
     read_stamp,
     table_metadata,
-    usual_names,
+    default_run_names,
 )
 from egoexo_tools.vocab import Direction
 
@@ -71,7 +71,7 @@ class ScoredRun:
         title = self.stamp.title
         return (
             title
-            if self.name in usual_names(self.direction, self.stamp)
+            if self.name in default_run_names(self.direction, self.stamp)
             else f"{title} ({self.name})"
         )
 
