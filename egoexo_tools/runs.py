@@ -209,7 +209,7 @@ _ORDER = ("oracle", DEFAULT_METHOD, "", "knn", "random")
 """Of tables and legends: the bound first, the floor last, other methods beside O-MaMa."""
 
 
-def order_of(stamp: Stamp) -> tuple[int, str]:
+def table_order(stamp: Stamp) -> tuple[int, str]:
     """A sort key: where a run stands in tables and legends."""
     known = stamp.method if stamp.method in _ORDER else ""
     return _ORDER.index(known), stamp.title

@@ -10,7 +10,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.runs import (
     RunFolder,
     Stamp,
-    order_of,
+    table_order,
     parse_run_name,
     read_stamp,
     default_run_names,
@@ -34,7 +34,7 @@ def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
     lines: list[str] = []
     for direction in directions:
         if mine := rows.get(direction):
-            lines += [*_table(direction, sorted(mine, key=lambda row: order_of(row[0]))), ""]
+            lines += [*_table(direction, sorted(mine, key=lambda row: table_order(row[0]))), ""]
     return "\n".join([*lines, *damaged]).rstrip()
 
 

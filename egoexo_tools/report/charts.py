@@ -12,7 +12,7 @@ from egoexo_tools.arrays import Float64
 from egoexo_tools.report.causes import CAUSES, count_causes
 from egoexo_tools.report.figures import Figure, shares
 from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.runs import DEFAULT_METHOD, order_of
+from egoexo_tools.runs import DEFAULT_METHOD, table_order
 from egoexo_tools.viewing.svg import Svg, nice_ticks
 
 UNIT = (0.0, 1.0)
@@ -209,7 +209,7 @@ def legend(runs: Sequence[ScoredRun]) -> list[dict[str, Any]]:
     look = styles(runs)
     return [
         {"label": run.label, "colour": look[run.name][0], "dash": look[run.name][1]}
-        for run in sorted(runs, key=lambda run: order_of(run.stamp)[0])
+        for run in sorted(runs, key=lambda run: table_order(run.stamp)[0])
     ]
 
 
