@@ -37,7 +37,7 @@ TENSORBOARD = "tensorboard"
 REPORT = "report.html"
 """Beside the runs' folders."""
 
-TRACK = ("take_uid", "object_name", "source_camera", "dest_camera")
+TRACK_COLUMNS = ("take_uid", "object_name", "source_camera", "dest_camera")
 """What samples of one track have in common; frame_idx orders them."""
 
 DEFAULT_METHOD = "o-mama"
@@ -280,11 +280,11 @@ def split_pair_id(pair_id: str) -> tuple[str, str, str, int, str]:
 
 
 def join_pair_ids(columns: "Mapping[str, pa.Array]") -> "pa.Array":
-    """`join_pair_id` of whole columns, (n,): those of TRACK (strings) and frame_idx (int)."""
+    """`join_pair_id` of whole columns, (n,): those of TRACK_COLUMNS (strings) and frame_idx (int)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    take_uid, object_name, source, dest = (columns[name] for name in TRACK)
+    take_uid, object_name, source, dest = (columns[name] for name in TRACK_COLUMNS)
     cameras = pc.binary_join_element_wise(source, dest, ">")
     frame_idx = columns["frame_idx"].cast(pa.string())
     return pc.binary_join_element_wise(take_uid, cameras, frame_idx, object_name, "/")

@@ -21,7 +21,7 @@ from egoexo_tools.evaluation.metrics import (
     balanced_accuracy,
     headlines,
 )
-from egoexo_tools.runs import TRACK
+from egoexo_tools.runs import TRACK_COLUMNS
 
 Json: TypeAlias = dict[str, Any]
 
@@ -195,7 +195,7 @@ def over_time(frame: pd.DataFrame) -> Json | None:
     Consistency is over neighbours in which the object is visible, prediction and truth alike.
     A flicker is a change of the predicted visibility that the truth does not make.
     """
-    track = list(TRACK)
+    track = list(TRACK_COLUMNS)
     ordered = frame.sort_values([*track, "frame_idx"])
     same = (ordered[track] == ordered[track].shift()).all(axis=1)
     if not same.any():

@@ -23,7 +23,7 @@ from egoexo_tools.evaluation.metrics import METRICS, VISIBILITY_ACCURACY
 from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.runs import TRACK, RunFolder
+from egoexo_tools.runs import TRACK_COLUMNS, RunFolder
 from egoexo_tools.viewing.painting import (
     PREDICTION,
     SOURCE,
@@ -41,7 +41,7 @@ Json = dict[str, Any]
 TIE = 1e-6
 """Differences within this are ties."""
 ABOUT = ("protocol", "direction", "split")
-SAME = (*TRACK, "scenario", "frame_idx")
+SAME = (*TRACK_COLUMNS, "scenario", "frame_idx")
 """Columns that follow from the pair_id."""
 GROUPS = ("scenario", "size")
 SHOWN = 10

@@ -23,7 +23,7 @@ from egoexo_tools.vocab import Direction, Split
 
 STAGE = "import-pairs"
 _CAMERA_KEY = ["take_uid", "object_name", "camera"]
-"""What names an object in one camera; a track of `runs.TRACK` has two cameras."""
+"""What names an object in one camera; a track of `runs.TRACK_COLUMNS` has two cameras."""
 _TEXT = {"take_uid": str, "object_name": str, "source_camera": str, "dest_camera": str}
 _KEY = ["take_uid", "object_name", "frame_idx", "source_camera", "dest_camera"]
 

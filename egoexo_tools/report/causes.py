@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egoexo_tools.runs import TRACK
+from egoexo_tools.runs import TRACK_COLUMNS
 
 GOOD_IOU = 0.5
 
@@ -122,5 +122,5 @@ _WORST_FIRST = {
 
 def _spread(ordered: pd.DataFrame, count: int) -> pd.Index:
     """The first `count` rows, taking one of every track before the second of any."""
-    turn = ordered.groupby(list(TRACK), sort=False, dropna=False).cumcount()
+    turn = ordered.groupby(list(TRACK_COLUMNS), sort=False, dropna=False).cumcount()
     return turn.sort_values(kind="stable").index[:count]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from egoexo_tools.report.causes import GOOD_IOU
 from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.runs import TRACK, DEFAULT_DECISION
+from egoexo_tools.runs import TRACK_COLUMNS, DEFAULT_DECISION
 
 THROUGHOUT = 0.9
 """Share of a track's samples that are wrong, from which on it is called wrong throughout."""
@@ -47,12 +47,12 @@ class BeforeAfter:
 def tracks_of(scores: pd.DataFrame) -> pd.DataFrame:
     """A row a track with the object in view, those wrong throughout first, then the most wrong.
 
-    Columns: those of TRACK, in_view, wrong, mean_iou (of the samples in view), throughout.
+    Columns: those of TRACK_COLUMNS, in_view, wrong, mean_iou (of the samples in view), throughout.
     """
     seen = scores[scores["visible"].astype(bool)]
     iou = seen["iou"].fillna(0.0).astype(float)
-    marked = seen[list(TRACK)].assign(iou=iou, wrong=iou < GOOD_IOU)
-    grouped = marked.groupby(list(TRACK), sort=True, dropna=False)
+    marked = seen[list(TRACK_COLUMNS)].assign(iou=iou, wrong=iou < GOOD_IOU)
+    grouped = marked.groupby(list(TRACK_COLUMNS), sort=True, dropna=False)
     found = grouped.agg(
         in_view=("wrong", "size"), wrong=("wrong", "sum"), mean_iou=("iou", "mean")
     ).reset_index()
@@ -95,7 +95,7 @@ def before_after(runs: Sequence[ScoredRun], main: ScoredRun) -> BeforeAfter | No
 def samples_of(scores: pd.DataFrame, track: pd.Series) -> pd.DataFrame:
     """The samples of a track in time order; of many, MOST_SAMPLES evenly chosen."""
     mine = np.ones(len(scores), np.bool_)
-    for name in TRACK:
+    for name in TRACK_COLUMNS:
         mine &= (scores[name] == track[name]).to_numpy(bool)
     ordered = scores[mine].sort_values("frame_idx")
     if len(ordered) <= MOST_SAMPLES:

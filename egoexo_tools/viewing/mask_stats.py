@@ -23,7 +23,7 @@ DRIFT_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300)
 """Upper ends of the times since a track's first visible frame; later ones count together."""
 _GAP_STEPS = 1.5
 _CAMERA_KEY = ["take_uid", "object_name", "camera"]
-"""What names an object in one camera; a track of `runs.TRACK` has two cameras."""
+"""What names an object in one camera; a track of `runs.TRACK_COLUMNS` has two cameras."""
 
 
 def load_masks(root: DatasetRoot, takes: pd.DataFrame) -> pd.DataFrame:
