@@ -191,7 +191,7 @@ def default_run_names(direction: Direction, stamp: Stamp) -> tuple[str, ...]:
     return tuple(names)
 
 
-UNKNOWN = Stamp(method="", label="", chooses_proposals=False)
+UNKNOWN_STAMP = Stamp(method="", label="", chooses_proposals=False)
 """Of imported predictions: nothing says that their masks are proposals of this root."""
 
 UNSTAMPED: Mapping[str, Stamp] = {
@@ -232,13 +232,13 @@ def read_stamp(run: RunFolder, direction: Direction | None = None) -> Stamp:
     """
     if run.predictions.is_file():
         metadata = table_metadata(run.predictions)
-        old = UNSTAMPED.get(metadata.get("matcher", ""), UNKNOWN)
+        old = UNSTAMPED.get(metadata.get("matcher", ""), UNKNOWN_STAMP)
         return Stamp.from_metadata(metadata) or old
     found = parse_run_name(run.name)
     if found is None or direction not in {None, found[0]}:
-        return UNKNOWN
+        return UNKNOWN_STAMP
     known = {stamp.method: stamp for stamp in UNSTAMPED.values()}
-    return known.get(found[1], UNKNOWN)
+    return known.get(found[1], UNKNOWN_STAMP)
 
 
 def table_metadata(path: Path) -> dict[str, str]:

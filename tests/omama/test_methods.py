@@ -24,7 +24,7 @@ from egoexo_tools.report.page import write_report
 from egoexo_tools.report.runs import read_run
 from egoexo_tools.runs import (
     SUMMARIES,
-    UNKNOWN,
+    UNKNOWN_STAMP,
     UNSTAMPED,
     RunFolder,
     Stamp,
@@ -105,8 +105,8 @@ def test_the_labels_of_old_roots_are_those_of_the_methods(name: str) -> None:
 
 def test_predictions_without_a_stamp(tmp_path: Path) -> None:
     assert read_stamp(RunFolder(tmp_path / "ego2exo-knn"), E2X).method == "knn"
-    assert read_stamp(RunFolder(tmp_path / "exo2ego-knn"), E2X) == UNKNOWN
-    assert read_stamp(RunFolder(tmp_path / "theirs"), E2X) == UNKNOWN
+    assert read_stamp(RunFolder(tmp_path / "exo2ego-knn"), E2X) == UNKNOWN_STAMP
+    assert read_stamp(RunFolder(tmp_path / "theirs"), E2X) == UNKNOWN_STAMP
 
 
 def test_a_users_method_is_in_table_and_report_by_its_label(
@@ -133,7 +133,7 @@ def test_proposals_explain_nothing_of_masks_that_are_not_chosen(root: DatasetRoo
     predict_run("random", root, E2X, Split.TEST, run)
     evaluate_run(root, run.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
     ours = read_run(run.path)
-    theirs = replace(ours, stamp=UNKNOWN)
+    theirs = replace(ours, stamp=UNKNOWN_STAMP)
     assert ours.scores is not None and ours.summary["ceilings"] is not None
     assert loss_parts(ours) is not None and loss_parts(theirs) is None
     assert "wrong" in count_causes(ours.scores, chooses_proposals=True)
