@@ -121,7 +121,7 @@ def _from_json(path: Path, direction: Direction | None) -> Predictions:
         masks = take.get("masks") if isinstance(take, dict) else None
         if not isinstance(masks, dict):
             raise DataError(f"{path}: take {take_uid} has no masks")
-        return understood(masks)
+        return normalize_predictions(masks)
 
     return Predictions(path, chosen, tuple(results), read_take)
 
@@ -158,12 +158,12 @@ def _from_folder(path: Path, direction: Direction | None) -> Predictions:
                 while key in frames:  # 30.json and 30.JSON: neither can be used
                     key = f"0{key}"
                 frames[key] = {"pred_mask": _read_mask(file), "confidence": None}
-        return understood(masks)
+        return normalize_predictions(masks)
 
     return Predictions(path, chosen, tuple(pairs), read_take, tuple(notes))
 
 
-def understood(masks: Mapping[str, Any]) -> TakeMasks:
+def normalize_predictions(masks: Mapping[str, Any]) -> TakeMasks:
     """A take's predictions with plain frame numbers and masks as text; the rest stays as it came.
 
     A frame that is there twice, as "30" and "030", has no prediction that can be used.
