@@ -15,7 +15,7 @@ import numpy as np
 from egoexo_tools.arrays import Bool, Float64, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import cameras_of
-from egoexo_tools.evaluation.predictions import TakeMasks, confidence_of
+from egoexo_tools.evaluation.predictions import TakeMasks, parse_confidence
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import MAX_SIDE
@@ -301,7 +301,7 @@ def _entry(
         problems.add("bad_entry", where)
         return None
     try:
-        confidence = confidence_of(given)
+        confidence = parse_confidence(given)
     except DataError:
         problems.add("bad_confidence", f"{where} ({given!r})")
         return None

@@ -269,12 +269,12 @@ def _official_take(masks: TakeMasks) -> dict[str, Any]:
     return {"masks": masks, "subsample_idx": sorted(frames)}
 
 
-def covers_enough(area: int, pixels: int) -> float:
+def confidence_from_area(area: int, pixels: int) -> float:
     """LM-EEC's confidence: 1.0 if the mask covers more than 0.1 % of the image, else 0.0."""
     return float(area > VISIBLE_SHARE * pixels)
 
 
-def confidence_of(value: Any) -> float | None:
+def parse_confidence(value: Any) -> float | None:
     """A confidence as a number, or as O-MaMa's list of one; None stays None (not given).
 
     Raises DataError for anything else, NaN and infinity included.

@@ -18,7 +18,7 @@ from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.evaluation.predictions import (
     Predictions,
     TakeMasks,
-    confidence_of,
+    parse_confidence,
     read_predictions,
 )
 from egoexo_tools.layout import atomic_path
@@ -177,7 +177,7 @@ def _entry(value: Any, where: str, problems: Problems) -> Json | None:
         problems.add("bad_mask", f"{where} ({error})")
         return None
     try:
-        confidence = confidence_of(value["confidence"])
+        confidence = parse_confidence(value["confidence"])
     except (DataError, KeyError) as error:
         problems.add("bad_confidence", f"{where} ({error})")
         return None

@@ -16,8 +16,8 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.predictions import (
     Predictions,
     TakeMasks,
-    confidence_of,
-    covers_enough,
+    parse_confidence,
+    confidence_from_area,
     read_predictions,
     split_cameras,
     write_predictions,
@@ -166,13 +166,13 @@ def _row(
     mask = read_rle(entry.get("pred_mask"), "its mask")
     if "confidence" not in entry:
         raise DataError("it has no confidence")
-    confidence = confidence_of(entry["confidence"])
+    confidence = parse_confidence(entry["confidence"])
     return _prediction(pair_id(take_uid, source, dest, number, name), mask, confidence)
 
 
 def _prediction(pair_id: str, mask: MaskRle, confidence: float | None) -> Row:
     if confidence is None:
-        confidence = covers_enough(mask.area(), mask.height * mask.width)
+        confidence = confidence_from_area(mask.area(), mask.height * mask.width)
     return {"pair_id": pair_id, "confidence": confidence, **mask_fields(mask)}
 
 
