@@ -30,13 +30,13 @@ def command(
     """
     import json
 
-    from egoexo_tools.evaluation.compare import compare, comparison_text, write_pictures
+    from egoexo_tools.evaluation.compare import compare, format_comparison, write_pictures
     from egoexo_tools.layout import DatasetRoot, write_atomic
 
     if (pictures is None) != (root is None):
         raise click.UsageError("--pictures and --root go together")
     comparison = compare(run_a, run_b)
-    click.echo(comparison_text(comparison))
+    click.echo(format_comparison(comparison))
     if json_path is not None:
         write_atomic(json_path, json.dumps(comparison.summary, indent=1) + "\n")
     if pictures is not None and root is not None:

@@ -54,7 +54,7 @@ def command(
     Example: egoexo-tools evaluate --ground-truth gt.json --predictions pred.json
     --protocol official
     """
-    from egoexo_tools.evaluation.analysis import table_text
+    from egoexo_tools.evaluation.analysis import format_summary
     from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
@@ -75,4 +75,4 @@ def command(
         quiet=quiet,
     )
     evaluation.write(scores=out, summary=json_path)
-    click.echo(table_text(evaluation.summary))
+    click.echo(format_summary(evaluation.summary))

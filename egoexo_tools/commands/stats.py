@@ -17,10 +17,10 @@ def command(root: Path, parquet: Path | None, html: Path | None) -> None:
     Example: egoexo-tools stats demo/root --html stats.html
     """
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.viewing.stats import collect, stats_text, write_parquet
+    from egoexo_tools.viewing.stats import collect, format_stats, write_parquet
 
     tables = collect(DatasetRoot(root))
-    click.echo(stats_text(tables))
+    click.echo(format_stats(tables))
     if parquet is not None:
         write_parquet(tables, parquet)
         click.echo(f"\nWritten: {len(tables)} tables to {parquet}")

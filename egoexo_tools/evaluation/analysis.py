@@ -297,7 +297,7 @@ def _json(value: Any) -> Any:
     return bool(value) if isinstance(value, bool | np.bool_) else str(value)
 
 
-def table_text(summary: Mapping[str, Any]) -> str:
+def format_summary(summary: Mapping[str, Any]) -> str:
     """The few lines that `egoexo-tools evaluate` prints: never a number without what it is of."""
     coverage = summary["coverage"]
     lines = [

@@ -122,7 +122,7 @@ def write_pictures(
     return written
 
 
-def comparison_text(comparison: Comparison) -> str:
+def format_comparison(comparison: Comparison) -> str:
     """What `egoexo-tools compare` prints."""
     summary = comparison.summary
     lines = [

@@ -67,7 +67,7 @@ def collect(root: DatasetRoot) -> dict[str, StatsTable]:
     return found
 
 
-def stats_text(tables: Mapping[str, StatsTable]) -> str:
+def format_stats(tables: Mapping[str, StatsTable]) -> str:
     """All tables for a terminal; histograms only have their place on the page."""
     parts = []
     for name, table in tables.items():

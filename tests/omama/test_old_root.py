@@ -10,7 +10,7 @@ import torch
 
 from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import SettingsError
-from egoexo_tools.evaluation.compare import compare, comparison_text
+from egoexo_tools.evaluation.compare import compare, format_comparison
 from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.evaluation.metrics import METRICS, Metric
 from egoexo_tools.evaluation.score_table import score_table
@@ -128,7 +128,7 @@ def test_a_metric_that_was_added_after_a_run_was_scored(
     write_report([old.path, new.path], root.runs / "both.html")
     page = (root.runs / "both.html").read_text(encoding="utf-8")
     assert "extent error&nbsp;↓" in page and page.count('data-key="extent"') == 4
-    assert "extent " in comparison_text(compare(old.path, new.path))
+    assert "extent " in format_comparison(compare(old.path, new.path))
 
 
 def _extent_error(predicted: Bool, truth: Bool) -> float:

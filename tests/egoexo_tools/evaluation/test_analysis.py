@@ -201,7 +201,7 @@ def test_printed_text_says_what_the_numbers_are_of() -> None:
     table = to_table("scores", [row("a", 0, 0.5), row("b", 0, None)])
     about = {"protocol": "official", "direction": "ego2exo", "split": "val"}
     coverage = {"complete": False, "scored": 2, "expected": 9}
-    text = analysis.table_text(analysis.summarize(table, about=about, coverage=coverage))
+    text = analysis.format_summary(analysis.summarize(table, about=about, coverage=coverage))
     first, second, third = text.splitlines()[:3]
     assert first == "ego2exo, split val, official protocol: 2 samples (1 visible) in 2 takes"
     assert second == "PARTIAL: 2 of 9 expected samples scored"

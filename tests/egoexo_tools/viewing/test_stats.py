@@ -18,7 +18,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.viewing import mask_stats
-from egoexo_tools.viewing.stats import collect, format_value, stats_text
+from egoexo_tools.viewing.stats import collect, format_value, format_stats
 from egoexo_tools.viewing.stats_page import write_page
 
 
@@ -225,7 +225,7 @@ def test_a_root_without_pairs_or_masks_that_are_seen(tmp_path: Path) -> None:
     assert "pairs" not in tables
     assert tables["splits"].rows["masks"].tolist() == [0, 0, 0, 0]
     assert tables["splits"].rows["absent"].tolist() == [0, 1, 0, 1]
-    assert "Mask area" in stats_text(tables)
+    assert "Mask area" in format_stats(tables)
     with pytest.raises(DataError, match="is not a dataset root"):
         collect(DatasetRoot(tmp_path / "nothing"))
 
