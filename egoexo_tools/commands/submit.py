@@ -31,13 +31,13 @@ def command(
 
     Example: egoexo-tools submit ego2exo.json exo2ego.json --ground-truth gt.json -o submission.json
     """
-    from egoexo_tools.evaluation.submission import by_direction, submit
+    from egoexo_tools.evaluation.submission import truths_by_direction, submit
 
     counts = submit(
         ego2exo,
         exo2ego,
         out=out,
-        ground_truth=by_direction(ground_truth),
+        ground_truth=truths_by_direction(ground_truth),
         resize_predictions=resize_predictions,
     )
     parts = [f"{count:,} {direction}" for direction, count in counts.items()]

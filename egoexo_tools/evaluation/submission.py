@@ -69,7 +69,7 @@ def submit(
     return counts
 
 
-def by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:
+def truths_by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:
     """Which direction each ground-truth file is for; one that does not say is for both."""
     found: dict[Direction, Path] = {}
     for path in paths:
