@@ -143,7 +143,7 @@ def _may_choose_proposals(predictions: Path) -> bool:
     return stamp is None or stamp.chooses_proposals
 
 
-def predictions_of(folder: Path) -> Path:
+def scored_file(folder: Path) -> Path:
     """The file of a run that is scored: its table; an official JSON in a folder without one."""
     run = RunFolder(folder)
     table, official = run.predictions, run.predictions_json
@@ -174,7 +174,7 @@ def evaluate_run(
     for number, (protocol, name) in enumerate(protocols.items()):
         evaluation = evaluate(
             truth,
-            predictions_of(folder),
+            scored_file(folder),
             protocol=protocol,
             root=root,
             options=options,
