@@ -106,7 +106,9 @@ class RunFolder:
         return self.path / LOG
 
 
-def run_name(direction: Direction, method: str = DEFAULT_METHOD, decision: str = DEFAULT_DECISION) -> str:
+def run_name(
+    direction: Direction, method: str = DEFAULT_METHOD, decision: str = DEFAULT_DECISION
+) -> str:
     """The usual name of a run: `ego2exo` for o-mama, `ego2exo-knn` for the others, and the
     decision behind it where that is not the usual one."""
     parts = [
@@ -280,7 +282,7 @@ def split_pair_id(pair_id: str) -> tuple[str, str, str, int, str]:
 
 
 def join_pair_ids(columns: "Mapping[str, pa.Array]") -> "pa.Array":
-    """`join_pair_id` of whole columns, (n,): those of TRACK_COLUMNS (strings) and frame_idx (int)."""
+    """`join_pair_id` of columns (n,): those of TRACK_COLUMNS (strings) and frame_idx (int)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

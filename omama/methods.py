@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.lazy import resolve
-from egoexo_tools.runs import DEFAULT_METHOD, DEFAULT_DECISION, RunFolder, Stamp
+from egoexo_tools.runs import DEFAULT_DECISION, DEFAULT_METHOD, RunFolder, Stamp
 from egoexo_tools.vocab import Direction, Split
 from omama.config import defaults_of
 

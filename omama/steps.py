@@ -17,10 +17,10 @@ from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import (
     DECIDED,
+    DEFAULT_DECISION,
     DEFAULT_METHOD,
     REPORT,
     SUMMARIES,
-    DEFAULT_DECISION,
     RunFolder,
     parse_run_name,
     run_name,
@@ -154,7 +154,11 @@ def _predict(
     from omama.writing import predict_run
 
     direction, name, folder = _parse(root, unit)
-    known = {"features": features, "quiet": quiet, "decision": None if name == DECIDED else DEFAULT_DECISION}
+    known = {
+        "features": features,
+        "quiet": quiet,
+        "decision": None if name == DECIDED else DEFAULT_DECISION,
+    }
     method = _method(name)
     options = methods.make_options(method, {}, where_known=known)
     predict_run(

@@ -31,7 +31,7 @@ def command(
 
     Example: egoexo-tools submit ego2exo.json exo2ego.json --ground-truth gt.json -o submission.json
     """
-    from egoexo_tools.evaluation.submission import truths_by_direction, submit
+    from egoexo_tools.evaluation.submission import submit, truths_by_direction
 
     counts = submit(
         ego2exo,

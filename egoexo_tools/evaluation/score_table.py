@@ -10,10 +10,10 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.runs import (
     RunFolder,
     Stamp,
-    table_order,
+    default_run_names,
     parse_run_name,
     read_stamp,
-    default_run_names,
+    table_order,
 )
 from egoexo_tools.vocab import Direction
 

@@ -16,8 +16,8 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.predictions import (
     Predictions,
     TakeMasks,
-    parse_confidence,
     confidence_from_area,
+    parse_confidence,
     read_predictions,
     split_cameras,
     write_predictions,

@@ -27,10 +27,10 @@ from egoexo_tools.runs import (
     DEFAULT_METHOD,
     RunFolder,
     Stamp,
+    default_run_names,
     display_priority,
     read_stamp,
     table_metadata,
-    default_run_names,
 )
 from egoexo_tools.vocab import Direction
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from egoexo_tools.report.causes import GOOD_IOU
 from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.runs import TRACK_COLUMNS, DEFAULT_DECISION
+from egoexo_tools.runs import DEFAULT_DECISION, TRACK_COLUMNS
 
 THROUGHOUT = 0.9
 """Share of a track's samples that are wrong, from which on it is called wrong throughout."""

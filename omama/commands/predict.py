@@ -97,7 +97,8 @@ def _predict_root(root: Path, given: dict[str, Any]) -> str:
     _require(given, "direction", "split")
     directions, method = _directions(given), _method(given)
     names = {
-        direction: given["run_name"] or run_name(direction, method, given["decide"] or DEFAULT_DECISION)
+        direction: given["run_name"]
+        or run_name(direction, method, given["decide"] or DEFAULT_DECISION)
         for direction in directions
     }
     options = methods.make_options(

@@ -18,7 +18,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.viewing import mask_stats
-from egoexo_tools.viewing.stats import collect, format_value, format_stats
+from egoexo_tools.viewing.stats import collect, format_stats, format_value
 from egoexo_tools.viewing.stats_page import write_page
 
 
