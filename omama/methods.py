@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.lazy import resolve
-from egoexo_tools.runs import DEFAULT_DECISION, DEFAULT_METHOD, RunFolder, Stamp
+from egoexo_tools.runs import DEFAULT_DECISION, RunFolder, Stamp
+from egoexo_tools.runs import DEFAULT_METHOD as DEFAULT_METHOD
 from egoexo_tools.vocab import Direction, Split
 from omama.config import defaults_of
 
@@ -56,7 +57,6 @@ class Method:
     that the checkpoint decides; for methods with `options`."""
 
 
-DEFAULT_METHOD = DEFAULT_METHOD
 BASELINES = ("oracle", "knn", "random")
 """What a trained method is measured against: the bound, a start without training, the floor."""
 DECIDED_BASELINES = ("knn",)
