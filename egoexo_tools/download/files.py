@@ -19,7 +19,7 @@ from egoexo_tools.download.plan import (
     plan_download,
 )
 from egoexo_tools.download.s3 import S3
-from egoexo_tools.download.transfer import CONNECTIONS, Fetched, RemoteFile, fetch_all, metering
+from egoexo_tools.download.transfer import CONNECTIONS, Fetched, RemoteFile, fetch_all, open_meter
 from egoexo_tools.errors import DataError, StageFailed
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import write_exclusions
@@ -36,7 +36,7 @@ class DownloadOptions:
     """How to download; none of it changes what comes."""
 
     connections: int = CONNECTIONS
-    most_bytes_per_second: float | None = None
+    max_bytes_per_second: float | None = None
     quiet: bool = False
 
 
@@ -109,8 +109,8 @@ def download_files(
     """
     check_room(files)
     started = time.monotonic()
-    with metering(
-        files, quiet=options.quiet, most_bytes_per_second=options.most_bytes_per_second
+    with open_meter(
+        files, quiet=options.quiet, max_bytes_per_second=options.max_bytes_per_second
     ) as meter:
         fetched = fetch_all(s3, files, meter, connections=options.connections)
     return DownloadSummary(fetched, meter.received, time.monotonic() - started)
@@ -121,7 +121,7 @@ def check_room(files: Sequence[RemoteFile]) -> None:
     if not files:
         return
     folder = existing_folder(files[0].path.parent)
-    needed = sum(max(0, file.size - file.bytes_here()) for file in files)
+    needed = sum(max(0, file.size - file.bytes_on_disk()) for file in files)
     free = free_bytes(folder) - _SPARE_BYTES
     if needed > max(free, 0):
         raise DataError(

@@ -71,7 +71,7 @@ class DownloadPlan:
 
     def text(self) -> str:
         """The plan as the user reads it; sizes in units of 1000."""
-        here = sum(min(file.bytes_here(), file.size) for file in self.files)
+        here = sum(min(file.bytes_on_disk(), file.size) for file in self.files)
         total = sum(file.size for file in self.files)
         views = Counter(view_of(file.camera or "") for file in self.video_files)
         videos = len(self.video_files)

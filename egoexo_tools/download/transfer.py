@@ -51,7 +51,7 @@ class RemoteFile:
     def etag_path(self) -> Path:
         return self.path.with_name(self.path.name + PARTIAL_SUFFIX + ".etag")
 
-    def bytes_here(self) -> int:
+    def bytes_on_disk(self) -> int:
         """Bytes on disk that need not come again, if they turn out to be right."""
         for path in (self.path, self.partial):
             with suppress(FileNotFoundError):
@@ -72,7 +72,7 @@ class Meter:
     """Shared by all threads: bytes that came, the bar, the rate limit, and the wish to stop."""
 
     bar: Progress
-    most_bytes_per_second: float | None = None
+    max_bytes_per_second: float | None = None
     received: int = 0
     """Bytes that came over the network."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -84,7 +84,7 @@ class Meter:
         with self._lock:
             self.received += amount
             self.bar.update(amount)
-            due = self.received / self.most_bytes_per_second if self.most_bytes_per_second else 0.0
+            due = self.received / self.max_bytes_per_second if self.max_bytes_per_second else 0.0
         early = due - (time.monotonic() - self._started)
         if (early > 0 and self.stop.wait(early)) or self.stop.is_set():
             raise Stopped
@@ -103,13 +103,13 @@ class Meter:
 
 
 @contextmanager
-def metering(
-    files: Sequence[RemoteFile], *, quiet: bool, most_bytes_per_second: float | None = None
+def open_meter(
+    files: Sequence[RemoteFile], *, quiet: bool, max_bytes_per_second: float | None = None
 ) -> Iterator[Meter]:
     """A meter with a bar over all bytes: share, rate, time left."""
     total = sum(file.size for file in files)
     with open_progress(total=total, desc="download", unit="B", is_bytes=True, quiet=quiet) as bar:
-        yield Meter(bar, most_bytes_per_second)
+        yield Meter(bar, max_bytes_per_second)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from egoexo_tools.download.files import DownloadOptions
 from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, in_blocks, occupied
 from egoexo_tools.download.plan import DownloadPlan
 from egoexo_tools.download.s3 import S3
-from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, metering
+from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, open_meter
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
@@ -160,7 +160,7 @@ class Load:
     @property
     def to_come(self) -> int:
         """The same without what lies there already."""
-        here = sum(min(in_blocks(file.bytes_here()), in_blocks(file.size)) for file in self.files)
+        here = sum(min(in_blocks(file.bytes_on_disk()), in_blocks(file.size)) for file in self.files)
         return self.reserved - here
 
 
@@ -206,8 +206,8 @@ def _fetching(
     """Fetch in a thread, ahead of whoever iterates; leaving the block stops it."""
     arrivals: queue.SimpleQueue[FetchedTake | BaseException | None] = queue.SimpleQueue()
     files = [file for load in loads for file in load.files]
-    rate = options.most_bytes_per_second
-    with metering(files, quiet=options.quiet, most_bytes_per_second=rate) as meter:
+    rate = options.max_bytes_per_second
+    with open_meter(files, quiet=options.quiet, max_bytes_per_second=rate) as meter:
 
         def work() -> None:
             try:

@@ -20,7 +20,7 @@ from s3_server import S3Server, isolate, key_of, padded_copy, running_server, up
 
 from egoexo_tools.cli import main
 from egoexo_tools.download.s3 import S3
-from egoexo_tools.download.transfer import RemoteFile, fetch, fetch_all, metering
+from egoexo_tools.download.transfer import RemoteFile, fetch, fetch_all, open_meter
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Split
@@ -293,7 +293,7 @@ def test_a_connection_that_breaks_is_taken_up(
     with breaking_server(body, breaks=2, after=300_000) as (url, starts):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         file = RemoteFile("s3://bucket/file.json", tmp_path / "file.json", len(body))
-        with metering([file], quiet=True) as meter:
+        with open_meter([file], quiet=True) as meter:
             assert fetch(S3("s3://bucket/v2"), file, meter)
     assert file.path.read_bytes() == body
     assert starts[0] == 0 and len(starts) == 3 and 0 < starts[1] < starts[2]
@@ -429,7 +429,7 @@ def test_a_file_that_is_empty_in_the_bucket_is_fetched_as_empty(
     file = RemoteFile(f"s3://{own_bucket}/{name}", tmp_path / name, 0)
     s3 = S3(source_of(own_bucket))
     for came in (1, 0):
-        with metering([file], quiet=True) as meter:
+        with open_meter([file], quiet=True) as meter:
             fetched = fetch_all(s3, [file], meter)
         assert (len(fetched.came), len(fetched.were_here), fetched.failed) == (came, 1 - came, {})
         assert file.path.read_bytes() == b"" and not file.partial.exists()
