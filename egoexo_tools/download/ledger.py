@@ -46,7 +46,7 @@ class Ledger:
             self._changed.notify_all()
 
 
-def occupied(folders: Iterable[Path]) -> int:
+def occupied_bytes(folders: Iterable[Path]) -> int:
     """Bytes that folders take on disk, whole blocks."""
     return sum(
         _on_disk(path)
@@ -55,7 +55,7 @@ def occupied(folders: Iterable[Path]) -> int:
     )
 
 
-def in_blocks(size: int) -> int:
+def round_to_blocks(size: int) -> int:
     """Bytes that a file of `size` bytes takes on disk."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from egoexo_tools.disk import size_text
 from egoexo_tools.download.files import DownloadOptions
-from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, in_blocks, occupied
+from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, round_to_blocks, occupied_bytes
 from egoexo_tools.download.plan import DownloadPlan
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, open_meter
@@ -70,7 +70,7 @@ def frames_within_budget(
         for file in files:
             if (uid, file.camera) not in todo:
                 file.remove()
-    ledger = Ledger(budget_bytes, used=occupied([release.path, root.path]))
+    ledger = Ledger(budget_bytes, used=occupied_bytes([release.path, root.path]))
     loads = _loads(root, plan, todo)
     done_before = len(plan.video_files) - len(todo)
     summaries = [StageSummary(frames.STAGE, 0, done_before, (), {}, 0.0)]
@@ -150,7 +150,7 @@ class Load:
     @property
     def size(self) -> int:
         """Bytes of its videos, each with a small file beside it."""
-        return sum(in_blocks(file.size) + 2 * BLOCK_BYTES for file in self.files)
+        return sum(round_to_blocks(file.size) + 2 * BLOCK_BYTES for file in self.files)
 
     @property
     def reserved(self) -> int:
@@ -160,7 +160,7 @@ class Load:
     @property
     def to_come(self) -> int:
         """The same without what lies there already."""
-        here = sum(min(in_blocks(file.bytes_on_disk()), in_blocks(file.size)) for file in self.files)
+        here = sum(min(round_to_blocks(file.bytes_on_disk()), round_to_blocks(file.size)) for file in self.files)
         return self.reserved - here
 
 
@@ -180,7 +180,7 @@ def frames_reserve(root: DatasetRoot, files: Sequence[RemoteFile], short_side: i
             scale = settings.ego_scale if ego else settings.exo_scale
         else:
             scale = short_side / min(height, width)
-        picture = in_blocks(int(height * width * scale**2 * _BYTES_PER_PIXEL)) + BLOCK_BYTES
+        picture = round_to_blocks(int(height * width * scale**2 * _BYTES_PER_PIXEL)) + BLOCK_BYTES
         total += picture * len(pc.unique(rows["frame_idx"])) + _BYTES_PER_CAMERA
     return total
 
@@ -274,7 +274,7 @@ def _ingest(root: DatasetRoot, release: Release, plan: DownloadPlan, run: RunOpt
 def _check_ingest(
     root: DatasetRoot, release: Release, plan: DownloadPlan, budget_bytes: int
 ) -> None:
-    used = occupied([release.path, root.path])
+    used = occupied_bytes([release.path, root.path])
     room = budget_bytes - used - int(plan.annotation_bytes * _INGEST_GROWTH)
     if room <= 0:
         raise DataError(
@@ -299,7 +299,7 @@ def _give_back(root: DatasetRoot, arrived: Sequence[FetchedTake], ledger: Ledger
             for file in item.load.files:
                 file.remove()
             # The reserve was the most that could come; what the frames really take stays counted.
-            # Bytes that were here before came in with `occupied`.
+            # Bytes that were here before came in with `occupied_bytes`.
             ledger.give(item.load.reserved - _frames_size(root, item.load))
 
 
@@ -347,4 +347,4 @@ def _merged(summaries: Sequence[StageSummary], failures: Sequence[UnitResult]) -
 def _frames_size(root: DatasetRoot, load: Load) -> int:
     """What the take's frames came to, with what belongs to them."""
     folders = [root.frame(load.take_uid, file.camera or "", 0).parent for file in load.files]
-    return occupied(folders) + _BYTES_PER_CAMERA * len(folders)
+    return occupied_bytes(folders) + _BYTES_PER_CAMERA * len(folders)
