@@ -18,7 +18,7 @@ from egoexo_tools.download.transfer import RemoteFile
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DOWNSCALED_448, RESOLUTIONS, Release
 from egoexo_tools.release.annotations import left_out_cameras
-from egoexo_tools.release.plan import Plan, PlannedTake, plan_ingest
+from egoexo_tools.release.plan import IngestPlan, PlannedTake, plan_ingest
 from egoexo_tools.release.take_relations import TakeRelations
 from egoexo_tools.running.shard import Shard
 from egoexo_tools.vocab import Split, View, view_of
@@ -155,7 +155,7 @@ def plan_download(
     return plan
 
 
-def _selected(offered: Plan, selection: TakeFilter) -> list[PlannedTake]:
+def _selected(offered: IngestPlan, selection: TakeFilter) -> list[PlannedTake]:
     takes = offered.select(
         take_uids=selection.take_uids or None, scenarios=selection.scenarios or None
     )

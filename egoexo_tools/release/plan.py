@@ -39,7 +39,7 @@ class PlannedTake:
 
 
 @dataclass
-class Plan:
+class IngestPlan:
     """What a release offers."""
 
     takes: dict[str, PlannedTake] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Plan:
         raise SettingsError(f"take {nearest(take_uid, self.takes)}")
 
 
-def plan_ingest(release: Release, *, split_file: Path | None = None) -> Plan:
+def plan_ingest(release: Release, *, split_file: Path | None = None) -> IngestPlan:
     """Find every take of the release that can be ingested.
 
     The split comes from `split_file`, else from the release's splits.json, else from the names
@@ -89,7 +89,7 @@ def plan_ingest(release: Release, *, split_file: Path | None = None) -> Plan:
     file, or where the split file is none.
     """
     release.require()
-    plan = Plan()
+    plan = IngestPlan()
     entries, faults = read_takes(release.takes_json)
     for named, why in faults:
         plan.leave_out(named, why)
@@ -118,7 +118,7 @@ def plan_ingest(release: Release, *, split_file: Path | None = None) -> Plan:
     return plan
 
 
-def _index(release: Release, plan: Plan, digests: dict[TakeSlice, str]) -> Slices:
+def _index(release: Release, plan: IngestPlan, digests: dict[TakeSlice, str]) -> Slices:
     """Every take in every relations file; damage is noted in the plan."""
     files = [(split, release.relations_json(split)) for split in Split]
     present = [(split, path) for split, path in files if path.is_file()]
@@ -139,7 +139,7 @@ def _index(release: Release, plan: Plan, digests: dict[TakeSlice, str]) -> Slice
 
 
 def _splits(
-    release: Release, split_file: Path | None, plan: Plan
+    release: Release, split_file: Path | None, plan: IngestPlan
 ) -> Mapping[str, list[Split]] | None:
     path = split_file or release.splits_json
     if split_file is None and not path.is_file():
@@ -150,7 +150,7 @@ def _splits(
     return splits
 
 
-def _refusal(plan: Plan, take_uid: str, splits: Mapping[str, list[Split]] | None) -> str | None:
+def _refusal(plan: IngestPlan, take_uid: str, splits: Mapping[str, list[Split]] | None) -> str | None:
     """Why a take cannot be used, whatever its annotations hold."""
     entry = plan.entries.get(take_uid)
     if entry is None:
@@ -168,7 +168,7 @@ def _refusal(plan: Plan, take_uid: str, splits: Mapping[str, list[Split]] | None
     return None
 
 
-def _choose(plan: Plan, slices: list[tuple[Split, TakeSlice]], split: Split) -> TakeSlice:
+def _choose(plan: IngestPlan, slices: list[tuple[Split, TakeSlice]], split: Split) -> TakeSlice:
     """The slice in the file of the take's own split, else the first."""
     source = next((piece for of_file, piece in slices if of_file is split), slices[0][1])
     for _, piece in slices:

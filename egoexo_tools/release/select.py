@@ -14,7 +14,7 @@ from typing import Any
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import Release, write_atomic
-from egoexo_tools.release.plan import Plan, plan_ingest
+from egoexo_tools.release.plan import IngestPlan, plan_ingest
 from egoexo_tools.release.scenarios import nearest, require_names, resolve_scenarios
 from egoexo_tools.release.splits import divide
 from egoexo_tools.release.survey import TakeFacts, survey
@@ -184,7 +184,7 @@ def _short(value: float) -> str:
 
 
 def _filter(
-    facts: Sequence[TakeFacts], wanted: TakeCriteria, seed: int, plan: Plan
+    facts: Sequence[TakeFacts], wanted: TakeCriteria, seed: int, plan: IngestPlan
 ) -> tuple[list[TakeFacts], dict[str, str]]:
     """The takes that fulfil everything, and the first reason of each that does not."""
     reasons: dict[str, str] = {}
@@ -205,7 +205,7 @@ def _filter(
 
 
 def _tests(
-    facts: Sequence[TakeFacts], wanted: TakeCriteria, plan: Plan
+    facts: Sequence[TakeFacts], wanted: TakeCriteria, plan: IngestPlan
 ) -> list[tuple[str, Callable[[TakeFacts], bool]]]:
     """(reason to leave a take out, whether it stays) of every filter that is asked for."""
     tests: list[tuple[str, Callable[[TakeFacts], bool]]] = []
@@ -249,7 +249,7 @@ def _words(take: TakeFacts) -> str:
     return "\n".join([take.take_name, take.scenario, take.task, *take.objects]).casefold()
 
 
-def _listed(asked: Sequence[str], facts: Sequence[TakeFacts], plan: Plan) -> set[str]:
+def _listed(asked: Sequence[str], facts: Sequence[TakeFacts], plan: IngestPlan) -> set[str]:
     """The take_uids of a list of take_uids and take_names; refuses those that cannot be used."""
     by_name = {take.take_name: take.take_uid for take in facts}
     known = {take.take_uid for take in facts}

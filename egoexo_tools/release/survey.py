@@ -19,7 +19,7 @@ from egoexo_tools.parsing.cameras import unusable_cameras
 from egoexo_tools.parsing.json_text import check_text
 from egoexo_tools.parsing.lenient import frame_number, read_bytes
 from egoexo_tools.release.annotations import masks_by_camera
-from egoexo_tools.release.plan import Plan, PlannedTake
+from egoexo_tools.release.plan import IngestPlan, PlannedTake
 from egoexo_tools.release.relations import TakeSlice, mapped
 from egoexo_tools.release.take_relations import ShippedTrack, TakeRelations
 from egoexo_tools.release.takes import ShippedTake
@@ -75,7 +75,7 @@ class _Outline(msgspec.Struct, gc=False):
 
 
 def survey(
-    release: Release, plan: Plan, *, video: str = "full", manifests: Path | None = None
+    release: Release, plan: IngestPlan, *, video: str = "full", manifests: Path | None = None
 ) -> list[TakeFacts]:
     """The facts of every take of the plan, in its order.
 
@@ -103,7 +103,7 @@ def capture_of(take: ShippedTake) -> tuple[str, bool]:
     return (head, False) if head and last.isdigit() else (take.take_name, False)
 
 
-def _read_facts(plan: Plan) -> dict[str, TakeFacts]:
+def _read_facts(plan: IngestPlan) -> dict[str, TakeFacts]:
     """The facts by take_uid, read file by file; no more than one take is in memory."""
     by_file = sorted(plan.takes.values(), key=lambda take: (take.source.path, take.source.start))
     decoder = msgspec.json.Decoder(_Outline)

@@ -18,7 +18,7 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DOWNSCALED_448, DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.release.annotations import CameraLimits, CheckedTake, check_take
-from egoexo_tools.release.plan import Plan, PlannedTake, plan_ingest
+from egoexo_tools.release.plan import IngestPlan, PlannedTake, plan_ingest
 from egoexo_tools.release.takes import ShippedTake, write_takes
 from egoexo_tools.running.lock import in_turn
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
@@ -168,7 +168,7 @@ def _write_annotation(
     )
 
 
-def _remove_foreign(root: DatasetRoot, plan: Plan, *, overwrite: bool) -> None:
+def _remove_foreign(root: DatasetRoot, plan: IngestPlan, *, overwrite: bool) -> None:
     """Takes of another release or split: they would mix with the new ones."""
     present = sorted(path.stem for path in root.table("takes").glob("*.parquet"))
     foreign = [take_uid for take_uid in present if take_uid not in plan.takes]
@@ -188,7 +188,7 @@ def _remove_foreign(root: DatasetRoot, plan: Plan, *, overwrite: bool) -> None:
         root.status(STAGE, take_uid).unlink(missing_ok=True)
 
 
-def _write_lists(root: DatasetRoot, plan: Plan) -> None:
+def _write_lists(root: DatasetRoot, plan: IngestPlan) -> None:
     """takes.json and split.json of all takes that the root holds, of this run or before."""
     if not any(root.table("takes").glob("*.parquet")):
         return
@@ -203,7 +203,7 @@ def _write_lists(root: DatasetRoot, plan: Plan) -> None:
     benchmark.write_splits(root.split_json, splits)
 
 
-def _nothing_to_do(release: Release, plan: Plan) -> str:
+def _nothing_to_do(release: Release, plan: IngestPlan) -> str:
     if plan.takes:
         return "no take has both that take_uid and that scenario; name fewer"
     reasons = sorted({row["reason"] for row in plan.exclusions})
