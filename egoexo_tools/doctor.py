@@ -53,7 +53,7 @@ class Check:
         return f"{self.state:6}  {self.name:12}  {self.found}"
 
 
-def examine(
+def run_checks(
     release: Path | None = None,
     *,
     source: str = DEFAULT_SOURCE,

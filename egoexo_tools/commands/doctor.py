@@ -24,12 +24,12 @@ def command(
 
     Example: egoexo-tools doctor data/release --weights FastSAM-x.pt
     """
-    from egoexo_tools.doctor import State, examine
+    from egoexo_tools.doctor import State, run_checks
     from egoexo_tools.download.s3 import DEFAULT_SOURCE
     from egoexo_tools.errors import StageFailed
 
     broken = 0
-    for check in examine(
+    for check in run_checks(
         release,
         source=source or DEFAULT_SOURCE,
         profile=profile,
