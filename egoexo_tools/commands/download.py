@@ -59,7 +59,7 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
         DownloadOptions,
         download_files,
         exclusions_path,
-        prepare,
+        prepare_download,
     )
     from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
     from egoexo_tools.layout import DatasetRoot, Release
@@ -72,7 +72,7 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
     s3 = S3(choices["source"] or DEFAULT_SOURCE, profile=choices["profile"])
     options = DownloadOptions(choices["connections"], _bytes(choices["max_rate"]), run.quiet)
     with _turn(root or DatasetRoot(release), run):
-        plan = prepare(
+        plan = prepare_download(
             s3,
             Release(release),
             selection=_take_filter(choices),

@@ -70,7 +70,7 @@ class DownloadSummary:
         return self
 
 
-def prepare(
+def prepare_download(
     s3: S3,
     release: Release,
     *,
