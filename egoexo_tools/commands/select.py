@@ -59,14 +59,14 @@ def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **ask
     from egoexo_tools.release.leaks import find_leaks, leaks_text, video_thumbnails
     from egoexo_tools.release.select import (
         TakeCriteria,
-        read_list,
+        read_lines,
         select,
         selection_text,
         write_selection,
     )
 
     how = {name: asked.pop(name) for name in ("splits", "group_by", "seed", "video", "manifests")}
-    asked["takes"] += read_list(take_list) if take_list else ()
+    asked["takes"] += read_lines(take_list) if take_list else ()
     wanted = TakeCriteria(splits=asked.pop("official"), **asked)
     selection = select(Release(release), wanted, **how)
     click.echo(selection_text(selection))

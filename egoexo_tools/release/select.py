@@ -109,7 +109,7 @@ def select(
     )
 
 
-def read_list(path: Path) -> tuple[str, ...]:
+def read_lines(path: Path) -> tuple[str, ...]:
     """The lines of a text file without empty ones; DataError where it cannot be read."""
     try:
         lines = path.read_text().split("\n")
