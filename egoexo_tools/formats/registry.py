@@ -23,7 +23,7 @@ EXPORTERS: dict[str, str] = {
 """Name → dotted module with `units`, `work` and `finish`, as source.py describes them."""
 
 
-def exporter(name: str) -> "Exporter":
+def load_exporter(name: str) -> "Exporter":
     """The functions of a format; SettingsError for a name that is none."""
     from egoexo_tools.formats.source import Exporter
 

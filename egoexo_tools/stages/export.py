@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
-from egoexo_tools.formats.registry import exporter
+from egoexo_tools.formats.registry import load_exporter
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions
 from egoexo_tools.running.lock import in_turn
@@ -36,7 +36,7 @@ def run_export(
 
     Raises DataError where `out` holds something else, SettingsError for an unknown format.
     """
-    chosen = exporter(format_name)
+    chosen = load_exporter(format_name)
     units = chosen.units(root.require(), out)
     in_place = format_name == "omama" and out.resolve() == root.path.resolve()
     if not in_place:
@@ -90,7 +90,7 @@ def _claim(out: Path, settings: Mapping[str, str]) -> None:
 def _work(
     unit: Unit, *, root: DatasetRoot, state: DatasetRoot, format_name: str, out: Path
 ) -> dict[str, int]:
-    counts, left_out = exporter(format_name).work(unit, root, out)
+    counts, left_out = load_exporter(format_name).work(unit, root, out)
     write_exclusions(state, STAGE, unit.name, left_out)
     return {**counts, "left_out": len(left_out)} if left_out else counts
 
