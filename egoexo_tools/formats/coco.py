@@ -23,8 +23,8 @@ from egoexo_tools.formats.source import (
     Row,
     Take,
     left_out,
+    link_or_copy,
     list_takes,
-    place,
     read_frames,
     read_masks,
     rle_at,
@@ -93,7 +93,7 @@ def _images(root: DatasetRoot, out: Path, split: str, takes: list[Take]) -> Iter
     for take in takes:
         for (camera, frame_idx), row in read_frames(root, take).items():
             name = f"{component(take.take_uid)}/{component(camera)}/{frame_idx}.jpg"
-            place(root.path / row["path"], out / "images" / split / name)
+            link_or_copy(root.path / row["path"], out / "images" / split / name)
             yield {
                 "file_name": name,
                 "height": row["height"],

@@ -24,8 +24,8 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import (
     Done,
     Row,
+    link_or_copy,
     list_takes,
-    place,
     read_frames,
     read_masks,
     read_take,
@@ -53,7 +53,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
     folder = _take_folder(out, take.split, take.take_uid)
     frames = read_frames(root, take)
     for (camera, frame_idx), row in frames.items():
-        place(root.path / row["path"], folder / component(camera) / f"{frame_idx}.jpg")
+        link_or_copy(root.path / row["path"], folder / component(camera) / f"{frame_idx}.jpg")
     masks, missing = with_frame(read_masks(root, take.take_uid), frames)
     names = folder_names([row["object_name"] for row in masks])
     renamed = [{**row, "object_name": names[row["object_name"]]} for row in masks]

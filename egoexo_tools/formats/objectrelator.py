@@ -24,8 +24,8 @@ from egoexo_tools.formats.source import (
     Row,
     Take,
     left_out,
+    link_or_copy,
     list_takes,
-    place,
     read_frames,
     read_masks,
     rle_at,
@@ -168,5 +168,5 @@ def _picture(root: DatasetRoot, out: Path, frame: Row) -> str:
     """Put a frame into the export; returns its path there."""
     take, camera = component(frame["take_uid"]), component(frame["camera"])
     relative = f"{take}/{camera}/{frame['frame_idx']}.jpg"
-    place(root.path / frame["path"], out / relative)
+    link_or_copy(root.path / frame["path"], out / relative)
     return relative

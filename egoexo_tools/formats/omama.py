@@ -26,8 +26,8 @@ from egoexo_tools.formats.source import (
     Row,
     is_in,
     left_out,
+    link_or_copy,
     list_takes,
-    place,
     read_frames,
     read_masks,
     read_take,
@@ -86,14 +86,14 @@ def finish(root: DatasetRoot, out: Path) -> None:
     if out.resolve() != root.path.resolve():
         benchmark.write_splits(dest.split_json, splits)
         if root.takes_json.exists():
-            place(root.takes_json, dest.takes_json)
+            link_or_copy(root.takes_json, dest.takes_json)
 
 
 def _export_take(root: DatasetRoot, dest: DatasetRoot, take_uid: str) -> Done:
     take = read_take(root, take_uid)
     frames = read_frames(root, take)
     for (camera, frame_idx), row in frames.items():
-        place(root.path / row["path"], dest.frame(take_uid, camera, frame_idx))
+        link_or_copy(root.path / row["path"], dest.frame(take_uid, camera, frame_idx))
     masks = read_masks(root, take_uid)
     subsample_idx = sorted({frame_idx for _, frame_idx in frames})
     benchmark.write_annotation(dest.annotation_json(take_uid), masks, subsample_idx)

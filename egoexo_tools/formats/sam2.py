@@ -24,8 +24,8 @@ from egoexo_tools.formats.source import (
     Done,
     Row,
     left_out,
+    link_or_copy,
     list_takes,
-    place,
     read_frames,
     read_masks,
     read_take,
@@ -66,7 +66,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
             excluded.append(left_out(frame, "nothing was annotated in this frame"))
             continue
         image, annotation = _files(out, take.split, take.take_uid, *key)
-        place(root.path / frame["path"], image)
+        link_or_copy(root.path / frame["path"], image)
         labels, hidden = _labels(by_frame[key], frame, numbers)
         _write_palette_png(annotation, labels)
         excluded += hidden

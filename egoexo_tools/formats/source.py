@@ -114,7 +114,7 @@ def same_size(row: Row, height: int, width: int) -> bool:
     return bool((row["rle_height"], row["rle_width"]) == (height, width))
 
 
-def place(source: Path, dest: Path) -> None:
+def link_or_copy(source: Path, dest: Path) -> None:
     """Put a file of the root into the export: a hard link where the disk allows, else a copy."""
     if not source.is_file():
         raise DataError(

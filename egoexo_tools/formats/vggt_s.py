@@ -21,8 +21,8 @@ from egoexo_tools.formats.source import (
     Done,
     Row,
     left_out,
+    link_or_copy,
     list_takes,
-    place,
     read_frames,
     read_masks,
     read_take,
@@ -63,7 +63,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
         else:
             excluded.append(left_out(row, reason))
     for (camera, frame_idx), row in frames.items():
-        place(root.path / row["path"], dest.frame(take.take_uid, camera, frame_idx))
+        link_or_copy(root.path / row["path"], dest.frame(take.take_uid, camera, frame_idx))
     samples = _samples(take.take_uid, fitting)
     write_atomic(_samples_file(out, take.take_uid), json.dumps(samples, ensure_ascii=False))
     benchmark.write_annotation(

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
-from egoexo_tools.formats.source import place
+from egoexo_tools.formats.source import link_or_copy
 from egoexo_tools.importing import pairs, proposals
 from egoexo_tools.importing.annotation_json import ProcessedTake, read_annotation_json
 from egoexo_tools.importing.sources import (
@@ -114,7 +114,7 @@ def work(unit: Unit, *, root: DatasetRoot, stage: str) -> dict[str, int]:
     write_manifest(root, "masks", source.take_uid, masks)
     ours = root.annotation_json(source.take_uid)
     if ours.resolve() != path.resolve():
-        place(path, ours)
+        link_or_copy(path, ours)
     write_exclusions(
         root, stage, source.take_uid, [{"take_uid": source.take_uid, **row} for row in left_out]
     )
@@ -193,7 +193,7 @@ def _keep_frames(
                 left_out.append({"camera": camera, "frame_idx": frame_idx, "reason": str(error)})
                 continue
             kept = root.frame(source.take_uid, camera, frame_idx)
-            place(file, kept)
+            link_or_copy(file, kept)
             source_height, source_width = sizes.get(camera, (height, width))
             rows.append({
                 "take_uid": source.take_uid, "camera": camera, "frame_idx": frame_idx,

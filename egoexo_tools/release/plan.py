@@ -150,7 +150,9 @@ def _splits(
     return splits
 
 
-def _refusal(plan: IngestPlan, take_uid: str, splits: Mapping[str, list[Split]] | None) -> str | None:
+def _refusal(
+    plan: IngestPlan, take_uid: str, splits: Mapping[str, list[Split]] | None
+) -> str | None:
     """Why a take cannot be used, whatever its annotations hold."""
     entry = plan.entries.get(take_uid)
     if entry is None:

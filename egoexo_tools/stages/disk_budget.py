@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from egoexo_tools.disk import size_text
 from egoexo_tools.download.files import DownloadOptions
-from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, round_to_blocks, occupied_bytes
+from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, occupied_bytes, round_to_blocks
 from egoexo_tools.download.plan import DownloadPlan
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.transfer import Meter, RemoteFile, fetch_all, open_meter
@@ -160,7 +160,10 @@ class Load:
     @property
     def to_come(self) -> int:
         """The same without what lies there already."""
-        here = sum(min(round_to_blocks(file.bytes_on_disk()), round_to_blocks(file.size)) for file in self.files)
+        here = sum(
+            min(round_to_blocks(file.bytes_on_disk()), round_to_blocks(file.size))
+            for file in self.files
+        )
         return self.reserved - here
 
 
