@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import Release, component
 from egoexo_tools.release.relations import BrokenRelations, TakeSlice, index_takes
-from egoexo_tools.release.scenarios import nearest, resolve_scenarios
+from egoexo_tools.release.scenarios import not_found_text, resolve_scenarios
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes
 from egoexo_tools.vocab import Split
 
@@ -78,7 +78,7 @@ class IngestPlan:
         for row in self.exclusions:
             if row["take_uid"] == take_uid:
                 raise SettingsError(f"take {take_uid} cannot be ingested: {row['reason']}")
-        raise SettingsError(f"take {nearest(take_uid, self.takes)}")
+        raise SettingsError(f"take {not_found_text(take_uid, self.takes)}")
 
 
 def plan_ingest(release: Release, *, split_file: Path | None = None) -> IngestPlan:

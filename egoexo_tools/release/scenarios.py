@@ -35,7 +35,7 @@ def resolve_scenarios(asked: Sequence[str], known: Iterable[str]) -> set[str]:
     for text in asked:
         matches = _matches(text.casefold().strip(), names)
         if not matches:
-            raise SettingsError(f"scenario {nearest(text, names)}")
+            raise SettingsError(f"scenario {not_found_text(text, names)}")
         found |= matches
     return found
 
@@ -55,10 +55,10 @@ def require_names(kind: str, asked: Iterable[str], known: Iterable[str]) -> None
     folded = {name.casefold() for name in names}
     for name in asked:
         if name.casefold() not in folded:
-            raise SettingsError(f"{kind} {nearest(name, names)}")
+            raise SettingsError(f"{kind} {not_found_text(name, names)}")
 
 
-def nearest(name: str, known: Iterable[str], *, where: str = "this release") -> str:
+def not_found_text(name: str, known: Iterable[str], *, where: str = "this release") -> str:
     """The rest of a refusal: the name, and those of `where` that it may have meant."""
     names = sorted(set(known))
     folded = {other.casefold(): other for other in names}

@@ -15,7 +15,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import Release, write_atomic
 from egoexo_tools.release.plan import IngestPlan, plan_ingest
-from egoexo_tools.release.scenarios import nearest, require_names, resolve_scenarios
+from egoexo_tools.release.scenarios import not_found_text, require_names, resolve_scenarios
 from egoexo_tools.release.splits import divide
 from egoexo_tools.release.survey import TakeFacts, survey
 from egoexo_tools.sampling import hashes
@@ -263,7 +263,7 @@ def _listed(asked: Sequence[str], facts: Sequence[TakeFacts], plan: IngestPlan) 
             raise SettingsError(
                 f"take {text} cannot be used: {why}"
                 if why
-                else f"take {nearest(text, [*by_name, *known])}"
+                else f"take {not_found_text(text, [*by_name, *known])}"
             )
         found.add(take_uid)
     return found

@@ -23,7 +23,7 @@ from egoexo_tools.layout import DatasetRoot, atomic_path, component
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.release.scenarios import nearest
+from egoexo_tools.release.scenarios import not_found_text
 from egoexo_tools.video.pictures import open_picture
 from egoexo_tools.video.writer import VideoWriter
 from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
@@ -280,14 +280,14 @@ def _find_take(root: DatasetRoot, take: str) -> dict[str, Any]:
         if take in (row["take_uid"], row["take_name"]):
             return row
     names = [name for row in rows for name in (row["take_name"], row["take_uid"]) if name]
-    raise SettingsError(f"take {nearest(take, names, where='this root')}")
+    raise SettingsError(f"take {not_found_text(take, names, where='this root')}")
 
 
 def _choose_cameras(take: dict[str, Any], asked: Sequence[str]) -> list[str]:
     known = [camera for camera in (take["ego_camera"], *(take["exo_cameras"] or ())) if camera]
     for camera in asked:
         if camera not in known:
-            raise SettingsError(f"camera {nearest(camera, known, where='this take')}")
+            raise SettingsError(f"camera {not_found_text(camera, known, where='this take')}")
     return [camera for camera in known if camera in asked] if asked else known
 
 
