@@ -14,29 +14,29 @@ BLOCK_BYTES = 4096
 class Ledger:
     """What is on disk, or is about to be; never above the total."""
 
-    total: int
-    used: int
+    total_bytes: int
+    used_bytes: int
     _lent: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
 
-    def take(self, amount: int) -> bool:
+    def reserve(self, amount: int) -> bool:
         """Wait until `amount` fits and count it; False where it never will."""
         with self._changed:
-            while self.used + amount > self.total:
+            while self.used_bytes + amount > self.total_bytes:
                 # With nothing on loan nobody will give anything back: waiting would never end.
                 if self._closed or not self._lent:
                     return False
                 self._changed.wait()
             # Before the first byte comes: files of two takes may never grow into the same room.
-            self.used += amount
+            self.used_bytes += amount
             self._lent += 1
             return not self._closed
 
-    def give(self, amount: int) -> None:
+    def release(self, amount: int) -> None:
         """A load is over: this much of the disk is free again."""
         with self._changed:
-            self.used -= amount
+            self.used_bytes -= amount
             self._lent -= 1
             self._changed.notify_all()
 

@@ -70,7 +70,7 @@ def frames_within_budget(
         for file in files:
             if (uid, file.camera) not in todo:
                 file.remove()
-    ledger = Ledger(budget_bytes, used=occupied_bytes([release.path, root.path]))
+    ledger = Ledger(budget_bytes, used_bytes=occupied_bytes([release.path, root.path]))
     loads = _loads(root, plan, todo)
     done_before = len(plan.video_files) - len(todo)
     summaries = [StageSummary(frames.STAGE, 0, done_before, (), {}, 0.0)]
@@ -235,8 +235,8 @@ def _fetching(
 def _fetch(
     s3: S3, load: Load, ledger: Ledger, meter: Meter, options: DownloadOptions
 ) -> FetchedTake:
-    if not ledger.take(load.to_come):
-        left = size_text(max(0, ledger.total - ledger.used))
+    if not ledger.reserve(load.to_come):
+        left = size_text(max(0, ledger.total_bytes - ledger.used_bytes))
         reason = (
             f"its videos and frames need {size_text(load.to_come)} and the disk budget leaves "
             f"{left}; give --disk-budget more"
@@ -303,7 +303,7 @@ def _give_back(root: DatasetRoot, arrived: Sequence[FetchedTake], ledger: Ledger
                 file.remove()
             # The reserve was the most that could come; what the frames really take stays counted.
             # Bytes that were here before came in with `occupied_bytes`.
-            ledger.give(item.load.reserved - _frames_size(root, item.load))
+            ledger.release(item.load.reserved - _frames_size(root, item.load))
 
 
 def _planned(plan: DownloadPlan) -> set[Camera]:
