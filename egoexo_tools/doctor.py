@@ -46,11 +46,11 @@ class Check:
 
     name: str
     state: State
-    found: str
+    detail: str
     """What there is, or what is wrong and what to do about it."""
 
     def text(self) -> str:
-        return f"{self.state:6}  {self.name:12}  {self.found}"
+        return f"{self.state:6}  {self.name:12}  {self.detail}"
 
 
 def run_checks(

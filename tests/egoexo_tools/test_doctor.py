@@ -209,8 +209,8 @@ def test_weights(tmp_path: Path) -> None:
     for name, (content, told) in cases.items():
         (tmp_path / name).write_bytes(content)
         check = check_weights(tmp_path / name)
-        assert check.state is State.BROKEN and told in check.found
-    assert "No such file" in check_weights(tmp_path / "none.pt").found
+        assert check.state is State.BROKEN and told in check.detail
+    assert "No such file" in check_weights(tmp_path / "none.pt").detail
     (tmp_path / "old.pth").write_bytes(b"\x80\x02" + bytes(20_000))
     assert check_weights(tmp_path / "old.pth").state is State.OK
 
@@ -236,7 +236,7 @@ def test_a_missing_system_library_is_named_with_its_cure(
     monkeypatch.setattr("importlib.import_module", fail)
     check = check_pictures()
     assert check.state is State.BROKEN
-    assert words in check.found and "opencv-python-headless" in check.found
+    assert words in check.detail and "opencv-python-headless" in check.found
 
 
 def test_a_package_under_the_agpl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_a_package_under_the_agpl_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     installed = True
     check = check_licences()
     assert check.state is State.NOTE
-    assert "ultralytics 8.4.190 (group `fastsam`) is AGPL-3.0" in check.found
+    assert "ultralytics 8.4.190 (group `fastsam`) is AGPL-3.0" in check.detail
     installed = False
     assert check_licences().state is State.OK
 
@@ -271,4 +271,4 @@ def test_a_torch_for_the_cpu_beside_a_gpu(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.cuda", built)
     check = check_gpu()
-    assert check.state is State.NOTE and words in check.found
+    assert check.state is State.NOTE and words in check.detail
