@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.running.progress import open_progress, say
+from egoexo_tools.running.progress import open_progress, print_line
 from egoexo_tools.runs import TENSORBOARD, RunFolder
 
 
@@ -77,7 +77,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line above the bar, unless quiet."""
         if not self._quiet:
-            say(text)
+            print_line(text)
 
     def step(
         self,

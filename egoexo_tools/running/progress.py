@@ -73,7 +73,7 @@ def count_as_done_before(bar: Progress, n: int) -> None:
     inner.n += n
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """A line of its own on stderr, above a bar where there is one."""
     from tqdm import tqdm
 
@@ -120,7 +120,7 @@ class ProgressLines:
         self._ended.set()
         self._ticker.join()
         seconds = time.monotonic() - self._started
-        self._write(f"{self._desc}: {self._share()} in {spoken(seconds)}{self._postfix}")
+        self._write(f"{self._desc}: {self._share()} in {duration_text(seconds)}{self._postfix}")
 
     def __enter__(self) -> Self:
         return self
@@ -141,10 +141,10 @@ class ProgressLines:
         seconds = time.monotonic() - self._started
         done = self._done - self._initial
         if not done:
-            return f"{self._desc}: {self._share()}, {spoken(seconds)} so far{self._postfix}"
+            return f"{self._desc}: {self._share()}, {duration_text(seconds)} so far{self._postfix}"
         left = seconds / done * (self._total - self._done)
         rate = self._rate(done / seconds)
-        return f"{self._desc}: {self._share()}, {rate}, {spoken(left)} left{self._postfix}"
+        return f"{self._desc}: {self._share()}, {rate}, {duration_text(left)} left{self._postfix}"
 
     def _share(self) -> str:
         if self._units == "GB":
@@ -162,7 +162,7 @@ class ProgressLines:
         stream.flush()
 
 
-def spoken(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """`42 s`, `3 min 05 s` or `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:

@@ -40,11 +40,11 @@ def run_stage(
     settings: Settings,
     defaults: Settings = MappingProxyType({}),
     options: RunOptions = RunOptions(),
-    price: Callable[[Sequence[Unit], Submit], None] | None = None,
+    prepare: Callable[[Sequence[Unit], Submit], None] | None = None,
 ) -> StageSummary:
     """Do every unit (of the shard) that is not done yet; `work(unit)` returns counts or raises.
 
-    `price` sees the pending units before the first of them, and may try something out where
+    `prepare` sees the pending units before the first of them, and may try something out where
     they will run; what it raises ends the stage.
 
     `work` must be picklable (a module's function, or functools.partial of one). A unit that
@@ -58,7 +58,7 @@ def run_stage(
         jobs, results = _jobs(root, stage, units, settings, _as_stored(defaults), options)
         skipped = len(results)
         task = partial(run_unit, root, stage, run_id, work, settings)
-        for result in run_units(task, jobs, stage, options, price):
+        for result in run_units(task, jobs, stage, options, prepare):
             if result.status == "failed":
                 record_failure(root, stage, result)
             results[result.unit] = result

@@ -80,7 +80,7 @@ def run_units(
     jobs: Sequence[Job],
     stage: str,
     options: RunOptions,
-    price: Callable[[Sequence[Unit], Submit], None] | None,
+    prepare: Callable[[Sequence[Unit], Submit], None] | None,
 ) -> Iterator[UnitResult]:
     """The results as they come, with a bar; a worker that died is a failed unit."""
     if not jobs:
@@ -98,8 +98,8 @@ def run_units(
                 resources=options.resources,
             )
         )
-        if price is not None:
-            price([unit for unit, _ in jobs], submit)
+        if prepare is not None:
+            prepare([unit for unit, _ in jobs], submit)
         bar = open_progress(total=len(jobs), desc=stage, unit="unit", quiet=options.quiet)
         opened.enter_context(bar)
         running: dict[Future[UnitResult], Unit] = {}

@@ -34,18 +34,18 @@ from egoexo_tools.needed_frames import ALL, NeededFrames, needed_frames
 from egoexo_tools.needed_frames import all_frames as cut_frames
 from egoexo_tools.proposers.base import Frame, FrameProposals, Proposer, ProposerOptions
 from egoexo_tools.proposers.registry import entry
-from egoexo_tools.running.executors import Submit
-from egoexo_tools.running.inputs import hash_files
-from egoexo_tools.running.price import (
+from egoexo_tools.running.disk_cost import (
     UNASKED_FRAMES,
-    Price,
-    Sample,
-    at_once,
+    CostEstimate,
+    TimedBatch,
     check_disk_space,
+    concurrent_units,
     measure_sample,
     time_batch,
 )
-from egoexo_tools.running.progress import say
+from egoexo_tools.running.executors import Submit
+from egoexo_tools.running.inputs import hash_files
+from egoexo_tools.running.progress import print_line
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import Direction, view_of
@@ -84,7 +84,7 @@ def run_propose(
         how.do,
         settings=settings,
         options=run,
-        price=partial(_price, how=how, run=run),
+        prepare=partial(_price, how=how, run=run),
     )
 
 
@@ -143,7 +143,7 @@ def _wanted(
         return ALL
     found = needed_frames(root, sides=["dest"], directions=directions)
     if found.is_all and not quiet:
-        say(
+        print_line(
             "propose: the root has no pairs yet, so every destination frame is done; after "
             "`egoexo-tools pairs` only those that pairs use would be"
         )
@@ -215,7 +215,7 @@ class ProposalJob:
             found.update(zip(part, propose([frames[idx] for idx in part]), strict=True))
         return found
 
-    def time(self, unit: Unit) -> Sample:
+    def time(self, unit: Unit) -> TimedBatch:
         """Of a batch that a unit wants."""
         frames = self.frames(unit)
 
@@ -273,13 +273,13 @@ def _price(todo: Sequence[Unit], submit: Submit, *, how: ProposalJob, run: RunOp
     missing = sum(len({*unit.frames} - {*there}) for unit, there in zip(todo, done, strict=True))
     if run.quiet and missing < UNASKED_FRAMES:
         return
-    price = Price(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
+    price = CostEstimate(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
     if (sample := measure_sample(submit, how.time, todo[0])) is not None:
         each = sample.seconds / sample.frames
         price = replace(
             price,
             bytes=missing * sample.bytes // sample.frames,
-            seconds=each * missing / at_once(run, len(todo)),
+            seconds=each * missing / concurrent_units(run, len(todo)),
         )
     cures = "choose fewer pairs (`egoexo-tools pairs --fraction`), or a larger disk"
     check_disk_space(STAGE, how.root.path, price, cures, quiet=run.quiet)

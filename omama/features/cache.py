@@ -25,18 +25,18 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, component, write_atomic
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.needed_frames import ALL, all_frames, needed_frames
-from egoexo_tools.running.executors import Submit
-from egoexo_tools.running.inputs import hash_files
-from egoexo_tools.running.lock import in_turn
-from egoexo_tools.running.price import (
-    Price,
-    Sample,
-    at_once,
+from egoexo_tools.running.disk_cost import (
+    CostEstimate,
+    TimedBatch,
     check_disk_space,
+    concurrent_units,
     measure_sample,
     time_batch,
 )
-from egoexo_tools.running.progress import say
+from egoexo_tools.running.executors import Submit
+from egoexo_tools.running.inputs import hash_files
+from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.progress import print_line
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from omama.dataset import FrameTable, load_frames
@@ -119,7 +119,7 @@ def run_features(
         how.do,
         settings=key.settings,
         options=run,
-        price=partial(_begin, how=how, run=run),
+        prepare=partial(_begin, how=how, run=run),
     )
 
 
@@ -130,7 +130,7 @@ def units(
     read_manifest(root.require(), "frames", columns=[])  # raises where there is none
     chosen = ALL if every else needed_frames(root)
     if chosen.is_all and not every and not quiet:
-        say(
+        print_line(
             "features: the root has no pairs yet, so every frame is done; after `egoexo-tools "
             "pairs` only those that pairs use would be"
         )
@@ -214,7 +214,7 @@ class FeatureJob:
         _remove_more(folder, number)
         return _counts(frames, np.union1d(known, missing))
 
-    def time(self, unit: Unit) -> Sample:
+    def time(self, unit: Unit) -> TimedBatch:
         """Of a batch that a unit lacks."""
         frames = load_frames(self.root, [(unit.key[0], unit.key[1])])
         extractor = self.extractor(unit)
@@ -308,11 +308,13 @@ def _price(todo: Sequence[Unit], submit: Submit, *, how: FeatureJob, run: RunOpt
     # A backbone that cannot be built is one sentence here, not one for each unit.
     make_extractor(key.backbone, how.weights, feature_precision=key.feature_precision)
     bills = [_bill(how.root, how.keys[unit.key[2]], unit, run.overwrite) for unit in todo]
-    price = Price(*(sum(column) for column in zip(*bills, strict=True)))
+    price = CostEstimate(*(sum(column) for column in zip(*bills, strict=True)))
     if not run.quiet:
         sample = measure_sample(submit, how.time, todo[0])
         if sample is not None:
-            seconds = sample.seconds / sample.frames * price.frames / at_once(run, len(todo))
+            seconds = (
+                sample.seconds / sample.frames * price.frames / concurrent_units(run, len(todo))
+            )
             price = replace(price, seconds=seconds)
     check_disk_space(STAGE, how.root.path, price, CURES, quiet=run.quiet)
 

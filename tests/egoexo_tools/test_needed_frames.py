@@ -20,7 +20,7 @@ from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.needed_frames import ALL, needed_frames
 from egoexo_tools.proposers import base, registry
 from egoexo_tools.proposers.base import Frame, FrameProposals, ProposerEntry
-from egoexo_tools.running import price
+from egoexo_tools.running import disk_cost
 from egoexo_tools.running.records import RunOptions, read_status
 from egoexo_tools.stages import propose
 from egoexo_tools.stages.propose import run_propose
@@ -374,9 +374,11 @@ def test_the_bytes_are_those_that_are_written(root: DatasetRoot, stored: str) ->
         precision="int8" if stored == "int8" else "fp16", descriptors_only=stored == "descriptors"
     )
     run_propose(root, proposer="oracle", run=INLINE).check()
-    told: list[price.Price] = []
+    told: list[disk_cost.CostEstimate] = []
 
-    def settle(stage: str, folder: Path, found: price.Price, cures: str, *, quiet: bool) -> None:
+    def settle(
+        stage: str, folder: Path, found: disk_cost.CostEstimate, cures: str, *, quiet: bool
+    ) -> None:
         told.append(found)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -392,7 +394,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_unit(
 ) -> None:
     run_propose(root, proposer="oracle", run=INLINE).check()
     shutil.rmtree(root.table("proposals")) if stage == "propose" else None
-    monkeypatch.setattr(price, "free_bytes", lambda folder: 100)
+    monkeypatch.setattr(disk_cost, "free_bytes", lambda folder: 100)
     monkeypatch.setattr(propose, "UNASKED_FRAMES", 0)
     with pytest.raises(
         DataError, match=rf"{stage} of \d+ frames needs .* (bytes|kB) and the disk of .* has"
@@ -492,7 +494,7 @@ def test_a_price_is_not_that_of_the_beginning(
     slow: set[int], sizes: list[int], timed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(price, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(disk_cost, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     came: list[int] = []
 
     def work(some: Sequence[int]) -> int:
@@ -500,7 +502,7 @@ def test_a_price_is_not_that_of_the_beginning(
         clock[0] += sum(5.0 if item in slow else 0.01 for item in some)
         return 7 * len(some)
 
-    sample = price.time_batch(range(20), work, 4)
+    sample = disk_cost.time_batch(range(20), work, 4)
     assert came == sizes
     assert (sample.frames, sample.bytes) == (timed, 7 * timed)
     assert sample.seconds == pytest.approx(5.0 if 1 in slow else 0.04)

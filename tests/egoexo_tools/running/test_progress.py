@@ -7,7 +7,12 @@ import time
 
 import pytest
 
-from egoexo_tools.running.progress import ProgressLines, count_as_done_before, open_progress, spoken
+from egoexo_tools.running.progress import (
+    ProgressLines,
+    count_as_done_before,
+    duration_text,
+    open_progress,
+)
 
 
 def lines(stream: io.StringIO) -> list[str]:
@@ -93,4 +98,4 @@ def test_a_command_in_a_pipe_writes_no_carriage_return(tmp_path: object) -> None
     [(0.4, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
 )
 def test_durations_are_spoken(seconds: float, words: str) -> None:
-    assert spoken(seconds) == words
+    assert duration_text(seconds) == words

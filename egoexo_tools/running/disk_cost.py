@@ -15,7 +15,7 @@ from typing import TypeVar
 from egoexo_tools.disk import free_bytes, size_text
 from egoexo_tools.errors import DataError
 from egoexo_tools.running.executors import Submit, available_cores
-from egoexo_tools.running.progress import say, spoken
+from egoexo_tools.running.progress import duration_text, print_line
 from egoexo_tools.running.records import RunOptions
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _SLOW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimedBatch:
     """What the first batch came to."""
 
     frames: int
@@ -37,7 +37,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Price:
+class CostEstimate:
     """What is to be done."""
 
     frames: int
@@ -49,14 +49,16 @@ class Price:
     def text(self, stage: str, free_bytes: int) -> str:
         """One line."""
         kept = f" ({self.there:,} are there)" if self.there else ""
-        timed = "" if self.seconds is None else f", about {spoken(self.seconds)}"
+        timed = "" if self.seconds is None else f", about {duration_text(self.seconds)}"
         return (
             f"{stage}: {self.frames:,} frames to do{kept}, {size_text(self.bytes)} of the "
             f"{size_text(free_bytes)} that are free{timed}"
         )
 
 
-def check_disk_space(stage: str, folder: Path, price: Price, cures: str, *, quiet: bool) -> None:
+def check_disk_space(
+    stage: str, folder: Path, price: CostEstimate, cures: str, *, quiet: bool
+) -> None:
     """Print it; DataError where the disk of `folder` has less."""
     free = free_bytes(folder)
     if price.bytes > free:
@@ -65,10 +67,10 @@ def check_disk_space(stage: str, folder: Path, price: Price, cures: str, *, quie
             f"{folder} has {size_text(free)}; {cures}"
         )
     if not quiet:
-        say(price.text(stage, free))
+        print_line(price.text(stage, free))
 
 
-def time_batch(items: Sequence[T], work: Callable[[Sequence[T]], int], batch: int) -> Sample:
+def time_batch(items: Sequence[T], work: Callable[[Sequence[T]], int], batch: int) -> TimedBatch:
     """Time `work` (which returns bytes) on some of the items.
 
     The first is not timed: loading a network and compiling loops are of the beginning. A second
@@ -83,7 +85,7 @@ def time_batch(items: Sequence[T], work: Callable[[Sequence[T]], int], batch: in
         size = len(some)
         if seconds > _SLOW_SECONDS:
             break
-    return Sample(size, seconds, count)
+    return TimedBatch(size, seconds, count)
 
 
 def _timed(items: Sequence[T], work: Callable[[Sequence[T]], int]) -> tuple[int, float]:
@@ -91,19 +93,19 @@ def _timed(items: Sequence[T], work: Callable[[Sequence[T]], int]) -> tuple[int,
     return work(items), time.perf_counter() - started
 
 
-def measure_sample(submit: Submit, work: Callable[[T], Sample], item: T) -> Sample | None:
+def measure_sample(submit: Submit, work: Callable[[T], TimedBatch], item: T) -> TimedBatch | None:
     """`work` on one item where the units will run; None where that fails: its unit will say why."""
     try:
         future = submit(work, item)
         while not wait([future], timeout=_LOOK_AFTER_SECONDS).done:
             if submit.trouble() is not None:
                 return None
-        found: Sample = future.result()
+        found: TimedBatch = future.result()
         return found
     except Exception:  # a missing picture, a worker that died: no price, but no end either
         return None
 
 
-def at_once(run: RunOptions, units: int) -> int:
+def concurrent_units(run: RunOptions, units: int) -> int:
     """How many units run side by side."""
     return 1 if run.executor == "inline" else min(run.workers or available_cores(), units)
