@@ -468,7 +468,7 @@ def test_the_table_of_sizes_counts_what_is_written(
     sizes = importlib.import_module("feature_sizes")
     run_propose(root, proposer="oracle", run=INLINE).check()
     choose(root, [0, 30])
-    told = list(sizes.of_root(root))
+    told = list(sizes.frames_of_root(root))
     for stored, cache in (
         ("fp16", CacheOptions()),
         ("int8", CacheOptions(precision="int8")),
