@@ -1,50 +1,36 @@
-"""The choices of LM-EEC: how to predict, and how to train. No torch here."""
+"""Options and training settings of LM-EEC. Imports no torch, so that commands can read them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from egoexo_tools.errors import SettingsError
-from omama.config import MASK_SIZES, PlainSettings, check_positive
+from omama.config import MethodOptions, PlainSettings, check_positive
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-@dataclass(frozen=True)
-class LmEecOptions:
-    """Choices beside the settings of training."""
+@dataclass(frozen=True, kw_only=True)
+class LmEecOptions(MethodOptions):
+    """Options of training and prediction that are not part of the training settings."""
+
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
 
     model_precision: str = "auto"
-    """`fp32`, `bf16` (autocast), or `auto`: bf16 on CUDA."""
+    """Precision of the network: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, else fp32."""
     reference_behaviour: bool = False
-    """Predict as the released code does where it is wrong: docs/lm-eec.md lists what differs."""
-    size: str = "official"
-    """Predicted masks at the official evaluator's size (long side 480), or at the kept image's."""
+    """Predict as the released code does, errors included; docs/lm-eec.md lists the differences."""
     batch_pairs: int = 32
-    """Tracks side by side, and pictures encoded at once."""
-    run_name: str | None = None
-    init: Path | None = None
-    """SAM 2.1 base-plus, or a checkpoint of LM-EEC, to train on from."""
-    resume: bool = False
-    """Go on from the run's last checkpoint, if there is one of the same data."""
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size not in MASK_SIZES:
-            raise SettingsError(f"size={self.size!r}; use {' or '.join(MASK_SIZES)}")
-        if self.model_precision not in PRECISIONS:
-            raise SettingsError(
-                f"precision {self.model_precision!r}; use {' or '.join(PRECISIONS)}"
-            )
-        check_positive("batch_pairs", self.batch_pairs)
+    """Tracks that are predicted side by side, and pictures that are encoded at once."""
 
 
 @dataclass(frozen=True)
 class LmEecTrainConfig(PlainSettings):
-    """The published recipe; a step is 64 clips, here in eight batches of one GPU."""
+    """Training settings; the defaults are the published recipe (64 clips a step) on one GPU."""
 
     epochs: int = 60
+    """Number of epochs."""
     batch_pairs: int = 8
     """Clips in a batch."""
     accumulate: int = 8
@@ -52,23 +38,34 @@ class LmEecTrainConfig(PlainSettings):
     clips_per_track: int = 2
     """Clips that an epoch draws from each track."""
     learning_rate: float = 5e-6
+    """Learning rate of AdamW at the start."""
     image_encoder_share: float = 0.6
-    """Of the learning rate, for the neck; each block of the trunk learns at 0.9 of the next."""
+    """Learning rate of the image encoder's neck, relative to `learning_rate`; each block of the
+    trunk has 0.9 of the rate of the block after it."""
     weight_decay: float = 0.1
+    """Weight decay of AdamW."""
     clip_norm: float = 0.1
+    """Largest norm of the gradients; larger ones are scaled down."""
     average_decay: float = 0.0
+    """Decay of a moving average of the weights, such as 0.995, which is validated and kept in their
+    place; 0: no average."""
     val_clips: int = 256
-    """Val tracks whose first frames are followed at a validation, spread over all."""
+    """Number of val tracks whose first frames a validation predicts."""
     val_every_steps: int | None = None
+    """Steps between two validations; None: one validation an epoch."""
     patience: int | None = None
+    """Validations without a better IoU before training stops early; None: never."""
     augment: bool = True
+    """Augment the clips: rotation, shear, mirroring and colour jitter."""
     recompute: bool = True
-    """Compute the encoder's blocks again in the backward pass: a third more work, and eight clips
+    """Compute the encoder's blocks again in the backward pass: a third more work, but eight clips
     fit a GPU with 80 GB."""
     precision: str = "auto"
-    """`fp32`, `bf16` (autocast), or `auto`: bf16 on CUDA."""
+    """Precision of the network: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, else fp32."""
     seed: int = 123
+    """Seed of everything that is drawn at random."""
     reference_behaviour: bool = False
+    """Train as the released code does, errors included; docs/lm-eec.md lists the differences."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_pairs", "accumulate", "clips_per_track", "val_clips"):

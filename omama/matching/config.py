@@ -5,19 +5,23 @@ Grids are (rows, columns) of tokens. The defaults are the published O-MaMa's.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.runs import DECISIONS
 from egoexo_tools.vocab import Direction, View
-from omama.config import DEFAULT_BACKBONE, HW, MASK_SIZES, Features, PlainSettings, check_positive
+from omama.config import (
+    DEFAULT_BACKBONE,
+    HW,
+    Features,
+    MethodOptions,
+    PlainSettings,
+    check_positive,
+)
 
 MODEL_WIDTH = 768
 """Width of the published model, and of what a projection leads to."""
 OFFICIAL_GRIDS: Mapping[View, HW] = {View.EGO: (50, 50), View.EXO: (38, 68)}
 """Tokens of a 704x704 ego and a 540x960 exo frame at patch 14."""
-PRECISIONS = ("fp32", "bf16")
-"""Of the model when it predicts."""
 
 
 @dataclass(frozen=True)
@@ -137,36 +141,19 @@ class TrainConfig(PlainSettings):
             raise DataError(f"temperature={self.temperature!r}; it must be above 0")
 
 
-@dataclass(frozen=True)
-class MatchingOptions:
-    """The choices of O-MaMa and of its baselines, beside the settings of training."""
+@dataclass(frozen=True, kw_only=True)
+class MatchingOptions(MethodOptions):
+    """Options of O-MaMa and of its baselines."""
 
     features: Features = Features()
-    model_precision: str = "fp32"
-    """`fp32` or `bf16`, of a trained model when it predicts."""
+    """The frozen backbone, and where its features come from."""
     reference_behaviour: bool = False
     """Predict portrait frames with position embeddings as the authors' code adds them."""
-    size: str = "official"
-    """Predicted masks at the official evaluator's size (long side 480), or at the kept image's."""
-    batch_pairs: int = 64
-    """Of prediction."""
     decision: str | None = None
     """How a candidate is chosen: `best`, `frame`, `track-causal` or `track`; None: by what val
     chose, where a decision was fitted, else `best`."""
-    run_name: str | None = None
-    """What a progress bar and the exclusions call a prediction; None: the run's usual name."""
-    init: Path | None = None
-    """Train on from the weights of a checkpoint, ours or the authors'."""
-    resume: bool = False
-    """Go on from the run's last checkpoint, if there is one of the same data."""
-    quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.size not in MASK_SIZES:
-            raise SettingsError(f"size={self.size!r}; use {' or '.join(MASK_SIZES)}")
-        if self.model_precision not in PRECISIONS:
-            raise SettingsError(
-                f"precision {self.model_precision!r}; use {' or '.join(PRECISIONS)}"
-            )
+        super().__post_init__()
         if self.decision not in (None, *DECISIONS):
             raise SettingsError(f"decision {self.decision!r}; use {', '.join(DECISIONS)}")
