@@ -29,7 +29,7 @@ FLOORS = {
         {"cli"},
     ),
     "omama": (
-        {"checkpoint", "config", "run_log", "compile_ahead", "stopping", "task"},
+        {"checkpoint", "confidence", "config", "run_log", "compile_ahead", "stopping", "task"},
         {"tables"},
         {"dataset", "features", "loop"},
         {"matching", "methods", "writing", "deciding", "lm_eec"},

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from omama.confidence import LogisticConfidence, Scores
 from omama.dataset import Dataset
 from omama.deciding.candidates import Candidates, gather
 from omama.deciding.chosen_proposals import TOP, ChosenProposals, join
@@ -11,7 +12,7 @@ from omama.deciding.clips import Clip, clips
 from omama.deciding.decide import Belief, Mode, decide
 from omama.deciding.decision import Fitted
 from omama.deciding.links import link
-from omama.deciding.visible import Scores, Visibility, visible_scores
+from omama.deciding.visible import visible_scores
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher
@@ -62,7 +63,11 @@ def decide_take(dataset: Dataset, held: Candidates, mode: Mode, fitted: Fitted) 
 
 
 def _found(
-    held: Candidates, clip: Clip, belief: Belief, scores: Scores, visibility: Visibility | None
+    held: Candidates,
+    clip: Clip,
+    belief: Belief,
+    scores: Scores,
+    visibility: LogisticConfidence | None,
 ) -> ChosenProposals:
     at = clip.time, clip.item
     choice, order = belief.choice[at], _order(clip, belief)

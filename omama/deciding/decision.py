@@ -14,8 +14,9 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import is_ours, load_checkpoint, load_file, save_checkpoint
+from omama.confidence import LogisticConfidence
 from omama.deciding.decide import Mode, Parameters
-from omama.deciding.visible import PAST, SCORES, Visibility
+from omama.deciding.visible import PAST, SCORES
 
 VERSION = 2
 """1 had a threshold of the log odds alone, named calibration; such files are read as ever."""
@@ -26,7 +27,7 @@ class Fitted:
     """One mode, as val chose it."""
 
     parameters: Parameters
-    visibility: Visibility | None
+    visibility: LogisticConfidence | None
     """How sure to be that the object is in view; None where val could not say."""
     val_iou: float
     past: Parameters | None = None
@@ -134,7 +135,7 @@ def _parameters(value: Mapping[str, Any]) -> Parameters:
     return Parameters(**{name: float(number) for name, number in value.items()})
 
 
-def _visibility(value: Mapping[str, Any]) -> Visibility | None:
+def _visibility(value: Mapping[str, Any]) -> LogisticConfidence | None:
     if (new := value.get("visibility")) is not None:
         weights = {str(name): float(weight) for name, weight in new["weights"].items()}
         known = [name for name in SCORES if name != PAST or value["past"] is not None]
@@ -142,9 +143,9 @@ def _visibility(value: Mapping[str, Any]) -> Visibility | None:
             raise ValueError(f"weights of {', '.join(sorted(unknown))}, not of {', '.join(known)}")
         accuracy = new["balanced_accuracy"]
         accuracy = None if accuracy is None else float(accuracy)
-        return Visibility(weights, float(new["constant"]), accuracy)
+        return LogisticConfidence(weights, float(new["constant"]), accuracy)
     if (old := value.get("calibration")) is not None:
         scale, threshold = float(old["scale"]), float(old["threshold"])
         weights = {"log_odds": 1 / scale}
-        return Visibility(weights, -threshold / scale, float(old["balanced_accuracy"]))
+        return LogisticConfidence(weights, -threshold / scale, float(old["balanced_accuracy"]))
     return None

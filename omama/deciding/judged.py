@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from egoexo_tools.arrays import Bool, Float32
+from omama.confidence import SHOWS
 from omama.deciding.clips import Clip
 from omama.deciding.links import Links
-from omama.matching.visibility import SHOWS
 
 TURNS = 5
 """Each object is gone in one of these, as others are; so most of what is around it stays."""

@@ -6,49 +6,31 @@ regression weighs the log odds with what else tells. It learns from val's pairs,
 with objects taken out (`judged.with_absences`): too few of them are absent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from egoexo_tools.arrays import Bool, Float64
+from egoexo_tools.arrays import Bool
 from egoexo_tools.evaluation.metrics import balanced_accuracy
+from omama.confidence import LogisticConfidence, Scores, fit_logistic
 from omama.deciding.clips import Clip
 from omama.deciding.decide import Belief, Mode, Parameters, crowding, decide
 from omama.deciding.judged import LabelledClip, with_absences
 from omama.deciding.links import Links
-from omama.matching.visibility import logistic
 
-Scores: TypeAlias = Mapping[str, Float64]
-"""`log_odds` that the object is visible; `similarity` of the chosen candidate, which knows nothing
-of other frames; `alone`, its overlap with what the frame's other objects choose, less than 0; for
-`track` also `past_log_odds`, those of the past-only decision. The greater, the likelier it is
-visible. All (T, O), or of some pairs (n,)."""
 PAST = "past_log_odds"
 SCORES = ("log_odds", "similarity", "alone", PAST)
 
 
-@dataclass(frozen=True)
-class Visibility:
-    """The log odds that weights and constant add up to are 0 at the threshold."""
-
-    weights: Mapping[str, float]
-    """Of scores, by their names."""
-    constant: float
-    balanced_accuracy: float | None
-    """On val's own pairs, without the taken out ones."""
-
-    def confidence(self, scores: Scores) -> Float64:
-        """In 0..1, above 0.5 means visible."""
-        total = sum(weight * scores[name] for name, weight in self.weights.items()) + self.constant
-        return np.asarray(expit(total))
-
-
 def visible_scores(clip: Clip, links: Links, belief: Belief, past: Parameters | None) -> Scores:
-    """The scores of a clip's pairs, (T, O); 0 where there is no candidate: those are absent anyway.
+    """Scores of a clip's pairs, (T, O); 0 where there is no candidate, which is absent anyway.
+
+    `log_odds` of visible; `similarity` of the chosen candidate, which does not depend on other
+    frames; `alone`, minus its overlap with the choices of the frame's other objects; for `track`
+    also `past_log_odds`, the log odds of the past-only decision.
 
     `past`: the parameters of the past-only decision that is to say something too.
     """
@@ -66,7 +48,7 @@ def visible_scores(clip: Clip, links: Links, belief: Belief, past: Parameters | 
 
 def fit_visibility(
     clips: Sequence[LabelledClip], mode: Mode, parameters: Parameters, past: Parameters | None
-) -> Visibility | None:
+) -> LogisticConfidence | None:
     """Learn it from val clips; None where no candidate shows any object and none is absent."""
 
     def scored(judged: LabelledClip, clip: Clip, which: Bool, visible: Bool) -> _Pairs:
@@ -89,8 +71,8 @@ def fit_visibility(
     is_visible = known.visible[known.has_candidates]
     if is_visible.all() or not is_visible.any():
         return None
-    *weights, constant = logistic(inputs, is_visible, balanced=True, rising=True).tolist()
-    found = Visibility(dict(zip(known.scores, weights, strict=True)), constant, None)
+    *weights, constant = fit_logistic(inputs, is_visible, balanced=True, rising=True).tolist()
+    found = LogisticConfidence(dict(zip(known.scores, weights, strict=True)), constant, None)
     pairs = _join(own)
     said = pairs.has_candidates & (found.confidence(pairs.scores) > 0.5)
     return replace(found, balanced_accuracy=balanced_accuracy(said, pairs.visible))

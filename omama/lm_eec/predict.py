@@ -27,8 +27,8 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import join_pair_id, run_name
 from egoexo_tools.vocab import Direction, Split
+from omama.confidence import MaskConfidence, fit_mask_confidence
 from omama.lm_eec.bank import DEFAULT, REFERENCE
-from omama.lm_eec.confidence import Confidence, fit_confidence
 from omama.lm_eec.following import Followed, TrackingSettings, follow
 from omama.lm_eec.gpu import on_device
 from omama.lm_eec.network import LmEecNetwork
@@ -120,12 +120,12 @@ class Scores:
 
 def fit_on(
     network: LmEecNetwork, takes: Iterator[TakeTracks], how: TrackingSettings
-) -> Confidence | None:
+) -> MaskConfidence | None:
     """The confidence that the annotated frames of some takes choose."""
     parts = [_score_take(network, take, how) for take in takes]
     if not parts:
         return None
-    return fit_confidence(
+    return fit_mask_confidence(
         np.concatenate([part.object_scores for part in parts]),
         np.concatenate([part.shares for part in parts]),
         np.concatenate([part.visible for part in parts]),
@@ -139,13 +139,13 @@ def _confidence(
     loaded: Loaded,
     how: TrackingSettings,
     options: LmEecOptions,
-) -> Confidence:
+) -> MaskConfidence:
     """The released code's rule, the checkpoint's own, or what val chooses now."""
     if options.reference_behaviour:
-        return Confidence()
+        return MaskConfidence()
     own = loaded.checkpoint.calibration if loaded.checkpoint else None
     if own is not None:
-        return Confidence.from_dict(own)
+        return MaskConfidence.from_dict(own)
     try:
         takes = load_tracks(root, Split.VAL, (direction,))
         some = list(islice(takes, CALIBRATION_TAKES))
@@ -160,7 +160,7 @@ def _confidence(
             root.path,
             direction,
         )
-    return found or Confidence()
+    return found or MaskConfidence()
 
 
 def _score_take(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Scores:
@@ -188,7 +188,7 @@ def _predict_take(
     take: TakeTracks,
     how: TrackingSettings,
     options: LmEecOptions,
-    confidences: Mapping[Direction, Confidence],
+    confidences: Mapping[Direction, MaskConfidence],
 ) -> dict[Direction, list[Row]]:
     """The rows of a take's pairs, by direction."""
     rows: dict[Direction, list[Row]] = {direction: [] for direction in confidences}
@@ -200,7 +200,7 @@ def _predict_take(
             track = take.tracks[number]
             if track.wanted[place]:
                 one = slice(at, at + 1)
-                sure = confidences[track.direction].of(scores[one], shares[one])
+                sure = confidences[track.direction].confidence(scores[one], shares[one])
                 pair_id = _pair_id(take, track, place)
                 rows[track.direction].append(_row(pair_id, painted[at], float(sure[0])))
     for direction, row in _absent(take, options):

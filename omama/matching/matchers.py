@@ -18,6 +18,7 @@ from torch import Tensor
 from egoexo_tools.arrays import Float64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.vocab import Direction
+from omama.confidence import Calibration
 from omama.config import DEFAULT_BACKBONE
 from omama.features.key import FeatureKey
 from omama.matching.config import MatchingOptions
@@ -25,7 +26,6 @@ from omama.matching.model import OMama, cosine
 from omama.matching.model_files import load_model_and_checkpoint
 from omama.matching.objective import compare_bucket, descriptor_embeddings, visibility_logit
 from omama.matching.samples import Bucket
-from omama.matching.visibility import Calibration
 
 
 @dataclass(frozen=True)

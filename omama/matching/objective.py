@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
+from omama.confidence import SHOWS
 from omama.matching.config import TrainConfig
 from omama.matching.losses import matching_loss, visibility_loss
 from omama.matching.model import OMama, cosine
 from omama.matching.samples import Bucket
-from omama.matching.visibility import SHOWS
 
 
 @dataclass(frozen=True)

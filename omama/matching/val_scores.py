@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 
 from egoexo_tools.arrays import Float64
 from omama.checkpoint import load_checkpoint, save_checkpoint
+from omama.confidence import Calibration, calibrate
 from omama.dataset import UNANNOTATED, Dataset, Pairs
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
@@ -25,7 +26,6 @@ from omama.matching.objective import (
     without_object,
 )
 from omama.matching.samples import Bucket
-from omama.matching.visibility import Calibration, calibrate
 
 _NOTHING = -60.0
 """Log odds of a share that rounds to nothing."""

@@ -15,9 +15,9 @@ from torch import nn
 
 from egoexo_tools.arrays import Bool, Float64
 from egoexo_tools.layout import DatasetRoot
+from omama.confidence import fit_mask_confidence
 from omama.config import IMAGENET_MEAN, IMAGENET_STD, defaults_of
 from omama.lm_eec.bank import DEFAULT
-from omama.lm_eec.confidence import fit_confidence
 from omama.lm_eec.following import TrackingSettings, follow
 from omama.lm_eec.network import LmEecNetwork
 from omama.lm_eec.pictures import squash_mask
@@ -170,7 +170,7 @@ def validate(
 
 
 def _calibrated(scores: Float64, shares: Float64, visible: Bool) -> Mapping[str, Any] | None:
-    found = fit_confidence(scores, shares, visible)
+    found = fit_mask_confidence(scores, shares, visible)
     return found.to_dict() if found else None
 
 

@@ -7,13 +7,13 @@ import pytest
 from test_deciding import OBJECTS, SETTINGS, TOP, cut, in_order, make_clip
 
 from egoexo_tools.errors import DataError
+from omama.confidence import SHOWS, Calibration, LogisticConfidence, Scores, fit_logistic
 from omama.deciding.clips import Clip
 from omama.deciding.decide import Mode, Parameters, decide
 from omama.deciding.decision import Decision, Fitted
 from omama.deciding.judged import LabelledClip, with_absences
 from omama.deciding.links import link
-from omama.deciding.visible import Scores, Visibility, fit_visibility, visible_scores
-from omama.matching.visibility import SHOWS, Calibration, logistic
+from omama.deciding.visible import fit_visibility, visible_scores
 
 DECIDED = [Mode.FRAME, Mode.TRACK, Mode.TRACK_CAUSAL]
 
@@ -174,9 +174,9 @@ def test_decisions_of_before_are_read_and_say_the_same() -> None:
 
 
 @pytest.mark.parametrize("past", [None, SETTINGS])
-@pytest.mark.parametrize("visibility", [None, Visibility({"log_odds": 0.5}, -1.0, 0.9)])
+@pytest.mark.parametrize("visibility", [None, LogisticConfidence({"log_odds": 0.5}, -1.0, 0.9)])
 def test_a_decision_is_read_as_it_was_written(
-    visibility: Visibility | None, past: Parameters | None
+    visibility: LogisticConfidence | None, past: Parameters | None
 ) -> None:
     modes = {Mode.TRACK: Fitted(SETTINGS, visibility, 0.75, past)}
     decision = Decision("ego2exo", "classical", 0.5, modes)
@@ -185,7 +185,7 @@ def test_a_decision_is_read_as_it_was_written(
 
 @pytest.mark.parametrize("name", ["past_log_odds", "colour"])
 def test_weights_of_what_a_decision_does_not_have_are_refused(name: str) -> None:
-    modes = {Mode.TRACK: Fitted(SETTINGS, Visibility({name: 0.5}, -1.0, 0.9), 0.75)}
+    modes = {Mode.TRACK: Fitted(SETTINGS, LogisticConfidence({name: 0.5}, -1.0, 0.9), 0.75)}
     content = Decision("ego2exo", "classical", 0.5, modes).to_dict()
     with pytest.raises(DataError, match=f"weights of {name}, not of log_odds.*fit-decision"):
         Decision.from_dict(content, "a file")
@@ -210,7 +210,7 @@ def test_no_other_logistic_weights_are_better(balanced: bool, rising: bool) -> N
             total -= np.log(chance) * (0.5 / share if balanced else 1.0) / 400
         return total + 0.01 / 2 * float(weights @ weights)
 
-    found = logistic(inputs, visible, balanced=balanced, rising=rising)
+    found = fit_logistic(inputs, visible, balanced=balanced, rising=rising)
     assert (found[1] == 0) if rising else (found[1] < 0)
     best = np.array([*(found[:2] * spread), found[2] + found[:2] @ middle])
     least = loss(best)

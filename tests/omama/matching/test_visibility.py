@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_deciding import bucket_of
 
+from omama.confidence import Calibration, calibrate
 from omama.matching.objective import Matches, without_object
-from omama.matching.visibility import Calibration, calibrate
 
 SCORES = st.lists(
     st.tuples(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 3.0]), st.booleans()), min_size=2
