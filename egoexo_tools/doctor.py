@@ -21,7 +21,7 @@ from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
 from egoexo_tools.download.s3_errors import S3Error, Trouble
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.running.status import kept_text
+from egoexo_tools.running.status import cache_sizes_text
 
 AGPL = ("ultralytics",)
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -180,7 +180,7 @@ def check_disk(folder: Path) -> Check:
 
 def check_root(root: DatasetRoot) -> Check:
     """What of a dataset root can be deleted and is made again."""
-    kept = kept_text(root)
+    kept = cache_sizes_text(root)
     found = f"{kept}; these are made again when deleted" if kept else "no features, no tables yet"
     return Check("root", State.OK, found)
 

@@ -25,7 +25,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.running.stage import differences
+from egoexo_tools.running.stage import setting_changes
 from egoexo_tools.runs import CHECKPOINT_BEST, CHECKPOINT_LAST
 from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from omama.run_log import RunLog, shortfalls
@@ -119,7 +119,7 @@ class Loop(Generic[Batch]):
             return
         old = {**self.task.defaults, **saved.train_config, "ranks": state.ranks}
         new = {**self.task.settings, "ranks": self.accelerator.num_processes}
-        if changed := differences(old, new):
+        if changed := setting_changes(old, new):
             raise SettingsError(
                 f"{path} was trained with {changed}; resume with the same settings, or start "
                 "anew (`omama train` without --resume, `egoexo-tools run` with --overwrite)"

@@ -98,9 +98,9 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
 def _turn(record: "DatasetRoot", run: "RunOptions") -> "AbstractContextManager[None]":
     """All shards begin with the same annotation files, which only one at a time may fetch."""
     from egoexo_tools.download.files import STAGE
-    from egoexo_tools.running.lock import in_turn
+    from egoexo_tools.running.lock import shared_files_lock
 
-    return in_turn(record.status_dir(STAGE)) if run.shard else nullcontext()
+    return shared_files_lock(record.status_dir(STAGE)) if run.shard else nullcontext()
 
 
 def _frames(

@@ -19,7 +19,7 @@ from egoexo_tools.download.s3 import S3, ObjectStream
 from egoexo_tools.download.s3_errors import OF_ONE_OBJECT, PASSING, S3Error, Trouble, explained
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, write_atomic
-from egoexo_tools.running.progress import Progress, count_as_done_before, open_progress
+from egoexo_tools.running.progress import Progress, open_progress, skip_progress
 from egoexo_tools.video.frames import probe
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Meter:
         They move the bar, and not the rate or the time left that it shows.
         """
         with self._lock:
-            count_as_done_before(self.bar, amount)
+            skip_progress(self.bar, amount)
 
     @property
     def seconds(self) -> float:

@@ -48,8 +48,8 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.parsing.lenient import entries, plain_name
 from egoexo_tools.parsing.pictures import read_picture
-from egoexo_tools.running.claims import claim, claimed
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.claims import claim_units, claimed_units
+from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import FPS, Split, View, view_of
@@ -95,7 +95,7 @@ def run_import_images(
     that cannot be read as described above is a failed unit, the others are imported.
     """
     todo, refused = units(root, folder)
-    claim(root, STAGE, (unit.name for unit in todo))
+    claim_units(root, STAGE, (unit.name for unit in todo))
     summary = run_stage(
         root,
         STAGE,
@@ -104,7 +104,7 @@ def run_import_images(
         settings={"split": str(split), "scenario": scenario, "folder": str(folder.resolve())},
         options=run,
     )
-    with in_turn(root.status_dir(STAGE)):
+    with shared_files_lock(root.status_dir(STAGE)):
         _write_lists(root)
         write_exclusions(root, STAGE, SHARED_UNIT, _shared_notes(folder))
     failed = [
@@ -127,7 +127,7 @@ def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
         )
     shared = tuple(path for path in entries(folder) if path.is_file())
     foreign = {path.stem for path in root.table("takes").glob("*.parquet")}
-    foreign -= claimed(root, STAGE)
+    foreign -= claimed_units(root, STAGE)
     found, refused = [], {}
     for take in takes:
         name = plain_name(take.name)

@@ -18,7 +18,7 @@ from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions, wri
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.parsing.lenient import entries
 from egoexo_tools.parsing.mask_folders import find_frames, read_stack
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 
@@ -41,7 +41,7 @@ def run_import_proposals(
         settings={"source": str(home.resolve())},
         options=run,
     )
-    with in_turn(root.status_dir(STAGE)):
+    with shared_files_lock(root.status_dir(STAGE)):
         write_exclusions(root, STAGE, SHARED_UNIT, _not_read(home, {unit.key for unit in todo}))
     return summary
 

@@ -39,8 +39,8 @@ from egoexo_tools.manifests import read_manifest, write_exclusions, write_manife
 from egoexo_tools.parsing.lenient import entries, frame_number
 from egoexo_tools.parsing.pictures import picture_size
 from egoexo_tools.release.takes import read_split_file, read_takes, write_takes
-from egoexo_tools.running.claims import claim, claimed
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.claims import claim_units, claimed_units
+from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import Split, view_of
@@ -72,10 +72,10 @@ def import_processed(
     takes, texts, notes = find_processed(folder)
     home = home_of(folder)
     summaries = [_import_takes(root, PROCESSED, takes, notes, run, empty_is_absent=False)]
-    with in_turn(root.status_dir(PROCESSED)):
+    with shared_files_lock(root.status_dir(PROCESSED)):
         _write_lists(root, texts)
     summaries.append(proposals.run_import_proposals(root, home, run=run))
-    with in_turn(root.status_dir(PROCESSED)):
+    with shared_files_lock(root.status_dir(PROCESSED)):
         # Pairs need all takes of their split: of several shards the last one to end has them.
         if all(read_status(root, PROCESSED, take.take_uid) for take in takes):
             whole = replace(run, shard=None)
@@ -91,7 +91,7 @@ def import_lm_eec(
     if folder.resolve() == root.path.resolve():
         raise SettingsError(f"{folder} has another layout than a root; give another --root")
     summary = _import_takes(root, LM_EEC, takes, notes, run, empty_is_absent=True)
-    with in_turn(root.status_dir(LM_EEC)):
+    with shared_files_lock(root.status_dir(LM_EEC)):
         _write_lists(root, {})
     return [summary]
 
@@ -134,12 +134,12 @@ def _import_takes(
     empty_is_absent: bool,
 ) -> StageSummary:
     foreign = {path.stem for path in root.table("takes").glob("*.parquet")}
-    foreign -= claimed(root, stage)
+    foreign -= claimed_units(root, stage)
     if mixed := sorted(foreign & {take.take_uid for take in takes}):
         raise SettingsError(
             f"{root.path} has take {mixed[0]} from elsewhere; import into another root"
         )
-    claim(root, stage, (take.take_uid for take in takes))
+    claim_units(root, stage, (take.take_uid for take in takes))
     units = []
     for take in takes:
         key = (component(take.take_uid),)
@@ -158,7 +158,7 @@ def _import_takes(
     summary = run_stage(
         root, stage, units, partial(work, root=root, stage=stage), settings={}, options=run
     )
-    with in_turn(root.status_dir(stage)):
+    with shared_files_lock(root.status_dir(stage)):
         write_exclusions(root, stage, SHARED_UNIT, notes)
     return summary
 

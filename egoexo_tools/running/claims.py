@@ -7,12 +7,12 @@ hand, has outputs and no status yet, and would pass for somebody else's.
 from collections.abc import Iterable
 
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.lock import shared_files_lock
 
 CLAIMS = ".units"
 
 
-def claimed(root: DatasetRoot, stage: str) -> set[str]:
+def claimed_units(root: DatasetRoot, stage: str) -> set[str]:
     """Names of units that the stage has begun or ended."""
     folder = root.status_dir(stage)
     path = folder / CLAIMS
@@ -20,10 +20,10 @@ def claimed(root: DatasetRoot, stage: str) -> set[str]:
     return {*filter(None, begun), *(status.stem for status in folder.glob("*.json"))}
 
 
-def claim(root: DatasetRoot, stage: str, names: Iterable[str]) -> None:
+def claim_units(root: DatasetRoot, stage: str, names: Iterable[str]) -> None:
     """Write down that the stage begins these units."""
-    with in_turn(root.status_dir(stage)):
-        known = claimed(root, stage)
+    with shared_files_lock(root.status_dir(stage)):
+        known = claimed_units(root, stage)
         if new := set(names) - known:
             text = "".join(f"{name}\n" for name in sorted(known | new))
             write_atomic(root.status_dir(stage) / CLAIMS, text)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from egoexo_tools.disk import free_bytes, size_text
 from egoexo_tools.errors import DataError
-from egoexo_tools.running.executors import Submit, available_cores
+from egoexo_tools.running.executors import TaskSubmitter, available_cores
 from egoexo_tools.running.progress import duration_text, print_line
 from egoexo_tools.running.records import RunOptions
 
@@ -93,7 +93,9 @@ def _timed(items: Sequence[T], work: Callable[[Sequence[T]], int]) -> tuple[int,
     return work(items), time.perf_counter() - started
 
 
-def measure_sample(submit: Submit, work: Callable[[T], TimedBatch], item: T) -> TimedBatch | None:
+def measure_sample(
+    submit: TaskSubmitter, work: Callable[[T], TimedBatch], item: T
+) -> TimedBatch | None:
     """`work` on one item where the units will run; None where that fails: its unit will say why."""
     try:
         future = submit(work, item)

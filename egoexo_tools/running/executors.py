@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Submit:
+class TaskSubmitter:
     """Schedules function(argument) and returns its future."""
 
     schedule: "Callable[[Callable[[Any], Any], Any], Future[Any]]"
@@ -50,7 +50,7 @@ def open_executor(
     scheduler: str | None = None,
     time_limit_seconds: float | None = None,
     resources: dict[str, float] | None = None,
-) -> Iterator[Submit]:
+) -> Iterator[TaskSubmitter]:
     """Yield a submit function; leaving the block by an exception stops what is running.
 
     `workers` defaults to the cores that this process may use; `scheduler` is a Dask scheduler's
@@ -60,7 +60,7 @@ def open_executor(
     if name not in EXECUTORS:
         raise SettingsError(f"{name!r} is no executor; use {', '.join(EXECUTORS)}")
     if name == "inline":
-        yield Submit(_submit_inline)
+        yield TaskSubmitter(_submit_inline)
     elif name == "process":
         with _processes(workers or available_cores(), time_limit_seconds) as submit:
             yield submit
@@ -81,7 +81,7 @@ def _submit_inline(function: Callable[[Any], Any], argument: Any, /) -> "Future[
 
 
 @contextmanager
-def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submit]:
+def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[TaskSubmitter]:
     from pebble import ProcessPool
 
     # spawn: forking a process that already runs OpenCV, Arrow or torch threads can hang it.
@@ -99,7 +99,7 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[Submi
 
     others = set(multiprocessing.active_children())
     try:
-        yield Submit(submit)
+        yield TaskSubmitter(submit)
     except BaseException:  # Ctrl-C too: `close` would do all that is scheduled first
         # The pool first takes away its locks, then ends one worker after the other: one that begins
         # meanwhile would look for them and end with a traceback. So all are told at once, before.
@@ -166,7 +166,7 @@ def _in_worker(function: Callable[[Any], Any], argument: Any) -> Any:
 @contextmanager
 def _dask(
     workers: int, scheduler: str | None, resources: dict[str, float] | None
-) -> Iterator[Submit]:
+) -> Iterator[TaskSubmitter]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -197,7 +197,7 @@ def _dask(
         return future
 
     try:
-        yield Submit(submit, _Workers(client).trouble)
+        yield TaskSubmitter(submit, _Workers(client).trouble)
     finally:
         client.close()
         if cluster:

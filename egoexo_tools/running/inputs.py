@@ -64,14 +64,14 @@ class FileDigests:
         return str(path) if self._memory is None else os.path.relpath(path, self._memory.parent)
 
 
-def hash_files(paths: Iterable[Path], *, known: FileDigests | None = None) -> str:
+def hash_files(paths: Iterable[Path], *, digests: FileDigests | None = None) -> str:
     """16 hex digits that change with a file's content, and when it comes or goes.
 
     A file that is not there counts too: proposals that were made since are a reason to start
-    anew. `known` keeps digests between calls, for files that many results share.
+    anew. `digests` keeps digests between calls, for files that many results share.
     """
     digest = hashlib.sha256()
-    digests = FileDigests() if known is None else known
+    digests = digests or FileDigests()
     for path in paths:
         digest.update(digests.of(path))
     return digest.hexdigest()[:16]

@@ -8,7 +8,7 @@ that did not hear of it, a process that had not ended yet) never writes beside a
 
 A shard has both files for itself (`.lock.3-of-40`) and locks `.lock` shared: shards of one
 division run side by side, and neither beside an undivided run nor beside another division, whose
-shards would hold the same units. What they all write, they write `in_turn`.
+shards would hold the same units. What they all write, they write `shared_files_lock`.
 """
 
 import errno
@@ -43,7 +43,7 @@ class RunId:
 
 
 @contextmanager
-def only_run(
+def stage_lock(
     folder: Path, stage: str, *, shard: Shard | None = None, wait_seconds: float = WAIT_SECONDS
 ) -> Iterator[RunId]:
     """Hold the stage or a shard; DataError while another run of it or its workers are on."""
@@ -65,7 +65,7 @@ def only_run(
 
 
 @contextmanager
-def working(folder: Path, run: RunId) -> Iterator[None]:
+def worker_lock(folder: Path, run: RunId) -> Iterator[None]:
     """Hold while a unit of that run is done; DataError where the run has ended meanwhile."""
     with _open(folder / (WORKING + run.scope)) as file:
         _locked(file, fcntl.LOCK_SH)
@@ -75,7 +75,7 @@ def working(folder: Path, run: RunId) -> Iterator[None]:
 
 
 @contextmanager
-def waiting_for(path: Path, what: str) -> Iterator[None]:
+def file_lock(path: Path, what: str) -> Iterator[None]:
     """Hold a file's lock, after whoever holds it now; it goes with the process that has it."""
     with _open(path) as file:
         if not _locked(file, fcntl.LOCK_EX):
@@ -85,13 +85,13 @@ def waiting_for(path: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
+def shared_files_lock(folder: Path) -> Iterator[None]:
     """Hold while a file is read and written anew that all shards of a stage write.
 
     Waits for its turn: whoever is last reads what all the others have done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with waiting_for(folder / SHARED, "what all shards share"):
+    with file_lock(folder / SHARED, "what all shards share"):
         yield
 
 

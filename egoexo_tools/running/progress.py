@@ -61,7 +61,7 @@ def open_progress(
     return ProgressLines(total, desc, "GB" if is_bytes else f"{unit}s", initial)
 
 
-def count_as_done_before(bar: Progress, n: int) -> None:
+def skip_progress(bar: Progress, n: int) -> None:
     """Move a bar without moving the rate and the time left that it shows; n may be negative."""
     if isinstance(bar, ProgressLines):
         bar.skip(n)

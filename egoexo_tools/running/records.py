@@ -34,7 +34,7 @@ class Unit:
     """What decides its shard, for units that must go where others went; else its name does."""
     frames: tuple[int, ...] = ()
     """frame_idxs of its camera that are wanted, for stages that do not do all."""
-    lacks: bool = False
+    is_incomplete: bool = False
     """Its outputs are there, but without some of `frames`."""
 
     @property
@@ -74,7 +74,7 @@ class RunOptions:
     shard: Shard | None = None
     """Do these units only, beside other shards; None does all."""
 
-    def mine(self, units: Sequence[Unit]) -> list[Unit]:
+    def in_shard(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that are in the shard."""
         shard = self.shard
         return [u for u in units if shard is None or shard.holds(u.shard_key or u.name)]

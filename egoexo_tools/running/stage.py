@@ -17,9 +17,9 @@ from types import MappingProxyType
 
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.running.executors import Submit
+from egoexo_tools.running.executors import TaskSubmitter
 from egoexo_tools.running.inputs import hash_files
-from egoexo_tools.running.lock import only_run
+from egoexo_tools.running.lock import stage_lock
 from egoexo_tools.running.records import (
     RunOptions,
     Settings,
@@ -40,7 +40,7 @@ def run_stage(
     settings: Settings,
     defaults: Settings = MappingProxyType({}),
     options: RunOptions = RunOptions(),
-    prepare: Callable[[Sequence[Unit], Submit], None] | None = None,
+    prepare: Callable[[Sequence[Unit], TaskSubmitter], None] | None = None,
 ) -> StageSummary:
     """Do every unit (of the shard) that is not done yet; `work(unit)` returns counts or raises.
 
@@ -53,7 +53,7 @@ def run_stage(
     later, counts as that of `defaults`.
     """
     started = time.monotonic()
-    with only_run(root.status_dir(stage), stage, shard=options.shard) as run_id:
+    with stage_lock(root.status_dir(stage), stage, shard=options.shard) as run_id:
         settings = _as_stored(settings)
         jobs, results = _jobs(root, stage, units, settings, _as_stored(defaults), options)
         skipped = len(results)
@@ -99,7 +99,7 @@ def _jobs(
     """
     jobs: list[Job] = []
     done: dict[str, UnitResult] = {}
-    for unit in options.mine(units):
+    for unit in options.in_shard(units):
         # Before the work: an input that changes while a unit runs makes it pending next time.
         inputs = unit.fingerprint + hash_files(unit.inputs)
         status = read_status(root, stage, unit.name)
@@ -134,17 +134,17 @@ def _is_pending(
     if options.overwrite:
         return True
     # A failed unit has no result that other settings could mix with.
-    if status.status == "done" and (changed := differences(status.settings, settings)):
+    if status.status == "done" and (changed := setting_changes(status.settings, settings)):
         raise SettingsError(
             f"{stage} was done with {changed} "
             f"(unit {unit.name}); use the same settings, or --overwrite to redo it"
         )
     moved = status.inputs != inputs or not all(path.exists() for path in unit.outputs)
-    moved = moved or unit.lacks
+    moved = moved or unit.is_incomplete
     return status.status == "failed" or moved
 
 
-def differences(old: Settings, new: Settings) -> str:
+def setting_changes(old: Settings, new: Settings) -> str:
     """`name=old, now new` for every setting that differs, in name order; "" where none does.
 
     A name that one side lacks is None there; callers first fill in what an older file lacks.

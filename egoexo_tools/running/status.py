@@ -45,12 +45,12 @@ def status_text(root: DatasetRoot, *, most_takes: int = 40) -> str:
     for stage, results in statuses.items():
         lines.append(_stage_line(stage, results))
         lines.extend(_failure_lines(results))
-    if kept := kept_text(root):
+    if kept := cache_sizes_text(root):
         lines.append(f"on disk     {kept}")
     return "\n".join([*lines, "", *_take_lines(root, statuses, most_takes)])
 
 
-def kept_text(root: DatasetRoot) -> str:
+def cache_sizes_text(root: DatasetRoot) -> str:
     """Bytes of what is made again when it is deleted: cached features, and the mapped tables."""
     folders = [path for path in sorted((root.path / "features").glob("*")) if path.is_dir()]
     folders += [root.mapped] if root.mapped.is_dir() else []

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from egoexo_tools.errors import DEBUG, DataError, StageFailed, no_space, unexpected
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.running.executors import Submit, available_cores, open_executor
-from egoexo_tools.running.lock import RunId, working
+from egoexo_tools.running.executors import TaskSubmitter, available_cores, open_executor
+from egoexo_tools.running.lock import RunId, worker_lock
 from egoexo_tools.running.progress import Progress, open_progress
 from egoexo_tools.running.records import RunOptions, Settings, Unit, UnitResult, write_status
 
@@ -45,7 +45,7 @@ def run_unit(
         return UnitResult(unit.name, status, error, seconds, counts, settings, inputs_hash)
 
     try:
-        with working(root.status_dir(stage), run_id):
+        with worker_lock(root.status_dir(stage), run_id):
             # From here until the end the unit is not done, whatever an earlier run has left.
             root.status(stage, unit.name).unlink(missing_ok=True)
             done = result("done", dict(work(unit)))
@@ -80,7 +80,7 @@ def run_units(
     jobs: Sequence[Job],
     stage: str,
     options: RunOptions,
-    prepare: Callable[[Sequence[Unit], Submit], None] | None,
+    prepare: Callable[[Sequence[Unit], TaskSubmitter], None] | None,
 ) -> Iterator[UnitResult]:
     """The results as they come, with a bar; a worker that died is a failed unit."""
     if not jobs:
@@ -112,7 +112,10 @@ def run_units(
 
 
 def _collect(
-    running: "dict[Future[UnitResult], Unit]", bar: Progress, options: RunOptions, submit: Submit
+    running: "dict[Future[UnitResult], Unit]",
+    bar: Progress,
+    options: RunOptions,
+    submit: TaskSubmitter,
 ) -> Iterator[UnitResult]:
     """Those that have ended; StageFailed where nobody is left who could end them."""
     ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_LOOK_AFTER_SECONDS)

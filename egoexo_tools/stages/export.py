@@ -20,7 +20,7 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.registry import load_exporter
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import pending_units, run_stage
 
@@ -52,7 +52,7 @@ def run_export(
         settings=settings,
         options=run,
     )
-    with in_turn(state.status_dir(STAGE)):
+    with shared_files_lock(state.status_dir(STAGE)):
         # Of several shards the last one to end finds everything done.
         whole = run.shard is None or not pending_units(state, STAGE, units, settings=settings)
         if whole and not summary.failed:
@@ -76,7 +76,7 @@ def _claim(out: Path, settings: Mapping[str, str]) -> None:
     others = out.exists() and any(path.name != STATE_FOLDER for path in out.iterdir())
     if others and not marker.exists():
         raise DataError(f"{out} is not empty and not an export; give an empty or a new folder")
-    with in_turn(marker.parent):
+    with shared_files_lock(marker.parent):
         if not marker.exists():
             write_atomic(marker, json.dumps(settings) + "\n")
         before = benchmark.read_json(marker)

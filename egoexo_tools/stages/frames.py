@@ -187,7 +187,7 @@ def _threads(root: DatasetRoot, todo: list[Unit], run: RunOptions) -> int:
         run.overwrite
         or (status := read_status(root, STAGE, unit.name)) is None
         or status.status == "failed"
-        for unit in run.mine(todo)
+        for unit in run.in_shard(todo)
     )
     at_once = 1 if run.executor == "inline" else min(run.workers or cores, max(pending, 1))
     return max(1, cores // at_once)

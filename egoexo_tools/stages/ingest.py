@@ -20,7 +20,7 @@ from egoexo_tools.manifests import read_manifest, write_exclusions, write_manife
 from egoexo_tools.release.annotations import CameraLimits, CheckedTake, check_take
 from egoexo_tools.release.plan import IngestPlan, PlannedTake, plan_ingest
 from egoexo_tools.release.takes import ShippedTake, write_takes
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.video.frames import probe
@@ -58,7 +58,7 @@ def run_ingest(
     selected = plan.select(take_uids=take_uids, scenarios=scenarios)
     if not selected and not plan.broken:
         raise DataError(_nothing_to_do(release, plan))
-    with in_turn(root.status_dir(STAGE)):
+    with shared_files_lock(root.status_dir(STAGE)):
         _remove_foreign(root, plan, overwrite=run.overwrite)
         write_exclusions(root, STAGE, RELEASE_UNIT, plan.exclusions)
     summary = run_stage(
@@ -69,7 +69,7 @@ def run_ingest(
         settings={},
         options=run,
     )
-    with in_turn(root.status_dir(STAGE)):
+    with shared_files_lock(root.status_dir(STAGE)):
         _write_lists(root, plan)
     broken = [
         UnitResult(

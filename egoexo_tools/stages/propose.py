@@ -43,7 +43,7 @@ from egoexo_tools.running.disk_cost import (
     measure_sample,
     time_batch,
 )
-from egoexo_tools.running.executors import Submit
+from egoexo_tools.running.executors import TaskSubmitter
 from egoexo_tools.running.inputs import hash_files
 from egoexo_tools.running.progress import print_line
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
@@ -115,14 +115,14 @@ def units(
                 inputs.append(root.part("masks", take_uid))
             output = root.part("proposals", f"{take_uid}.{camera}")
             done = _done_frames(output)
-            lacks = done is not None and not set(frames.tolist()) <= set(done)
+            is_incomplete = done is not None and not set(frames.tolist()) <= set(done)
             found.append(
                 Unit(
                     (take_uid, camera),
                     tuple(inputs),
                     (output,),
                     frames=tuple(frames.tolist()),
-                    lacks=lacks,
+                    is_incomplete=is_incomplete,
                 )
             )
     if not found:
@@ -267,7 +267,9 @@ def _done_frames(path: Path) -> list[int] | None:
     return None if about is None else list(about["frames"])
 
 
-def _price(todo: Sequence[Unit], submit: Submit, *, how: ProposalJob, run: RunOptions) -> None:
+def _price(
+    todo: Sequence[Unit], submit: TaskSubmitter, *, how: ProposalJob, run: RunOptions
+) -> None:
     """What is to be done, by counting; its time and bytes, by trying."""
     done = [() if run.overwrite else _done_frames(unit.outputs[0]) or () for unit in todo]
     missing = sum(len({*unit.frames} - {*there}) for unit, there in zip(todo, done, strict=True))

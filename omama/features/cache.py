@@ -33,9 +33,9 @@ from egoexo_tools.running.disk_cost import (
     measure_sample,
     time_batch,
 )
-from egoexo_tools.running.executors import Submit
+from egoexo_tools.running.executors import TaskSubmitter
 from egoexo_tools.running.inputs import hash_files
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.progress import print_line
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
@@ -141,14 +141,14 @@ def units(
             continue
         output = root.features(key.name) / component(".".join(camera)) / cache_files.INDEX
         covered = cache_files.covered_frames(output.parent)
-        lacks = covered is not None and bool(np.setdiff1d(wanted, covered).size)
+        is_incomplete = covered is not None and bool(np.setdiff1d(wanted, covered).size)
         found.append(
             Unit(
                 (*camera, key.name),
                 input_files(root, camera),
                 (output,),
                 frames=tuple(wanted.tolist()),
-                lacks=lacks,
+                is_incomplete=is_incomplete,
             )
         )
     if not found:
@@ -293,16 +293,20 @@ def extract_all(
             yield from extractor(raws)
 
 
-def _begin(todo: Sequence[Unit], submit: Submit, *, how: FeatureJob, run: RunOptions) -> None:
+def _begin(
+    todo: Sequence[Unit], submit: TaskSubmitter, *, how: FeatureJob, run: RunOptions
+) -> None:
     """Once the disk has room for all of it: what the folders are of."""
     _price(todo, submit, how=how, run=run)
-    with in_turn(how.root.status_dir(STAGE)):
+    with shared_files_lock(how.root.status_dir(STAGE)):
         for key in how.keys.values():
             path = how.root.features(key.name) / "settings.json"
             write_atomic(path, json.dumps(key.settings, indent=1) + "\n")
 
 
-def _price(todo: Sequence[Unit], submit: Submit, *, how: FeatureJob, run: RunOptions) -> None:
+def _price(
+    todo: Sequence[Unit], submit: TaskSubmitter, *, how: FeatureJob, run: RunOptions
+) -> None:
     """What is to be done, by counting; and its time, by trying."""
     key = how.keys[todo[0].key[2]]
     # A backbone that cannot be built is one sentence here, not one for each unit.

@@ -209,7 +209,7 @@ def _open_part(root: DatasetRoot, key: FeatureKey, camera: Camera, known: FileDi
         raise DataError(f"the cached features in {folder} are damaged; {again}") from error
     if part is None:
         raise DataError(f"there are no cached features {key.name} of {name}; {again} first")
-    if part.inputs != hash_files(input_files(root, camera), known=known):
+    if part.inputs != hash_files(input_files(root, camera), digests=known):
         raise DataError(
             f"the cached features {key.name} of {name} are older than its frames, masks or "
             f"proposals; {again}"

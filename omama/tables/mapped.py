@@ -26,7 +26,7 @@ import pyarrow as pa
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot, atomic_path, component
 from egoexo_tools.running.inputs import MISSING, FileDigests, hash_texts
-from egoexo_tools.running.lock import waiting_for
+from egoexo_tools.running.lock import file_lock
 from egoexo_tools.running.progress import open_progress
 from omama.tables.columns import MaskFile, map_batch, mapped_masks, write_batch
 from omama.tables.direct import find_ends, load_frames
@@ -92,7 +92,7 @@ def make_tables(wanted: FrameRequest, unit: str) -> Tables | None:
     root = wanted.root
     try:
         root.mapped.mkdir(exist_ok=True)
-        with waiting_for(root.mapped / ".lock", "the tables"):
+        with file_lock(root.mapped / ".lock", "the tables"):
             # Whoever had the lock before may have made just these.
             if (found := open_tables(root, unit, proposals=wanted.proposals)) is not None:
                 return found

@@ -9,9 +9,9 @@ import pytest
 
 from egoexo_tools.running.progress import (
     ProgressLines,
-    count_as_done_before,
     duration_text,
     open_progress,
+    skip_progress,
 )
 
 
@@ -60,7 +60,7 @@ def test_bytes_are_told_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_done_before_moves_no_rate() -> None:
     stream = io.StringIO()
     with ProgressLines(8, "download", "units", seconds=0.02, stream=stream) as bar:
-        count_as_done_before(bar, 4)
+        skip_progress(bar, 4)
         while len(lines(stream)) < 2:
             time.sleep(0.005)
     assert lines(stream)[1] == "download: 4 of 8 units, 0 s so far"

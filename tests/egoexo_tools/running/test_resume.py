@@ -19,7 +19,7 @@ import pytest
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot, Release, atomic_path
-from egoexo_tools.running.lock import only_run, working
+from egoexo_tools.running.lock import stage_lock, worker_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_statuses
 from egoexo_tools.running.stage import run_stage
 
@@ -324,18 +324,18 @@ def test_ctrl_c_and_a_time_limit_leave_no_half_written_file(tmp_path: Path) -> N
 
 
 def test_a_run_waits_for_workers_of_an_earlier_one_and_they_give_up(tmp_path: Path) -> None:
-    with only_run(tmp_path, "frames") as first:
+    with stage_lock(tmp_path, "frames") as first:
         pass
-    with pytest.raises(DataError, match="its run has ended"), working(tmp_path, first):
+    with pytest.raises(DataError, match="its run has ended"), worker_lock(tmp_path, first):
         pass
-    with only_run(tmp_path, "frames") as run_id, working(tmp_path, run_id):
+    with stage_lock(tmp_path, "frames") as run_id, worker_lock(tmp_path, run_id):
         (tmp_path / ".lock").unlink()  # as good as a killed run: its lock is gone
         with (
             pytest.raises(DataError, match="workers of an earlier frames still write"),
-            only_run(tmp_path, "frames", wait_seconds=0.1),
+            stage_lock(tmp_path, "frames", wait_seconds=0.1),
         ):
             pass
-    with only_run(tmp_path, "frames") as second, working(tmp_path, second):
+    with stage_lock(tmp_path, "frames") as second, worker_lock(tmp_path, second):
         assert second != first
 
 

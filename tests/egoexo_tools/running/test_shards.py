@@ -17,7 +17,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.importing.images import run_import_images
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.running.lock import in_turn, only_run, working
+from egoexo_tools.running.lock import shared_files_lock, stage_lock, worker_lock
 from egoexo_tools.running.records import RunOptions, Unit, read_statuses
 from egoexo_tools.running.shard import Shard
 from egoexo_tools.running.stage import run_stage
@@ -72,7 +72,7 @@ def test_a_stage_does_the_units_of_its_shard(tmp_path: Path) -> None:
     whole = run_stage(root, "s", units, lambda unit: {}, settings={}, options=INLINE)
     assert (whole.done, whole.skipped) == (0, 21)
     with_take = next(one for one in (Shard(1, 2), Shard(2, 2)) if one.holds("0"))
-    assert "follower" in {u.name for u in RunOptions(shard=with_take).mine(units)}
+    assert "follower" in {u.name for u in RunOptions(shard=with_take).in_shard(units)}
 
 
 def test_only_the_whole_chain_has_no_shards() -> None:
@@ -87,21 +87,21 @@ def test_only_the_whole_chain_has_no_shards() -> None:
 def test_shards_of_one_division_run_beside_each_other_and_beside_nothing_else(
     tmp_path: Path,
 ) -> None:
-    with only_run(tmp_path, "s", shard=Shard(1, 3)), only_run(tmp_path, "s", shard=Shard(3, 3)):
+    with stage_lock(tmp_path, "s", shard=Shard(1, 3)), stage_lock(tmp_path, "s", shard=Shard(3, 3)):
         for other, told in (
             (None, "another s is running"),
             (Shard(3, 3), "another s --shard 3/3 is running"),
             (Shard(2, 4), "another number of shards"),
         ):
-            with pytest.raises(DataError, match=told), only_run(tmp_path, "s", shard=other):
+            with pytest.raises(DataError, match=told), stage_lock(tmp_path, "s", shard=other):
                 pass
     with (
-        only_run(tmp_path, "s"),
+        stage_lock(tmp_path, "s"),
         pytest.raises(DataError, match="another s is running"),
-        only_run(tmp_path, "s", shard=Shard(1, 3)),
+        stage_lock(tmp_path, "s", shard=Shard(1, 3)),
     ):
         pass
-    with only_run(tmp_path, "s", shard=Shard(2, 4)):
+    with stage_lock(tmp_path, "s", shard=Shard(2, 4)):
         pass
 
 
@@ -110,32 +110,32 @@ def test_shards_of_one_division_run_beside_each_other_and_beside_nothing_else(
 def test_workers_of_a_killed_run_give_up_or_are_waited_for(
     before: Shard | None, now: Shard | None, tmp_path: Path
 ) -> None:
-    with only_run(tmp_path, "s", shard=before) as run:
+    with stage_lock(tmp_path, "s", shard=before) as run:
         pass
     suffix = "" if before is None else f".{before.number}-of-{before.count}"
     (tmp_path / f".lock{suffix}").write_text(run.text)  # as a run that was killed leaves it
     with (
-        working(tmp_path, run),
+        worker_lock(tmp_path, run),
         pytest.raises(DataError, match="workers of an earlier s still write"),
-        only_run(tmp_path, "s", shard=now, wait_seconds=0.1),
+        stage_lock(tmp_path, "s", shard=now, wait_seconds=0.1),
     ):
         pass
     (tmp_path / f".lock{suffix}").write_text(run.text)
     with (
-        only_run(tmp_path, "s", shard=now),
+        stage_lock(tmp_path, "s", shard=now),
         pytest.raises(DataError, match="its run has ended"),
-        working(tmp_path, run),
+        worker_lock(tmp_path, run),
     ):
         pass
 
 
 def test_a_fellow_shard_s_workers_are_left_alone(tmp_path: Path) -> None:
     with (
-        only_run(tmp_path, "s", shard=Shard(1, 2)) as run,
-        working(tmp_path, run),
-        only_run(tmp_path, "s", shard=Shard(2, 2), wait_seconds=0.1) as other,
-        working(tmp_path, other),
-        working(tmp_path, run),
+        stage_lock(tmp_path, "s", shard=Shard(1, 2)) as run,
+        worker_lock(tmp_path, run),
+        stage_lock(tmp_path, "s", shard=Shard(2, 2), wait_seconds=0.1) as other,
+        worker_lock(tmp_path, other),
+        worker_lock(tmp_path, run),
     ):
         pass
 
@@ -279,10 +279,10 @@ def test_a_take_that_was_cut_off_is_still_ours(tmp_path: Path) -> None:
 TURNS = """
 import sys
 from pathlib import Path
-from egoexo_tools.running.lock import in_turn
+from egoexo_tools.running.lock import shared_files_lock
 folder = Path(sys.argv[1])
 for _ in range(200):
-    with in_turn(folder):
+    with shared_files_lock(folder):
         count = int((folder / "count").read_text())
         (folder / "count").write_text(str(count + 1))
 """
@@ -290,7 +290,7 @@ for _ in range(200):
 
 @pytest.mark.slow
 def test_turns_are_taken(tmp_path: Path) -> None:
-    with in_turn(tmp_path):
+    with shared_files_lock(tmp_path):
         (tmp_path / "count").write_text("0")
     processes = [subprocess.Popen([sys.executable, "-c", TURNS, str(tmp_path)]) for _ in range(3)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]

@@ -10,7 +10,7 @@ from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.inputs import MISSING, FileDigests, hash_files
 from egoexo_tools.running.records import RunOptions, Unit, read_status, read_statuses
-from egoexo_tools.running.stage import differences, run_stage
+from egoexo_tools.running.stage import run_stage, setting_changes
 
 INLINE = RunOptions(executor="inline", quiet=True)
 NAMES = ("apple", "bread", "cup")
@@ -74,8 +74,8 @@ def test_a_changed_input_or_a_lost_output_is_done_anew(root: DatasetRoot, tmp_pa
 
 
 def test_a_setting_that_came_later_has_none_as_its_default() -> None:
-    assert differences({"size": 2}, {"size": 2, "later": None}) == ""
-    assert differences({"size": 2}, {"size": 2, "later": 1}) == "later=None, now 1"
+    assert setting_changes({"size": 2}, {"size": 2, "later": None}) == ""
+    assert setting_changes({"size": 2}, {"size": 2, "later": 1}) == "later=None, now 1"
 
 
 def test_a_setting_that_a_status_lacks_counts_as_its_default(
@@ -188,11 +188,11 @@ def test_a_hash_of_inputs_changes_when_a_file_does_comes_or_goes(tmp_path: Path)
     both = hash_files([first, second])
     second.write_text("2")
     known = FileDigests()
-    other = hash_files([first, second], known=known)
+    other = hash_files([first, second], digests=known)
     assert len({gone, both, other, hash_files([second, first])}) == 4
-    assert hash_files([first, second]) == other == hash_files([first, second], known=known)
+    assert hash_files([first, second]) == other == hash_files([first, second], digests=known)
     second.write_text("3")
-    assert hash_files([first, second], known=known) == hash_files([first, second]) != other
+    assert hash_files([first, second], digests=known) == hash_files([first, second]) != other
 
 
 def test_digests_are_remembered_from_process_to_process(tmp_path: Path) -> None:
