@@ -4,14 +4,12 @@ What it renders and how it trains are the two records below; everything else is 
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.records import RunOptions
-from omama.compile_ahead import compiling_ahead
 from omama.pipeline import PipelineOptions, Say, run_pipeline
 
 
@@ -70,12 +68,11 @@ def run_demo(folder: Path, demo: Demo = DEMO, *, seed: int, run: RunOptions, say
     say("Synthesizing a release (rendered scenes, real H.264 videos) ...")
     options = SyntheticOptions(seed=seed, **demo.scene)
     root = DatasetRoot(folder / "root")
-    with nullcontext() if root.runs.exists() else compiling_ahead():
-        release = synthesize(folder / "release", options, quiet=run.quiet, workers=run.workers)
-        return run_pipeline(
-            root,
-            release,
-            PipelineOptions(training={**demo.training, "seed": seed}, seed=seed),
-            run=run,
-            say=say,
-        )
+    release = synthesize(folder / "release", options, quiet=run.quiet, workers=run.workers)
+    return run_pipeline(
+        root,
+        release,
+        PipelineOptions(training={**demo.training, "seed": seed}, seed=seed),
+        run=run,
+        say=say,
+    )

@@ -29,7 +29,7 @@ FLOORS = {
         {"cli"},
     ),
     "omama": (
-        {"checkpoint", "confidence", "config", "run_log", "compile_ahead", "stopping", "task"},
+        {"checkpoint", "confidence", "config", "run_log", "stopping", "task"},
         {"tables"},
         {"dataset", "features", "loop"},
         {"matching", "methods", "writing", "deciding", "lm_eec"},
