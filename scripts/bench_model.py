@@ -1,13 +1,12 @@
-"""Speed of proposals, features, training and prediction against a plain implementation, in one run.
+"""Speed of proposals, features, training and prediction against a plain implementation.
 
-    python scripts/bench_model.py                  # classical features on the CPU, or
-                                                       # DINOv2 ViT-B/14 shapes where there is CUDA
+    python scripts/bench_model.py                  # EfficientNet-Lite0 on a CPU, DINOv2 on a GPU
     python scripts/bench_model.py --backbone dinov2 --takes 8 --frames 12 --proposals 150
 
-Every row is measured twice in the same run, on a CPU in processor time: ours, and plain_omama.py
-(FastSAM: one picture at a time through the library, in float32). The pictures are noise with discs
-and all weights are random: neither matters to speed. On a CUDA device features are made in bf16;
-bench_card.py says what part of GPU memory's matrix rate the networks alone take.
+Each row is measured twice in the same run: our code, and plain_omama.py (FastSAM: the ultralytics
+class, one picture at a time, in float32). On a CPU, times are processor time, so that other
+programs do not count; on a GPU, features are made in bf16. Pictures are noise and all weights are
+random: neither changes the speed.
 """
 
 import argparse
@@ -22,14 +21,16 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
+import timm
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.video.pictures import open_picture
-from egoexo_tools.vocab import Split
+from egoexo_tools.vocab import Direction, Split
 from omama.config import Features
 from omama.dataset import Dataset, load_dataset
 from omama.features.backbones import Backbone
@@ -43,12 +44,19 @@ from omama.matching.train import train
 from omama.writing import predict_run
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_card import random_weights  # noqa: E402
-from bench_root import DIRECTION, make_root  # noqa: E402
+from drawn_root import draw_root  # noqa: E402
 from plain_omama import BATCH, Plain, timed  # noqa: E402
 
+DIRECTION = Direction.EGO2EXO
 QUIET = RunOptions(executor="inline", quiet=True)
-ANEW = replace(QUIET, overwrite=True)
+TIMM_NAMES = {
+    "dinov2": "vit_base_patch14_reg4_dinov2",
+    "dinov3": "vit_small_plus_patch16_dinov3_qkvb",
+    "dinov3-b": "vit_base_patch16_dinov3_qkvb",
+    "resnet50-dino": "resnet50",
+    "resnet50-dino-s16": "resnet50",
+}
+"""Backbones whose weights come from a file."""
 
 
 class Row(NamedTuple):
@@ -60,8 +68,8 @@ class Row(NamedTuple):
     plain: float
 
     def __str__(self) -> str:
-        times = f"{self.ours / self.plain:9.1f}"
-        return f"{self.name + ' (' + self.unit + ')':34}{self.ours:12.2f}{self.plain:12.3f}{times}"
+        ratio = f"{self.ours / self.plain:9.1f}"
+        return f"{self.name + ' (' + self.unit + ')':34}{self.ours:12.2f}{self.plain:12.3f}{ratio}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -73,9 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(
         f"{device}; {options.backbone} in {options.feature_precision}, {options.proposals} "
-        f"proposals a frame, batch {BATCH}, torch {torch.__version__}"
+        f"proposals per frame, batch {BATCH}, torch {torch.__version__}"
     )
-    print(f"{'':34}{'ours':>12}{'plain':>12}{'times':>9}", flush=True)
+    print(f"{'':34}{'ours':>12}{'plain':>12}{'ratio':>9}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for row in measure(Path(folder), options):
             print(row, flush=True)
@@ -83,8 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     cuda = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="dinov2" if cuda else "classical")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--backbone", default="dinov2" if cuda else "efficientnet-lite0")
     parser.add_argument(
         "--feature-precision", choices=["fp32", "bf16"], default="bf16" if cuda else "fp32"
     )
@@ -104,7 +112,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row | str]:
     """The rows of the table as they are measured, and a line to print below it."""
     torch.set_num_threads(options.threads)
-    root = make_root(folder / "root", options)
+    root = draw_root(
+        folder / "root",
+        takes=options.takes,
+        frames=options.frames,
+        objects=options.objects,
+        proposals=options.proposals,
+    )
     weights = random_weights(folder, options.backbone)
     precision = options.feature_precision
     extractor = make_extractor(options.backbone, weights, feature_precision=precision)
@@ -115,18 +129,23 @@ def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row | str]:
     extractor([extractor.read(data.frames, frame) for frame in range(2)])  # compiles, warms up
 
     yield Row("pooling", "masks/s", *pooling_rates(data, backbone, device))
-    common: dict[str, Any] = {"backbone": options.backbone, "weights": weights}
-
     counts: dict[str, int] = {}
 
     def features() -> None:
-        done = run_features(root, feature_precision=precision, run=QUIET, **common)
-        done.check()
-        counts.update(done.counts)
+        summary = run_features(
+            root,
+            backbone=options.backbone,
+            weights=weights,
+            feature_precision=precision,
+            run=QUIET,
+        )
+        counts.update(summary.check().counts)
 
     seconds = timed(features, device)
     yield Row("features", "images/s", counts["frames"] / seconds, plain.image_rate())
-    yield from training_rows(root, data, plain, {**common, "feature_precision": precision}, options)
+    yield from training_rows(
+        root, data, plain, Features(options.backbone, weights, precision), options
+    )
     if options.fastsam != "none":
         yield from fastsam_rows(folder, root, data, device, options)
     yield precision_note(data, options, weights)
@@ -136,57 +155,56 @@ def training_rows(
     root: DatasetRoot,
     data: Dataset,
     plain: Plain,
-    common: dict[str, Any],
+    features: Features,
     options: argparse.Namespace,
 ) -> list[Row]:
     """Training and prediction, on the fly and cached."""
-    # More epochs than are needed: no run comes to its last validation.
+    # More epochs than needed, so that no run reaches its last validation.
     config = TrainConfig(
         epochs=options.steps + 10, val_every_steps=10**9, width=plain.model.config.width
     )
-    features = Features(common["backbone"], common["weights"], common["feature_precision"])
     rates = {}
     for name, cached in (("cached", True), ("live", False)):
+        matching = MatchingOptions(quiet=True, features=replace(features, cached=cached))
         rates[name] = training_rate(
-            partial(
-                train, root, DIRECTION, config, RunFolder.of(root, name),
-                options=MatchingOptions(quiet=True, features=replace(features, cached=cached)),
-            ),
+            partial(train, root, DIRECTION, config, RunFolder.of(root, name), options=matching),
             options.steps,
             plain.device,
-        )  # fmt: skip
+        )
         predict = partial(
             predict_run, "o-mama", root, DIRECTION, Split.TEST, RunFolder.of(root, "predict"),
-            checkpoint=RunFolder.of(root, name).checkpoint_last,
-            options=MatchingOptions(quiet=True, features=replace(features, cached=cached)),
+            checkpoint=RunFolder.of(root, name).checkpoint_last, options=matching,
         )  # fmt: skip
         predict()
         rates[f"predict {name}"] = len(data.pairs) / timed(predict, plain.device)
-    learn = plain.rate(options.plain_pairs, learn=True)
-    answer = plain.rate(min(4, options.plain_pairs), learn=False)
+    plain_train = plain.rate(options.plain_pairs, learn=True)
+    plain_predict = plain.rate(min(4, options.plain_pairs), learn=False)
     return [
-        Row("training on the fly", "pairs/s", rates["live"], learn),
-        Row("training cached", "pairs/s", rates["cached"], learn),
-        Row("prediction on the fly", "pairs/s", rates["predict live"], answer),
-        Row("prediction cached", "pairs/s", rates["predict cached"], answer),
+        Row("training on the fly", "pairs/s", rates["live"], plain_train),
+        Row("training cached", "pairs/s", rates["cached"], plain_train),
+        Row("prediction on the fly", "pairs/s", rates["predict live"], plain_predict),
+        Row("prediction cached", "pairs/s", rates["predict cached"], plain_predict),
     ]
 
 
 def training_rate(run: Callable[..., object], steps: int, device: torch.device) -> float:
-    """Pairs a second of `steps` steps: what a run takes more than one that ends before them."""
+    """Pairs per second over `steps` steps.
+
+    A run of three steps is timed too and subtracted: starting and saving are not part of the rate.
+    """
     few = 3
     run(stop_after=few)
-    start = timed(partial(run, stop_after=few), device)
-    return steps * BATCH / (timed(partial(run, stop_after=few + steps), device) - start)
+    start_seconds = timed(partial(run, stop_after=few), device)
+    return steps * BATCH / (timed(partial(run, stop_after=few + steps), device) - start_seconds)
 
 
 def pooling_rates(data: Dataset, backbone: Backbone, device: torch.device) -> tuple[float, float]:
-    """Masks a second: one matrix product, and the upsampled map averaged mask by mask."""
+    """Masks per second: by one matrix product, and by averaging the upsampled map per mask."""
     config = PreparationConfig(patch_size=backbone.patch_size)
-    raw = read_frame(data.frames, len(data.frames) - 1, config)
-    h, w = (side // config.patch_size for side in raw.image.shape[:2])
+    frame = read_frame(data.frames, len(data.frames) - 1, config)
+    h, w = (side // config.patch_size for side in frame.image.shape[:2])
     tokens = torch.randn(768, h, w, device=device)
-    quarters, boxes = raw.quarters.to(device), raw.boxes.to(device)
+    quarters, boxes = frame.quarters.to(device), frame.boxes.to(device)
 
     def product() -> None:
         float(describe(tokens, quarters, boxes, patch_size=config.patch_size).sum())
@@ -214,50 +232,53 @@ def fastsam_rows(
     device: torch.device,
     options: argparse.Namespace,
 ) -> list[Row]:
-    """Pictures a second of the batched adapter (half precision on a GPU), and one by one; then of
-    the stage, from JPEG files to the manifest."""
+    """Pictures per second: the batched adapter, then the stage from JPEG files to the manifest."""
     os.environ["YOLO_OFFLINE"] = "true"
     from egoexo_tools.proposers import ProposerOptions, fastsam
     from egoexo_tools.stages.propose import run_propose
 
     weights = random_fastsam(folder / f"FastSAM-{options.fastsam}.pt", options.fastsam)
-    # An untrained network is never sure; this lets its coarsest grid of boxes through.
-    chosen = fastsam.FastSamOptions(
-        image_size=options.fastsam_size, confidence=5e-3, max_det=options.proposals
-    )
-    name = "cuda:0" if device.type == "cuda" else "cpu"
-    network = fastsam.load_network(weights, options=chosen, device=name)
+    # The scores of an untrained network are low; this threshold lets its coarsest grid of boxes
+    # through, so that there are masks to make.
+    untrained = partial(fastsam.FastSamOptions, confidence=5e-3)
+    settings = untrained(image_size=options.fastsam_size, max_det=options.proposals)
+    device_name = "cuda:0" if device.type == "cuda" else "cpu"
+    network = fastsam.load_network(weights, options=settings, device=device_name)
     paths = [data.frames.path(i % len(data.frames)) for i in range(options.fastsam_images)]
     pictures = [open_picture(path) for path in paths]
-    alone = plain_fastsam(weights, chosen, name)
+    plain = plain_fastsam(weights, settings, device_name)
     few = max(2, len(pictures) // 4)
-    found = network(pictures[: network.batch])
-    assert all(len(one.proposals) > 0 for one in found), "the network must have masks to make"
-    ours = len(pictures) / timed(lambda: network(pictures), device)
-    alone(pictures[0])
-    plain = few / timed(lambda: [alone(picture) for picture in pictures[:few]], device)
-    from_files = few / timed(lambda: [alone(open_picture(path)) for path in paths[:few]], device)
-    asked = ProposerOptions(
-        weights=weights, image_size=options.fastsam_size, max_det=options.proposals, device=name
+    proposals = network(pictures[: network.batch])
+    assert all(len(frame.proposals) > 0 for frame in proposals), "there must be masks to make"
+    rate = len(pictures) / timed(lambda: network(pictures), device)
+    plain(pictures[0])
+    plain_rate = few / timed(lambda: [plain(picture) for picture in pictures[:few]], device)
+    plain_file_rate = few / timed(
+        lambda: [plain(open_picture(path)) for path in paths[:few]], device
     )
-
+    proposer = ProposerOptions(
+        weights=weights,
+        image_size=options.fastsam_size,
+        max_det=options.proposals,
+        device=device_name,
+    )
     counts: dict[str, int] = {}
 
     def stage() -> None:
-        with patch.object(fastsam, "_chosen", lambda _: chosen):
-            done = run_propose(root, proposer="fastsam", options=asked, run=ANEW)
-        done.check()
-        counts.update(done.counts)
+        again = replace(QUIET, overwrite=True)
+        with patch.object(fastsam, "FastSamOptions", untrained):
+            summary = run_propose(root, proposer="fastsam", options=proposer, run=again)
+        counts.update(summary.check().counts)
 
     seconds = timed(stage, device)
     return [
-        Row(f"FastSAM-{options.fastsam}", "images/s", ours, plain),
-        Row("the same from JPEG", "images/s", counts["frames"] / seconds, from_files),
+        Row(f"FastSAM-{options.fastsam}", "images/s", rate, plain_rate),
+        Row("the same from JPEG", "images/s", counts["frames"] / seconds, plain_file_rate),
     ]
 
 
-def plain_fastsam(weights: Path, chosen: Any, device: str) -> Any:
-    """The library's own class on one picture, in float32, its masks brought to the CPU."""
+def plain_fastsam(weights: Path, settings: Any, device: str) -> Callable[[np.ndarray], int]:
+    """The ultralytics class on one picture, in float32; its masks are copied to the CPU."""
     from ultralytics import FastSAM
 
     model = FastSAM(str(weights))
@@ -267,10 +288,10 @@ def plain_fastsam(weights: Path, chosen: Any, device: str) -> Any:
             picture[:, :, ::-1].copy(),
             device=device,
             retina_masks=True,
-            imgsz=chosen.image_size,
-            conf=chosen.confidence,
-            iou=chosen.iou,
-            max_det=chosen.max_det,
+            imgsz=settings.image_size,
+            conf=settings.confidence,
+            iou=settings.iou,
+            max_det=settings.max_det,
             verbose=False,
         )
         return len(result.masks.data.cpu().numpy())
@@ -279,7 +300,7 @@ def plain_fastsam(weights: Path, chosen: Any, device: str) -> Any:
 
 
 def random_fastsam(path: Path, scale: str) -> Path:
-    """A checkpoint of an untrained YOLOv8-seg of FastSAM's shape, whose masks are not empty."""
+    """A checkpoint of an untrained YOLOv8-seg of FastSAM's shape, with non-empty masks."""
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import SegmentationModel
 
@@ -288,24 +309,37 @@ def random_fastsam(path: Path, scale: str) -> Path:
     model.args = get_cfg()
     with torch.no_grad():
         (_, prototypes), _ = model.eval()(torch.rand(1, 3, 320, 320))
-        # Coefficients along the prototypes: every box is filled, so that its mask is made.
+        # Coefficients along the prototypes fill every box, so that its mask is made.
         for branch in model.model[-1].cv4:
             branch[-1].bias.copy_(prototypes.mean(dim=(0, 2, 3)) * 100)
     torch.save({"model": model, "train_args": {"task": "segment"}}, path)
     return path
 
 
+def random_weights(folder: Path, backbone: str) -> Path | None:
+    """A checkpoint of the untrained backbone; None where the backbone reads no file."""
+    if backbone not in TIMM_NAMES:
+        return None
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model(TIMM_NAMES[backbone], pretrained=False, num_classes=0)
+    for name, values in network.named_parameters():
+        if name.endswith("gamma"):  # starts at 1e-5, which would switch the blocks off
+            nn.init.constant_(values, 0.3)
+    torch.save(network.state_dict(), folder / "random.pth")
+    return folder / "random.pth"
+
+
 def precision_note(data: Dataset, options: argparse.Namespace, weights: Path | None) -> str:
-    """How far bf16 features move the cosine of two masks (the k-NN matcher's similarity)."""
-    both = []
+    """The largest change of the cosine of two masks (k-NN's similarity) by bf16 features."""
+    similarities = []
     for precision in ("fp32", "bf16"):
         extractor = make_extractor(options.backbone, weights, feature_precision=precision)
-        raws = [extractor.read(data.frames, frame) for frame in range(2)]
-        rows = torch.cat([features.proposals for features in extractor(raws)]).double()
+        frames = [extractor.read(data.frames, frame) for frame in range(2)]
+        rows = torch.cat([features.proposals for features in extractor(frames)]).double()
         rows = F.normalize(rows[:, : extractor.width], dim=1)
-        both.append(rows @ rows.T)
-    moved = float((both[0] - both[1]).abs().max())
-    return f"bf16 features move a cosine by at most {moved:.1e} (random weights)"
+        similarities.append(rows @ rows.T)
+    change = float((similarities[0] - similarities[1]).abs().max())
+    return f"bf16 features change a cosine by at most {change:.1e} (random weights)"
 
 
 if __name__ == "__main__":
