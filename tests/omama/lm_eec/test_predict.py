@@ -38,7 +38,7 @@ from omama.lm_eec.weights import METHOD, describe  # noqa: E402
 from omama.writing import predict_run  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[3] / "scripts"))
-from plain_memory import plain_track  # noqa: E402
+from plain_lm_eec import plain_track  # noqa: E402
 
 FIRST = "11111111-0000-4000-8000-000000000001"
 QUIET = LmEecOptions(quiet=True)

@@ -33,7 +33,7 @@ from omama.lm_eec.tracking import (  # noqa: E402
 )
 
 sys.path.append(str(Path(__file__).parents[3] / "scripts"))
-from plain_memory import plain_compress, plain_fusion, plain_track, quick_compress  # noqa: E402
+from plain_lm_eec import plain_compress, plain_fusion, plain_track, quick_compress  # noqa: E402
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 

@@ -1,6 +1,6 @@
 """LM-EEC's inference, written as plainly as it can be: one object, one frame, one token at a time.
 
-What omama.lm_eec must equal (tests/test_memory_tracking.py) and be faster than (bench_memory.py).
+What omama.lm_eec must equal (tests/test_memory_tracking.py) and be faster than (bench_lm_eec.py).
 It shares the network's parts with it, and nothing of how they are fed: every picture is encoded for
 every object anew, a bank is a list, and a token of it is dropped by comparing numbers. For that the
 benchmark takes `quick_compress`, since the released code drops tokens by tensors too.

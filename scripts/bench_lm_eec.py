@@ -1,10 +1,10 @@
 """How fast LM-EEC follows a take, ours against one object at a time, and how fast it learns.
 
-    python scripts/bench_memory.py                                 # tiny network, CPU, all cores
-    python scripts/bench_memory.py --device cuda --folder bench    # base-plus in bfloat16
+    python scripts/bench_lm_eec.py                                 # tiny network, CPU, all cores
+    python scripts/bench_lm_eec.py --device cuda --folder bench    # base-plus in bfloat16
 
 A take of an ego and two exo cameras is drawn, and every object followed in both directions and both
-camera pairs: by scripts/plain_memory.py, which reads and encodes both pictures for every object and
+camera pairs: by scripts/plain_lm_eec.py, which reads and encodes both pictures for every object and
 frame, as LM-EEC's released code does, and by omama.lm_eec. Both must draw the same masks. Times are
 the best of --repeat, from the first file read to the last logits made; in processor time too, since
 a shared machine's clock says little. On a GPU a step of training follows, of eight clips, with the
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from plain_memory import plain_track
+from plain_lm_eec import plain_track
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
@@ -88,7 +88,7 @@ def main() -> None:
         if clips:
             show(lines, *learn(config, given.device, clips, given.steps))
         show(lines, f"all of it: {time.perf_counter() - begun:.0f} s")
-        (folder / "bench_memory.txt").write_text("\n".join(lines) + "\n")
+        (folder / "bench_lm_eec.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(["", *lines]))
 
 
