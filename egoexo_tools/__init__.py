@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from egoexo_tools.vocab import Split as Split
     from egoexo_tools.vocab import View as View
 else:
-    __getattr__, __dir__, __all__ = lazy.face(
+    __getattr__, __dir__, __all__ = lazy.exports(
         __name__,
         {
             "errors": ("DataError", "SettingsError"),

@@ -24,12 +24,12 @@ class StageFailed(Exception):
     """Some units of a stage failed; the message groups them by reason (exit code 1)."""
 
 
-def no_space(error: OSError) -> str | None:
+def disk_full_text(error: OSError) -> str | None:
     """A sentence if a file could not be written for want of room, else None."""
     return _NO_SPACE.get(error.errno or 0)
 
 
-def unexpected(error: BaseException, doing: str, *, trace: Path | None = None) -> str:
+def describe_unexpected(error: BaseException, doing: str, *, trace: Path | None = None) -> str:
     """One sentence about an exception that nobody foresaw; the whole of it goes to a file.
 
     `doing` is what was being done; notes on the exception (`add_note`) say on what. `trace` is

@@ -43,7 +43,7 @@ def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
         partial.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def component(name: str) -> str:
+def path_component(name: str) -> str:
     """`name` if it is safe as one path component, else DataError (separators, `..`, NUL, empty)."""
     if not name or name in {".", ".."} or any(char in name for char in "/\\\0"):
         raise DataError(f"{name!r} cannot be a file name; the file that it comes from is damaged")
@@ -75,14 +75,14 @@ class Release:
         return self.path / candidate
 
     def take_dir(self, take_name: str) -> Path:
-        return self.path / "takes" / component(take_name)
+        return self.path / "takes" / path_component(take_name)
 
     def video(self, take_name: str, camera: str, *, short_side: int | None = None) -> Path:
         """The frame-aligned video; `short_side=448` gives the small copy."""
         folder = self.take_dir(take_name) / "frame_aligned_videos"
         if short_side is not None:
             folder = folder / "downscaled" / str(short_side)
-        return folder / f"{component(camera)}.mp4"
+        return folder / f"{path_component(camera)}.mp4"
 
     def find_video(self, take_name: str, camera: str, *, short_side: int | None = None) -> Path:
         """The same as it lies on disk, where some copies have the suffix in capitals."""
@@ -114,17 +114,17 @@ class DatasetRoot:
 
     def table(self, name: str) -> Path:
         """The directory of one Parquet table."""
-        return self.manifests / component(name)
+        return self.manifests / path_component(name)
 
     def part(self, table: str, unit: str) -> Path:
         """The Parquet file that one unit of work writes into a table."""
-        return self.table(table) / f"{component(unit)}.parquet"
+        return self.table(table) / f"{path_component(unit)}.parquet"
 
     def status(self, stage: str, unit: str) -> Path:
-        return self.status_dir(stage) / f"{component(unit)}.json"
+        return self.status_dir(stage) / f"{path_component(unit)}.json"
 
     def status_dir(self, stage: str) -> Path:
-        return self.path / "status" / component(stage)
+        return self.path / "status" / path_component(stage)
 
     @property
     def takes_json(self) -> Path:
@@ -139,10 +139,12 @@ class DatasetRoot:
         return self.processed / "split.json"
 
     def annotation_json(self, take_uid: str) -> Path:
-        return self.processed / component(take_uid) / "annotation.json"
+        return self.processed / path_component(take_uid) / "annotation.json"
 
     def frame(self, take_uid: str, camera: str, frame_idx: int) -> Path:
-        return self.processed / component(take_uid) / component(camera) / f"{frame_idx}.jpg"
+        return (
+            self.processed / path_component(take_uid) / path_component(camera) / f"{frame_idx}.jpg"
+        )
 
     def pairs_json(self, split: Split, direction: Direction) -> Path:
         return self.path / "dataset_jsons" / f"{split}_{direction.joined}_pairs.json"
@@ -152,7 +154,7 @@ class DatasetRoot:
         return self.path / f"Masks_{split.upper()}_{direction.upper_name}"
 
     def features(self, key: str) -> Path:
-        return self.path / "features" / component(key)
+        return self.path / "features" / path_component(key)
 
     @property
     def mapped(self) -> Path:

@@ -1,6 +1,6 @@
 """Names that are imported when they are used, so that importing a package costs nothing.
 
-Two kinds: what a package gives to its users (`face`), and what a table names as text
+Two kinds: what a package gives to its users (`exports`), and what a table names as text
 (`resolve`). Both keep numpy, av and torch out of a program that has not asked for them.
 """
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 
-def face(
+def exports(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package; `modules`: module in it → its names.

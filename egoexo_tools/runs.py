@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DatasetRoot, component
+from egoexo_tools.layout import DatasetRoot, path_component
 from egoexo_tools.vocab import Direction
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RunFolder:
     @classmethod
     def of(cls, root: DatasetRoot, name: str) -> "RunFolder":
         """The run `name` of a root; DataError for a name that is no file name."""
-        return cls(root.runs / component(name))
+        return cls(root.runs / path_component(name))
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ def run_name(
         *([] if method == DEFAULT_METHOD else [method]),
         *([] if decision == DEFAULT_DECISION else [decision]),
     ]
-    return component("-".join(parts))
+    return path_component("-".join(parts))
 
 
 def parse_run_name(name: str) -> tuple[Direction, str] | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from omama.writing import predict_run as predict_run
     from omama.writing import write_run as write_run
 else:
-    __getattr__, __dir__, __all__ = lazy.face(
+    __getattr__, __dir__, __all__ = lazy.exports(
         __name__,
         {
             "checkpoint": ("Checkpoint", "load_checkpoint"),

@@ -91,14 +91,14 @@ def read_rle(masks: Sequence[tuple[int, int, str]]) -> None:
             continue
         good.append(rle)
         areas.append(read_one_rle(rle))
-    columns = MaskColumns.of(good)
+    columns = MaskColumns.from_rles(good)
     measured, _, problems = columns.measure()
     for area, found, problem in zip(areas, measured.tolist(), problems.tolist(), strict=True):
         assert (area is None) == bool(problem), (area, problem)
         assert found == (area or 0), (found, area)
     fine = np.flatnonzero(problems == 0)
     sizes = np.full(fine.size, 7, np.int64)
-    assert len(columns.resized(fine, sizes, sizes + 4)) == fine.size
+    assert len(columns.resize(fine, sizes, sizes + 4)) == fine.size
 
 
 def read_one_rle(rle: MaskRle) -> int | None:

@@ -16,7 +16,14 @@ import click
 
 from egoexo_tools import __version__
 from egoexo_tools.commands.choices import DIRECTIONS, EXECUTOR
-from egoexo_tools.errors import DEBUG, DataError, SettingsError, StageFailed, no_space, unexpected
+from egoexo_tools.errors import (
+    DEBUG,
+    DataError,
+    SettingsError,
+    StageFailed,
+    describe_unexpected,
+    disk_full_text,
+)
 
 if TYPE_CHECKING:
     from egoexo_tools.running.records import RunOptions
@@ -99,10 +106,10 @@ class LazyGroup(click.Group):
 
 
 def _sentence(ctx: click.Context, error: Exception) -> str:
-    if isinstance(error, OSError) and (sentence := no_space(error)) is not None:
+    if isinstance(error, OSError) and (sentence := disk_full_text(error)) is not None:
         return sentence
     doing = f"{ctx.info_name or 'egoexo-tools'} {ctx.invoked_subcommand or ''}".strip()
-    return unexpected(error, doing)
+    return describe_unexpected(error, doing)
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

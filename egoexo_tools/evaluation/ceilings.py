@@ -101,7 +101,7 @@ def _fill(
     truth = source(samples.truth.take(rows), size)
     ranks = _ranks(samples, rows)
     best = found.iou[rows], found.proposal[rows], found.top_iou[rows]
-    for _, same in proposals.masks.by_size():  # a camera's proposals have one size, as a rule
+    for _, same in proposals.masks.rows_by_size():  # a camera's proposals have one size, as a rule
         # Frames without a truth lie between: only those of `frames` are drawn.
         chosen = same[np.isin(proposals.frame_idxs[same], frames)]
         ends = np.searchsorted(proposals.frame_idxs[chosen], np.append(frames, _END))

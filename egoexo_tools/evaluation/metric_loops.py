@@ -9,9 +9,16 @@ import numpy as np
 
 from egoexo_tools.arrays import Bool, Bytes, Float64, Int64, UInt64
 from egoexo_tools.compiled import compiled
-from egoexo_tools.masks.bitmaps import area, contour, iou_of, location, overlap, rasterise
+from egoexo_tools.masks.bitmaps import (
+    contour_accuracy,
+    iou_from_areas,
+    location_error,
+    mask_area,
+    overlap_area,
+    rasterise,
+)
 from egoexo_tools.masks.columns import MaskColumns
-from egoexo_tools.masks.resizing import Size, edges
+from egoexo_tools.masks.resizing import Size, dest_edges
 from egoexo_tools.masks.rle_loops import OK
 
 IOU, CONTOUR, LOCATION, CONSISTENCY, TRUTH_CONSISTENCY = range(5)
@@ -28,14 +35,14 @@ class Source(NamedTuple):
     height: int
     width: int
     rows: Int64
-    """`resizing.edges` to the size at which they are drawn."""
+    """`resizing.dest_edges` to the size at which they are drawn."""
     cols: Int64
 
 
 def source(masks: MaskColumns, size: Size) -> Source:
     """Masks to be drawn at `size`; DataError unless all of them have one size themselves."""
-    own = masks.one_size(size)
-    return Source(masks.text, masks.offsets, *own, *edges(own, size))
+    own = masks.common_size(size)
+    return Source(masks.text, masks.offsets, *own, *dest_edges(own, size))
 
 
 @compiled
@@ -83,28 +90,35 @@ def score(
         now, then = i & 1, 1 - (i & 1)
         a, b, a_box, b_box = masks[now], truths[now], boxes[now], truth_boxes[now]
         problems[PREDICTED, i] = _rasterise(predicted, i, runs, a, a_box)
-        areas[PREDICTED, i] = area(a, a_box)  # of absent objects too: confidence may come from it
+        # Of absent objects too: the confidence may be computed from it.
+        areas[PREDICTED, i] = mask_area(a, a_box)
         # A damaged mask is drawn empty: an overlap with it would count as one with nothing.
         follows_well = (
             follows[i] and problems[PREDICTED, i] == OK and problems[PREDICTED, i - 1] == OK
         )
         if follows_well:
-            both = overlap(a, masks[then], a_box, boxes[then])
-            floats[CONSISTENCY, i] = iou_of(both, areas[PREDICTED, i], areas[PREDICTED, i - 1])
+            both = overlap_area(a, masks[then], a_box, boxes[then])
+            floats[CONSISTENCY, i] = iou_from_areas(
+                both, areas[PREDICTED, i], areas[PREDICTED, i - 1]
+            )
         if not visible[i]:
             continue
         problems[TRUTH, i] = _rasterise(truth, i, runs, b, b_box)
-        areas[TRUTH, i] = area(b, b_box)
+        areas[TRUTH, i] = mask_area(b, b_box)
         if problems[PREDICTED, i] != OK or problems[TRUTH, i] != OK:
             continue
-        both = overlap(a, b, a_box, b_box)
-        floats[IOU, i] = iou_of(both, areas[PREDICTED, i], areas[TRUTH, i])
-        floats[CONTOUR, i] = contour(a, b, a_box, b_box, height, heights, edge_maps, near, scratch)
-        floats[LOCATION, i] = location(a_box, b_box, height, width, diagonal)
+        both = overlap_area(a, b, a_box, b_box)
+        floats[IOU, i] = iou_from_areas(both, areas[PREDICTED, i], areas[TRUTH, i])
+        floats[CONTOUR, i] = contour_accuracy(
+            a, b, a_box, b_box, height, heights, edge_maps, near, scratch
+        )
+        floats[LOCATION, i] = location_error(a_box, b_box, height, width, diagonal)
         # What lies in truths[then] is the sample before only if that one was visible too.
         if follows_well and visible[i - 1] and problems[TRUTH, i - 1] == OK:
-            both = overlap(b, truths[then], b_box, truth_boxes[then])
-            floats[TRUTH_CONSISTENCY, i] = iou_of(both, areas[TRUTH, i], areas[TRUTH, i - 1])
+            both = overlap_area(b, truths[then], b_box, truth_boxes[then])
+            floats[TRUTH_CONSISTENCY, i] = iou_from_areas(
+                both, areas[TRUTH, i], areas[TRUTH, i - 1]
+            )
 
 
 @compiled
@@ -140,16 +154,18 @@ def best_candidates(
         start, count = first_truth[f], first_truth[f + 1] - first_truth[f]
         for k in range(count):
             problems[k] = _rasterise(truth, start + k, runs, truths[k], boxes[k])
-            areas[k] = area(truths[k], boxes[k])
+            areas[k] = mask_area(truths[k], boxes[k])
         # Candidates outside, truths inside: of 300 candidates (FastSAM's most) one is in memory.
         for c in range(first_candidate[f], first_candidate[f + 1]):
             if _rasterise(candidates, c, runs, mask, box) != OK:
                 continue
-            pixels = area(mask, box)
+            pixels = mask_area(mask, box)
             for k in range(count):
                 if problems[k] != OK:
                     continue
-                value = iou_of(overlap(mask, truths[k], box, boxes[k]), pixels, areas[k])
+                value = iou_from_areas(
+                    overlap_area(mask, truths[k], box, boxes[k]), pixels, areas[k]
+                )
                 i = start + k
                 if not value <= best[i]:  # also where best is still NaN
                     best[i], best_number[i] = value, numbers[c]

@@ -33,7 +33,7 @@ CONFIDENCE_THRESHOLD = 0.5
 def iou(predicted: Bool, truth: Bool) -> float:
     """|P and G| / (|P or G| + 1e-7); 1 where both are empty."""
     both, a_area, b_area = (np.int64(mask.sum()) for mask in (predicted & truth, predicted, truth))
-    return bitmaps.iou_of(both, a_area, b_area)
+    return bitmaps.iou_from_areas(both, a_area, b_area)
 
 
 def contour_accuracy(predicted: Bool, truth: Bool) -> float:
@@ -41,7 +41,7 @@ def contour_accuracy(predicted: Bool, truth: Bool) -> float:
     size = _same_size(predicted, truth)
     (a, a_box), (b, b_box) = _packed(predicted), _packed(truth)
     edge_maps, near, scratch = _scratch(size)
-    return bitmaps.contour(
+    return bitmaps.contour_accuracy(
         a, b, a_box, b_box, size[0], disk_heights(boundary_radius(size)), edge_maps, near, scratch
     )
 
@@ -50,7 +50,7 @@ def location_error(predicted: Bool, truth: Bool, *, diagonal: float | None = Non
     """Distance of the centres of the two boxes, over `diagonal` (default: the image's own)."""
     height, width = size = _same_size(predicted, truth)
     (_, a_box), (_, b_box) = _packed(predicted), _packed(truth)
-    return bitmaps.location(a_box, b_box, height, width, diagonal or diagonal_of(size))
+    return bitmaps.location_error(a_box, b_box, height, width, diagonal or diagonal_of(size))
 
 
 @dataclass(frozen=True)

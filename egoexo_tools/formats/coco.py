@@ -30,7 +30,7 @@ from egoexo_tools.formats.source import (
     rle_at,
     with_frame,
 )
-from egoexo_tools.layout import DatasetRoot, atomic_path, component
+from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Split, view_of
@@ -92,7 +92,7 @@ def _images(root: DatasetRoot, out: Path, split: str, takes: list[Take]) -> Iter
     """The images of a split, each placed in the export as it is yielded."""
     for take in takes:
         for (camera, frame_idx), row in read_frames(root, take).items():
-            name = f"{component(take.take_uid)}/{component(camera)}/{frame_idx}.jpg"
+            name = f"{path_component(take.take_uid)}/{path_component(camera)}/{frame_idx}.jpg"
             link_or_copy(root.path / row["path"], out / "images" / split / name)
             yield {
                 "file_name": name,

@@ -27,7 +27,7 @@ from egoexo_tools.formats.source import (
     read_take,
     with_frame,
 )
-from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
+from egoexo_tools.layout import DatasetRoot, atomic_path, path_component, write_atomic
 from egoexo_tools.manifests import SCHEMAS, read_manifest
 from egoexo_tools.running.records import Unit
 
@@ -138,11 +138,11 @@ def finish(root: DatasetRoot, out: Path) -> None:
 
 
 def _frames_file(out: Path, split: str, take_uid: str) -> Path:
-    return out / "frames" / f"{component(split)}-{component(take_uid)}.parquet"
+    return out / "frames" / f"{path_component(split)}-{path_component(take_uid)}.parquet"
 
 
 def _pairs_file(out: Path, split: str, direction: str) -> Path:
-    return out / "pairs" / f"{component(split)}-{component(direction)}.parquet"
+    return out / "pairs" / f"{path_component(split)}-{path_component(direction)}.parquet"
 
 
 def _config(out: Path, name: str) -> str:

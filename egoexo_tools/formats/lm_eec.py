@@ -31,7 +31,7 @@ from egoexo_tools.formats.source import (
     read_take,
     with_frame,
 )
-from egoexo_tools.layout import DatasetRoot, component, write_atomic
+from egoexo_tools.layout import DatasetRoot, path_component, write_atomic
 from egoexo_tools.masks.rle import runs_to_counts
 from egoexo_tools.parsing.names import folder_names
 from egoexo_tools.running.records import Unit
@@ -53,7 +53,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
     folder = _take_folder(out, take.split, take.take_uid)
     frames = read_frames(root, take)
     for (camera, frame_idx), row in frames.items():
-        link_or_copy(root.path / row["path"], folder / component(camera) / f"{frame_idx}.jpg")
+        link_or_copy(root.path / row["path"], folder / path_component(camera) / f"{frame_idx}.jpg")
     masks, missing = with_frame(read_masks(root, take.take_uid), frames)
     names = folder_names([row["object_name"] for row in masks])
     renamed = [{**row, "object_name": names[row["object_name"]]} for row in masks]
@@ -80,11 +80,11 @@ def finish(root: DatasetRoot, out: Path) -> None:
         takes.update({take.take_uid: changed} if changed else {})
     for split, takes in replaced.items():
         text = json.dumps(takes, indent=1, sort_keys=True) + "\n"
-        write_atomic(out / f"object_names_{component(split)}.json", text)
+        write_atomic(out / f"object_names_{path_component(split)}.json", text)
 
 
 def _take_folder(out: Path, split: str, take_uid: str) -> Path:
-    return out / component(split) / component(take_uid)
+    return out / path_component(split) / path_component(take_uid)
 
 
 def _empty_masks(masks: list[Row], frames: dict[tuple[str, int], Row]) -> list[Row]:

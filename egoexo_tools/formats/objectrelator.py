@@ -30,7 +30,7 @@ from egoexo_tools.formats.source import (
     read_masks,
     rle_at,
 )
-from egoexo_tools.layout import DatasetRoot, atomic_path, component
+from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Direction, Split, View, view_of
@@ -93,7 +93,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _list_file(out: Path, split: str, direction: str) -> Path:
-    return out / f"{component(direction)}_{component(split)}_visual.json"
+    return out / f"{path_component(direction)}_{path_component(split)}_visual.json"
 
 
 def _samples(
@@ -166,7 +166,7 @@ def _annotation(rle: MaskRle, category: int) -> Row:
 
 def _picture(root: DatasetRoot, out: Path, frame: Row) -> str:
     """Put a frame into the export; returns its path there."""
-    take, camera = component(frame["take_uid"]), component(frame["camera"])
+    take, camera = path_component(frame["take_uid"]), path_component(frame["camera"])
     relative = f"{take}/{camera}/{frame['frame_idx']}.jpg"
     link_or_copy(root.path / frame["path"], out / relative)
     return relative

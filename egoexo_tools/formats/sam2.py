@@ -32,7 +32,7 @@ from egoexo_tools.formats.source import (
     rle_at,
     with_frame,
 )
-from egoexo_tools.layout import DatasetRoot, atomic_path, component, write_atomic
+from egoexo_tools.layout import DatasetRoot, atomic_path, path_component, write_atomic
 from egoexo_tools.running.records import Unit
 
 MAX_OBJECTS = 254
@@ -80,9 +80,9 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
 def finish(root: DatasetRoot, out: Path) -> None:
     """The list of videos of each split."""
     for split in sorted({take.split for take in list_takes(root)}):
-        folder = out / component(split) / "JPEGImages"
+        folder = out / path_component(split) / "JPEGImages"
         videos = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        write_atomic(out / component(split) / "videos.txt", "".join(f"{v}\n" for v in videos))
+        write_atomic(out / path_component(split) / "videos.txt", "".join(f"{v}\n" for v in videos))
 
 
 def object_numbers(root: DatasetRoot, take_uid: str) -> dict[int, str]:
@@ -113,11 +113,11 @@ def davis_palette() -> Bytes:
 
 
 def _objects_file(out: Path, split: str, take_uid: str) -> Path:
-    return out / component(split) / "objects" / f"{component(take_uid)}.json"
+    return out / path_component(split) / "objects" / f"{path_component(take_uid)}.json"
 
 
 def _files(out: Path, split: str, take_uid: str, camera: str, frame_idx: int) -> tuple[Path, Path]:
-    folder, video = out / component(split), component(f"{take_uid}.{camera}")
+    folder, video = out / path_component(split), path_component(f"{take_uid}.{camera}")
     return (
         folder / "JPEGImages" / video / f"{frame_idx:05d}.jpg",
         folder / "Annotations" / video / f"{frame_idx:05d}.png",

@@ -28,7 +28,7 @@ from egoexo_tools.formats.source import (
     read_take,
     with_frame,
 )
-from egoexo_tools.layout import DatasetRoot, component, write_atomic
+from egoexo_tools.layout import DatasetRoot, path_component, write_atomic
 from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Split, View, view_of
 
@@ -89,7 +89,7 @@ def finish(root: DatasetRoot, out: Path) -> None:
 
 
 def _samples_file(out: Path, take_uid: str) -> Path:
-    return out / _PARTS / f"{component(take_uid)}.json"
+    return out / _PARTS / f"{path_component(take_uid)}.json"
 
 
 def _misfit(row: Row, frame: Row) -> str | None:

@@ -209,7 +209,7 @@ def _rle(value: Any) -> MaskRle:
 
 
 def _table(found: _Gathered, *, knows_absent: bool, empty_is_absent: bool) -> pa.Table:
-    columns = MaskColumns.of(found.rles)
+    columns = MaskColumns.from_rles(found.rles)
     areas, boxes, problems = columns.measure()
     has_mask = np.array([rle is not None for rle in found.rles], np.bool_)
     bad = has_mask & (problems != 0)

@@ -34,7 +34,7 @@ from egoexo_tools.importing.sources import (
     find_processed,
     home_of,
 )
-from egoexo_tools.layout import DatasetRoot, component
+from egoexo_tools.layout import DatasetRoot, path_component
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.parsing.lenient import entries, frame_number
 from egoexo_tools.parsing.pictures import picture_size
@@ -142,7 +142,7 @@ def _import_takes(
     claim_units(root, stage, (take.take_uid for take in takes))
     units = []
     for take in takes:
-        key = (component(take.take_uid),)
+        key = (path_component(take.take_uid),)
         outputs = tuple(root.part(table, take.take_uid) for table in ("masks", "takes"))
         inputs = (take.folder / "annotation.json",)
         units.append(

@@ -22,7 +22,7 @@ from egoexo_tools.masks.rle_loops import OK, parse_counts
 
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 ONE = np.uint64(1)
-TOP = np.uint64(63)
+TOP_BIT = np.uint64(63)
 NO_BOX = 1 << 30
 
 
@@ -80,7 +80,7 @@ def rasterise_runs(
     """Run lengths of a mask of some height → `bitmap` (zeroed here) and `box` at another size.
 
     `rows[y]` is the number of wanted rows that lie above source row y (length height + 1), `cols`
-    the same for columns: see `resizing.edges`.
+    the same for columns: see `resizing.dest_edges`.
     """
     bitmap[:] = 0
     box[0], box[1], box[2], box[3] = NO_BOX, -1, NO_BOX, -1
@@ -133,7 +133,7 @@ def pack(mask: Bool, bitmap: UInt64, box: Int64) -> None:
 
 
 @compiled
-def overlap(a: UInt64, b: UInt64, a_box: Int64, b_box: Int64) -> np.int64:
+def overlap_area(a: UInt64, b: UInt64, a_box: Int64, b_box: Int64) -> np.int64:
     """Pixels in both."""
     pixels = np.int64(0)
     if max(a_box[2], b_box[2]) > min(a_box[3], b_box[3]):
@@ -148,13 +148,13 @@ def overlap(a: UInt64, b: UInt64, a_box: Int64, b_box: Int64) -> np.int64:
 
 
 @compiled
-def area(bitmap: UInt64, box: Int64) -> np.int64:
+def mask_area(bitmap: UInt64, box: Int64) -> np.int64:
     """Foreground pixels."""
-    return overlap(bitmap, bitmap, box, box)
+    return overlap_area(bitmap, bitmap, box, box)
 
 
 @compiled
-def iou_of(both: np.int64, a_area: np.int64, b_area: np.int64) -> float:
+def iou_from_areas(both: np.int64, a_area: np.int64, b_area: np.int64) -> float:
     """|A and B| / (|A or B| + 1e-7), 1 where the union is empty (the DAVIS evaluator's rule)."""
     union = a_area + b_area - both
     return both / (union + 1e-7) if union else 1.0
@@ -178,9 +178,9 @@ def boundary(bitmap: UInt64, box: Int64, height: int, edge: UInt64) -> np.int64:
             right = bitmap[x + 1, word] if x + 1 < width else np.uint64(0)
             right_below = right >> ONE
             if word + 1 < words:
-                below |= bitmap[x, word + 1] << TOP
+                below |= bitmap[x, word + 1] << TOP_BIT
                 if x + 1 < width:
-                    right_below |= bitmap[x + 1, word + 1] << TOP
+                    right_below |= bitmap[x + 1, word + 1] << TOP_BIT
             if x + 1 == width:
                 bits = here ^ below
                 if word == last_word:
@@ -237,10 +237,10 @@ def dilate(
 def _shift(up: UInt64, down: UInt64, low: int, high: int) -> None:
     """Move `up` one row up (to smaller y) and `down` one row down, words low..high."""
     for word in range(low, high):
-        up[word] = (up[word] >> ONE) | (up[word + 1] << TOP)
+        up[word] = (up[word] >> ONE) | (up[word + 1] << TOP_BIT)
     up[high] >>= ONE
     for word in range(high, low, -1):
-        down[word] = (down[word] << ONE) | (down[word - 1] >> TOP)
+        down[word] = (down[word] << ONE) | (down[word - 1] >> TOP_BIT)
     down[low] <<= ONE
 
 
@@ -269,7 +269,7 @@ def f_measure(hits: np.int64, predicted: np.int64, truth_hits: np.int64, truth: 
 
 
 @compiled
-def contour(
+def contour_accuracy(
     a: UInt64,
     b: UInt64,
     a_box: Int64,
@@ -297,7 +297,7 @@ def contour(
 
 
 @compiled
-def location(a_box: Int64, b_box: Int64, height: int, width: int, diagonal: float) -> float:
+def location_error(a_box: Int64, b_box: Int64, height: int, width: int, diagonal: float) -> float:
     """Distance of the two box centres over `diagonal`; an empty mask's centre is (h//2, w//2).
 
     The benchmark swaps the two sides for an empty mask, x = h // 2 and y = w // 2, and so do we.

@@ -53,7 +53,7 @@ class MaskColumns:
             object.__setattr__(self, name, column)
 
     @classmethod
-    def of(cls, rles: Sequence[MaskRle | None]) -> "MaskColumns":
+    def from_rles(cls, rles: Sequence[MaskRle | None]) -> "MaskColumns":
         """The masks of a list; None: no mask."""
         # Text that is not ASCII must reach the loops, which call it damaged.
         texts = [
@@ -117,15 +117,15 @@ class MaskColumns:
             boxes=None if self.boxes is None else self.boxes[rows],
         )
 
-    def by_size(self) -> Iterator[tuple[Size, Int64]]:
+    def rows_by_size(self) -> Iterator[tuple[Size, Int64]]:
         """Each size that occurs, ascending, and the rows (k,) of that size."""
         sizes = self.heights * _BASE + self.widths  # one number a size: a sort, not one of pairs
         for size in np.unique(sizes).tolist():
             yield divmod(size, _BASE), np.flatnonzero(sizes == size)
 
-    def one_size(self, default: Size) -> Size:
+    def common_size(self, default: Size) -> Size:
         """The size that all masks share; `default` where there is none, DataError for several."""
-        sizes = [size for size, _ in self.by_size() if size[0]]
+        sizes = [size for size, _ in self.rows_by_size() if size[0]]
         if len(sizes) > 1:
             raise DataError(
                 f"masks of {' and '.join(f'{h}x{w}' for h, w in sizes)} pixels come together "
@@ -148,7 +148,7 @@ class MaskColumns:
         )
         return areas, boxes, problems
 
-    def resized(self, rows: Int64, heights: Int64, widths: Int64) -> "MaskColumns":
+    def resize(self, rows: Int64, heights: Int64, widths: Int64) -> "MaskColumns":
         """Rows (m,) of the masks, each at its own wanted size (m,), as `MaskRle.decode_at` does.
 
         Row -1 gives an empty mask. A mask that has its wanted size already keeps its counts, read

@@ -28,7 +28,7 @@ def nearest_idxs(source: int, dest: int) -> Int64:
     return taken
 
 
-def edges(source: Size, dest: Size) -> tuple[Int64, Int64]:
+def dest_edges(source: Size, dest: Size) -> tuple[Int64, Int64]:
     """For each source row (column) border, the number of wanted rows (columns) before it.
 
     Source rows a..b - 1 fill the wanted rows edges[a]..edges[b] - 1, so that a run of pixels maps

@@ -192,7 +192,7 @@ def resize(
     ends: Int64,
     problems: Bytes,
 ) -> Bytes:
-    """The inside of `MaskColumns.resized`: returns the new counts, fills `ends` and `problems`.
+    """The inside of `MaskColumns.resize`: returns the new counts, fills `ends` and `problems`.
 
     `source` has heights and widths of all masks, `dest` those that are wanted, (n,) as `which`.
     Stops at the first damaged mask.

@@ -6,7 +6,7 @@ They must agree, or a download would leave out a video that ingest then asks for
 from collections.abc import Mapping
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import component
+from egoexo_tools.layout import path_component
 from egoexo_tools.vocab import View, view_of
 
 
@@ -29,7 +29,7 @@ def unusable_cameras(
 
 def _refusal(camera: str, known: frozenset[str]) -> str | None:
     try:
-        component(camera)
+        path_component(camera)
     except DataError:
         return "its name cannot be a camera's"
     if known and camera not in known:

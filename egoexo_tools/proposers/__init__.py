@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from egoexo_tools.proposers.registry import PROPOSERS as PROPOSERS
     from egoexo_tools.proposers.registry import entry as entry
 else:
-    __getattr__, __dir__, __all__ = lazy.face(
+    __getattr__, __dir__, __all__ = lazy.exports(
         __name__,
         {
             "base": (

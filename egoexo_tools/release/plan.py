@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.layout import Release, component
+from egoexo_tools.layout import Release, path_component
 from egoexo_tools.release.relations import BrokenRelations, TakeSlice, index_takes
 from egoexo_tools.release.scenarios import not_found_text, resolve_scenarios
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes
@@ -160,8 +160,8 @@ def _refusal(
     if entry.is_dropped:
         return "takes.json marks it as dropped"
     try:
-        component(take_uid)
-        component(entry.take_name)
+        path_component(take_uid)
+        path_component(entry.take_name)
     except DataError as error:
         return str(error)
     if splits is not None and len(splits.get(take_uid, ())) != 1:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import component
+from egoexo_tools.layout import path_component
 from egoexo_tools.report.causes import FAILURES
 from egoexo_tools.report.gallery import Card
 from egoexo_tools.report.runs import ScoredRun
@@ -49,7 +49,7 @@ def write_take_pages(
         cameras = {camera for card in mine for camera in (card.source_camera, card.dest_camera)}
         try:
             view = open_take(root, take_uid, cameras=sorted(cameras))
-            path = report.parent / f"{report.stem}-takes" / component(f"{view.file_name}.html")
+            path = report.parent / f"{report.stem}-takes" / path_component(f"{view.file_name}.html")
             write_take_page(_thinned(view, {card.frame_idx for card in mine}), path, folders)
         except DataError as error:
             missing.append(f"no page over time of a take: {error}")

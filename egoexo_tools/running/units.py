@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import replace
 
-from egoexo_tools.errors import DEBUG, DataError, StageFailed, no_space, unexpected
+from egoexo_tools.errors import DEBUG, DataError, StageFailed, describe_unexpected, disk_full_text
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.executors import TaskSubmitter, available_cores, open_executor
 from egoexo_tools.running.lock import RunId, worker_lock
@@ -55,12 +55,12 @@ def run_unit(
     except DataError as caught:
         error = str(caught)
     except OSError as caught:
-        error = no_space(caught) or str(caught)
+        error = disk_full_text(caught) or str(caught)
     except Exception as caught:  # one bad take must not end the others
         if os.environ.get(DEBUG):
             logger.error("%s %s: %s", stage, unit.name, traceback.format_exc())
         trace = root.status_dir(stage) / f"{unit.name}.trace.txt"
-        unexpected(caught, f"{stage} of {unit.name}", trace=trace)
+        describe_unexpected(caught, f"{stage} of {unit.name}", trace=trace)
         error = f"{type(caught).__name__}: {caught}"
         return replace(result("failed", {}, error), trace=str(trace))
     return result("failed", {}, error)
@@ -71,7 +71,7 @@ def record_failure(root: DatasetRoot, stage: str, result: UnitResult) -> None:
     try:
         write_status(root, stage, result)
     except OSError as error:
-        reason = no_space(error) or error
+        reason = disk_full_text(error) or error
         logger.warning("%s %s: its failure is not recorded: %s", stage, result.unit, reason)
 
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.layout import DatasetRoot, atomic_path, component
+from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
@@ -68,7 +68,7 @@ class TakeView:
     @property
     def file_name(self) -> str:
         """The take's name as one path component."""
-        return component(self.take_name)
+        return path_component(self.take_name)
 
 
 def open_take(

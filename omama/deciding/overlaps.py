@@ -10,9 +10,9 @@ from egoexo_tools.arrays import Bytes, Float32, Int64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import official_size
-from egoexo_tools.masks.bitmaps import area, overlap, rasterise
+from egoexo_tools.masks.bitmaps import mask_area, overlap_area, rasterise
 from egoexo_tools.masks.columns import MaskColumns
-from egoexo_tools.masks.resizing import edges
+from egoexo_tools.masks.resizing import dest_edges
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import PROBLEMS
 
@@ -28,7 +28,7 @@ def mask_ious(masks: MaskColumns, chosen: Int64) -> Float32:
     height, width = int(masks.heights[chosen[0]]), int(masks.widths[chosen[0]])
     MaskRle(height, width, "")  # raises for sides that cannot be
     size = official_size((height, width))
-    rows, cols = edges((height, width), size)
+    rows, cols = dest_edges((height, width), size)
     problems = np.zeros(chosen.size, np.uint8)
     _iou_loop(masks.text, masks.offsets, chosen, height, width, rows, cols, size[0], ious, problems)
     bad = np.flatnonzero(problems)
@@ -58,9 +58,9 @@ def _iou_loop(
         counts = text[offsets[chosen[i]] : offsets[chosen[i] + 1]]
         space = np.empty(counts.size, np.int64)
         problems[i] = rasterise(counts, space, height, width, rows, cols, bitmaps[i], boxes[i])
-        areas[i] = area(bitmaps[i], boxes[i])
+        areas[i] = mask_area(bitmaps[i], boxes[i])
         for j in range(i + 1):
-            both = overlap(bitmaps[i], bitmaps[j], boxes[i], boxes[j])
+            both = overlap_area(bitmaps[i], bitmaps[j], boxes[i], boxes[j])
             union = areas[i] + areas[j] - both
             if union:
                 ious[i, j] = ious[j, i] = both / union

@@ -22,7 +22,7 @@ import torch
 
 from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.layout import DatasetRoot, component, write_atomic
+from egoexo_tools.layout import DatasetRoot, path_component, write_atomic
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.needed_frames import ALL, all_frames, needed_frames
 from egoexo_tools.running.disk_cost import (
@@ -139,7 +139,7 @@ def units(
         wanted = chosen.of(camera, there)
         if not wanted.size:
             continue
-        output = root.features(key.name) / component(".".join(camera)) / cache_files.INDEX
+        output = root.features(key.name) / path_component(".".join(camera)) / cache_files.INDEX
         covered = cache_files.covered_frames(output.parent)
         is_incomplete = covered is not None and bool(np.setdiff1d(wanted, covered).size)
         found.append(

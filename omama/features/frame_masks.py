@@ -14,9 +14,9 @@ import numpy as np
 from egoexo_tools.arrays import Bool, Bytes, Float32, Float64, Int64, UInt64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.bitmaps import NO_BOX, area, overlap, rasterise_runs
+from egoexo_tools.masks.bitmaps import NO_BOX, mask_area, overlap_area, rasterise_runs
 from egoexo_tools.masks.columns import MaskColumns
-from egoexo_tools.masks.resizing import edges
+from egoexo_tools.masks.resizing import dest_edges
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import OK, PROBLEMS, parse_counts
 from omama.config import HW
@@ -72,7 +72,7 @@ def mask_ious(truths: MaskColumns, proposals: MaskColumns) -> Float32:
     size = _size_of(proposals, (1, 1))
     nothing = np.zeros((len(truths) + len(proposals), 1, 1), np.uint8)
     drawn = _draw_truths(truths, size, (4, 4), 1, nothing)  # one cell of the quarter grid
-    return _walk(proposals, size, drawn, edges(size, (1, 1)), nothing[len(truths) :])[1]
+    return _walk(proposals, size, drawn, dest_edges(size, (1, 1)), nothing[len(truths) :])[1]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _draw_truths(
         prepared_boxes=np.empty((count, 4), np.int64),
     )
     problems = np.zeros(count, np.uint8)
-    for (height, width), rows in truths.by_size():  # one size, as a rule
+    for (height, width), rows in truths.rows_by_size():  # one size, as a rule
         MaskRle(height, width, "")  # raises for sides that cannot be
         _truth_loop(
             truths.text,
@@ -106,8 +106,8 @@ def _draw_truths(
             height,
             width,
             _truth_edges((height, width), prepared, patch_size),
-            edges((height, width), size),
-            edges((height, width), prepared),
+            dest_edges((height, width), size),
+            dest_edges((height, width), prepared),
             quarters,
             drawn.bitmaps,
             drawn.boxes,
@@ -131,7 +131,7 @@ def _walk(
         proposals.offsets,
         *size,
         quarter_edges,
-        edges(size, size),
+        dest_edges(size, size),
         drawn.bitmaps,
         drawn.boxes,
         drawn.areas,
@@ -147,7 +147,7 @@ def _walk(
 def _size_of(proposals: MaskColumns, default: HW) -> HW:
     if not len(proposals):
         return default
-    (height, width), *others = [size for size, _ in proposals.by_size()]
+    (height, width), *others = [size for size, _ in proposals.rows_by_size()]
     if others:
         raise DataError(
             "the proposals of a frame have masks of different sizes; run `egoexo-tools propose "
@@ -262,7 +262,7 @@ def _truth_loop(
         runs = space[: count if problem == OK else 0]
         _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])
         rasterise_runs(runs, height, size_edges[0], size_edges[1], bitmaps[i], boxes[i])
-        areas[i] = area(bitmaps[i], boxes[i])
+        areas[i] = mask_area(bitmaps[i], boxes[i])
         rasterise_runs(
             runs, height, prepared_edges[0], prepared_edges[1], scratch, prepared_boxes[i]
         )
@@ -297,7 +297,7 @@ def _proposal_loop(
         if truth_areas.size:
             rasterise_runs(runs, height, own_edges[0], own_edges[1], bitmap, box)
         for k in range(truth_areas.size):
-            both = overlap(truths[k], bitmap, truth_boxes[k], box)
+            both = overlap_area(truths[k], bitmap, truth_boxes[k], box)
             union = pixels + truth_areas[k] - both
             if union:
                 ious[k, i] = both / union

@@ -14,7 +14,7 @@ import torch
 
 from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DatasetRoot, component
+from egoexo_tools.layout import DatasetRoot, path_component
 from egoexo_tools.running.inputs import FileDigests, hash_files
 from omama.dataset import Camera, FrameTable, Pairs
 from omama.features.cache_files import INDEX, DamagedCache, Part, input_files, read_part
@@ -201,7 +201,7 @@ def _stored_key(root: DatasetRoot, key: FeatureKey, *, tokens: bool) -> FeatureK
 
 def _open_part(root: DatasetRoot, key: FeatureKey, camera: Camera, known: FileDigests) -> Part:
     name = ".".join(camera)
-    folder = root.features(key.name) / component(name)
+    folder = root.features(key.name) / path_component(name)
     again = f"run `omama features {root.path} {key.command}`"
     try:
         part = read_part(folder)

@@ -205,4 +205,4 @@ def _counts(proposals: MaskColumns, rows: Int64, hw: Int64) -> pa.LargeStringArr
     # Many pairs of a frame choose the same proposal: each is resized once.
     wanted, wanted_of = np.unique(np.column_stack([hw, rows]), axis=0, return_inverse=True)
     height, width, row = wanted.T
-    return proposals.resized(row, height, width).counts.take(pa.array(wanted_of.reshape(-1)))
+    return proposals.resize(row, height, width).counts.take(pa.array(wanted_of.reshape(-1)))

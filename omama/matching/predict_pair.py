@@ -79,12 +79,12 @@ def predict_pair(
     chosen.check(FeatureKey.of(extractor))
     if not proposals:
         return PairPrediction(None, None, None, 0.0)
-    none = MaskColumns.of([])
+    none = MaskColumns.from_rles([])
     config = extractor.config
     source, dest = extractor(
         [
-            raw_frame(_reduced(source_rgb), MaskColumns.of([source_mask]), none, config),
-            raw_frame(_reduced(dest_rgb), none, MaskColumns.of(proposals), config),
+            raw_frame(_reduced(source_rgb), MaskColumns.from_rles([source_mask]), none, config),
+            raw_frame(_reduced(dest_rgb), none, MaskColumns.from_rles(proposals), config),
         ]
     )
     scored = chosen.matcher(_bucket(source, dest))

@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot, atomic_path, component
+from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot, atomic_path, path_component
 from egoexo_tools.running.inputs import MISSING, FileDigests, hash_texts
 from egoexo_tools.running.lock import file_lock
 from egoexo_tools.running.progress import open_progress
@@ -111,7 +111,7 @@ def _open(root: DatasetRoot, unit: str, digests: FileDigests, proposals: bool) -
     about = pairs.schema.metadata or {}
     if about.get(b"made_from") != _pairs_key(root, unit, digests).encode():
         return None
-    folder = root.mapped / component(about[b"frames"].decode())
+    folder = root.mapped / path_component(about[b"frames"].decode())
     if not _is_fresh(root, folder, digests):
         return None
     return Tables(_map_frames(root, folder), *_rows_and_ends(pairs))
@@ -226,7 +226,7 @@ def _without(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Table:
 
 
 def _pairs_file(root: DatasetRoot, unit: str, proposals: bool) -> Path:
-    return root.mapped / component(f"{unit}.arrow" if proposals else f"{unit}.masks.arrow")
+    return root.mapped / path_component(f"{unit}.arrow" if proposals else f"{unit}.masks.arrow")
 
 
 def _pairs_key(root: DatasetRoot, unit: str, digests: FileDigests) -> str:
@@ -253,7 +253,7 @@ def _remove_stale(root: DatasetRoot, digests: FileDigests) -> None:
     used = set()
     for path in root.mapped.glob("*.arrow"):
         try:
-            folder = root.mapped / component(
+            folder = root.mapped / path_component(
                 (map_batch(path).schema.metadata or {})[b"frames"].decode()
             )
             fresh = _is_fresh(root, folder, digests)

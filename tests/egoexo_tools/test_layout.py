@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DatasetRoot, Release, atomic_path, component, write_atomic
+from egoexo_tools.layout import DatasetRoot, Release, atomic_path, path_component, write_atomic
 from egoexo_tools.vocab import Direction, Split
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", "/etc"])
 def test_names_from_files_cannot_leave_their_folder(name: str) -> None:
     with pytest.raises(DataError, match="cannot be a file name"):
-        component(name)
+        path_component(name)
 
 
 @pytest.mark.parametrize("relative", ["../secret.mp4", "/etc/passwd", "takes/../../x"])

@@ -19,7 +19,7 @@ def packages() -> list[str]:
     return sorted(
         ".".join(path.parent.relative_to(PROJECT).parts)
         for path in files
-        if "lazy.face(" in path.read_text()
+        if "lazy.exports(" in path.read_text()
     )
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DatasetRoot, atomic_path, component
+from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from omama.dataset import Camera, load_frames
@@ -49,7 +49,7 @@ def run_squash(
 
 def stored_at(root: DatasetRoot, camera: Camera, size: int) -> Path:
     """The file of a camera."""
-    name = component(f"{camera[0]}.{camera[1]}.arrow")
+    name = path_component(f"{camera[0]}.{camera[1]}.arrow")
     return root.features(f"squashed-{size}") / name
 
 

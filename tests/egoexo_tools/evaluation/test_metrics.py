@@ -33,7 +33,7 @@ def unpack(bits: Bytes, shapes: Int64, each: int) -> Iterator[list[Bool]]:
 
 
 def rles(*masks: Bool) -> MaskColumns:
-    return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
+    return MaskColumns.from_rles([MaskRle.encode(mask) for mask in masks])
 
 
 def score_one(predicted: Bool, truth: Bool, diagonal: float) -> metrics.MaskScores:
@@ -176,7 +176,7 @@ def test_a_broken_mask_is_reported_and_its_neighbours_are_scored() -> None:
     bad = MaskRle(40, 60, MaskRle.encode(mask[:, :30]).counts)
     flags = np.ones(3, bool)
     scores = score_masks(
-        MaskColumns.of([good, bad, good]), rles(mask, mask, mask),
+        MaskColumns.from_rles([good, bad, good]), rles(mask, mask, mask),
         size=(40, 60), diagonal=1.0, visible=flags, follows=np.array([False, True, True]),
     )  # fmt: skip
     assert scores.predicted_problem.tolist() == [OK, WRONG_TOTAL, OK]

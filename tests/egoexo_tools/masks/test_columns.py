@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns, mask_fields, row_mask
-from egoexo_tools.masks.resizing import edges, nearest_idxs
+from egoexo_tools.masks.resizing import dest_edges, nearest_idxs
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import BAD_TEXT, NEGATIVE_RUN, OK, WRONG_TOTAL
 
@@ -27,7 +27,7 @@ def some_masks(draw: st.DrawFn) -> list[Bool]:
 
 
 def columns(masks: list[Bool]) -> MaskColumns:
-    return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
+    return MaskColumns.from_rles([MaskRle.encode(mask) for mask in masks])
 
 
 def table(rles: list[MaskRle | None], chunk: int) -> pa.Table:
@@ -59,7 +59,7 @@ def test_rows_are_the_masks_alone(masks: list[Bool], data: st.DataObject) -> Non
         assert part.rles() == rles[start:stop]
         assert part.counts.to_pylist() == [rle.counts for rle in rles[start:stop]]
         assert part.take(np.arange(len(part))[::-1]).rles() == rles[start:stop][::-1]
-        by_size = {size: made.take(which).rles() for size, which in made.by_size()}
+        by_size = {size: made.take(which).rles() for size, which in made.rows_by_size()}
         assert list(by_size) == sorted({mask.shape for mask in masks})
         for size, same in by_size.items():
             assert same == [rle for rle in rles if (rle.height, rle.width) == size]
@@ -82,7 +82,7 @@ def test_each_row_is_resized_to_its_own_size(masks: list[Bool], data: st.DataObj
         st.lists(st.tuples(st.integers(-1, len(masks) - 1), sizes), min_size=1, max_size=9)
     )
     rows, heights, widths = np.array([(row, *size) for row, size in wanted]).T
-    resized = columns(masks).resized(rows, heights, widths)
+    resized = columns(masks).resize(rows, heights, widths)
     assert [(rle.height, rle.width) for rle in resized.rles()] == [size for _, size in wanted]
     expected = [
         np.zeros(size, bool) if row < 0 else reference.plain_resize(masks[row], *size) > 0
@@ -95,13 +95,13 @@ def test_a_slice_is_resized_by_its_own_rows() -> None:
     masks = [np.eye(6, 9) > 0, np.ones((5, 5), bool), np.zeros((11, 3), bool)]
     rows, sides = np.array([1, 0]), np.array([7, 8])
     part = columns(masks).slice(1, 3)
-    assert [rle.area() for rle in part.resized(rows, sides, sides).rles()] == [0, 64]
+    assert [rle.area() for rle in part.resize(rows, sides, sides).rles()] == [0, 64]
 
 
 @pytest.mark.parametrize(("source", "dest"), [(1, 1), (1408, 480), (480, 1408), (3840, 952)])
 def test_edges_say_where_a_source_row_ends_up(source: int, dest: int) -> None:
     taken = nearest_idxs(source, dest)
-    rows, cols = edges((source, 3), (dest, 3))
+    rows, cols = dest_edges((source, 3), (dest, 3))
     assert [int((taken < border).sum()) for border in range(source + 1)] == rows.tolist()
     assert cols.tolist() == [0, 1, 2, 3]
 
@@ -109,20 +109,20 @@ def test_edges_say_where_a_source_row_ends_up(source: int, dest: int) -> None:
 def test_a_null_is_no_mask() -> None:
     rle = MaskRle(2, 3, "6")
     for made in (
-        MaskColumns.of([None, rle, None]),
+        MaskColumns.from_rles([None, rle, None]),
         MaskColumns.from_table(table([None, rle, None], 2)),
     ):
         assert made.heights.tolist() == [0, 2, 0]
         assert made.counts.to_pylist() == ["", "6", ""]
-        assert made.one_size((9, 9)) == (2, 3)
-        assert made.slice(2, 3).one_size((9, 9)) == (9, 9)
+        assert made.common_size((9, 9)) == (2, 3)
+        assert made.slice(2, 3).common_size((9, 9)) == (9, 9)
         with pytest.raises(DataError, match="0 x 0"):
             made.rle(0)
 
 
 def test_masks_of_two_sizes_have_no_one_size() -> None:
     with pytest.raises(DataError, match="masks of 2x3 and 3x2 pixels"):
-        MaskColumns.of([MaskRle(3, 2, "6"), MaskRle(2, 3, "6")]).one_size((1, 1))
+        MaskColumns.from_rles([MaskRle(3, 2, "6"), MaskRle(2, 3, "6")]).common_size((1, 1))
 
 
 def test_a_table_keeps_its_boxes_and_its_text() -> None:
@@ -145,7 +145,9 @@ def test_measure_says_what_is_wrong_with_each_mask() -> None:
     empty = MaskRle.encode(square & False)
     texts = ["!", "4", "6N", "", "\ud800é"]
     broken = [MaskRle(5, 7, text) for text in texts]
-    areas, boxes, problems = MaskColumns.of([MaskRle.encode(square), empty, *broken]).measure()
+    areas, boxes, problems = MaskColumns.from_rles(
+        [MaskRle.encode(square), empty, *broken]
+    ).measure()
     assert areas.tolist() == [8, 0, 0, 0, 0, 0, 0]
     assert boxes[0].tolist() == [2, 1, 3, 1] and not boxes[1:].any()
     assert problems.tolist() == [
@@ -154,10 +156,10 @@ def test_measure_says_what_is_wrong_with_each_mask() -> None:
 
 
 def test_a_damaged_mask_is_not_resized() -> None:
-    masks = MaskColumns.of([MaskRle(2, 2, "4"), MaskRle(2, 2, "!")])
+    masks = MaskColumns.from_rles([MaskRle(2, 2, "4"), MaskRle(2, 2, "!")])
     three = np.array([3, 3])
     with pytest.raises(DataError, match="not COCO compressed run lengths: '!'"):
-        masks.resized(np.array([0, 1]), three, three)
+        masks.resize(np.array([0, 1]), three, three)
 
 
 @given(masks=some_masks())

@@ -27,7 +27,7 @@ def blobs(count: int, height: int, width: int, seed: int = 0) -> Bool:
 
 
 def batch(masks: Bool) -> MaskColumns:
-    return MaskColumns.of([MaskRle.encode(mask) for mask in masks])
+    return MaskColumns.from_rles([MaskRle.encode(mask) for mask in masks])
 
 
 def read(truths: Bool, proposals: Bool, prepared_hw: tuple[int, int]) -> FrameMasks:
@@ -62,7 +62,9 @@ def test_ground_truth_may_have_several_sizes() -> None:
     small, large = blobs(2, 60, 90, seed=3), blobs(2, 120, 180, seed=4)
     proposals = blobs(5, 60, 90)
     rles = [MaskRle.encode(mask) for mask in (small[0], large[0], small[1], large[1])]
-    got = read_masks(MaskColumns.of(rles), batch(proposals), prepared_hw=(56, 84), patch_size=14)
+    got = read_masks(
+        MaskColumns.from_rles(rles), batch(proposals), prepared_hw=(56, 84), patch_size=14
+    )
     for row, mask in enumerate([small[0], large[0], small[1], large[1]]):
         alone = read(mask[None], proposals, (56, 84))
         np.testing.assert_array_equal(got.ious[row], alone.ious[0])
@@ -114,12 +116,12 @@ def test_a_frame_may_lack_masks_or_proposals(masks: int, proposals: int) -> None
 )
 def test_damaged_run_lengths_are_refused(rle: MaskRle, message: str) -> None:
     good = MaskRle.encode(blobs(1, 28, 28)[0])
-    empty = MaskColumns.of([])
+    empty = MaskColumns.from_rles([])
     with pytest.raises(DataError, match=message):
-        read_masks(empty, MaskColumns.of([good, rle]), prepared_hw=(28, 28), patch_size=14)
+        read_masks(empty, MaskColumns.from_rles([good, rle]), prepared_hw=(28, 28), patch_size=14)
 
 
 def test_damaged_ground_truth_is_refused() -> None:
-    truths = MaskColumns.of([MaskRle(28, 28, "11")])
+    truths = MaskColumns.from_rles([MaskRle(28, 28, "11")])
     with pytest.raises(DataError, match="ground-truth mask 0 of a frame: the runs do not add up"):
         read_masks(truths, batch(blobs(1, 28, 28)), prepared_hw=(28, 28), patch_size=14)

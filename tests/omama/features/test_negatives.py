@@ -25,8 +25,8 @@ def neighbours(points: list[tuple[float, float]], order: int = 1) -> list[tuple[
 def test_adjacency_is_the_golden_one(goldens: Path, order: int) -> None:
     golden = np.load(goldens / "adjacency.npz")
     masks = np.unpackbits(golden["masks"], axis=-1, count=golden["masks_shape"][2])
-    rles = MaskColumns.of([MaskRle.encode(mask) for mask in masks])
-    frame = read_masks(MaskColumns.of([]), rles, prepared_hw=masks.shape[1:], patch_size=14)
+    rles = MaskColumns.from_rles([MaskRle.encode(mask) for mask in masks])
+    frame = read_masks(MaskColumns.from_rles([]), rles, prepared_hw=masks.shape[1:], patch_size=14)
     got = adjacency(frame.centroids, order=order)
     off_diagonal = ~np.eye(len(masks), dtype=bool)
     np.testing.assert_array_equal(got[off_diagonal], golden[f"order{order}"][off_diagonal] > 0)
