@@ -87,42 +87,50 @@ class ModelConfig(PlainSettings):
 
 @dataclass(frozen=True)
 class TrainConfig(PlainSettings):
-    """How a run trains; the optimizer's values are the reference's."""
+    """Training settings; the defaults are those of the published O-MaMa."""
 
     epochs: int = 3
+    """Number of epochs."""
     batch_pairs: int = 24
+    """Pairs in a batch."""
     accumulate: int = 1
-    """Batches whose gradients are added up before a step."""
+    """Batches in a step; their gradients are added up."""
     learning_rate: float = 8e-5
+    """Learning rate of AdamW at the start."""
     final_learning_rate: float = 1e-6
-    """The cosine's end, reached at the last step."""
+    """Learning rate at the last step, where the cosine schedule ends."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW."""
     average_decay: float = 0.0
-    """Of a moving average of the weights over the steps, which is then validated and kept as the
-    best checkpoint in their place; 0.995: over some 200 steps. 0: none, as the reference."""
+    """Decay of a moving average of the weights, such as 0.995 (about 200 steps), which is validated
+    and kept in their place; 0: no average, as in the reference."""
     temperature: float = 0.07
+    """Temperature of the matching loss: similarities are divided by it."""
     candidates: int = 32
-    """Candidates of a training sample, the positive among them."""
+    """Candidates that a training pair is compared with, the true one included."""
     negative_max_iou: float | None = 0.5
-    """A proposal that overlaps the ground truth more is no negative; None: the reference's."""
+    """Proposals with a greater IoU with the ground truth are not used as negatives; None: all but
+    the best one are, as in the reference."""
     width: int = MODEL_WIDTH
-    """Channels of the model; a projection is trained where the backbone has another width."""
+    """Channels of the model; a projection is trained where the backbone has a different width."""
     residual: bool | None = None
-    """The descriptor's own cosine is a part of the score. None: wherever the run is not the
-    published recipe, `dinov2` or `reference_behaviour`; a checkpoint to start from knows itself."""
+    """Add the cosine of the descriptors to the score; None: yes, except with the backbone dinov2,
+    with reference_behaviour, and with a checkpoint to start from, which has its own value."""
     visibility_weight: float = 1.0
-    """Weight of the balanced visibility loss, which reaches the head alone and leaves matching as
-    it is; 0 leaves the head untrained, as the reference."""
-    # The model's. Python says `model_precision` elsewhere; here the name is a key of every
-    # checkpoint and status file, and another one would make a finished root look changed.
+    """Weight of the visibility loss, which trains only the visibility head and does not change the
+    matching; 0: the head stays untrained, as in the reference."""
+    # Named model_precision elsewhere in Python. Here the name is a key of checkpoints and status
+    # files: with a different one, finished roots would look changed.
     precision: str = "auto"
-    """`fp32`, `bf16` (autocast), or `auto`: bf16 on CUDA."""
+    """Precision of the model: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, else fp32."""
     val_every_steps: int | None = None
-    """None: once an epoch."""
+    """Steps between two validations; None: one validation an epoch."""
     patience: int | None = None
-    """Validations without a better IoU before an early stop; None: never."""
+    """Validations without a better IoU before training stops early; None: never."""
     seed: int = 0
+    """Seed of everything that is drawn at random."""
     reference_behaviour: bool = False
+    """Train as the authors' code does, errors included."""
 
     def wants_residual(self, backbone: str) -> bool:
         """Whether a new model on this backbone's features is one with a descriptor part."""
