@@ -29,7 +29,7 @@ from torch import nn
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
-from egoexo_tools.video.pictures import open_picture
+from egoexo_tools.video.pictures import read_image
 from egoexo_tools.vocab import Direction, Split
 from omama.config import Features
 from omama.dataset import Dataset, load_dataset
@@ -245,7 +245,7 @@ def fastsam_rows(
     device_name = "cuda:0" if device.type == "cuda" else "cpu"
     network = fastsam.load_network(weights, options=settings, device=device_name)
     paths = [data.frames.path(i % len(data.frames)) for i in range(options.fastsam_images)]
-    pictures = [open_picture(path) for path in paths]
+    pictures = [read_image(path) for path in paths]
     plain = plain_fastsam(weights, settings, device_name)
     few = max(2, len(pictures) // 4)
     proposals = network(pictures[: network.batch])
@@ -253,9 +253,7 @@ def fastsam_rows(
     rate = len(pictures) / timed(lambda: network(pictures), device)
     plain(pictures[0])
     plain_rate = few / timed(lambda: [plain(picture) for picture in pictures[:few]], device)
-    plain_file_rate = few / timed(
-        lambda: [plain(open_picture(path)) for path in paths[:few]], device
-    )
+    plain_file_rate = few / timed(lambda: [plain(read_image(path)) for path in paths[:few]], device)
     proposer = ProposerOptions(
         weights=weights,
         image_size=options.fastsam_size,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.video.pictures import open_picture
+from egoexo_tools.video.pictures import read_image
 from egoexo_tools.vocab import Direction
 from omama.dataset import Dataset
 from omama.features.backbones import Backbone
@@ -106,7 +106,7 @@ class Plain:
         self, frame: int, proposals: range | tuple[()] | None, masks: list[MaskRle] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (C, h, w) and descriptors of `masks` and of some (None: all) proposals."""
-        rgb = open_picture(self.data.frames.path(frame))
+        rgb = read_image(self.data.frames.path(frame))
         rles = self.data.frames.proposals.of_frame(frame).rles()
         rles = rles if proposals is None else rles[: len(proposals)]
         image = prepare_image(rgb, self.config).to(self.device)

@@ -33,7 +33,6 @@ from egoexo_tools.masks.rle_loops import (
 )
 
 Idxs: TypeAlias = NDArray[Any] | Sequence[int]
-Box: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class MaskRle:
         """Foreground pixels."""
         return int(self.runs()[1::2].sum())
 
-    def box_xywh(self) -> Box:
+    def box_xywh(self) -> tuple[int, int, int, int]:
         """x_min, y_min, x_max - x_min, y_max - y_min (no +1); zeros for an empty mask."""
         x, y, w, h = runs_box(self.runs(), self.height)
         return int(x), int(y), int(w), int(h)

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from egoexo_tools.proposers.base import Proposer as Proposer
     from egoexo_tools.proposers.base import ProposerEntry as ProposerEntry
     from egoexo_tools.proposers.base import ProposerOptions as ProposerOptions
-    from egoexo_tools.proposers.base import Rgb as Rgb
-    from egoexo_tools.proposers.base import of_pictures as of_pictures
-    from egoexo_tools.proposers.base import simple as simple
+    from egoexo_tools.proposers.base import per_image as per_image
+    from egoexo_tools.proposers.base import simple_entry as simple_entry
     from egoexo_tools.proposers.registry import PROPOSERS as PROPOSERS
-    from egoexo_tools.proposers.registry import entry as entry
+    from egoexo_tools.proposers.registry import proposer_entry as proposer_entry
 else:
     __getattr__, __dir__, __all__ = lazy.exports(
         __name__,
@@ -27,10 +26,9 @@ else:
                 "Proposer",
                 "ProposerEntry",
                 "ProposerOptions",
-                "Rgb",
-                "of_pictures",
-                "simple",
+                "per_image",
+                "simple_entry",
             ),
-            "registry": ("PROPOSERS", "entry"),
+            "registry": ("PROPOSERS", "proposer_entry"),
         },
     )

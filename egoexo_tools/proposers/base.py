@@ -1,6 +1,6 @@
 """What a proposer takes and gives, and what a user can choose about it.
 
-A proposer takes frames and gives the proposals of each; `of_pictures` makes one out of a function
+A proposer takes frames and gives the proposals of each; `per_image` makes one out of a function
 of a single picture. Nothing heavy is imported here: the commands read the registry for `--help`.
 """
 
@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from egoexo_tools.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from egoexo_tools.arrays import Rgb
     from egoexo_tools.masks.rle import MaskRle
-
-Box: TypeAlias = tuple[float, float, float, float]
-Rgb: TypeAlias = "NDArray[np.uint8]"
-"""(height, width, 3), in the order red, green, blue."""
 
 
 class Proposal(NamedTuple):
@@ -28,7 +22,7 @@ class Proposal(NamedTuple):
     rle: "MaskRle"
     score: float
     """Higher is better; scales differ between proposers."""
-    box_xywh: Box | None = None
+    box_xywh: tuple[float, float, float, float] | None = None
     """The proposer's own box in pixels of the mask; None = the mask's."""
 
 
@@ -51,11 +45,11 @@ class Frame:
     truth: tuple["MaskRle", ...] = ()
     """The visible ground-truth masks, at source size; filled only for a proposer that asks."""
 
-    def rgb(self) -> Rgb:
+    def rgb(self) -> "Rgb":
         """The picture, (height, width, 3); DataError if it cannot be read or has another size."""
-        from egoexo_tools.video.pictures import open_picture
+        from egoexo_tools.video.pictures import read_image
 
-        rgb = open_picture(self.path)
+        rgb = read_image(self.path)
         if rgb.shape[:2] != (self.height, self.width):
             raise DataError(
                 f"{self.path} has {rgb.shape[0]}x{rgb.shape[1]} pixels, the frames manifest says "
@@ -110,7 +104,7 @@ class ProposerEntry:
     needs_truth: bool = False
 
 
-def of_pictures(propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]) -> Proposer:
+def per_image(propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]) -> Proposer:
     """A function of one picture, rgb (H, W, 3) uint8 → (mask, score) each, as a proposer."""
 
     def proposer(frames: Sequence[Frame]) -> list[FrameProposals]:
@@ -122,7 +116,7 @@ def of_pictures(propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]) -
     return proposer
 
 
-def simple(
+def simple_entry(
     name: str, propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]
 ) -> ProposerEntry:
     """The entry of a function of one picture that has nothing to choose."""
@@ -133,4 +127,4 @@ def simple(
             raise SettingsError(f"the {name} proposer has no limit; leave out --max-det")
         return {}
 
-    return ProposerEntry(lambda options: of_pictures(propose), settings)
+    return ProposerEntry(lambda options: per_image(propose), settings)

@@ -21,15 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.proposers.base import (
-    Box,
     Frame,
     FrameProposals,
     Proposal,
     Proposer,
     ProposerOptions,
-    Rgb,
 )
 from egoexo_tools.proposers.encoding import encode_all
 from egoexo_tools.running.inputs import file_sha256
@@ -165,7 +164,7 @@ def _found(result: Any) -> FrameProposals:
     return FrameProposals(proposals, truncated=result.truncated)
 
 
-def _xywh(corners: Any) -> Box:
+def _xywh(corners: Any) -> tuple[float, float, float, float]:
     # Corners, unlike the centre-based boxes that a public fork once stored by mistake.
     x1, y1, x2, y2 = (float(value) for value in corners)
     return x1, y1, x2 - x1, y2 - y1

@@ -1,6 +1,6 @@
 """PROPOSERS: the names that `--proposer` takes, and how each is made.
 
-A function of one picture is entered with `of_pictures`, as `regions` is; one that wants batches
+A function of one picture is entered with `per_image`, as `regions` is; one that wants batches
 or a GPU takes frames itself, as `fastsam` does.
 Loaders import what they need when they are called, so that reading the table stays light.
 """
@@ -8,14 +8,14 @@ Loaders import what they need when they are called, so that reading the table st
 from typing import Any
 
 from egoexo_tools.errors import SettingsError
-from egoexo_tools.proposers.base import Proposer, ProposerEntry, ProposerOptions, of_pictures
+from egoexo_tools.proposers.base import Proposer, ProposerEntry, ProposerOptions, per_image
 
 
 def _load_regions(options: ProposerOptions) -> Proposer:
     from egoexo_tools.proposers.regions import RegionOptions, regions
 
     limit = _regions_settings(options)["max_det"]
-    return of_pictures(lambda rgb: regions(rgb, options=RegionOptions(max_proposals=limit)))
+    return per_image(lambda rgb: regions(rgb, options=RegionOptions(max_proposals=limit)))
 
 
 def _regions_settings(options: ProposerOptions) -> dict[str, Any]:
@@ -70,7 +70,7 @@ PROPOSERS: dict[str, ProposerEntry] = {
 }
 
 
-def entry(name: str) -> ProposerEntry:
+def proposer_entry(name: str) -> ProposerEntry:
     """The entry of a proposer; SettingsError for a name that is none."""
     if name not in PROPOSERS:
         raise SettingsError(f"{name!r} is no proposer; use {', '.join(PROPOSERS)}")

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers.base import FrameProposals, Proposal, Proposer, ProposerOptions, Rgb
+from egoexo_tools.proposers.base import FrameProposals, Proposal, Proposer, ProposerOptions
 from egoexo_tools.running.inputs import file_sha256
 
 POINTS_PER_SIDE = 32

@@ -33,7 +33,7 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.needed_frames import ALL, NeededFrames, needed_frames
 from egoexo_tools.needed_frames import all_frames as cut_frames
 from egoexo_tools.proposers.base import Frame, FrameProposals, Proposer, ProposerOptions
-from egoexo_tools.proposers.registry import entry
+from egoexo_tools.proposers.registry import proposer_entry
 from egoexo_tools.running.disk_cost import (
     UNASKED_FRAMES,
     CostEstimate,
@@ -71,7 +71,7 @@ def run_propose(
     Raises SettingsError for options that the proposer has no use for, DataError for weights that
     are missing, and where the disk has too little room; a unit fails where weights are refused.
     """
-    chosen = entry(proposer)
+    chosen = proposer_entry(proposer)
     settings = {"proposer": proposer, **chosen.settings(options)}
     if chosen.inline and run.executor == "process":
         run = replace(run, executor="inline")
@@ -111,7 +111,7 @@ def units(
             if not frames.size:
                 continue
             inputs = [root.part("frames", f"{take_uid}.{camera}")]
-            if entry(proposer).needs_truth:
+            if proposer_entry(proposer).needs_truth:
                 inputs.append(root.part("masks", take_uid))
             output = root.part("proposals", f"{take_uid}.{camera}")
             done = _done_frames(output)
@@ -192,7 +192,7 @@ class ProposalJob:
         if not wanted:
             return {}
         table = read_manifest(self.root, "frames", units=[unit.name])
-        truth = _truth(self.root, unit) if entry(self.proposer).needs_truth else {}
+        truth = _truth(self.root, unit) if proposer_entry(self.proposer).needs_truth else {}
         return {
             row["frame_idx"]: Frame(
                 path=self.root.path / row["path"],
@@ -207,7 +207,7 @@ class ProposalJob:
     def propose(self, frames: Mapping[int, Frame]) -> dict[int, FrameProposals]:
         """frame_idx → proposals, in batches of the proposer's size."""
         propose = _loaded(self.proposer, self.options)
-        batch = entry(self.proposer).batch
+        batch = proposer_entry(self.proposer).batch
         frame_idxs = list(frames)
         found: dict[int, FrameProposals] = {}
         for start in range(0, len(frame_idxs), batch):
@@ -224,13 +224,13 @@ class ProposalJob:
             rows = [one.rle.counts for every in found.values() for one in every.proposals]
             return sum(map(len, rows)) + _BYTES_PER_ROW * len(rows)
 
-        return time_batch(list(frames), work, entry(self.proposer).batch)
+        return time_batch(list(frames), work, proposer_entry(self.proposer).batch)
 
 
 @lru_cache(maxsize=1)
 def _loaded(proposer: str, options: ProposerOptions) -> Proposer:
     """Kept between the units of a process: reading a network's weights takes seconds."""
-    return entry(proposer).load(options)
+    return proposer_entry(proposer).load(options)
 
 
 @dataclass(frozen=True)

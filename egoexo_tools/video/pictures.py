@@ -15,7 +15,7 @@ from egoexo_tools.layout import write_atomic
 _ROWS_AT_ONCE = 128
 
 
-def open_picture(path: Path) -> Rgb:
+def read_image(path: Path) -> Rgb:
     """A kept frame as RGB; DataError where it was not cut out or cannot be read."""
     # OpenCV writes a warning of its own to stderr for a path that is not there.
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None

@@ -19,7 +19,7 @@ from egoexo_tools.manifests import read_manifest, read_tables
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import RunFolder
-from egoexo_tools.video.pictures import open_picture
+from egoexo_tools.video.pictures import read_image
 
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -37,8 +37,8 @@ CAPTION_HEIGHT = 22
 
 
 def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Rgb:
-    """A kept frame; DataError as `open_picture` raises it."""
-    return open_picture(root.frame(take_uid, camera, frame_idx))
+    """A kept frame; DataError as `read_image` raises it."""
+    return read_image(root.frame(take_uid, camera, frame_idx))
 
 
 def true_mask(

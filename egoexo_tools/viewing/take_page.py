@@ -20,7 +20,7 @@ from egoexo_tools.manifests import read_tables
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import RunFolder, pair_id_prefix, read_stamp, split_pair_id
-from egoexo_tools.video.pictures import open_picture
+from egoexo_tools.video.pictures import read_image
 from egoexo_tools.viewing.pages import render_page, require_jinja
 from egoexo_tools.viewing.painting import data_uri
 from egoexo_tools.viewing.view import TakeView
@@ -101,7 +101,7 @@ def _panel(view: TakeView, camera: str, frame_idx: int, predictions: Predictions
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
         return {"camera": camera, "picture": None}
-    picture = open_picture(moment.picture)
+    picture = read_image(moment.picture)
     height, width = picture.shape[:2]
     return {
         "camera": camera,

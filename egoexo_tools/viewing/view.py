@@ -24,7 +24,7 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import COLUMNS, row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.scenarios import not_found_text
-from egoexo_tools.video.pictures import open_picture
+from egoexo_tools.video.pictures import read_image
 from egoexo_tools.video.writer import VideoWriter
 from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
 from egoexo_tools.vocab import FPS
@@ -175,7 +175,7 @@ def render(view: TakeView, camera: str, frame_idx: int) -> Rgb | None:
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
         return None
-    rgb = open_picture(moment.picture)
+    rgb = read_image(moment.picture)
     for proposal in moment.proposals:
         outer = outlines(proposal.decode_at(*rgb.shape[:2]))
         cv2.drawContours(rgb, outer, -1, _PROPOSAL, 1)
@@ -192,7 +192,7 @@ def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, 
     if moment is None:
         yield "", rr.Clear(recursive=True)
         return
-    height, width = open_picture(moment.picture).shape[:2]
+    height, width = read_image(moment.picture).shape[:2]
     yield "picture", rr.EncodedImage(contents=moment.picture.read_bytes(), media_type="image/jpeg")
     tints = np.zeros((height, width, 4), np.uint8)
     boxes = []
@@ -269,7 +269,7 @@ def _width(view: TakeView, camera: str, height: int) -> int:
     pictures = [moment.picture for (name, _), moment in view.moments.items() if name == camera]
     if not pictures:
         return height
-    real = open_picture(pictures[0]).shape
+    real = read_image(pictures[0]).shape
     return max(2 * round(int(real[1]) * height / int(real[0]) / 2), 2)
 
 

@@ -177,7 +177,7 @@ def _choices(given: dict[str, Any]) -> dict[str, Any]:
 
 def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
     from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
-    from egoexo_tools.proposers import Frame, ProposerOptions, entry
+    from egoexo_tools.proposers import Frame, ProposerOptions, proposer_entry
     from egoexo_tools.viewing.painting import write_picture
     from omama import methods
     from omama.matching.predict_pair import pair_picture, predict_pair, read_mask, read_rgb
@@ -185,7 +185,9 @@ def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
     _require(given, "source_mask", "dest_image", "output")
     source, dest = read_rgb(source_image), read_rgb(given["dest_image"])
     mask = read_mask(given["source_mask"])
-    propose = entry(given["proposer"]).load(ProposerOptions(weights=given["proposer_weights"]))
+    propose = proposer_entry(given["proposer"]).load(
+        ProposerOptions(weights=given["proposer_weights"])
+    )
     (found,) = propose([Frame(given["dest_image"], *dest.shape[:2])])
     directions = _directions(given) if given["direction"] else (None,)
     if len(directions) > 1:

@@ -19,7 +19,7 @@ from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.executors import available_cores
-from egoexo_tools.video.pictures import open_picture
+from egoexo_tools.video.pictures import read_image
 from omama.dataset import FrameTable
 from omama.features.descriptors import describe
 from omama.features.frame_masks import read_masks
@@ -72,7 +72,7 @@ class FrameFeatures:
 
 def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> RawFrame:
     """A frame of the table with its masks; DataError for a picture that cannot be used."""
-    rgb = open_picture(frames.path(frame))
+    rgb = read_image(frames.path(frame))
     row = frames.rows.iloc[frame]
     if rgb.shape[:2] != (row["height"], row["width"]):
         raise DataError(

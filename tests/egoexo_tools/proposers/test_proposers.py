@@ -9,7 +9,7 @@ from skimage.measure import label as connected
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers import PROPOSERS, Frame, ProposerOptions, entry, grouping
+from egoexo_tools.proposers import PROPOSERS, Frame, ProposerOptions, grouping, proposer_entry
 from egoexo_tools.proposers.regions import RegionOptions, regions
 
 
@@ -154,7 +154,7 @@ def test_the_oracle_proposes_the_truth_and_nothing_empty() -> None:
     seen, empty = np.zeros((8, 6), bool), np.zeros((8, 6), bool)
     seen[2:5, 1:3] = True
     truth = (MaskRle.encode(seen), MaskRle.encode(empty))
-    propose = entry("oracle").load(ProposerOptions())
+    propose = proposer_entry("oracle").load(ProposerOptions())
     (found,) = propose([Frame(Path("unused.jpg"), 4, 3, truth)])
     assert [proposal.rle for proposal in found.proposals] == [truth[0]]
 
@@ -177,7 +177,7 @@ def test_options_without_a_use_are_refused(
 def test_an_unknown_proposer_is_refused() -> None:
     names = "fastsam, sam2, regions, oracle"
     with pytest.raises(SettingsError, match=f"'sam' is no proposer; use {names}"):
-        entry("sam")
+        proposer_entry("sam")
 
 
 def test_a_frame_that_is_no_picture_or_has_another_size(tmp_path: Path) -> None:

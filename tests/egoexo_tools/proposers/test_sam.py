@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 from egoexo_tools.errors import DataError, SettingsError  # noqa: E402
 from egoexo_tools.proposers import sam  # noqa: E402
 from egoexo_tools.proposers.base import Frame, ProposerOptions  # noqa: E402
-from egoexo_tools.proposers.registry import entry  # noqa: E402
+from egoexo_tools.proposers.registry import proposer_entry  # noqa: E402
 
 
 def tiny_sam2() -> "transformers.PreTrainedModel":
@@ -141,7 +141,7 @@ def test_a_stage_gets_the_same_interface(checkpoint: Path, tmp_path: Path) -> No
 
     cv2.imwrite(str(tmp_path / "0.png"), pictures(1)[0])
     options = ProposerOptions(weights=checkpoint / "model.safetensors", device="cpu", max_det=5)
-    chosen = entry("sam2")
+    chosen = proposer_entry("sam2")
     settings = chosen.settings(options)
     assert settings["max_det"] == 5 and len(settings["weights"]) == 64
     (found,) = chosen.load(options)([Frame(tmp_path / "0.png", 48, 64)])
@@ -151,7 +151,7 @@ def test_a_stage_gets_the_same_interface(checkpoint: Path, tmp_path: Path) -> No
 def test_what_is_wrong_with_the_weights_is_said(checkpoint: Path, tmp_path: Path) -> None:
     def told(**options: object) -> str:
         with pytest.raises((SettingsError, DataError)) as error:
-            entry("sam2").settings(ProposerOptions(**options))  # type: ignore[arg-type]
+            proposer_entry("sam2").settings(ProposerOptions(**options))  # type: ignore[arg-type]
         return str(error.value)
 
     assert "needs --weights" in told()

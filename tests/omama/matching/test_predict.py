@@ -21,7 +21,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import RunFolder
-from egoexo_tools.video.pictures import open_picture
+from egoexo_tools.video.pictures import read_image
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.commands.predict import command
@@ -234,7 +234,7 @@ def plain_prediction(model: OMama, backbone: Backbone, data: Dataset, pair: int)
     pairs, frames = data.pairs, data.frames
 
     def described(frame: int, rles: list[MaskRle]) -> tuple[Any, Any]:
-        image = prepare_image(open_picture(frames.path(frame)), PreparationConfig())
+        image = prepare_image(read_image(frames.path(frame)), PreparationConfig())
         tokens = backbone(image[None])[0]
         masks = np.stack([rle.decode_at(*image.shape[1:]) for rle in rles])
         boxes = [reference.mask_box_xywh(mask) for mask in masks]
