@@ -1,7 +1,8 @@
-"""What is looked for in JSON before it is parsed, against Python's own parser."""
+"""Checks of JSON text, compared with Python's own parser."""
 
 import json
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -33,62 +34,62 @@ def random_text(rng: random.Random, depth: int) -> str:
     return "{" + " ,".join(members) + "}"
 
 
-def comes_twice(text: str) -> bool:
+def has_repeated_keys_slow(text: str) -> bool:
     """The plain twin."""
-    found = []
+    is_repeated = []
 
     def look(pairs: list[tuple[str, Any]]) -> int:
-        found.append(len({key for key, _ in pairs}) < len(pairs))
+        is_repeated.append(len({key for key, _ in pairs}) < len(pairs))
         return 0
 
     json.loads(text, object_pairs_hook=look)
-    return any(found)
+    return any(is_repeated)
 
 
-def test_keys_that_come_twice_are_seen() -> None:
+def test_repeated_keys_are_detected() -> None:
     rng = random.Random(0)
-    seen = set()
+    answers = set()
     for _ in range(3000):
         text = random_text(rng, 4)
-        expected = comes_twice(text)
+        expected = has_repeated_keys_slow(text)
         assert has_repeated_keys(text.encode()) == expected, text
-        seen.add(expected)
-    assert seen == {True, False}
+        answers.add(expected)
+    assert answers == {True, False}
 
 
-def test_many_keys_of_one_object() -> None:
+def test_a_repeated_key_is_detected_among_many() -> None:
     value = {str(number): number for number in range(5000)}
     text = json.dumps([value])
     assert not has_repeated_keys(text.encode())
     assert has_repeated_keys((text[:-2] + ', "77": 0}]').encode())
 
 
-def test_two_values_under_one_key_are_no_value() -> None:
+def test_different_values_under_one_key_become_repeated() -> None:
     assert parse_json(b'{"a": {"b": 1, "b": 2}, "c": 3, "c": 3}') == {"a": {"b": REPEATED}, "c": 3}
     assert parse_json(b'{"a": 1, "\\u0061": 2}') == {"a": REPEATED}
     assert parse_json(b'{"a": 1, "a": true}') == {"a": REPEATED}
     assert repr(REPEATED) == "two different values under one key"
 
 
-def test_large_texts_are_parsed_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_text, "_SURVEY_FROM", 0)
+def test_large_texts_are_parsed_like_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_text, "_SCAN_FROM_BYTES", 0)
     assert parse_json(b'{"a": 1, "a": 2, "b": [NaN]}')["a"] is REPEATED
     assert parse_json(b'{"a": 1, "b": [1, 2]}') == {"a": 1, "b": [1, 2]}
 
 
-def test_what_is_nested_deep_cannot_hide_what_follows() -> None:
+def test_deep_nesting_is_refused() -> None:
     deep = b"[" * 1100 + b"[],{}," * 1000 + b"0" + b"]" * 1100
-    for looked_over in (check_text, has_repeated_keys):
+    for check in (check_text, has_repeated_keys):
         with pytest.raises(DataError, match="nested more than 1,024 deep"):
-            looked_over(deep)
+            check(deep)
     assert not check_text(b"[" * 1024 + b"]" * 1024)
 
 
-def test_numbers_of_any_length() -> None:
+def test_numbers_may_have_any_length() -> None:
     assert parse_json(b"[" + b"9" * 6000 + b", 12]") == [float("inf"), 12]
 
 
-def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_would_take_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_text, "MOST_PARSED_BYTES", 1_000_000)
     for part in (b"[],", b"{},", b'"a",', b"1,"):
         with pytest.raises(DataError, match=r"take .* MB of memory; at most 1.0 MB are"):
@@ -96,20 +97,18 @@ def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert not check_text(b'{"counts": "' + b"x" * 500_000 + b'"}')
 
 
-def test_the_estimate_is_not_below_what_python_takes() -> None:
-    import tracemalloc
-
+def test_the_estimate_is_not_below_the_memory_that_python_takes() -> None:
     for part in (b"[],", b"{},", b'"abc",', b"1000,", b"1.5,", b'{"a":1,"b":[1]},'):
         text = b"[" + part * 20_000 + b"0]"
         tracemalloc.start()
         value = json.loads(text)
-        taken = tracemalloc.get_traced_memory()[0]
+        allocated = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        assert json_text._surveyed(text)[1] >= 0.95 * taken, part
+        assert json_text._scan_text(text)[1] >= 0.95 * allocated, part
         del value
 
 
-def test_the_values_of_a_list() -> None:
+def test_list_items_are_the_values_of_the_list() -> None:
     rng = random.Random(1)
     for _ in range(500):
         parts = [random_text(rng, 3) for _ in range(rng.choice([0, 1, 3, 100]))]
@@ -118,6 +117,6 @@ def test_the_values_of_a_list() -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1", b"5", b'["a', b"]", b"[1] [2]", b"[1]x"])
-def test_what_is_no_list_is_refused(text: bytes) -> None:
-    with pytest.raises(ValueError, match="no JSON list"):
+def test_text_that_is_not_one_list_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match="not a JSON list"):
         list(list_items(text))
