@@ -1,8 +1,8 @@
-"""A run: a folder `<root>/runs/<run>/` of one method's predictions and scores, in one direction.
+"""A run: the folder `<root>/runs/<run>/` with one method's predictions and scores in one direction.
 
-Its file names, its usual name, what its predictions say about themselves (`Stamp`), how a pair
-is named (`pair_id`) and what a track is: each is said here and nowhere else. Knows no method but
-the four that roots held before predictions were stamped.
+Owns the run's file names, its default name, the stamp of its predictions (`Stamp`), the name of a
+pair (`pair_id`) and the columns of a track. Knows no method except by name, for the order of
+tables and legends.
 """
 
 from collections.abc import Mapping
@@ -17,46 +17,35 @@ from egoexo_tools.vocab import Direction
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PREDICTIONS = "predictions.parquet"
-"""Of the `predictions` schema; its metadata holds the stamp."""
-PREDICTIONS_JSON = "predictions.json"
-"""The same in the benchmark's format."""
-GROUND_TRUTH = "ground_truth.json"
-SCORES = "scores.parquet"
-"""Of the `scores` schema, under the first of SUMMARIES' protocols."""
 SUMMARIES: Mapping[str, str] = {"official": "summary.json", "omama": "summary_omama.json"}
-"""Protocol → the file of its summary."""
-SUMMARY = SUMMARIES["official"]
+"""Protocol → file name of its summary; scores.parquet belongs to the first."""
 CHECKPOINT_BEST = "checkpoint_best.pt"
 CHECKPOINT_LAST = "checkpoint_last.pt"
-"""Everything that a resumed training needs."""
-CONFIG = "config.json"
-LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
-"""Folder of event files."""
+"""Folder of TensorBoard event files."""
 REPORT = "report.html"
-"""Beside the runs' folders."""
+"""File name of the report, which stands beside the run folders."""
 
 TRACK_COLUMNS = ("take_uid", "object_name", "source_camera", "dest_camera")
-"""What samples of one track have in common; frame_idx orders them."""
+"""Samples with equal values in these columns belong to one track; frame_idx orders them."""
 
 DEFAULT_METHOD = "o-mama"
-"""The method whose runs have the bare name of their direction."""
+"""The method whose runs are named by their direction alone."""
 DECIDED = "decided"
-"""In the chain, the run of DEFAULT_METHOD that is decided as val chose, beside the usual one."""
+"""Suffix of the second O-MaMa run of the pipeline, which uses the decision selected on val."""
 DEFAULT_DECISION = "best"
-"""The decision that goes without saying: the candidate that is most similar."""
+"""Choose the most similar candidate."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run; none of them has to exist."""
+    """The paths of one run; none of the files has to exist."""
 
     path: Path
 
     @classmethod
     def of(cls, root: DatasetRoot, name: str) -> "RunFolder":
-        """The run `name` of a root; DataError for a name that is no file name."""
+        """The run `name` of a root; DataError if `name` is not a valid file name."""
         return cls(root.runs / path_component(name))
 
     @property
@@ -65,28 +54,31 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        return self.path / PREDICTIONS
+        """A table of the `predictions` schema, with the run's stamp in its metadata."""
+        return self.path / "predictions.parquet"
 
     @property
     def predictions_json(self) -> Path:
-        return self.path / PREDICTIONS_JSON
+        """The predictions in the benchmark's format."""
+        return self.path / "predictions.json"
 
     @property
     def ground_truth(self) -> Path:
-        return self.path / GROUND_TRUTH
+        return self.path / "ground_truth.json"
 
     @property
     def scores(self) -> Path:
-        return self.path / SCORES
+        """A table of the `scores` schema, under the official protocol."""
+        return self.path / "scores.parquet"
 
     @property
     def summary(self) -> Path:
-        """Under the official protocol; `summaries` has the others."""
-        return self.path / SUMMARY
+        """The summary under the official protocol."""
+        return self.path / SUMMARIES["official"]
 
     @property
     def summaries(self) -> dict[str, Path]:
-        """Protocol → its summary."""
+        """Protocol → path of its summary."""
         return {protocol: self.path / name for protocol, name in SUMMARIES.items()}
 
     @property
@@ -95,39 +87,43 @@ class RunFolder:
 
     @property
     def checkpoint_last(self) -> Path:
+        """Everything that a resumed training needs."""
         return self.path / CHECKPOINT_LAST
 
     @property
     def config(self) -> Path:
-        return self.path / CONFIG
+        return self.path / "config.json"
 
     @property
     def log(self) -> Path:
-        return self.path / LOG
+        """Training log, one JSON object per line."""
+        return self.path / "log.jsonl"
 
 
 def run_name(
     direction: Direction, method: str = DEFAULT_METHOD, decision: str = DEFAULT_DECISION
 ) -> str:
-    """The usual name of a run: `ego2exo` for o-mama, `ego2exo-knn` for the others, and the
-    decision behind it where that is not the usual one."""
-    parts = [
-        str(direction),
-        *([] if method == DEFAULT_METHOD else [method]),
-        *([] if decision == DEFAULT_DECISION else [decision]),
-    ]
+    """The default name of a run: `ego2exo`, `ego2exo-knn`, `ego2exo-knn-track`.
+
+    The defaults of method and decision are left out.
+    """
+    parts = [str(direction)]
+    if method != DEFAULT_METHOD:
+        parts.append(method)
+    if decision != DEFAULT_DECISION:
+        parts.append(decision)
     return path_component("-".join(parts))
 
 
 def parse_run_name(name: str) -> tuple[Direction, str] | None:
-    """The inverse, of the usual decision: direction and method; None for a name of another form."""
+    """Direction and method of a default name without decision; None for any other name."""
     direction, dash, method = name.partition("-")
     if direction not in list(Direction) or bool(dash) != bool(method):
         return None
     return Direction(direction), method or DEFAULT_METHOD
 
 
-# What a run's predictions say about themselves ---------------------------------------------------
+# The stamp of a run's predictions ----------------------------------------------------------------
 
 DECISIONS: Mapping[str, str] = {
     DEFAULT_DECISION: "",
@@ -135,35 +131,36 @@ DECISIONS: Mapping[str, str] = {
     "track-causal": "past only, joint",
     "track": "whole track, joint",
 }
-"""How a candidate was chosen → the words that follow the method's label; none for the usual way.
+"""Decision (how a candidate is chosen) → text after the method's label; empty for the default.
 
-*Past only* looks at a frame and those before it, *whole track* ahead as well; *joint* says that
-the other objects' source masks are used too. docs/deciding.md says which may be compared.
+*Past only* uses a frame and the frames before it, *whole track* later frames as well; *joint*
+means that the source masks of the other objects are used too. See docs/deciding.md for which
+decisions may be compared.
 """
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which method made a run: what tables and pages call it, and what may be said of it."""
+    """Origin of a run's predictions, stored in the metadata of predictions.parquet."""
 
     method: str
-    """Its name, such as `knn`; "" for predictions of unknown origin."""
+    """Name of the method, such as `knn`; "" for predictions of unknown origin."""
     label: str
-    """What readers call it; "" where only the run's name is known."""
+    """The method's name for readers; "" if unknown."""
     chooses_proposals: bool
-    """It picks one of the root's proposals. Only then do their ceilings bound it, and only then
-    is a good proposal that was not picked its failure."""
+    """Every predicted mask is one of the root's proposals. Only then does the oracle IoU bound
+    the run, and only then is a good proposal that was not chosen the method's failure."""
     decision: str = DEFAULT_DECISION
     """A key of DECISIONS."""
 
     @property
     def title(self) -> str:
-        """The label, and how the candidate was chosen where that is not the usual way."""
-        words = DECISIONS.get(self.decision, self.decision)
-        return f"{self.label}, {words}" if words else self.label
+        """The label, followed by the decision if that is not the default."""
+        decision_text = DECISIONS.get(self.decision, self.decision)
+        return f"{self.label}, {decision_text}" if decision_text else self.label
 
     def to_metadata(self) -> dict[str, str]:
-        """As it stands in the metadata of a predictions.parquet."""
+        """The stamp as text metadata of a Parquet file."""
         return {
             "method": self.method,
             "label": self.label,
@@ -173,7 +170,7 @@ class Stamp:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Stamp | None":
-        """The inverse; None where the predictions were not stamped."""
+        """The inverse of `to_metadata`; None if the file has no stamp."""
         if "method" not in metadata or "label" not in metadata:
             return None
         return cls(
@@ -184,78 +181,60 @@ class Stamp:
         )
 
 
+# Nothing shows that the masks of unstamped predictions are proposals of this root.
+UNKNOWN_STAMP = Stamp(method="", label="", chooses_proposals=False)
+
+
+def read_stamp(run: RunFolder) -> Stamp:
+    """The stamp of a run's predictions, UNKNOWN_STAMP without one.
+
+    Raises DataError if predictions.parquet cannot be read.
+    """
+    if not run.predictions.is_file():
+        return UNKNOWN_STAMP
+    return Stamp.from_metadata(table_metadata(run.predictions)) or UNKNOWN_STAMP
+
+
 def default_run_names(direction: Direction, stamp: Stamp) -> tuple[str, ...]:
-    """What a run with this stamp is called where nobody chose: with its decision; without, where
-    the decision too is what nobody chose; as the chain calls it."""
+    """The names that a run with this stamp has unless the user named it."""
     names = [run_name(direction, stamp.method, stamp.decision), run_name(direction, stamp.method)]
     if stamp.method == DEFAULT_METHOD:
         names.append(run_name(direction, DECIDED))
     return tuple(names)
 
 
-UNKNOWN_STAMP = Stamp(method="", label="", chooses_proposals=False)
-"""Of imported predictions: nothing says that their masks are proposals of this root."""
-
-UNSTAMPED: Mapping[str, Stamp] = {
-    name: Stamp(method=method, label=label, chooses_proposals=True)
-    for name, method, label in (
-        ("oracle", "oracle", "best proposal (oracle)"),
-        ("model", DEFAULT_METHOD, "O-MaMa, trained"),
-        ("knn", "knn", "k-NN, no training"),
-        ("random", "random", "random proposal"),
-    )
-}
-"""`matcher` of the metadata → stamp, for predictions made before there were stamps."""
-
-_ORDER = ("oracle", DEFAULT_METHOD, "", "knn", "random")
-"""Of tables and legends: the bound first, the floor last, other methods beside O-MaMa."""
+# "" stands for every method that is not named.
+_TABLE_ORDER = ("oracle", DEFAULT_METHOD, "", "knn", "random")
+_DISPLAY_ORDER = (DEFAULT_METHOD, "", "knn", "random", "oracle")
 
 
 def table_order(stamp: Stamp) -> tuple[int, str]:
-    """A sort key: where a run stands in tables and legends."""
-    known = stamp.method if stamp.method in _ORDER else ""
-    return _ORDER.index(known), stamp.title
-
-
-_INTEREST = (DEFAULT_METHOD, "", "knn", "random", "oracle")
+    """Sort key of tables and legends: the upper bound, trained methods, then baselines."""
+    method = stamp.method if stamp.method in _TABLE_ORDER else ""
+    return _TABLE_ORDER.index(method), stamp.title
 
 
 def display_priority(stamp: Stamp) -> tuple[int, str]:
-    """A sort key: what a reader looks at first. Baselines come last, the bound at the very end."""
-    known = stamp.method if stamp.method in _INTEREST else ""
-    return _INTEREST.index(known), "" if stamp.decision == DEFAULT_DECISION else stamp.decision
-
-
-def read_stamp(run: RunFolder, direction: Direction | None = None) -> Stamp:
-    """The stamp of a run's predictions; of older ones their `matcher`, else the run's usual name.
-
-    `direction` is the run's, where it is known; a run called after another direction is unknown.
-    Raises DataError where predictions.parquet cannot be read.
-    """
-    if run.predictions.is_file():
-        metadata = table_metadata(run.predictions)
-        old = UNSTAMPED.get(metadata.get("matcher", ""), UNKNOWN_STAMP)
-        return Stamp.from_metadata(metadata) or old
-    found = parse_run_name(run.name)
-    if found is None or direction not in {None, found[0]}:
-        return UNKNOWN_STAMP
-    known = {stamp.method: stamp for stamp in UNSTAMPED.values()}
-    return known.get(found[1], UNKNOWN_STAMP)
+    """Sort key of the run to show in detail: trained methods, baselines, then the upper bound."""
+    method = stamp.method if stamp.method in _DISPLAY_ORDER else ""
+    decision = "" if stamp.decision == DEFAULT_DECISION else stamp.decision
+    return _DISPLAY_ORDER.index(method), decision
 
 
 def table_metadata(path: Path) -> dict[str, str]:
-    """The text metadata of a Parquet file; DataError where it cannot be read."""
+    """The text metadata of a Parquet file; DataError if it cannot be read."""
+    # Imported here because commands import this module for their --help.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        found = (pq.read_schema(path).metadata or {}).items()
+        items = (pq.read_schema(path).metadata or {}).items()
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is not a readable Parquet file ({error})") from error
-    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in found}
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in items}
 
 
-# How a pair is named -----------------------------------------------------------------------------
+# Pair names --------------------------------------------------------------------------------------
 
 
 def join_pair_id(take_uid: str, source: str, dest: str, frame_idx: int, object_name: str) -> str:
@@ -264,20 +243,21 @@ def join_pair_id(take_uid: str, source: str, dest: str, frame_idx: int, object_n
 
 
 def pair_id_prefix(take_uid: str) -> str:
-    """What the pair_ids of a take begin with, and those of no other take."""
+    """The common beginning of all pair_ids of a take, and of no other take's."""
     return f"{take_uid}/"
 
 
 def split_pair_id(pair_id: str) -> tuple[str, str, str, int, str]:
     """take_uid, source_camera, dest_camera, frame_idx, object_name; DataError for other text."""
     try:
-        # The name comes last because it may itself hold `/`.
+        # The name comes last because it may itself contain `/`.
         take_uid, cameras, frame_idx, object_name = pair_id.split("/", 3)
         source, dest = cameras.split(">")
         return take_uid, source, dest, int(frame_idx), object_name
     except ValueError as error:
         raise DataError(
-            f"{pair_id!r} is no pair_id: <take_uid>/<source>><dest>/<frame_idx>/<object_name>"
+            f"{pair_id!r} is not a pair_id; expected "
+            "<take_uid>/<source>><dest>/<frame_idx>/<object_name>"
         ) from error
 
 

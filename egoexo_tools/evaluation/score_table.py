@@ -49,7 +49,7 @@ def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[Row]], list[str]]:
         try:
             summary = json.loads(run.summary.read_bytes())
             direction = Direction(summary["direction"])
-            stamp = read_stamp(run, direction)
+            stamp = read_stamp(run)
         except (DataError, KeyError, TypeError, ValueError) as error:
             damaged.append(f"{run.name}: its files are damaged ({error}); evaluate again")
             continue

@@ -134,7 +134,7 @@ def read_run(folder: Path) -> ScoredRun:
         raise DataError(f"{folder}: its summaries are of two directions; evaluate the run again")
     if len(summaries) == 1:
         missing.append(f"scored under the {summaries[0]['protocol']} protocol only")
-    stamp = read_stamp(run, Direction(summaries[0]["direction"]))
+    stamp = read_stamp(run)
     log = _log(run.log, missing)
     if stamp.method == DEFAULT_METHOD and not log:
         missing.append("no log.jsonl: no training curves")

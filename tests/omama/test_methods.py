@@ -25,17 +25,15 @@ from egoexo_tools.report.runs import read_run
 from egoexo_tools.runs import (
     SUMMARIES,
     UNKNOWN_STAMP,
-    UNSTAMPED,
     RunFolder,
     Stamp,
-    parse_run_name,
     read_stamp,
     run_name,
     table_metadata,
 )
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
-from omama.methods import METHODS, Method, make_options, stamp_of
+from omama.methods import METHODS, Method, make_options
 from omama.writing import predict_run, write_run
 
 E2X = Direction.EGO2EXO
@@ -70,43 +68,6 @@ def painter(monkeypatch: pytest.MonkeyPatch) -> str:
     )
     monkeypatch.setitem(METHODS, "painter", entry)
     return "painter"
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("ego2exo", (E2X, "o-mama")),
-        ("exo2ego-knn", (Direction.EXO2EGO, "knn")),
-        ("ego2exo-lm-eec", (E2X, "lm-eec")),
-        ("ego2exo-", None),
-        ("mine", None),
-    ],
-)
-def test_a_runs_usual_name(name: str, found: tuple[Direction, str] | None) -> None:
-    assert parse_run_name(name) == found
-    if found is not None:
-        assert run_name(*found) == name
-
-
-def test_a_decision_that_is_not_the_usual_one_is_in_name_and_title() -> None:
-    stamp = Stamp("knn", "k-NN", True, decision="track")
-    assert (
-        stamp.title == "k-NN, whole track, joint"
-        and run_name(E2X, "knn", "track") == "ego2exo-knn-track"
-    )
-    assert Stamp.from_metadata(stamp.to_metadata()) == stamp
-
-
-@pytest.mark.parametrize("name", ["o-mama", "knn", "oracle", "random"])
-def test_the_labels_of_old_roots_are_those_of_the_methods(name: str) -> None:
-    old = {stamp.method: stamp for stamp in UNSTAMPED.values()}
-    assert old[name] == stamp_of(name)
-
-
-def test_predictions_without_a_stamp(tmp_path: Path) -> None:
-    assert read_stamp(RunFolder(tmp_path / "ego2exo-knn"), E2X).method == "knn"
-    assert read_stamp(RunFolder(tmp_path / "exo2ego-knn"), E2X) == UNKNOWN_STAMP
-    assert read_stamp(RunFolder(tmp_path / "theirs"), E2X) == UNKNOWN_STAMP
 
 
 def test_a_users_method_is_in_table_and_report_by_its_label(
@@ -162,7 +123,7 @@ def test_tables_that_lack_something_write_nothing(
 def test_both_files_or_none(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "ego2exo-x")
     tables = [pa.Table.from_pylist([{**ROW, "pair_id": "no pair"}])]
-    with pytest.raises(DataError, match="is no pair_id"):
+    with pytest.raises(DataError, match="is not a pair_id"):
         write_run(run, tables, Stamp("x", "X", False), direction=E2X)
     assert list(run.path.iterdir()) == []
 

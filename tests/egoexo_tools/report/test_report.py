@@ -28,13 +28,14 @@ from egoexo_tools.report.charts import cause_bar
 from egoexo_tools.report.gallery import painted, window_around
 from egoexo_tools.report.page import write_report
 from egoexo_tools.report.runs import read_runs
-from egoexo_tools.runs import SUMMARIES, RunFolder
+from egoexo_tools.runs import SUMMARIES, RunFolder, Stamp
 from egoexo_tools.viewing.svg import nice_ticks, tick_text
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
 from omama.matching.config import MatchingOptions
 from omama.writing import predict_run
 
+TRAINED = Stamp("o-mama", "O-MaMa, trained", chooses_proposals=True)
 EVIL = '<script>document.title="evil"</script>"><img src=x onerror=document.title="evil">'
 
 
@@ -59,7 +60,7 @@ def _call_trained(folder: Path, direction: Direction) -> None:
     """Give a run what a trained one has; it says that every object is visible."""
     path = folder / "predictions.parquet"
     rows = [row | {"confidence": 0.9} for row in read_tables([path], "predictions").to_pylist()]
-    write_table(path, "predictions", rows, metadata={"matcher": "model"})
+    write_table(path, "predictions", rows, metadata=TRAINED.to_metadata())
     table = read_tables([path], "predictions")
     write_predictions(folder / "predictions.json", table, direction=direction)
     lines = [{"step": 0, "epoch": 0, "knn_val_iou": 0.625, "start_val_iou": 0.375}]
@@ -216,7 +217,6 @@ def test_what_is_missing_is_said(runs: list[Path], tmp_path: Path) -> None:
     for sentence in (
         "no scores.parquet: no distributions, causes and pictures",
         "scored under the official protocol only",
-        "no log.jsonl: no training curves",
         "There are no pictures",
     ):
         assert sentence in html
@@ -235,6 +235,10 @@ def test_what_is_missing_is_said(runs: list[Path], tmp_path: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert "frames of 6 of 6 shown samples are not on disk" in html
     assert "no predictions.parquet: pictures show no predicted masks" in html
+    shutil.copy(runs[0] / "predictions.parquet", folder)
+    (folder / "log.jsonl").unlink()
+    write_report([folder], page)
+    assert "no log.jsonl: no training curves" in page.read_text(encoding="utf-8")
     assert "pictures without true masks" in html
 
 
@@ -263,6 +267,7 @@ def test_a_damaged_part_of_a_summary_is_a_sentence(runs: list[Path], tmp_path: P
         summary[part] = {"x": [1]}
         run = tmp_path / "ego2exo"
         run.mkdir(exist_ok=True)
+        shutil.copy(runs[0] / "predictions.parquet", run)
         (run / "summary.json").write_text(json.dumps(summary))
         if part != "breakdowns":  # unknown groups are only not shown
             with pytest.raises(DataError, match="is damaged"):
@@ -451,8 +456,9 @@ def _many(path: Path, *, takes: int, frames: int, objects: int, name: str = "cup
     about = {"protocol": "official", "direction": "ego2exo", "split": "val"}
     write_table(folder / "scores.parquet", "scores", scores, metadata=about)
     predictions = [{"pair_id": row["pair_id"], **rle} for row in scores]
-    metadata = {"matcher": "model"}
-    write_table(folder / "predictions.parquet", "predictions", predictions, metadata=metadata)
+    write_table(
+        folder / "predictions.parquet", "predictions", predictions, metadata=TRAINED.to_metadata()
+    )
     assert pq.read_metadata(folder / "scores.parquet").num_rows == takes * frames * objects
     return folder
 
