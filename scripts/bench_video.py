@@ -256,11 +256,9 @@ def _ours(path: str, wanted: list[int]) -> Run:
 
 def _ours_jpeg(path: str, wanted: list[int], scale: float) -> Run:
     from egoexo_tools.video.frames import read_frames
-    from egoexo_tools.video.memory import give_back_pictures
     from egoexo_tools.video.pictures import write_jpeg
 
     def run() -> None:
-        give_back_pictures()
         with tempfile.TemporaryDirectory() as folder:
             for frame_idx, rgb in read_frames(path, wanted):
                 write_jpeg(Path(folder, f"{frame_idx}.jpg"), rgb, scale=scale, quality=95)

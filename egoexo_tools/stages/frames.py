@@ -26,7 +26,6 @@ from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_st
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
-from egoexo_tools.video.memory import give_back_pictures
 from egoexo_tools.video.pictures import write_jpeg
 from egoexo_tools.vocab import View, view_of
 
@@ -105,7 +104,6 @@ def work(
     urls: Mapping[Camera, str] | None = None,
 ) -> Mapping[str, int]:
     """Write one camera's frames, its exclusions and its part of the frames manifest."""
-    give_back_pictures()
     take_uid, camera = unit.key
     url = (urls or {}).get((take_uid, camera))
     video = url or _video(root, release, take_uid, camera, settings)
