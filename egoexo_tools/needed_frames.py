@@ -39,7 +39,7 @@ class NeededFrames:
         return np.intersect1d(there, self.by_camera.get(camera, there[:0]))
 
 
-ALL = NeededFrames(None)
+ALL_FRAMES = NeededFrames(None)
 
 
 def needed_frames(
@@ -50,13 +50,13 @@ def needed_frames(
 ) -> NeededFrames:
     """The frames that the pairs of some directions have at their source or destination side.
 
-    ALL where the root has no pairs yet, in whatever direction.
+    ALL_FRAMES where the root has no pairs yet, in whatever direction.
     """
     parts = {path.stem for path in root.table("pairs").glob("*.parquet")}
     columns = ["take_uid", "frame_idx", *(f"{side}_camera" for side in SIDES)]
     wanted = {f"{split}.{direction}" for split in Split for direction in directions}
     if not parts or not read_manifest(root, "pairs", columns=["split"]).num_rows:
-        return ALL
+        return ALL_FRAMES
     if not parts & wanted:
         return NeededFrames({})
     pairs = read_manifest(root, "pairs", columns=columns, units=parts & wanted)
@@ -67,7 +67,7 @@ def needed_frames(
     return NeededFrames(frames_by_camera(ends.group_by(_KEY).aggregate([])))
 
 
-def all_frames(root: DatasetRoot) -> Mapping[Camera, Int64]:
+def existing_frames(root: DatasetRoot) -> Mapping[Camera, Int64]:
     """The frames that were cut, by camera, ascending."""
     return frames_by_camera(read_manifest(root, "frames", columns=_KEY))
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.needed_frames import SIDES, all_frames, needed_frames
+from egoexo_tools.needed_frames import SIDES, existing_frames, needed_frames
 from egoexo_tools.sampling import Sampling, choose
 from egoexo_tools.stages.pairs import list_pairs
 from egoexo_tools.vocab import Direction, Split
@@ -123,7 +123,7 @@ def frames_of_root(root: DatasetRoot) -> Iterator[FrameGroup]:
     """By camera: the frames that the root's pairs use, or all frames of a root without pairs."""
     needed = needed_frames(root)
     columns = ["camera", "frame_idx", "visible"]
-    for camera, frame_idxs in all_frames(root).items():
+    for camera, frame_idxs in existing_frames(root).items():
         unit, needed_idxs = ".".join(camera), needed.of(camera, frame_idxs)
         if not needed_idxs.size:
             continue

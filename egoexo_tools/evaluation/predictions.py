@@ -22,9 +22,9 @@ from egoexo_tools.layout import atomic_path
 from egoexo_tools.manifests import read_tables
 from egoexo_tools.parsing.json_text import REPEATED
 from egoexo_tools.parsing.lenient import (
-    entries,
     finite_number,
     frame_number,
+    list_folder,
     load_json,
 )
 from egoexo_tools.parsing.mask_json import read_rle
@@ -90,7 +90,7 @@ def replaced_names(path: Path) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     places = [path] if path.is_dir() else []
     for place in [*places, path.resolve().parent]:
-        for file in entries(place):
+        for file in list_folder(place):
             if not (file.name.startswith(NAMES_FILE) and file.suffix.lower() == ".json"):
                 continue
             content = load_json(file)
@@ -130,7 +130,7 @@ def _from_folder(path: Path, direction: Direction | None) -> Predictions:
     """LM-EEC's folder. Object names may hold `/`: what lies between is the name."""
     notes: list[str] = []
     pairs: dict[str, list[PairFolder]] = {}
-    for take in entries(path):
+    for take in list_folder(path):
         if not take.is_dir():
             if not take.name.startswith(NAMES_FILE):
                 notes.append(f"{take} is no take's folder; it is not read")

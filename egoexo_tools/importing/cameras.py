@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.parsing.lenient import entries, frame_number, load_json, plain_name
+from egoexo_tools.parsing.lenient import frame_number, list_folder, load_json, plain_name
 from egoexo_tools.parsing.pictures import HEIF, PICTURES, heif_advice
 from egoexo_tools.vocab import View, view_of
 
@@ -32,7 +32,7 @@ def read_views(*folders: Path) -> dict[str, View]:
     """What cameras.json says in these folders, the last one's word counts; DataError if nothing."""
     views: dict[str, View] = {}
     for folder in folders:
-        for path in entries(folder):
+        for path in list_folder(folder):
             if path.name.lower() != CAMERAS_JSON:
                 continue
             content = load_json(path)
@@ -64,7 +64,7 @@ def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> l
 
     `views` (camera → view) is what cameras.json says; what is not read is added to `notes`.
     """
-    folders = [path for path in entries(folder) if path.is_dir()]
+    folders = [path for path in list_folder(folder) if path.is_dir()]
     named = {plain_name(path.name) for path in folders}
     notes += [
         f"{CAMERAS_JSON} says what `{name}` is, but {folder} has no such folder"
@@ -78,7 +78,7 @@ def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> l
             pictures[path] = found
         else:
             notes.append(f"{path} holds no pictures that can be used")
-            notes += [not_read(file) for file in entries(path) if file.is_file()]
+            notes += [not_read(file) for file in list_folder(path) if file.is_file()]
     names = {path: _camera_name(path.name, views) for path in pictures}
     ego = [path for path, name in names.items() if view_of(name) is View.EGO]
     if len(ego) != 1 or len(names) < 2:
@@ -117,7 +117,7 @@ def _camera_name(folder: str, views: Mapping[str, View]) -> str:
 def _pictures(folder: Path, notes: list[str]) -> dict[str, Path]:
     """Stem → picture; pictures of one camera with one name or number are noted and left out."""
     found: dict[str | int, list[Path]] = {}
-    for path in entries(folder):
+    for path in list_folder(folder):
         if path.suffix.lower() in PICTURES and path.is_file():
             stem = plain_name(path.stem)
             number = frame_number(stem) if re.fullmatch(r"[0-9]{1,8}", stem) else None

@@ -46,7 +46,7 @@ from egoexo_tools.importing.masks import (
 )
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.parsing.lenient import entries, plain_name
+from egoexo_tools.parsing.lenient import list_folder, plain_name
 from egoexo_tools.parsing.pictures import read_picture
 from egoexo_tools.running.claims import claim_units, claimed_units
 from egoexo_tools.running.lock import shared_files_lock
@@ -119,13 +119,13 @@ def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
 
     Raises SettingsError where no folder can be one.
     """
-    takes = [path for path in entries(folder) if path.is_dir()]
+    takes = [path for path in list_folder(folder) if path.is_dir()]
     if not takes:
         raise DataError(
             f"{folder} holds no takes; it must look like {folder.name}/<take>/<ego, exo>/"
             "<frame>.jpg, see docs/import.md"
         )
-    shared = tuple(path for path in entries(folder) if path.is_file())
+    shared = tuple(path for path in list_folder(folder) if path.is_file())
     foreign = {path.stem for path in root.table("takes").glob("*.parquet")}
     foreign -= claimed_units(root, STAGE)
     found, refused = [], {}
@@ -146,7 +146,7 @@ def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
 
 def _names(folder: Path, take: Path) -> str:
     """Hash of what lies in a take and beside the takes: a name says which object a mask is."""
-    names = [path.name for path in entries(folder) if path.is_file()]
+    names = [path.name for path in list_folder(folder) if path.is_file()]
     names += sorted(str(path.relative_to(take)) for path in take.rglob("*"))
     return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
@@ -172,7 +172,7 @@ def work(
 
 
 def _read_take(take_uid: str, folder: Path) -> _TakeFolder:
-    place = next(path for path in entries(folder) if plain_name(path.name) == take_uid)
+    place = next(path for path in list_folder(folder) if plain_name(path.name) == take_uid)
     notes: list[str] = []
     cameras = find_cameras(place, read_views(folder, place), notes)
     shared = read_annotation_files(annotation_files(folder))
@@ -180,7 +180,7 @@ def _read_take(take_uid: str, folder: Path) -> _TakeFolder:
     take = _TakeFolder(take_uid, cameras, {})
     for reason in [*notes, *own.notes]:
         take.leave_out(reason)
-    for path in entries(place):
+    for path in list_folder(place):
         if path.is_file() and path.suffix.lower() != ".json":
             take.leave_out(not_read(path))
     for camera in cameras:
@@ -241,7 +241,7 @@ def _shared_notes(folder: Path) -> list[dict[str, Any]]:
     found = read_annotation_files(annotation_files(folder))
     others = [
         not_read(path)
-        for path in entries(folder)
+        for path in list_folder(folder)
         if path.is_file() and path.suffix.lower() != ".json"
     ]
     return [{"reason": reason} for reason in [*found.notes, *others]]

@@ -15,9 +15,9 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.importing.cameras import CAMERAS_JSON, CameraFolder, not_read
 from egoexo_tools.masks.columns import mask_fields
 from egoexo_tools.parsing.lenient import (
-    entries,
     frame_number,
     is_text,
+    list_folder,
     load_json,
     plain_name,
     printable,
@@ -91,7 +91,7 @@ def annotation_files(folder: Path, pictures: Iterable[Path] = ()) -> list[Path]:
     own = _index(path.stem for path in pictures)
     return [
         path
-        for path in entries(folder)
+        for path in list_folder(folder)
         if path.suffix.lower() == ".json" and path.is_file()
         and path.name.lower() != CAMERAS_JSON and _own_stem(path, own) is None
     ]  # fmt: skip
@@ -107,7 +107,7 @@ def read_camera_masks(camera: CameraFolder, files: Sequence[AnnotationFiles]) ->
                 found.frames.setdefault(frame_idx, PictureMasks()).merge(masks, str(picture))
     frame_of = {plain_name(path.stem): idx for idx, path in camera.pictures.items()}
     own, pictures = _index(frame_of), set(camera.pictures.values())
-    for path in entries(camera.folder):
+    for path in list_folder(camera.folder):
         if path in pictures:
             continue
         stem = _own_stem(path, own)
@@ -129,7 +129,7 @@ def read_camera_masks(camera: CameraFolder, files: Sequence[AnnotationFiles]) ->
 def read_mask_folder(folder: Path) -> PictureMasks:
     """`<object>.png` → the object's mask, for each picture file of a folder."""
     found = PictureMasks()
-    for path in entries(folder):
+    for path in list_folder(folder):
         if path.suffix.lower() not in MASK_PICTURES or not path.is_file():
             found.refuse(None, not_read(path))
             continue

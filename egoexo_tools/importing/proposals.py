@@ -16,7 +16,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions, write_manifest
 from egoexo_tools.masks.encoding import encode_stack
-from egoexo_tools.parsing.lenient import entries
+from egoexo_tools.parsing.lenient import list_folder
 from egoexo_tools.parsing.mask_folders import find_frames, read_stack
 from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
@@ -130,11 +130,11 @@ def _not_read(home: Path, done: set[tuple[str, ...]]) -> list[dict[str, Any]]:
     """Rows of exclusions for what lies in the mask folders and belongs to no frame of the root."""
     rows: list[dict[str, Any]] = []
     for masks in _mask_folders(home):
-        for take in entries(masks):
+        for take in list_folder(masks):
             if not take.is_dir():
                 rows.append({"reason": f"{take} is no take's folder; it is not read"})
                 continue
-            for camera in entries(take):
+            for camera in list_folder(take):
                 if not camera.is_dir():
                     rows.append({"reason": f"{camera} is no camera's folder; it is not read"})
                 elif (take.name, camera.name) not in done:
@@ -145,8 +145,8 @@ def _not_read(home: Path, done: set[tuple[str, ...]]) -> list[dict[str, Any]]:
 
 def _camera_folders(home: Path) -> Iterator[Path]:
     for masks in _mask_folders(home):
-        for take in filter(Path.is_dir, entries(masks)):
-            yield from filter(Path.is_dir, entries(take))
+        for take in filter(Path.is_dir, list_folder(masks)):
+            yield from filter(Path.is_dir, list_folder(take))
 
 
 def _folders_of(home: Path, take_uid: str, camera: str) -> list[Path]:
@@ -155,7 +155,7 @@ def _folders_of(home: Path, take_uid: str, camera: str) -> list[Path]:
 
 
 def _mask_folders(home: Path) -> list[Path]:
-    return [p for p in entries(home) if p.is_dir() and p.name.upper().startswith("MASKS_")]
+    return [p for p in list_folder(home) if p.is_dir() and p.name.upper().startswith("MASKS_")]
 
 
 def _listing(home: Path, take_uid: str, camera: str) -> str:
@@ -164,7 +164,7 @@ def _listing(home: Path, take_uid: str, camera: str) -> str:
 
     digest = hashlib.sha256()
     for folder in _folders_of(home, take_uid, camera):
-        for path in entries(folder):
+        for path in list_folder(folder):
             stat = path.stat() if path.exists() else path.lstat()
             name = path.name.encode(errors="surrogateescape")
             digest.update(name + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())

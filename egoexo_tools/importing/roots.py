@@ -36,7 +36,7 @@ from egoexo_tools.importing.sources import (
 )
 from egoexo_tools.layout import DatasetRoot, path_component
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
-from egoexo_tools.parsing.lenient import entries, frame_number
+from egoexo_tools.parsing.lenient import frame_number, list_folder
 from egoexo_tools.parsing.pictures import picture_size
 from egoexo_tools.release.takes import read_split_file, read_takes, write_takes
 from egoexo_tools.running.claims import claim_units, claimed_units
@@ -176,7 +176,7 @@ def _keep_frames(
     """Link the frames of the take's cameras and write their manifest; returns how many."""
     sizes = _source_sizes(found)
     count = 0
-    for path in entries(source.folder):
+    for path in list_folder(source.folder):
         if not path.is_dir():
             if path.name != "annotation.json":
                 left_out.append({"reason": f"{path.name} is no camera's folder; it is not read"})
@@ -208,7 +208,7 @@ def _keep_frames(
 
 def _frames(folder: Path, left_out: list[dict[str, Any]]) -> dict[int, Path]:
     found: dict[int, Path] = {}
-    for path in entries(folder):
+    for path in list_folder(folder):
         number = frame_number(path.stem) if path.suffix.lower() in _JPEG else None
         if number is None or number in found:
             why = "is no JPEG with a frame number" if number is None else "is there twice"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.parsing.lenient import entries, load_json
+from egoexo_tools.parsing.lenient import list_folder, load_json
 from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.release.takes import ShippedTake, read_split_file, read_takes
 from egoexo_tools.vocab import Split
@@ -32,7 +32,7 @@ class SourceTake:
 def find_processed(folder: Path) -> tuple[list[SourceTake], dict[str, bytes], list[dict[str, Any]]]:
     """The takes of a processed folder, their entries of takes.json, and what is left out."""
     home = home_of(folder)
-    found = [path for path in entries(home / "processed") if path.is_dir()]
+    found = [path for path in list_folder(home / "processed") if path.is_dir()]
     if not found:
         raise DataError(f"{home / 'processed'} holds no takes")
     splits, notes = _splits(home)
@@ -43,7 +43,7 @@ def find_processed(folder: Path) -> tuple[list[SourceTake], dict[str, bytes], li
         notes += [{"take_uid": uid, "reason": why} for uid, why in faults]
     notes += [
         {"reason": f"{path} is no take's folder; it is not read"}
-        for path in entries(home / "processed")
+        for path in list_folder(home / "processed")
         if path.is_file() and path.name != "split.json"
     ]
     takes = []
@@ -75,14 +75,14 @@ def find_lm_eec(folder: Path) -> tuple[list[SourceTake], list[dict[str, Any]]]:
     """The takes of LM-EEC's folder, and what is left out."""
     takes: dict[str, SourceTake] = {}
     notes: list[dict[str, Any]] = []
-    for part in entries(folder):
+    for part in list_folder(folder):
         split = _split_of(part)
         if split is None:
             if not part.name.startswith(NAMES_FILE):
                 notes.append({"reason": f"{part} is no folder train, val or test; not read"})
             continue
         names = _replaced(folder, split, notes)
-        for path in entries(part):
+        for path in list_folder(part):
             if not path.is_dir():
                 notes.append({"reason": f"{path} is no take's folder; it is not read"})
                 continue

@@ -44,7 +44,7 @@ def is_system_file(name: str) -> bool:
     return name.startswith(".") or lower in _SYSTEM_FILES or lower.endswith(_WINDOWS_NOTE)
 
 
-def entries(folder: Path) -> list[Path]:
+def list_folder(folder: Path) -> list[Path]:
     """What lies in a folder in name order, without the systems' own files; else DataError."""
     try:
         return sorted(path for path in folder.iterdir() if not is_system_file(path.name))

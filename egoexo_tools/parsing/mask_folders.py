@@ -15,7 +15,7 @@ from zlib_ng import zlib_ng
 
 from egoexo_tools.arrays import Bytes, Float32
 from egoexo_tools.errors import DataError
-from egoexo_tools.parsing.lenient import entries, frame_number
+from egoexo_tools.parsing.lenient import frame_number, list_folder
 
 MOST_STACK_BYTES = 400_000_000
 """Of a frame's masks: 300 of them at the size of a kept frame take 160 MB."""
@@ -32,7 +32,7 @@ def find_frames(
     """
     masks: dict[int, Path] = {}
     boxes: dict[int, Path] = {}
-    for path in entries(folder):
+    for path in list_folder(folder):
         stem, _, kind = path.name.rpartition("_")
         number = frame_number(stem)
         target = {"masks.npz": masks, "boxes.npy": boxes}.get(kind.lower())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.parsing.lenient import entries
+from egoexo_tools.parsing.lenient import list_folder
 from egoexo_tools.vocab import Direction, view_of
 
 
@@ -25,7 +25,7 @@ class PairFolder:
 def pair_folders(take: Path, notes: list[str]) -> list[PairFolder]:
     """The camera pairs of a take; what else lies there, and what is none, goes to `notes`."""
     found = []
-    for path in entries(take):
+    for path in list_folder(take):
         source, mark, dest = path.name.partition("__")
         if not mark or not path.is_dir():
             notes.append(f"{path} is no <source>__<dest> folder; it is not read")
@@ -55,7 +55,7 @@ def direction_of(source: str, dest: str) -> Direction:
 def _files(folder: Path, wants_json: bool, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """The files below a folder that are JSON, or those that are not; through links as well."""
     here = folder.resolve()
-    for path in entries(folder):
+    for path in list_folder(folder):
         if path.is_dir():
             # A link to a folder above would lead round for ever.
             if (target := path.resolve()) not in above and target not in {here, *here.parents}:

@@ -21,9 +21,9 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import REPEATED
 from egoexo_tools.parsing.lenient import (
-    entries,
     frame_number,
     is_text,
+    list_folder,
     load_json,
     whole_number,
 )
@@ -53,7 +53,7 @@ def find_videos(folder: Path, problems: list[str]) -> list[PaletteVideo]:
     Where there are any, whatever else lies there is added to `problems`.
     """
     found, others = [], []
-    for path in entries(folder):
+    for path in list_folder(folder):
         if path.name in _KNOWN or path.name.startswith(NAMES_FILE):
             continue
         take_uid, dot, camera = path.name.rpartition(".")
@@ -86,7 +86,7 @@ def read_video(
     What cannot be read, and numbers that no object has, are added to `problems`.
     """
     taken: dict[int, Path] = {}
-    for path in (path for path in entries(video.path) if path.is_dir()):
+    for path in (path for path in list_folder(video.path) if path.is_dir()):
         number = whole_number(path.name)
         name = None if number is None else objects.get(number)
         if number is None or name is None:
@@ -127,7 +127,7 @@ def _holds_pngs(folder: Path) -> bool:
     return any(
         (path.suffix.lower() == ".png" and path.is_file())
         or (path.is_dir() and whole_number(path.name) is not None and _numbered(path))
-        for path in entries(folder)
+        for path in list_folder(folder)
     )
 
 
@@ -155,7 +155,7 @@ def _numbered(folder: Path, problems: list[str] | None = None) -> dict[int, Path
     """frame_idx → PNG; others, and two of one number, go to `problems`."""
     found: dict[int, list[Path]] = {}
     others = []
-    for path in entries(folder):
+    for path in list_folder(folder):
         is_png = path.suffix.lower() == ".png" and path.is_file()
         number = frame_number(path.stem) if is_png else None
         if number is not None:

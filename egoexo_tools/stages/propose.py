@@ -30,8 +30,7 @@ from egoexo_tools.manifests import (
 )
 from egoexo_tools.masks.columns import mask_fields, row_mask
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.needed_frames import ALL, NeededFrames, needed_frames
-from egoexo_tools.needed_frames import all_frames as cut_frames
+from egoexo_tools.needed_frames import ALL_FRAMES, NeededFrames, existing_frames, needed_frames
 from egoexo_tools.proposers.base import Frame, FrameProposals, Proposer, ProposerOptions
 from egoexo_tools.proposers.registry import proposer_entry
 from egoexo_tools.running.disk_cost import (
@@ -93,12 +92,12 @@ def units(
     *,
     proposer: str,
     directions: Sequence[Direction] = tuple(Direction),
-    wanted: NeededFrames = ALL,
+    wanted: NeededFrames = ALL_FRAMES,
 ) -> list[Unit]:
     """One unit per take and destination camera that has frames which are wanted."""
     views = {direction.dest for direction in directions}
     takes = read_manifest(root, "takes", columns=["take_uid", "ego_camera", "exo_cameras"])
-    there = cut_frames(root) if root.table("frames").is_dir() else {}
+    there = existing_frames(root) if root.table("frames").is_dir() else {}
     found, cut = [], False
     for take in takes.to_pylist():
         take_uid = take["take_uid"]
@@ -140,7 +139,7 @@ def _wanted(
     root: DatasetRoot, directions: Sequence[Direction], every: bool, *, quiet: bool
 ) -> NeededFrames:
     if every:
-        return ALL
+        return ALL_FRAMES
     found = needed_frames(root, sides=["dest"], directions=directions)
     if found.is_all and not quiet:
         print_line(

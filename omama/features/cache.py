@@ -24,7 +24,7 @@ from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, path_component, write_atomic
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.needed_frames import ALL, all_frames, needed_frames
+from egoexo_tools.needed_frames import ALL_FRAMES, existing_frames, needed_frames
 from egoexo_tools.running.disk_cost import (
     CostEstimate,
     TimedBatch,
@@ -128,14 +128,14 @@ def units(
 ) -> list[Unit]:
     """A unit for each camera that has frames which pairs use (or any, if `every`)."""
     read_manifest(root.require(), "frames", columns=[])  # raises where there is none
-    chosen = ALL if every else needed_frames(root)
+    chosen = ALL_FRAMES if every else needed_frames(root)
     if chosen.is_all and not every and not quiet:
         print_line(
             "features: the root has no pairs yet, so every frame is done; after `egoexo-tools "
             "pairs` only those that pairs use would be"
         )
     found = []
-    for camera, there in sorted(all_frames(root).items()):
+    for camera, there in sorted(existing_frames(root).items()):
         wanted = chosen.of(camera, there)
         if not wanted.size:
             continue

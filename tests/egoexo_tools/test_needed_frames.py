@@ -17,7 +17,7 @@ from tiny_root import EGO, TAKES
 from egoexo_tools.errors import DataError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.needed_frames import ALL, needed_frames
+from egoexo_tools.needed_frames import ALL_FRAMES, needed_frames
 from egoexo_tools.proposers import base, registry
 from egoexo_tools.proposers.base import Frame, FrameProposals, ProposerEntry
 from egoexo_tools.running import disk_cost
@@ -134,7 +134,7 @@ def test_chosen_frames_are_those_of_the_pairs(
     assert listed == keys_of_pairs(own_root, *sides)
     assert needed_frames(own_root, directions=[E2X]).by_camera == {}
     shutil.rmtree(own_root.table("pairs"))
-    assert needed_frames(own_root) == ALL
+    assert needed_frames(own_root) == ALL_FRAMES
 
 
 def test_proposals_of_new_pairs_are_added(root: DatasetRoot, proposed: list[str]) -> None:
