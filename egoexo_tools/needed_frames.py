@@ -6,18 +6,16 @@ are needed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.arrays import Int64
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Direction, Split
 
-Camera: TypeAlias = tuple[str, str]
-"""(take_uid, camera)."""
 SIDES = ("source", "dest")
 
 
@@ -25,14 +23,14 @@ SIDES = ("source", "dest")
 class NeededFrames:
     """Frames by camera."""
 
-    by_camera: Mapping[Camera, Int64] | None
+    by_camera: Mapping[TakeCamera, Int64] | None
     """frame_idxs, ascending; None: all of every camera."""
 
     @property
     def is_all(self) -> bool:
         return self.by_camera is None
 
-    def of(self, camera: Camera, there: Int64) -> Int64:
+    def of(self, camera: TakeCamera, there: Int64) -> Int64:
         """Those of the frames of a camera that are `there`, ascending."""
         if self.by_camera is None:
             return there
@@ -67,12 +65,12 @@ def needed_frames(
     return NeededFrames(frames_by_camera(ends.group_by(_KEY).aggregate([])))
 
 
-def existing_frames(root: DatasetRoot) -> Mapping[Camera, Int64]:
+def existing_frames(root: DatasetRoot) -> Mapping[TakeCamera, Int64]:
     """The frames that were cut, by camera, ascending."""
     return frames_by_camera(read_manifest(root, "frames", columns=_KEY))
 
 
-def frames_by_camera(rows: pa.Table) -> dict[Camera, Int64]:
+def frames_by_camera(rows: pa.Table) -> dict[TakeCamera, Int64]:
     """Rows of take_uid, camera, frame_idx → frame_idxs by camera, ascending."""
     table = rows.to_pandas().sort_values(_KEY)
     return {

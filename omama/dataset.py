@@ -6,6 +6,7 @@ of `omama.tables`; knows no network, so that it loads without torch.
 
 import pandas as pd
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
@@ -18,7 +19,6 @@ from omama.tables.records import (
     STATES,
     UNANNOTATED,
     VISIBLE,
-    Camera,
     Dataset,
     FrameTable,
     MasksByFrame,
@@ -33,7 +33,6 @@ __all__ = [
     "STATES",
     "UNANNOTATED",
     "VISIBLE",
-    "Camera",
     "Dataset",
     "FrameTable",
     "MasksByFrame",
@@ -91,6 +90,6 @@ def _wanted(root: DatasetRoot, split: Split, direction: Direction, proposals: bo
     )
 
 
-def _cameras(rows: pd.DataFrame, column: str) -> set[Camera]:
+def _cameras(rows: pd.DataFrame, column: str) -> set[TakeCamera]:
     unique = rows[["take_uid", column]].drop_duplicates()
     return {(str(take_uid), str(camera)) for take_uid, camera in unique.itertuples(index=False)}

@@ -12,7 +12,7 @@ PACKAGES = ("egoexo_tools", "omama")
 
 FLOORS = {
     "egoexo_tools": (
-        {"arrays", "errors", "lazy", "compiled", "text_table", "disk"},
+        {"aliases", "arrays", "errors", "lazy", "compiled", "text_table", "disk"},
         {"vocab"},
         {"layout", "sampling"},
         {"masks", "manifests"},

@@ -6,13 +6,14 @@ a take are not independent, so takes are drawn, with replacement, and all their 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.arrays import Bool, Float64
 from egoexo_tools.evaluation.metrics import (
     CONFIDENCE_THRESHOLD,
@@ -22,8 +23,6 @@ from egoexo_tools.evaluation.metrics import (
     headlines,
 )
 from egoexo_tools.runs import TRACK_COLUMNS
-
-Json: TypeAlias = dict[str, Any]
 
 DRAWS = 2_000
 SEED = 0

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.analysis import (
     bootstrap_gain,
@@ -35,8 +36,6 @@ from egoexo_tools.viewing.painting import (
     true_mask,
     write_picture,
 )
-
-Json = dict[str, Any]
 
 TIE = 1e-6
 """Differences within this are ties."""

@@ -20,7 +20,7 @@ from egoexo_tools.vocab import Direction
 LABEL_WIDTH = 36
 MIN_WIDTH = 8
 
-Row = tuple[Stamp, Mapping[str, Any]]
+RunRow = tuple[Stamp, Mapping[str, Any]]
 """What made a run, and its summary under the official protocol."""
 
 
@@ -38,9 +38,9 @@ def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
     return "\n".join([*lines, *damaged]).rstrip()
 
 
-def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[Row]], list[str]]:
+def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[RunRow]], list[str]]:
     """The rows of each direction, and a sentence for each summary that cannot be read."""
-    found: dict[Direction, list[Row]] = {}
+    found: dict[Direction, list[RunRow]] = {}
     damaged = []
     for path in sorted(root.runs.glob("*")):
         run = RunFolder(path)
@@ -58,7 +58,7 @@ def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[Row]], list[str]]:
     return found, damaged
 
 
-def _table(direction: Direction, rows: Sequence[Row]) -> list[str]:
+def _table(direction: Direction, rows: Sequence[RunRow]) -> list[str]:
     first = rows[0][1]
     columns = {name: title.split()[0] for name, title in headlines().items()}
     widths = {name: max(len(title) + 2, MIN_WIDTH) for name, title in columns.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.align import Problems
 from egoexo_tools.evaluation.ground_truth import VERSION, GroundTruth, cameras_of, read_ground_truth
@@ -25,8 +26,6 @@ from egoexo_tools.layout import atomic_path
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.names import match_names
 from egoexo_tools.vocab import Direction
-
-Json = dict[str, Any]
 
 
 def submit(

@@ -18,9 +18,9 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.formats.source import (
     Done,
-    Row,
     Take,
     left_out,
     link_or_copy,

@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.source import (
     Done,
-    Row,
     list_takes,
     read_frames,
     read_masks,

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import (
     Done,
-    Row,
     link_or_copy,
     list_takes,
     read_frames,

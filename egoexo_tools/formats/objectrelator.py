@@ -19,9 +19,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.formats.source import (
     Done,
-    Row,
     Take,
     left_out,
     link_or_copy,

@@ -19,11 +19,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import (
     Done,
-    Row,
     is_in,
     left_out,
     link_or_copy,

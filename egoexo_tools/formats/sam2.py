@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.formats.source import (
     Done,
-    Row,
     left_out,
     link_or_copy,
     list_takes,

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
 from egoexo_tools.manifests import read_manifest
@@ -20,7 +21,6 @@ from egoexo_tools.masks.columns import row_mask
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import Unit
 
-Row: TypeAlias = dict[str, Any]
 Done: TypeAlias = tuple[dict[str, int], list[Row]]
 """Counts, and exclusion rows (without the stage) of what was left out."""
 

@@ -15,11 +15,11 @@ views; its code looks at train and val alone.
 import json
 from pathlib import Path
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.objectrelator import SCALE
 from egoexo_tools.formats.source import (
     Done,
-    Row,
     left_out,
     link_or_copy,
     list_takes,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats.benchmark import read_json
 from egoexo_tools.masks.columns import MaskColumns
@@ -25,8 +26,6 @@ from egoexo_tools.parsing.json_text import REPEATED, kind_of
 from egoexo_tools.parsing.lenient import frame_number, is_text
 from egoexo_tools.parsing.mask_json import read_rle
 from egoexo_tools.vocab import View, view_of
-
-Row = dict[str, Any]
 
 
 @dataclass

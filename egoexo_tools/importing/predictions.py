@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.predictions import (
     Predictions,
@@ -36,7 +37,6 @@ from egoexo_tools.runs import RunFolder, join_pair_id
 from egoexo_tools.vocab import Direction, view_of
 
 LEFT_OUT = "left_out.csv"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

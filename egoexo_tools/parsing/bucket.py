@@ -6,14 +6,13 @@ that makes no sense costs itself; what it lacks is missed, and named, where the 
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.json_text import REPEATED, parse_json
 from egoexo_tools.parsing.lenient import posix_path, whole_number, without_mark
 
 logger = logging.getLogger(__name__)
-Row = dict[str, Any]
 
 
 def read_manifest_files(text: bytes, where: str, wanted: Callable[[str], bool]) -> dict[str, Row]:

@@ -6,8 +6,9 @@ Text out of files is escaped (`looking.pages`); figures come as finished markup 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headlines
 from egoexo_tools.evaluation.published import NOT_KNOWN, PAIR_ALONE
@@ -17,8 +18,6 @@ from egoexo_tools.report.tracks import BeforeAfter, before_after, count_tracks
 from egoexo_tools.runs import DECISIONS
 from egoexo_tools.viewing.pages import render_page, require_jinja
 from egoexo_tools.vocab import Direction
-
-Json: TypeAlias = dict[str, Any]
 
 TEMPLATES = Path(__file__).parent
 DIRECTION_NAMES = {Direction.EGO2EXO: "Ego → Exo", Direction.EXO2EGO: "Exo → Ego"}

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.analysis import summarize
 from egoexo_tools.evaluation.metrics import VISIBILITY_ACCURACY, headlines
@@ -33,8 +34,6 @@ from egoexo_tools.runs import (
     table_metadata,
 )
 from egoexo_tools.vocab import Direction
-
-Json: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)

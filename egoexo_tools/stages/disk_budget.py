@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 
 import pyarrow.compute as pc
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.disk import size_text
 from egoexo_tools.download.files import DownloadOptions
 from egoexo_tools.download.ledger import BLOCK_BYTES, Ledger, occupied_bytes, round_to_blocks
@@ -38,9 +39,6 @@ _BYTES_PER_CAMERA = 1 << 16
 """Manifest part, status, exclusions, folders."""
 _INGEST_GROWTH = 2.5
 """Manifests and annotation.json of a take, at most, per byte of its annotation."""
-
-Camera = tuple[str, str]
-"""(take_uid, camera)."""
 
 
 def frames_within_budget(
@@ -198,7 +196,7 @@ class FetchedTake:
     failed: dict[RemoteFile, str]
 
     @property
-    def cameras(self) -> list[Camera]:
+    def cameras(self) -> list[TakeCamera]:
         return [(self.load.take_uid, file.camera or "") for file in self.load.files]
 
 
@@ -286,7 +284,7 @@ def _check_ingest(
         )
 
 
-def _loads(root: DatasetRoot, plan: DownloadPlan, todo: Collection[Camera]) -> list[Load]:
+def _loads(root: DatasetRoot, plan: DownloadPlan, todo: Collection[TakeCamera]) -> list[Load]:
     """The takes that have frames to cut, each with those of its videos that this needs."""
     return [
         Load(uid, wanted, frames_reserve(root, wanted, plan.short_side))
@@ -306,7 +304,7 @@ def _give_back(root: DatasetRoot, arrived: Sequence[FetchedTake], ledger: Ledger
             ledger.release(item.load.reserved - _frames_size(root, item.load))
 
 
-def _planned(plan: DownloadPlan) -> set[Camera]:
+def _planned(plan: DownloadPlan) -> set[TakeCamera]:
     return {(uid, file.camera or "") for uid, files in plan.videos.items() for file in files}
 
 
@@ -314,7 +312,7 @@ def _settings(plan: DownloadPlan) -> FrameSettings:
     return FrameSettings.choose(short_side=plan.short_side)
 
 
-def _pending(root: DatasetRoot, plan: DownloadPlan, run: RunOptions) -> Collection[Camera]:
+def _pending(root: DatasetRoot, plan: DownloadPlan, run: RunOptions) -> Collection[TakeCamera]:
     """The planned cameras whose frames are not cut yet."""
     found = pending_units(
         root,

@@ -14,10 +14,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
@@ -30,8 +31,6 @@ from egoexo_tools.video.pictures import write_jpeg
 from egoexo_tools.vocab import View, view_of
 
 STAGE = "frames"
-Camera: TypeAlias = tuple[str, str]
-"""(take_uid, camera)."""
 SAMPLE_EVERY = 30
 """Frames between two samples of 1fps; frame-aligned videos have 30 a second."""
 _SIZES = ("height", "width", "source_height", "source_width")
@@ -44,8 +43,8 @@ def run_frames(
     release: Release,
     *,
     settings: FrameSettings = FrameSettings(),
-    only: Collection[Camera] | None = None,
-    urls: Mapping[Camera, str] | None = None,
+    only: Collection[TakeCamera] | None = None,
+    urls: Mapping[TakeCamera, str] | None = None,
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
     """Write the frames of every take of the root; see the module for what and how.
@@ -69,7 +68,7 @@ def run_frames(
 
 
 def units(
-    root: DatasetRoot, *, sampling: str = "annotated", only: Collection[Camera] | None = None
+    root: DatasetRoot, *, sampling: str = "annotated", only: Collection[TakeCamera] | None = None
 ) -> list[Unit]:
     """One unit for each camera (of `only`) of each take that has frames to give."""
     takes = read_manifest(root, "takes", columns=["take_uid", "ego_camera", "exo_cameras"])
@@ -101,7 +100,7 @@ def work(
     release: Release,
     settings: FrameSettings,
     threads: int,
-    urls: Mapping[Camera, str] | None = None,
+    urls: Mapping[TakeCamera, str] | None = None,
 ) -> Mapping[str, int]:
     """Write one camera's frames, its exclusions and its part of the frames manifest."""
     take_uid, camera = unit.key

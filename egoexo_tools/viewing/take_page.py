@@ -8,12 +8,13 @@ Masks, proposals and predictions are outlines over the pictures, so that each ca
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 import pyarrow.compute as pc
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.manifests import read_tables
@@ -30,8 +31,6 @@ PICTURE_HEIGHT = 400
 """At most, in pixels; outlines stay sharp at any size."""
 THUMBNAIL_HEIGHT = 64
 TEMPLATES = Path(__file__).parent
-
-Json: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)

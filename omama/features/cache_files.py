@@ -26,10 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.arrays import Float16, Float32, Int8, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
-from omama.dataset import Camera, FrameTable, MasksByFrame
+from omama.dataset import FrameTable, MasksByFrame
 from omama.features.frame_features import FrameFeatures
 from omama.features.frame_shape import FrameShape
 
@@ -109,7 +110,7 @@ class Part:
         return np.array(known, "S16")
 
 
-def input_files(root: DatasetRoot, camera: Camera) -> tuple[Path, ...]:
+def input_files(root: DatasetRoot, camera: TakeCamera) -> tuple[Path, ...]:
     """The manifest parts that a camera's features are made from."""
     name = ".".join(camera)
     parts = (root.part("frames", name), root.part("proposals", name))

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, path_component
 from egoexo_tools.running.inputs import FileDigests, hash_files
-from omama.dataset import Camera, FrameTable, Pairs
+from omama.dataset import FrameTable, Pairs
 from omama.features.cache_files import INDEX, DamagedCache, Part, input_files, read_part
 from omama.features.frame_features import IMAGES_AT_ONCE, Extractor, FrameFeatures, RawFrame
 from omama.features.frame_masks import mask_ious
@@ -199,7 +200,7 @@ def _stored_key(root: DatasetRoot, key: FeatureKey, *, tokens: bool) -> FeatureK
     return usable[0] if usable else key
 
 
-def _open_part(root: DatasetRoot, key: FeatureKey, camera: Camera, known: FileDigests) -> Part:
+def _open_part(root: DatasetRoot, key: FeatureKey, camera: TakeCamera, known: FileDigests) -> Part:
     name = ".".join(camera)
     folder = root.features(key.name) / path_component(name)
     again = f"run `omama features {root.path} {key.command}`"

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.layout import DatasetRoot
@@ -38,7 +38,6 @@ from omama.lm_eec.weights import METHOD, Loaded, load_network
 
 logger = logging.getLogger(__name__)
 
-Row: TypeAlias = dict[str, Any]
 # Val takes that are followed to learn a confidence for weights that come without one.
 CALIBRATION_TAKES = 24
 

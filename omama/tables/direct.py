@@ -12,20 +12,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
 from egoexo_tools.masks.columns import COLUMNS, MaskColumns
-from omama.tables.records import FRAME_KEY, Camera, Ends, FrameTable, MasksByFrame, positions
+from omama.tables.records import FRAME_KEY, Ends, FrameTable, MasksByFrame, positions
 
 _RLE = [*COLUMNS, "bbox_xywh"]
 
 
 def load_frames(
     root: DatasetRoot,
-    cameras: Sequence[Camera],
+    cameras: Sequence[TakeCamera],
     *,
     proposals: bool = True,
-    need_proposals: Iterable[Camera] = (),
+    need_proposals: Iterable[TakeCamera] = (),
 ) -> FrameTable:
     """Every frame of some cameras, with its masks and, if asked for, its proposals.
 
@@ -47,7 +48,9 @@ def load_frames(
     )
 
 
-def _load_masks(root: DatasetRoot, frames: pd.DataFrame, cameras: Sequence[Camera]) -> MasksByFrame:
+def _load_masks(
+    root: DatasetRoot, frames: pd.DataFrame, cameras: Sequence[TakeCamera]
+) -> MasksByFrame:
     table = read_manifest(
         root,
         "masks",
@@ -59,7 +62,7 @@ def _load_masks(root: DatasetRoot, frames: pd.DataFrame, cameras: Sequence[Camer
 
 
 def _load_proposals(
-    root: DatasetRoot, frames: pd.DataFrame, units: Sequence[str], needed: Iterable[Camera]
+    root: DatasetRoot, frames: pd.DataFrame, units: Sequence[str], needed: Iterable[TakeCamera]
 ) -> MasksByFrame:
     wanted = {f"{take_uid}.{camera}" for take_uid, camera in needed}
     found = {unit for unit in units if root.part("proposals", unit).exists()}

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot, atomic_path, path_component
 from egoexo_tools.running.inputs import MISSING, FileDigests, hash_texts
@@ -30,7 +31,7 @@ from egoexo_tools.running.lock import file_lock
 from egoexo_tools.running.progress import open_progress
 from omama.tables.columns import MaskFile, map_batch, mapped_masks, write_batch
 from omama.tables.direct import find_ends, load_frames
-from omama.tables.records import Camera, Ends, FrameTable
+from omama.tables.records import Ends, FrameTable
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,9 @@ class FrameRequest:
     root: DatasetRoot
     rows: pd.DataFrame
     """Of the pairs manifest."""
-    cameras: tuple[Camera, ...]
+    cameras: tuple[TakeCamera, ...]
     """Ascending."""
-    need_proposals: tuple[Camera, ...]
+    need_proposals: tuple[TakeCamera, ...]
     """Those that must have been proposed for."""
     proposals: bool
     """Whether proposals are wanted at all."""

@@ -8,7 +8,7 @@ order. Knows no network, so that it loads without torch.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,6 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
-
-Camera: TypeAlias = tuple[str, str]
-"""(take_uid, camera): what the frames and proposals manifests have one part for."""
 
 FRAME_KEY = ["take_uid", "camera", "frame_idx"]
 STATES = ("visible", "absent", "unannotated")

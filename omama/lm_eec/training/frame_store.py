@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
-from omama.dataset import Camera, load_frames
+from omama.dataset import load_frames
 from omama.lm_eec.pictures import read_squashed
 
 STAGE = "squash"
@@ -32,7 +33,7 @@ _QUALITY = 95
 
 
 def run_squash(
-    root: DatasetRoot, cameras: Sequence[Camera], *, size: int, run: RunOptions = RunOptions()
+    root: DatasetRoot, cameras: Sequence[TakeCamera], *, size: int, run: RunOptions = RunOptions()
 ) -> StageSummary:
     """Store the frames of some cameras at size x size; what is there and fresh is left alone."""
     units = [
@@ -47,7 +48,7 @@ def run_squash(
     return run_stage(root, STAGE, units, work, settings={}, options=run)
 
 
-def stored_at(root: DatasetRoot, camera: Camera, size: int) -> Path:
+def stored_at(root: DatasetRoot, camera: TakeCamera, size: int) -> Path:
     """The file of a camera."""
     name = path_component(f"{camera[0]}.{camera[1]}.arrow")
     return root.features(f"squashed-{size}") / name
