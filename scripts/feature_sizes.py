@@ -36,7 +36,6 @@ BACKBONES = {
     "resnet50-dino": (32, 2048),
     "resnet50-dino-s16": (16, 2048),
     "efficientnet-lite0": (16, 472),
-    "classical": (14, 128),
 }
 """Name → patch size, channels."""
 STORAGE_TITLES = {"fp16": "fp16", "int8": "int8", "descriptors": "descriptors only"}

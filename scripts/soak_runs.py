@@ -13,7 +13,13 @@ from pathlib import Path
 
 from soak_compare import differences
 
-CHAIN = ["--backbone=classical", "--direction=ego2exo", "--epochs=2", "--batch-pairs=8", "--quiet"]
+CHAIN = [
+    "--backbone=efficientnet-lite0",
+    "--direction=ego2exo",
+    "--epochs=2",
+    "--batch-pairs=8",
+    "--quiet",
+]
 SECONDS_TO_END = 120
 """That a command has, after a signal, until it counts as hanging."""
 

@@ -44,7 +44,7 @@ def command(
 
     What it will take is printed first. With more pairs later only their frames are added.
 
-    Example: omama features demo/root --backbone classical --executor process
+    Example: omama features demo/root --backbone efficientnet-lite0 --executor process
     """
     from egoexo_tools.layout import DatasetRoot
     from omama.features.cache import CacheOptions, run_features

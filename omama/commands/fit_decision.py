@@ -37,7 +37,9 @@ def command(
 
     The parameters go into our checkpoint, or into a decision.json for k-NN and other people's.
 
-    Example: omama fit-decision demo/root --direction ego2exo --matcher knn --backbone classical
+    \b
+    Example: omama fit-decision demo/root --direction ego2exo --matcher knn
+               --backbone efficientnet-lite0
     """
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction

@@ -62,7 +62,7 @@ def command(
 ) -> None:
     """Train a method on a root's pairs, O-MaMa unless another is named; several GPUs by torchrun.
 
-    Example: omama train demo/root --direction ego2exo --backbone classical --width 128
+    Example: omama train demo/root --direction ego2exo --backbone efficientnet-lite0 --width 128
     """
     from egoexo_tools import runs
     from egoexo_tools.layout import DatasetRoot

@@ -2,9 +2,8 @@
 
 `dinov2`, `dinov3` and `resnet50-dino` load their original checkpoint file unchanged through
 timm, or fetch it where no file is given and there is a network. `efficientnet-lite0` has its
-weights from an installed package; `classical` and `rgb_grid` need none. To add one, write a
-builder (weights file or None → Backbone) and enter it in BACKBONES (registry.py); `rgb_grid` is
-the template.
+weights from an installed package; `rgb_grid` needs none. To add one, write a builder (weights
+file or None → Backbone) and enter it in BACKBONES (registry.py); `rgb_grid` is the template.
 """
 
 import hashlib
@@ -21,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from egoexo_tools.errors import DataError
-from omama.features.classical import ClassicalDescriptors
 from omama.features.lite import LiteFeatures
 from omama.features.registry import BACKBONES
 
@@ -142,15 +140,10 @@ def efficientnet_lite0(weights: Path | None) -> Backbone:
 def weight_free(
     weights: Path | None, *, name: str, network: Callable[[], nn.Module], dim: int
 ) -> Backbone:
-    """A network of 14-pixel patches with nothing to load; DataError where weights are given."""
+    """A network of 14-pixel patches that loads nothing; DataError if `weights` are given."""
     if weights is not None:
         raise DataError(f"{name} has no weights; leave out {weights}")
     return Backbone(network(), name=name, patch_size=14, dim=dim)
-
-
-def classical(weights: Path | None) -> Backbone:
-    network = ClassicalDescriptors
-    return weight_free(weights, name="classical", network=network, dim=network.dim)
 
 
 def rgb_grid(weights: Path | None) -> Backbone:

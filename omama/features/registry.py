@@ -33,7 +33,6 @@ BACKBONES: dict[str, Callable[..., Any]] = {
     "resnet50-dino": partial(_build, f"{_HERE}:resnet", name="resnet50-dino", stride=32),
     "resnet50-dino-s16": partial(_build, f"{_HERE}:resnet", name="resnet50-dino-s16", stride=16),
     "efficientnet-lite0": partial(_build, f"{_HERE}:efficientnet_lite0"),
-    "classical": partial(_build, f"{_HERE}:classical"),
     "rgb_grid": partial(_build, f"{_HERE}:rgb_grid"),
 }
 """Name → builder. Published O-MaMa uses `dinov2`; `run` and the demo `efficientnet-lite0`."""

@@ -383,8 +383,8 @@ def test_the_bytes_are_those_that_are_written(root: DatasetRoot, stored: str) ->
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("omama.features.cache.check_disk_space", settle)
-        run_features(root, backbone="classical", cache=cache, run=INLINE).check()
-    files = [np.load(path) for path in root.path.glob("features/classical*/*/*.npy")]
+        run_features(root, backbone="efficientnet-lite0", cache=cache, run=INLINE).check()
+    files = [np.load(path) for path in root.path.glob("features/efficientnet-lite0*/*/*.npy")]
     assert told[0].bytes == sum(array.nbytes for array in files)
 
 
@@ -476,10 +476,10 @@ def test_the_table_of_sizes_counts_what_is_written(
     ):
         shutil.rmtree(root.path / "features", ignore_errors=True)
         shutil.rmtree(root.path / "status" / "features", ignore_errors=True)
-        run_features(root, backbone="classical", cache=cache, run=INLINE).check()
-        files = [np.load(path) for path in root.path.glob("features/classical*/*/*.npy")]
+        run_features(root, backbone="efficientnet-lite0", cache=cache, run=INLINE).check()
+        files = [np.load(path) for path in root.path.glob("features/efficientnet-lite0*/*/*.npy")]
         written = sum(array.nbytes for array in files)
-        assert sum(one.bytes("classical", stored) for one in told) == written
+        assert sum(one.bytes("efficientnet-lite0", stored) for one in told) == written
 
 
 @pytest.mark.parametrize(

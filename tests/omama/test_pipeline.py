@@ -84,8 +84,8 @@ def test_a_second_run_does_nothing(tiny_release: Release, trained: DatasetRoot) 
         ({"sampling": "1fps"}, "frames was done with sampling='annotated', now '1fps'"),
         ({"seed": 7}, "pairs was done with seed=0, now 7"),
         (
-            {"features": Features("classical")},
-            "train was done with backbone='rgb_grid', now 'classical'",
+            {"features": Features("efficientnet-lite0")},
+            "train was done with backbone='rgb_grid', now 'efficientnet-lite0'",
         ),
     ],
 )

@@ -123,7 +123,7 @@ def test_every_later_command_works_on_proposals_without_scores(
     assert set(read_manifest(root, "proposals")["score"].to_pylist()) == {None}
     inline = ["--executor", "inline", "--quiet"]
     knn = ["--direction", "ego2exo", "--split", "test", "--matcher", "knn", "--backbone",
-           "classical"]  # fmt: skip
+           "efficientnet-lite0"]  # fmt: skip
     for group, words in (
         (main, ["validate", str(root.path)]),
         (main, ["status", str(root.path)]),
@@ -131,7 +131,7 @@ def test_every_later_command_works_on_proposals_without_scores(
         (main, ["view", str(root.path), "--take", FIRST, "-o", str(tmp_path / "view.html")]),
         *((main, ["export", str(root.path), "--format", name, "-o", str(tmp_path / name), *inline])
           for name in ("omama", "coco", "hf", "sam2", "lm-eec")),
-        (omama, ["features", str(root.path), "--backbone", "classical", *inline]),
+        (omama, ["features", str(root.path), "--backbone", "efficientnet-lite0", *inline]),
         (omama, ["predict", str(root.path), *knn]),
         (main, ["ground-truth", str(root.path), "--direction", "ego2exo", "--split", "test",
                 "--out", str(tmp_path / "truth.json")]),

@@ -161,7 +161,7 @@ def test_decisions_of_before_are_read_and_say_the_same() -> None:
     old = Calibration("decision", threshold=2.5, scale=0.8, balanced_accuracy=0.9)
     parameters = {key: value for key, value in asdict(SETTINGS).items() if key != "layout"}
     modes = {"track": {"parameters": parameters, "calibration": asdict(old), "val_iou": 0.7}}
-    content = {"direction": "ego2exo", "features": "classical", "best_val_iou": 0.5}
+    content = {"direction": "ego2exo", "features": "efficientnet-lite0", "best_val_iou": 0.5}
     decision = Decision.from_dict({"version": 1, **content, "modes": modes}, "a file")
     log_odds = np.array([-50.0, 0.0, 2.5, 2.6, 9.0])
     scores = {"log_odds": log_odds, "similarity": np.full(5, 0.3)}
@@ -179,14 +179,14 @@ def test_a_decision_is_read_as_it_was_written(
     visibility: LogisticConfidence | None, past: Parameters | None
 ) -> None:
     modes = {Mode.TRACK: Fitted(SETTINGS, visibility, 0.75, past)}
-    decision = Decision("ego2exo", "classical", 0.5, modes)
+    decision = Decision("ego2exo", "efficientnet-lite0", 0.5, modes)
     assert Decision.from_dict(decision.to_dict(), "a file") == decision
 
 
 @pytest.mark.parametrize("name", ["past_log_odds", "colour"])
 def test_weights_of_what_a_decision_does_not_have_are_refused(name: str) -> None:
     modes = {Mode.TRACK: Fitted(SETTINGS, LogisticConfidence({name: 0.5}, -1.0, 0.9), 0.75)}
-    content = Decision("ego2exo", "classical", 0.5, modes).to_dict()
+    content = Decision("ego2exo", "efficientnet-lite0", 0.5, modes).to_dict()
     with pytest.raises(DataError, match=f"weights of {name}, not of log_odds.*fit-decision"):
         Decision.from_dict(content, "a file")
 

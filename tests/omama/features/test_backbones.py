@@ -144,7 +144,9 @@ def test_the_weights_hash_names_the_weights_not_the_file(tmp_path: Path) -> None
         )
     ]
     assert hashes[0] == hashes[1] != hashes[2]
-    assert build_backbone("classical").weights_hash != build_backbone("rgb_grid").weights_hash
+    assert (
+        build_backbone("efficientnet-lite0").weights_hash != build_backbone("rgb_grid").weights_hash
+    )
 
 
 def test_bad_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -116,8 +116,8 @@ def test_the_published_model_has_none_and_its_settings_of_before_say_so(tmp_path
     [
         (TrainConfig(), "dinov2", False),
         (TrainConfig(), "efficientnet-lite0", True),
-        (TrainConfig(reference_behaviour=True), "classical", False),
-        (TrainConfig(residual=False), "classical", False),
+        (TrainConfig(reference_behaviour=True), "efficientnet-lite0", False),
+        (TrainConfig(residual=False), "efficientnet-lite0", False),
         (TrainConfig(residual=True), "dinov2", True),
     ],
 )

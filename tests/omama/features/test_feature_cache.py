@@ -56,23 +56,23 @@ def scores(
 
 
 def test_cached_and_live_features_agree(own_root: DatasetRoot) -> None:
-    run_features(own_root, backbone="classical", run=INLINE).check()
+    run_features(own_root, backbone="efficientnet-lite0", run=INLINE).check()
     torch.manual_seed(0)
-    config = ModelConfig("exo2ego", "classical", 128, 32, source_grid_hw=(10, 16))
+    config = ModelConfig("exo2ego", "efficientnet-lite0", 472, 32, source_grid_hw=(8, 14))
     model = OMama(config).eval()
     for matcher in (
         lambda b: compare_bucket(model, b).similarity,
         lambda b: by_descriptor(b).similarity,
     ):
         with torch.no_grad():
-            live = scores(own_root, "classical", cached=False, matcher=matcher)
-            cached = scores(own_root, "classical", cached=True, matcher=matcher)
+            live = scores(own_root, "efficientnet-lite0", cached=False, matcher=matcher)
+            cached = scores(own_root, "efficientnet-lite0", cached=True, matcher=matcher)
         assert (live - cached).abs().max() < 1e-3
         assert torch.equal(live.argmax(dim=1), cached.argmax(dim=1))
 
 
-@pytest.mark.parametrize("backbone", ["classical", "efficientnet-lite0"])
-def test_int8_tokens_give_the_same_choices(own_root: DatasetRoot, backbone: str) -> None:
+def test_int8_tokens_give_the_same_choices(own_root: DatasetRoot) -> None:
+    backbone = "efficientnet-lite0"
     run_features(
         own_root, backbone=backbone, cache=CacheOptions(precision="int8"), run=INLINE
     ).check()
@@ -132,7 +132,7 @@ def test_a_second_run_has_nothing_to_do_and_backbones_lie_side_by_side(
 ) -> None:
     again = run_features(own_root, backbone="rgb_grid", run=INLINE)
     assert (again.done, again.skipped) == (0, 9)
-    other = run_features(own_root, backbone="classical", run=INLINE)
+    other = run_features(own_root, backbone="efficientnet-lite0", run=INLINE)
     assert (other.done, other.counts["frames"]) == (9, 36)
     assert len(list((own_root.path / "features").iterdir())) == 2
 
@@ -149,8 +149,10 @@ def test_features_older_than_the_proposals_are_refused_by_name(own_root: Dataset
 
 
 def test_missing_and_damaged_features_are_refused_by_name(own_root: DatasetRoot) -> None:
-    with pytest.raises(DataError, match="no cached features classical.*--backbone classical"):
-        scores(own_root, "classical", cached=True, matcher=lambda b: b.truth.ious)
+    with pytest.raises(
+        DataError, match="no cached features efficientnet-lite0.*--backbone efficientnet-lite0"
+    ):
+        scores(own_root, "efficientnet-lite0", cached=True, matcher=lambda b: b.truth.ious)
     (index,) = own_root.path.glob(f"features/*/{FIRST}.cam01/index.npz")
     index.write_bytes(index.read_bytes()[:100])
     with pytest.raises(DataError, match="cam01 are damaged"):
@@ -159,11 +161,11 @@ def test_missing_and_damaged_features_are_refused_by_name(own_root: DatasetRoot)
 
 def test_a_missing_picture_fails_its_unit_alone(own_root: DatasetRoot) -> None:
     own_root.frame(FIRST, EGO, 30).unlink()
-    summary = run_features(own_root, backbone="classical", run=INLINE)
+    summary = run_features(own_root, backbone="efficientnet-lite0", run=INLINE)
     assert summary.done == 8
     with pytest.raises(StageFailed, match="30.jpg is missing; run"):
         summary.check()
-    assert not list(own_root.path.glob(f"features/classical*/{FIRST}.{EGO}/*"))
+    assert not list(own_root.path.glob(f"features/efficientnet-lite0*/{FIRST}.{EGO}/*"))
 
 
 def test_precisions_have_caches_of_their_own(own_root: DatasetRoot) -> None:
@@ -213,7 +215,7 @@ def test_a_full_disk_fails_a_camera_and_nothing_else(small_disk: Path) -> None:
 
     root = make_tiny_root(small_disk.parent / "root")
     (root.path / "features").symlink_to(small_disk)
-    command = ["features", str(root.path), "--backbone", "classical", "--quiet"]
+    command = ["features", str(root.path), "--backbone", "efficientnet-lite0", "--quiet"]
     done = subprocess.run(
         [sys.executable, "-m", "omama.cli", *command], capture_output=True, text=True
     )

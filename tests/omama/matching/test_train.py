@@ -218,8 +218,10 @@ def test_training_starts_from_a_checkpoint_of_its_direction(own_root: DatasetRoo
             RunFolder.of(own_root, "exo2ego"),
             options=MatchingOptions(features=Features("rgb_grid"), init=best, quiet=True),
         )
-    with pytest.raises(DataError, match=r"takes features of 3 channels, classical has 128"):
-        features = Features("classical", cached=False)
+    with pytest.raises(
+        DataError, match=r"takes features of 3 channels, efficientnet-lite0 has 472"
+    ):
+        features = Features("efficientnet-lite0", cached=False)
         train(
             own_root,
             Direction.EGO2EXO,
