@@ -93,7 +93,7 @@ class SplitSampling:
         }
 
 
-def choose(pairs: "pd.DataFrame", sampling: Sampling) -> Bool:
+def select_pairs(pairs: "pd.DataFrame", sampling: Sampling) -> Bool:
     """Which rows to keep, (n,) bool in the order of `pairs`.
 
     `pairs` has take_uid, object_name, exo_camera, frame_idx and scenario, no two rows the same.
@@ -111,7 +111,7 @@ def choose(pairs: "pd.DataFrame", sampling: Sampling) -> Bool:
     return chosen
 
 
-def hashes(names: Sequence[str], seed: int) -> UInt64:
+def hash_names(names: Sequence[str], seed: int) -> UInt64:
     """64 bits of BLAKE2b of "<seed>/<name>" for each name, (n,)."""
     digests = b"".join(
         hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest() for name in names
@@ -119,7 +119,7 @@ def hashes(names: Sequence[str], seed: int) -> UInt64:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def mix(values: UInt64) -> UInt64:
+def splitmix64(values: UInt64) -> UInt64:
     """SplitMix64 of each value (Steele, Lea & Flood 2014): equal chances for every bit."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -137,9 +137,9 @@ class _Order:
         track, track_names = _named(pairs, ["take_uid", "exo_camera", "object_name"])
         self.track = track
         self.object, _ = _named(pairs, ["take_uid", "object_name"])
-        self.take_hash = hashes(take_names, sampling.seed)[take]
-        self.track_hash = hashes(track_names, sampling.seed)[track]
-        self.chance = mix(self.track_hash ^ mix(self.frame_idx))
+        self.take_hash = hash_names(take_names, sampling.seed)[take]
+        self.track_hash = hash_names(track_names, sampling.seed)[track]
+        self.chance = splitmix64(self.track_hash ^ splitmix64(self.frame_idx))
 
     def keys(self) -> tuple[NDArray[Any], ...]:
         """Sort keys for np.lexsort, the last the most important; equal only for equal pairs."""
@@ -152,7 +152,7 @@ class _Order:
         # holds the same share of every track. The first frame of each track comes before all.
         place = self._places_within(self.track)
         size = np.bincount(self.track, minlength=1)[self.track]
-        start = (mix(self.track_hash) >> np.uint64(11)).astype(np.float64) / 2.0**53
+        start = (splitmix64(self.track_hash) >> np.uint64(11)).astype(np.float64) / 2.0**53
         return (*unique, self.chance, (place + start) / size, place > 0)
 
     def first_of_object(self, count: int | None) -> Bool:

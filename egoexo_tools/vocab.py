@@ -10,7 +10,7 @@ from egoexo_tools.errors import DataError
 
 FPS = 30
 """Frames per second of every frame-aligned video, so that seconds are frame_idx / FPS."""
-GROUPS = ("take", "capture", "participant")
+SPLIT_GROUPS = ("take", "capture", "participant")
 """What a division into splits keeps together."""
 
 

@@ -343,7 +343,7 @@ def _same_packets(path: str, wanted: list[int]) -> Run:
                 for number, data in enumerate(file.packets(run), run.start)
                 if int(file.index.frame_idx[number]) in run.frame_idxs or is_reference(data)
             ]
-            for run in file.index.runs(wanted)
+            for run in file.index.spans(wanted)
         ]
         decoder = file.new_decoder(1)
 

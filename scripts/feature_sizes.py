@@ -23,7 +23,7 @@ import pandas as pd
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.needed_frames import SIDES, existing_frames, needed_frames
-from egoexo_tools.sampling import Sampling, choose
+from egoexo_tools.sampling import Sampling, select_pairs
 from egoexo_tools.stages.pairs import list_pairs
 from egoexo_tools.vocab import Direction, Split
 from omama.features.cache_files import bytes_of
@@ -87,7 +87,7 @@ def used_share(fraction: float, by: str, *, takes: int = 60) -> float:
     used: set[tuple[str, str, int]] = set()
     for direction in Direction:
         pairs = list_pairs(rows, direction).assign(scenario="one")
-        sample = pairs[choose(pairs, Sampling(fraction=fraction, by=by))]
+        sample = pairs[select_pairs(pairs, Sampling(fraction=fraction, by=by))]
         for side in SIDES:
             columns = ["take_uid", f"{side}_camera", "frame_idx"]
             used |= set(sample[columns].itertuples(index=False, name=None))

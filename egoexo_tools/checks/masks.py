@@ -17,7 +17,7 @@ from egoexo_tools.arrays import Int64
 from egoexo_tools.checks.tables import UNREADABLE, Report, name_row
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, to_table
-from egoexo_tools.masks.columns import COLUMNS, MaskColumns
+from egoexo_tools.masks.columns import RLE_COLUMNS, MaskColumns
 from egoexo_tools.masks.rle_loops import OK, PROBLEMS
 from egoexo_tools.running.executors import available_cores
 
@@ -90,7 +90,7 @@ def _measured(root: DatasetRoot, table: str, unit: str) -> tuple[pa.Table, dict[
         differs = pc.not_equal(has_rle, pc.fill_null(rows["visible"], False))
         note("a mask is there exactly if visible says so: it is not", rows, np.asarray(differs))
     masks = rows.filter(has_rle).combine_chunks()
-    areas, boxes, problems = MaskColumns.from_table(masks.select(COLUMNS)).measure()
+    areas, boxes, problems = MaskColumns.from_table(masks.select(RLE_COLUMNS)).measure()
     for code in range(1, len(PROBLEMS)):
         note(PROBLEMS[code], masks, problems == code)
     fine = problems == OK

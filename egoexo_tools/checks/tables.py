@@ -19,7 +19,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import KEYS, SCHEMAS, read_manifest, read_tables, to_table
 from egoexo_tools.runs import join_pair_ids
-from egoexo_tools.sampling import mix
+from egoexo_tools.sampling import splitmix64
 from egoexo_tools.vocab import Direction, Split, view_of
 
 FRAME = KEYS["frames"]
@@ -80,8 +80,8 @@ def keys(rows: pd.DataFrame, columns: Iterable[str]) -> UInt64:
             text = rows[column].astype("category").cat
             hashes = pd.util.hash_array(text.categories.to_numpy(object), categorize=False)
             values = np.append(hashes, np.uint64(0))[text.codes.to_numpy()]
-        numbers = mix(numbers) ^ mix(values)
-    return mix(numbers)
+        numbers = splitmix64(numbers) ^ splitmix64(values)
+    return splitmix64(numbers)
 
 
 def name_row(row: Any) -> str:

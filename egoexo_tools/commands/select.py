@@ -41,7 +41,7 @@ from egoexo_tools.commands.choices import RESOLUTION, NameOf
 )
 @click.option(
     "--group-by",
-    type=NameOf("egoexo_tools.vocab:GROUPS"),
+    type=NameOf("egoexo_tools.vocab:SPLIT_GROUPS"),
     default="take",
     show_default=True,
     help="What stays in one split.",

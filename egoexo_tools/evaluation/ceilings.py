@@ -16,7 +16,7 @@ from egoexo_tools.evaluation.metric_loops import best_candidates, source
 from egoexo_tools.evaluation.scoring import SizeGroup
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks.columns import COLUMNS, MaskColumns
+from egoexo_tools.masks.columns import RLE_COLUMNS, MaskColumns
 from egoexo_tools.masks.resizing import Size
 
 TOP = 5
@@ -68,12 +68,12 @@ def add_ceilings(
 
 
 def _read_proposals(root: DatasetRoot, unit: str) -> _Proposals:
-    columns = ("frame_idx", "proposal_idx", *COLUMNS)
+    columns = ("frame_idx", "proposal_idx", *RLE_COLUMNS)
     table = read_manifest(root, "proposals", columns=columns, units=[unit])
     frame_idxs, proposal_idxs = (
         table.column(name).to_numpy().astype(np.int64) for name in columns[:2]
     )
-    masks = MaskColumns.from_table(table.select(COLUMNS))
+    masks = MaskColumns.from_table(table.select(RLE_COLUMNS))
     order = np.argsort(frame_idxs, kind="stable")
     # A part that `propose` wrote lies in this order already: its counts need no copy.
     if not np.array_equal(order, np.arange(order.size)):

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from egoexo_tools.arrays import Bytes, Float32
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path, write_atomic
-from egoexo_tools.masks.columns import mask_fields
+from egoexo_tools.masks.columns import mask_to_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import list_items
 from egoexo_tools.parsing.lenient import frame_number, load_json, read_bytes
@@ -234,7 +234,7 @@ def _mask_columns(value: Any, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: {error}") from error
     return {
         "visible": True,
-        **mask_fields(rle),
+        **mask_to_row(rle),
         "area": rle.area(),
         "bbox_xywh": list(rle.box_xywh()),
     }

@@ -34,7 +34,7 @@ from egoexo_tools.formats.source import (
 )
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks.columns import row_mask
+from egoexo_tools.masks.columns import mask_from_row
 from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Direction, Split, view_of
 
@@ -154,7 +154,7 @@ def _export_proposals(root: DatasetRoot, dest: DatasetRoot, take_uid: str, camer
         if frame is None:
             continue  # the pairs of this frame are recorded with the pair files
         rows = table.filter(pc.field("frame_idx") == frame_idx).sort_by("proposal_idx").to_pylist()
-        rles = [row_mask(row) for row in rows]
+        rles = [mask_from_row(row) for row in rows]
         height, width = frame["height"], frame["width"]
         benchmark.write_proposals(folder, frame_idx, rles, height=height, width=width)
         written += len(rles)

@@ -17,7 +17,7 @@ from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks.columns import row_mask
+from egoexo_tools.masks.columns import mask_from_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import Unit
 
@@ -106,7 +106,7 @@ def left_out(row: Row, reason: str) -> Row:
 
 def rle_at(row: Row, height: int, width: int) -> MaskRle:
     """The mask of a manifest row at the size of its frame (nearest, as cv2 does)."""
-    rle = row_mask(row)
+    rle = mask_from_row(row)
     return rle if same_size(row, height, width) else MaskRle.encode(rle.decode_at(height, width))
 
 

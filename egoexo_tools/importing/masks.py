@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.importing.cameras import CAMERAS_JSON, CameraFolder, not_read
-from egoexo_tools.masks.columns import mask_fields
+from egoexo_tools.masks.columns import mask_to_row
 from egoexo_tools.parsing.lenient import (
     frame_number,
     is_text,
@@ -214,7 +214,7 @@ def _track(
             "visible": visible,
         }
         if rle is not None and visible:
-            row |= mask_fields(rle)
+            row |= mask_to_row(rle)
             row |= {"area": rle.area(), "bbox_xywh": [float(side) for side in rle.box_xywh()]}
         yield row
 

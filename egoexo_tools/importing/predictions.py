@@ -26,7 +26,7 @@ from egoexo_tools.evaluation.predictions import (
 from egoexo_tools.formats.sam2 import object_numbers
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest, read_tables, write_table
-from egoexo_tools.masks.columns import mask_fields
+from egoexo_tools.masks.columns import mask_to_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import kind_of
 from egoexo_tools.parsing.lenient import frame_number, is_text, printable
@@ -173,7 +173,7 @@ def _row(
 def _prediction(pair_id: str, mask: MaskRle, confidence: float | None) -> Row:
     if confidence is None:
         confidence = confidence_from_area(mask.area(), mask.height * mask.width)
-    return {"pair_id": pair_id, "confidence": confidence, **mask_fields(mask)}
+    return {"pair_id": pair_id, "confidence": confidence, **mask_to_row(mask)}
 
 
 def _palette_rows(

@@ -20,7 +20,7 @@ from egoexo_tools.masks.resizing import Size
 from egoexo_tools.masks.rle import MaskRle, shortened
 from egoexo_tools.masks.rle_loops import PROBLEMS
 
-COLUMNS = ("rle_height", "rle_width", "rle_counts")
+RLE_COLUMNS = ("rle_height", "rle_width", "rle_counts")
 """What a manifest calls them."""
 _BASE = 1 << 32
 """Above any width: manifests hold sizes in 32 bits."""
@@ -69,7 +69,8 @@ class MaskColumns:
         """The columns rle_height, rle_width and rle_counts of a table, and bbox_xywh if it is
         there; a null is no mask. The counts of a table in one piece are not copied."""
         heights, widths = (
-            np.asarray(pc.fill_null(table[name], 0).to_numpy(), np.int64) for name in COLUMNS[:2]
+            np.asarray(pc.fill_null(table[name], 0).to_numpy(), np.int64)
+            for name in RLE_COLUMNS[:2]
         )
         boxes = None
         if "bbox_xywh" in table.column_names:
@@ -167,14 +168,14 @@ class MaskColumns:
         return MaskColumns(*dest, text, offsets)
 
 
-def mask_fields(rle: MaskRle) -> dict[str, Any]:
-    """A mask as the fields COLUMNS of a manifest's row; `row_mask` is the way back."""
-    return dict(zip(COLUMNS, (rle.height, rle.width, rle.counts), strict=True))
+def mask_to_row(rle: MaskRle) -> dict[str, Any]:
+    """A mask as the fields RLE_COLUMNS of a manifest's row; `mask_from_row` is the way back."""
+    return dict(zip(RLE_COLUMNS, (rle.height, rle.width, rle.counts), strict=True))
 
 
-def row_mask(row: Mapping[str, Any]) -> MaskRle:
+def mask_from_row(row: Mapping[str, Any]) -> MaskRle:
     """The mask of one row of a manifest, given as a dict."""
-    height, width, counts = (row[name] for name in COLUMNS)
+    height, width, counts = (row[name] for name in RLE_COLUMNS)
     return MaskRle(height, width, counts)
 
 

@@ -18,7 +18,7 @@ from egoexo_tools.release.plan import IngestPlan, plan_ingest
 from egoexo_tools.release.scenarios import not_found_text, require_names, resolve_scenarios
 from egoexo_tools.release.splits import divide
 from egoexo_tools.release.survey import TakeFacts, survey
-from egoexo_tools.sampling import hashes
+from egoexo_tools.sampling import hash_names
 from egoexo_tools.text_table import text_table
 from egoexo_tools.vocab import Split
 
@@ -274,14 +274,14 @@ def evenly(takes: Sequence[TakeFacts], seed: int) -> list[TakeFacts]:
     chance = dict(
         zip(
             [take.take_uid for take in takes],
-            hashes([take.take_uid for take in takes], seed).tolist(),
+            hash_names([take.take_uid for take in takes], seed).tolist(),
             strict=True,
         )
     )
     strata: dict[tuple[str, str], list[TakeFacts]] = {}
     for take in sorted(takes, key=lambda take: (chance[take.take_uid], take.take_uid)):
         strata.setdefault((take.scenario, take.split), []).append(take)
-    starts = hashes(["/".join(names) for names in strata], seed).tolist()
+    starts = hash_names(["/".join(names) for names in strata], seed).tolist()
     # The n takes of a stratum stand at (0 + u)/n, (1 + u)/n, ...
     placed = [
         ((number + start / 2**64) / len(members), take)

@@ -18,8 +18,8 @@ from egoexo_tools.arrays import Float64, Int64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.release.scenarios import resolve_scenarios
 from egoexo_tools.release.survey import TakeFacts
-from egoexo_tools.sampling import hashes
-from egoexo_tools.vocab import GROUPS, Split
+from egoexo_tools.sampling import hash_names
+from egoexo_tools.vocab import SPLIT_GROUPS, Split
 
 LEAVE_OUT = "leave-out:"
 _SUM_TOLERANCE = 1e-6
@@ -44,8 +44,8 @@ def divide(
     Raises SettingsError for another `how` and for contradictions, DataError where there are too
     few groups.
     """
-    if group_by not in GROUPS:
-        raise SettingsError(f"group-by {group_by!r} is unknown; use {', '.join(GROUPS)}")
+    if group_by not in SPLIT_GROUPS:
+        raise SettingsError(f"group-by {group_by!r} is unknown; use {', '.join(SPLIT_GROUPS)}")
     if how == "official":
         if group_by != "take":
             raise SettingsError(
@@ -131,7 +131,7 @@ def _by_shares(
     rarity = _rarity(takes, member, len(names))
     # Large groups while there is room for them, rare scenarios while the mix can still be mended;
     # the seed decides between equals alone.
-    order = np.lexsort((hashes(names, seed), rarity, -sizes))
+    order = np.lexsort((hash_names(names, seed), rarity, -sizes))
     placed = _place(labels, sizes, shares, order)
     splits = list(Split)
     for take, group in zip(takes, member.tolist(), strict=True):

@@ -25,7 +25,7 @@ from egoexo_tools.release.takes import read_split_file
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import join_pair_ids
-from egoexo_tools.sampling import Sampling, SplitSampling, choose
+from egoexo_tools.sampling import Sampling, SplitSampling, select_pairs
 from egoexo_tools.vocab import Direction, Split
 
 STAGE = "pairs"
@@ -87,7 +87,7 @@ def work(
     takes = _takes_in_order(root, split)
     pairs = list_pairs(masks_in_order(root, list(takes.index)), direction)
     pairs["scenario"] = pairs["take_uid"].map(takes["scenario"])
-    pairs = pairs[choose(pairs, samplings[split])]
+    pairs = pairs[select_pairs(pairs, samplings[split])]
     table = with_ids(pairs, split, direction)
     write_manifest(root, STAGE, unit.name, table)
     writable = benchmark.names_fit(table["object_name"])

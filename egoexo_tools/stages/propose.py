@@ -28,7 +28,7 @@ from egoexo_tools.manifests import (
     write_exclusions,
     write_table,
 )
-from egoexo_tools.masks.columns import mask_fields, row_mask
+from egoexo_tools.masks.columns import mask_from_row, mask_to_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.needed_frames import ALL_FRAMES, NeededFrames, existing_frames, needed_frames
 from egoexo_tools.proposers.base import Frame, FrameProposals, Proposer, ProposerOptions
@@ -292,7 +292,7 @@ def _truth(root: DatasetRoot, unit: Unit) -> dict[int, list[MaskRle]]:
     table = read_manifest(root, "masks", units=[take_uid], filters=visible)
     truth = defaultdict(list)
     for row in table.to_pylist():
-        rle = row_mask(row)
+        rle = mask_from_row(row)
         truth[row["frame_idx"]].append(rle)
     return truth
 
@@ -306,7 +306,7 @@ def _rows(unit: Unit, found: Mapping[int, FrameProposals], proposer: str) -> pa.
             "proposal_idx": proposal_idx,
             "proposer": proposer,
             "score": proposal.score,
-            **mask_fields(proposal.rle),
+            **mask_to_row(proposal.rle),
             "area": proposal.rle.area(),
             "bbox_xywh": proposal.box_xywh or proposal.rle.box_xywh(),
         }

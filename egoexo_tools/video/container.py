@@ -17,7 +17,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from egoexo_tools.arrays import Bool, Int64
 from egoexo_tools.errors import DataError
-from egoexo_tools.video.packets import PacketIndex, Run, hidden_test
+from egoexo_tools.video.packets import PacketIndex, PacketSpan, hidden_test
 from egoexo_tools.video.source import (
     ByteSource,
     IndexView,
@@ -80,7 +80,7 @@ class VideoFile:
         decoder.reorder_depth = max(decoder.reorder_depth, self.index.reorder_depth())
         return decoder
 
-    def packets(self, run: Run) -> Iterator[bytes]:
+    def packets(self, run: PacketSpan) -> Iterator[bytes]:
         """The bytes of a run's packets, in decode order."""
         packets = slice(run.start, run.stop)
         if self._mp4:
@@ -93,7 +93,7 @@ class VideoFile:
             yield data
             given += 1
         if given < run.stop - run.start:
-            yield from self._from_beginning(Run(run.start + given, run.stop, ()))
+            yield from self._from_beginning(PacketSpan(run.start + given, run.stop, ()))
 
     def _undecodable(self, doubtful: Int64) -> Int64:
         """Those of the packets that a player's decoder, forgiving as it is, gives no frame for."""
@@ -102,7 +102,7 @@ class VideoFile:
         decoder.thread_count = 1
         given: set[int] = set()
         end = self.index.group_end(int(doubtful[-1]))
-        for packet_idx, data in enumerate(self.packets(Run(0, end, ()))):
+        for packet_idx, data in enumerate(self.packets(PacketSpan(0, end, ()))):
             packet = av.Packet(data)
             packet.pts = packet_idx
             with suppress(av.error.FFmpegError):
@@ -178,7 +178,7 @@ class VideoFile:
         steps = max(len(times) - 1, 1)
         return float((times[-1] - times[0]) * (steps + 1) / steps * tick) if len(times) > 1 else 0.0
 
-    def _sought(self, run: Run) -> Iterator[bytes]:
+    def _sought(self, run: PacketSpan) -> Iterator[bytes]:
         """A run's packets from its keyframe on; none of them where seeking leads elsewhere."""
         if not run.start or not self._places:
             return
@@ -201,7 +201,7 @@ class VideoFile:
             except av.error.FFmpegError:
                 return
 
-    def _from_beginning(self, run: Run) -> Iterator[bytes]:
+    def _from_beginning(self, run: PacketSpan) -> Iterator[bytes]:
         container, stream = self._demuxer()
         with container:
             held = (packet for packet in container.demux(stream) if packet.size)

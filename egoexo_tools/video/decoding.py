@@ -15,7 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from egoexo_tools.video.container import UNFINISHED, VideoFile
 from egoexo_tools.video.output import DAMAGED, Broken, Output, TooLate
-from egoexo_tools.video.packets import Run, reference_test
+from egoexo_tools.video.packets import PacketSpan, reference_test
 from egoexo_tools.video.read_ahead import in_order
 
 _FRAMES_OF_SHORT_RUN = 2
@@ -43,7 +43,7 @@ class FrameDecoder:
         Short runs are decoded side by side, since the threads of one decoder wait for each other
         wherever a run begins. Of long ones, a decoder that is ahead would hold many pictures.
         """
-        runs = self.index.runs(frame_idxs)
+        runs = self.index.spans(frame_idxs)
         is_short = len(frame_idxs) <= _FRAMES_OF_SHORT_RUN * len(runs)
         decoders = min(self._threads, len(runs)) if is_short and runs else 1
         threads = self._threads // decoders
@@ -55,7 +55,7 @@ class FrameDecoder:
             yield from frames
 
     def _frames(
-        self, run: Run, lost: dict[int, str], threads: int
+        self, run: PacketSpan, lost: dict[int, str], threads: int
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield a run's wanted frames, unless they are lost.
 
@@ -73,17 +73,17 @@ class FrameDecoder:
                     del frame  # 12 MB at 4K, until the next one comes
             except Broken as broken:
                 if threads > 1:
-                    runs, threads = self.index.runs(left, start=run.start) + runs, 1
+                    runs, threads = self.index.spans(left, start=run.start) + runs, 1
                     continue
                 gone = self._spoilt(left, broken.packet) or left
                 lost.update(dict.fromkeys(gone, broken.reason))
-                runs = self.index.runs(left - gone) + runs
+                runs = self.index.spans(left - gone) + runs
             except TooLate as late:
                 start = self.index.earlier_start(left, run.start)
                 if start is None:
                     lost.update(dict.fromkeys(late.frame_idxs, "nothing before it can be decoded"))
                     left -= late.frame_idxs
-                runs = self.index.runs(left, start=start) + runs
+                runs = self.index.spans(left, start=start) + runs
 
     def _spoilt(self, frame_idxs: set[int], packet: int) -> set[int]:
         """The frames that a broken packet takes with it.
@@ -97,13 +97,13 @@ class FrameDecoder:
             if self.index.start_of(self.index.decode_idx[frame_idx]) <= packet
         }
 
-    def _decode(self, run: Run, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode(self, run: PacketSpan, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode a run, yield its wanted frames; raises Broken at the first error."""
         with self._decoder(threads) as decoder:
             yield from self._decode_with(decoder, run)
 
     def _decode_with(
-        self, decoder: VideoCodecContext, run: Run
+        self, decoder: VideoCodecContext, run: PacketSpan
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         output = Output[av.VideoFrame](self.index, run)
         is_leading = self.index.is_leading(run.start, run.stop)
@@ -126,7 +126,7 @@ class FrameDecoder:
         yield from output.take(self._send(decoder, None, run.stop - 1))
         output.finish()
 
-    def _settings_at(self, packet: int, run: Run) -> PacketSideData | None:
+    def _settings_at(self, packet: int, run: PacketSpan) -> PacketSideData | None:
         """New settings that a decoder needs with this packet; the run's first brings its own."""
         if packet == run.start and self.file.settings:
             packet = max((start for start in self.file.settings if start <= packet), default=-1)

@@ -7,7 +7,7 @@ packet that is sent must come back as a picture without a mark, or the run is br
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-from egoexo_tools.video.packets import PacketIndex, Run
+from egoexo_tools.video.packets import PacketIndex, PacketSpan
 
 DAMAGED = "its packets, or those that it builds on, are damaged"
 
@@ -49,7 +49,7 @@ class Output(Generic[Frame]):
     wanted picture is held until all that were sent before it have come out whole: a few at most.
     """
 
-    def __init__(self, index: PacketIndex, run: Run) -> None:
+    def __init__(self, index: PacketIndex, run: PacketSpan) -> None:
         self.wanted = set(run.frame_idxs)
         self.due: set[int] = set()
         """Packets sent whose pictures have not come."""

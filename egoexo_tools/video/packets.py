@@ -15,7 +15,7 @@ from egoexo_tools.arrays import Bool, Int64
 
 
 @dataclass(frozen=True)
-class Run:
+class PacketSpan:
     """Packets to decode in one go, and the frames that are wanted of them."""
 
     start: int
@@ -114,7 +114,7 @@ class PacketIndex:
         in_group &= self.pts[start:stop] < self.pts[start]
         return in_group
 
-    def runs(self, frame_idxs: Iterable[int], *, start: int | None = None) -> list[Run]:
+    def spans(self, frame_idxs: Iterable[int], *, start: int | None = None) -> list[PacketSpan]:
         """What to decode for these frames, each packet once, in decode order.
 
         With `start`, one run from there.
@@ -130,7 +130,7 @@ class PacketIndex:
                 first, packets = min(first, before), earlier
             spans.append((first, packets))
         return [
-            Run(first, packets[-1] + 1, tuple(sorted(self.frame_idx[packets].tolist())))
+            PacketSpan(first, packets[-1] + 1, tuple(sorted(self.frame_idx[packets].tolist())))
             for first, packets in spans
         ]
 

@@ -16,7 +16,7 @@ from egoexo_tools.arrays import Bool, Int32, Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest, read_tables
-from egoexo_tools.masks.columns import COLUMNS, row_mask
+from egoexo_tools.masks.columns import RLE_COLUMNS, mask_from_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.video.pictures import read_image
@@ -61,12 +61,14 @@ def true_masks(
         & pc.field("visible")
     )
     rows = read_manifest(root, "masks", units=[take_uid], filters=wanted).to_pylist()
-    return {(row["object_name"], row["camera"], row["frame_idx"]): row_mask(row) for row in rows}
+    return {
+        (row["object_name"], row["camera"], row["frame_idx"]): mask_from_row(row) for row in rows
+    }
 
 
 def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
     """The masks that a run's predictions.parquet has for these pairs."""
-    columns = ("pair_id", *COLUMNS)
+    columns = ("pair_id", *RLE_COLUMNS)
     table = read_tables(
         [RunFolder(run).predictions],
         "predictions",
@@ -74,7 +76,9 @@ def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
         filters=pc.field("pair_id").isin(list(pair_ids)),
     )
     return {
-        row["pair_id"]: row_mask(row) for row in table.to_pylist() if row["rle_counts"] is not None
+        row["pair_id"]: mask_from_row(row)
+        for row in table.to_pylist()
+        if row["rle_counts"] is not None
     }
 
 

@@ -18,7 +18,7 @@ from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.manifests import read_tables
-from egoexo_tools.masks.columns import COLUMNS, row_mask
+from egoexo_tools.masks.columns import RLE_COLUMNS, mask_from_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import RunFolder, pair_id_prefix, read_stamp, split_pair_id
 from egoexo_tools.video.pictures import read_image
@@ -60,7 +60,7 @@ def take_predictions(runs: Sequence[Path], take_uid: str) -> Predictions:
         path = RunFolder(run).predictions
         if not path.is_file():
             raise DataError(f"{run} has no {path.name}; give a run's folder, <root>/runs/<run>")
-        columns = ["pair_id", "confidence", *COLUMNS]
+        columns = ["pair_id", "confidence", *RLE_COLUMNS]
         mine = pc.starts_with(pc.field("pair_id"), pair_id_prefix(take_uid))
         rows = read_tables([path], "predictions", columns=columns, filters=mine).to_pylist()
         for row in rows:
@@ -71,7 +71,7 @@ def take_predictions(runs: Sequence[Path], take_uid: str) -> Predictions:
                     object_name=object_name,
                     source_camera=source,
                     confidence=row["confidence"],
-                    mask=row_mask(row) if row["rle_counts"] else None,
+                    mask=mask_from_row(row) if row["rle_counts"] else None,
                 )
             )
     return found

@@ -21,7 +21,7 @@ from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks.columns import COLUMNS, row_mask
+from egoexo_tools.masks.columns import RLE_COLUMNS, mask_from_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.scenarios import not_found_text
 from egoexo_tools.video.pictures import read_image
@@ -95,11 +95,11 @@ def open_take(
     for row in masks:
         moment = moments.get((row["camera"], row["frame_idx"]))
         if moment is not None and row["visible"]:
-            moment.masks.append((row["object_name"], row_mask(row)))
+            moment.masks.append((row["object_name"], mask_from_row(row)))
     for row in proposed:
         moment = moments.get((row["camera"], row["frame_idx"]))
         if moment is not None:
-            moment.proposals.append(row_mask(row))
+            moment.proposals.append(mask_from_row(row))
     return TakeView(
         take_uid=take_uid,
         take_name=found["take_name"] or take_uid,
@@ -299,8 +299,8 @@ def _of_take(root: DatasetRoot, table: str, units: Sequence[str]) -> list[dict[s
     names = ["take_uid", "camera", "frame_idx"]
     names += {
         "frames": ["path"],
-        "masks": ["object_name", "visible", *COLUMNS],
-        "proposals": [*COLUMNS],
+        "masks": ["object_name", "visible", *RLE_COLUMNS],
+        "proposals": [*RLE_COLUMNS],
     }[table]
     found = read_manifest(root, table, columns=names, units=present)
     rows: list[dict[str, Any]] = found.filter(pc.is_valid(found["frame_idx"])).to_pylist()

@@ -21,7 +21,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import to_table, write_exclusions
-from egoexo_tools.masks.columns import mask_fields
+from egoexo_tools.masks.columns import mask_to_row
 from egoexo_tools.masks.resizing import Size
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.progress import open_progress
@@ -268,7 +268,7 @@ def _pair_id(take: TakeTracks, track: Track, place: int) -> str:
 
 
 def _row(pair_id: str, mask: MaskRle, confidence: float) -> Row:
-    return {"pair_id": pair_id, "confidence": confidence, **mask_fields(mask)}
+    return {"pair_id": pair_id, "confidence": confidence, **mask_to_row(mask)}
 
 
 def _about(options: LmEecOptions, how: TrackingSettings) -> dict[str, str]:

@@ -15,10 +15,10 @@ import pyarrow.dataset as ds
 from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
-from egoexo_tools.masks.columns import COLUMNS, MaskColumns
+from egoexo_tools.masks.columns import RLE_COLUMNS, MaskColumns
 from omama.tables.records import FRAME_KEY, Ends, FrameTable, MasksByFrame, positions
 
-_RLE = [*COLUMNS, "bbox_xywh"]
+_RLE = [*RLE_COLUMNS, "bbox_xywh"]
 
 
 def load_frames(

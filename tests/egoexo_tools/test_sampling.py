@@ -6,7 +6,7 @@ import pytest
 from reference import plain_pair_sample
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.sampling import Sampling, choose, hashes, mix
+from egoexo_tools.sampling import Sampling, hash_names, select_pairs, splitmix64
 
 
 def make_pairs() -> pd.DataFrame:
@@ -25,7 +25,7 @@ OBJECT = ["take_uid", "object_name"]
 
 
 def chosen(sampling: Sampling, pairs: pd.DataFrame = PAIRS) -> pd.DataFrame:
-    return pairs[choose(pairs, sampling)]
+    return pairs[select_pairs(pairs, sampling)]
 
 
 def names(pairs: pd.DataFrame) -> set[tuple[object, ...]]:
@@ -34,9 +34,9 @@ def names(pairs: pd.DataFrame) -> set[tuple[object, ...]]:
 
 def test_the_hashes_never_change() -> None:
     # printf 7/take/cam01/cup | b2sum -l 64, the bytes read from the last to the first.
-    assert hashes(["take/cam01/cup"], 7).tolist() == [9406109074685725278]
+    assert hash_names(["take/cam01/cup"], 7).tolist() == [9406109074685725278]
     # The first output of the published SplitMix64 for state 0.
-    assert mix(np.array([0], np.uint64)).tolist() == [0xE220A8397B1DCDAF]
+    assert splitmix64(np.array([0], np.uint64)).tolist() == [0xE220A8397B1DCDAF]
 
 
 @pytest.mark.parametrize("by", ["frame", "track", "take"])
@@ -86,7 +86,7 @@ def test_a_smaller_sample_lies_in_a_larger_one(by: str) -> None:
 
 
 def test_by_frame_gives_every_pair_the_same_chance() -> None:
-    taken = sum(choose(PAIRS, Sampling(fraction=0.5, seed=seed)) for seed in range(200))
+    taken = sum(select_pairs(PAIRS, Sampling(fraction=0.5, seed=seed)) for seed in range(200))
     # 213 of 426 in each of 200 samples: 100 +- 7 (one sigma) for each pair.
     assert taken.min() > 65 and taken.max() < 135
     assert abs(taken.std() - 7.07) < 1.5
@@ -133,7 +133,7 @@ def test_floor_and_cap_hold_for_every_object() -> None:
 )
 def test_a_count_that_cannot_be_is_refused(sampling: Sampling, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        choose(PAIRS, sampling)
+        select_pairs(PAIRS, sampling)
 
 
 @pytest.mark.parametrize(
@@ -155,4 +155,7 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> 
 
 
 def test_no_pairs_are_no_pairs() -> None:
-    assert choose(PAIRS.iloc[:0], Sampling(fraction=0.5, by="track", balance="scenario")).size == 0
+    assert (
+        select_pairs(PAIRS.iloc[:0], Sampling(fraction=0.5, by="track", balance="scenario")).size
+        == 0
+    )

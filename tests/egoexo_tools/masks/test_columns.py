@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.columns import MaskColumns, mask_fields, row_mask
+from egoexo_tools.masks.columns import MaskColumns, mask_from_row, mask_to_row
 from egoexo_tools.masks.resizing import dest_edges, nearest_idxs
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import BAD_TEXT, NEGATIVE_RUN, OK, WRONG_TOTAL
@@ -166,4 +166,4 @@ def test_a_damaged_mask_is_not_resized() -> None:
 def test_a_row_of_a_manifest_holds_a_mask(masks: list[Bool]) -> None:
     for mask in masks:
         rle = MaskRle.encode(mask)
-        assert row_mask({"object_name": "cup", **mask_fields(rle)}) == rle
+        assert mask_from_row({"object_name": "cup", **mask_to_row(rle)}) == rle

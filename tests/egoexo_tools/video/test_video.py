@@ -486,7 +486,7 @@ def test_runs_hold_what_is_wanted_and_where_it_starts(
         is_shown=[True] * packets,
     )
     wanted = data.draw(st.sets(st.integers(0, packets - 1)))
-    runs = index.runs(wanted)
+    runs = index.spans(wanted)
     assert sorted(idx for run in runs for idx in run.frame_idxs) == sorted(wanted)
     for before, after in zip(runs, runs[1:], strict=False):
         assert before.stop <= after.start
