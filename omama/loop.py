@@ -124,6 +124,10 @@ class Loop(Generic[Batch]):
                 f"{path} was trained with {changed}; resume with the same settings, or start "
                 "anew (`omama train` without --resume, `egoexo-tools run` with --overwrite)"
             )
+        if changed := setting_changes(saved.config, self.task.config):
+            raise SettingsError(
+                f"{path} holds a model with {changed}; resume with the same --init, or start anew"
+            )
         self.task.model.load_state_dict(dict(saved.weights))
         self.optimizer.load_state_dict(dict(state.optimizer or {}))
         if self.average is not None:

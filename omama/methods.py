@@ -47,6 +47,9 @@ class Method:
     for a method that has less to do where it predicts several directions at once."""
     train: str | None = None
     """`module:function`; None for a method that learns nothing."""
+    finish: str | None = None
+    """`module:function(root, direction, run, options)`: what follows training, by one process: what
+    is chosen on val is added to the run's best checkpoint. For methods with `options`."""
     config: str | None = None
     """`module:Class` of its training settings; without one `train` gets them as a mapping."""
     options: str | None = None
@@ -71,7 +74,8 @@ METHODS: dict[str, Method] = {
         needs=("proposals", "features"),
         chooses_proposals=True,
         train="omama.matching.train:train",
-        predict="omama.matching.predict:predict",
+        finish="omama.deciding.choosing:finish_training",
+        predict="omama.prediction:predict",
         config="omama.matching.config:TrainConfig",
         options=_OPTIONS,
         resolve=_RESOLVE,
@@ -80,7 +84,7 @@ METHODS: dict[str, Method] = {
         label="k-NN, no training",
         needs=("proposals", "features"),
         chooses_proposals=True,
-        predict="omama.matching.predict:predict_knn",
+        predict="omama.prediction:predict_knn",
         options=_OPTIONS,
         resolve=_RESOLVE,
     ),
@@ -88,14 +92,14 @@ METHODS: dict[str, Method] = {
         label="best proposal (oracle)",
         needs=("proposals",),
         chooses_proposals=True,
-        predict="omama.matching.predict:predict_oracle",
+        predict="omama.prediction:predict_oracle",
         options=_OPTIONS,
     ),
     "random": Method(
         label="random proposal",
         needs=("proposals",),
         chooses_proposals=True,
-        predict="omama.matching.predict:predict_random",
+        predict="omama.prediction:predict_random",
         options=_OPTIONS,
     ),
     "lm-eec": Method(
@@ -192,6 +196,15 @@ def train(
     further = {} if entry.options is None else {"options": options or load(entry.options)()}
     path: Path = load(entry.train)(root, direction, config, run, **further)
     return path
+
+
+def finish_training(
+    name: str, root: DatasetRoot, direction: Direction, run: RunFolder, *, options: Any = None
+) -> None:
+    """What follows training by name: the run's best checkpoint is completed, once it is trained."""
+    entry = method(name)
+    if entry.finish is not None and entry.options is not None:
+        load(entry.finish)(root, direction, run, options=options or load(entry.options)())
 
 
 def resolve_options(

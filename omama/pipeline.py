@@ -191,6 +191,15 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
                 ),
             )
         )
+    if entry.finish is not None:
+        steps.append(
+            (
+                "fit-decision: on val, how candidates are chosen",
+                lambda: omama_steps.run_fit_decision(
+                    root, directions, features, method=method, run=run
+                ),
+            )
+        )
     steps += [
         (
             "predict: the test pairs, by every method",

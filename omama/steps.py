@@ -73,6 +73,33 @@ def run_train(
     )
 
 
+def run_fit_decision(
+    root: DatasetRoot,
+    directions: Sequence[Direction],
+    features: Features,
+    *,
+    method: str = methods.DEFAULT_METHOD,
+    run: RunOptions,
+) -> StageSummary:
+    """Choose on val how the trained models predict; `methods.finish_training` of each direction."""
+    units = []
+    for direction in directions:
+        folder = _run(root, direction, method)
+        # The checkpoint is read and rewritten, so it cannot be an input: it would look changed.
+        inputs = (
+            root.status("train", folder.name),
+            root.part("pairs", f"{Split.VAL}.{direction}"),
+        )
+        units.append(Unit((folder.name,), inputs=inputs, outputs=(folder.checkpoint_best,)))
+    options = methods.make_options(
+        method, {}, where_known={"features": features, "quiet": run.quiet}
+    )
+    work = partial(_fit_decision, root=root, options=options)
+    return run_stage(
+        root, "fit-decision", units, work, settings=features.settings, options=_in_order(run)
+    )
+
+
 def run_predict(
     root: DatasetRoot,
     directions: Sequence[Direction],
@@ -145,6 +172,12 @@ def _train(unit: Unit, *, root: DatasetRoot, config: Any, options: Any) -> Mappi
         raise DataError(
             f"{method} kept its checkpoint as {path}; `run` looks for {folder.checkpoint_best}"
         )
+    return {"models": 1}
+
+
+def _fit_decision(unit: Unit, *, root: DatasetRoot, options: Any) -> Mapping[str, int]:
+    direction, method, folder = _parse(root, unit)
+    methods.finish_training(method, root, direction, folder, options=options)
     return {"models": 1}
 
 

@@ -24,6 +24,7 @@ STAGE_ORDER = (
     "features",
     "squash",
     "train",
+    "fit-decision",
     "predict",
     "evaluate",
     "report",
@@ -41,12 +42,12 @@ def status_text(root: DatasetRoot, *, most_takes: int = 40) -> str:
             f"nothing was done on {root.path} yet; start with "
             "`egoexo-tools ingest ROOT --release RELEASE`"
         )
-    lines = ["stage       done  failed   seconds  counts"]
+    lines = ["stage         done  failed   seconds  counts"]
     for stage, results in statuses.items():
         lines.append(_stage_line(stage, results))
         lines.extend(_failure_lines(results))
     if kept := cache_sizes_text(root):
-        lines.append(f"on disk     {kept}")
+        lines.append(f"on disk       {kept}")
     return "\n".join([*lines, "", *_take_lines(root, statuses, most_takes)])
 
 
@@ -78,7 +79,7 @@ def _stage_line(stage: str, results: Sequence[UnitResult]) -> str:
         counts.update(result.counts)
     told = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
     seconds = sum(result.seconds for result in done)
-    return f"{stage:10}{len(done):6,}{len(results) - len(done):8,}{seconds:10,.1f}  {told}"
+    return f"{stage:12}{len(done):6,}{len(results) - len(done):8,}{seconds:10,.1f}  {told}"
 
 
 def _failure_lines(results: Sequence[UnitResult]) -> list[str]:

@@ -76,15 +76,12 @@ def command(
         name, choices, where_known={"features": features, "quiet": quiet}
     )
     settings = {key: value for key, value in further.items() if value is not None}
-    best = methods.train(
-        name,
-        DatasetRoot(root),
-        Direction(direction),
-        methods.make_config(name, settings),
-        runs.RunFolder.of(DatasetRoot(root), run_name or runs.run_name(Direction(direction), name)),
-        options=options,
-    )
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts one of us per GPU
+    dataset_root, parsed = DatasetRoot(root), Direction(direction)
+    run = runs.RunFolder.of(dataset_root, run_name or runs.run_name(parsed, name))
+    config = methods.make_config(name, settings)
+    best = methods.train(name, dataset_root, parsed, config, run, options=options)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts one process per GPU
+        methods.finish_training(name, dataset_root, parsed, run, options=options)
         click.echo(f"best checkpoint: {best}")
 
 

@@ -1,6 +1,6 @@
 """From batches of pairs to decisions, one take after the other, so that memory holds one take."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher
 from omama.matching.objective import memory_advice
 
-Say = Callable[[int], object]
-"""Told how many pairs were matched."""
-
 
 def take_by_take(
     dataset: Dataset,
@@ -28,7 +25,6 @@ def take_by_take(
     matcher: Matcher,
     *,
     batch_pairs: int,
-    say: Say = lambda count: None,
 ) -> Iterator[Candidates]:
     """The candidates of each take's pairs, when all of them are there."""
     takes = dataset.pairs.rows["take_uid"].to_numpy()
@@ -40,7 +36,6 @@ def take_by_take(
         for bucket in buckets:
             with memory_advice(batch_pairs):
                 parts.append(gather(bucket, matcher(bucket)))
-            say(len(parts[-1]))
         # Batches follow the takes: only the last take of this one can go on in the next.
         held = Candidates.join(parts)
         goes_on = takes[held.pair] == takes[batch[-1]]

@@ -9,6 +9,7 @@ import numpy as np
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, load_dataset
 from omama.deciding.apply import take_by_take
@@ -19,9 +20,11 @@ from omama.deciding.decision import Decision, Fitted, is_own, read_decision, wri
 from omama.deciding.fit import fit_mode, mean_best_iou
 from omama.deciding.judged import LabelledClip, judge
 from omama.deciding.links import link
-from omama.features.store import FeatureStore, open_store
+from omama.features.store import FeatureStore
 from omama.matching.config import MatchingOptions
 from omama.matching.matchers import Matcher, load_matcher
+from omama.matching.train import write_outcome
+from omama.matching.val_scores import keep_better_knn
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,31 @@ def fitted_mode(
     return decision.modes[mode]
 
 
+def finish_training(
+    root: DatasetRoot, direction: Direction, run: RunFolder, *, options: MatchingOptions
+) -> None:
+    """Choose on val, after training, how the best checkpoint of a run predicts.
+
+    Nearest neighbours replace a model that is worse than they are; then the decision is fitted,
+    where the checkpoint has none and val has a visible object. A model trained with the reference's
+    behaviour gets no decision: published numbers choose the most similar candidate.
+    """
+    val = load_dataset(root.require(), split=Split.VAL, direction=direction)
+    path = run.checkpoint_best
+    store = load_matcher(path, None, direction=direction, options=options).open_store(
+        val, options.features
+    )
+    checkpoint = keep_better_knn(path, val, store)
+    write_outcome(run)
+    is_reference = checkpoint.train_config["reference_behaviour"]
+    if is_reference or checkpoint.decision is not None or not (val.pairs.state == VISIBLE).any():
+        return
+    logger.info("fitting the decision of %s on val", path)
+    matcher = load_matcher(path, None, direction=direction, options=options).matcher
+    decision = fit_on(val, store, matcher, direction, batch_pairs=options.batch_pairs)
+    write_decision(decision, root, direction, path)
+
+
 def fit_decision(
     root: DatasetRoot,
     direction: Direction,
@@ -70,25 +98,16 @@ def fit_decision(
     *,
     options: MatchingOptions = MatchingOptions(),
 ) -> tuple[Decision, Path]:
-    """Fit all modes of a checkpoint, or of k-NN where there is none, on val; and keep them.
+    """Fit all modes of a checkpoint on val, or of k-NN where there is none, and save them.
 
     Returns the decision and the file that holds it. SettingsError where val has no pair whose
     object is visible.
     """
     val = load_dataset(root.require(), split=Split.VAL, direction=direction)
-    matcher = None if checkpoint is not None else "knn"
-    chosen = load_matcher(checkpoint, matcher, direction=direction, options=options)
-    store = open_store(
-        val.frames,
-        backbone=chosen.backbone,
-        weights=options.features.weights,
-        cached=options.features.cached,
-        feature_precision=chosen.feature_precision,
-        pairs=val.pairs,
-        tokens=matcher is None,
-    )
-    chosen.check(store.key)
-    decision = fit_on(val, store, chosen.matcher, direction, batch_pairs=options.batch_pairs)
+    baseline = "knn" if checkpoint is None else None
+    loaded = load_matcher(checkpoint, baseline, direction=direction, options=options)
+    store = loaded.open_store(val, options.features)
+    decision = fit_on(val, store, loaded.matcher, direction, batch_pairs=options.batch_pairs)
     return decision, write_decision(decision, root, direction, checkpoint)
 
 

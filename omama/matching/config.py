@@ -110,7 +110,7 @@ class TrainConfig(PlainSettings):
     """Candidates that a training pair is compared with, the true one included."""
     negative_max_iou: float | None = 0.5
     """Proposals with a greater IoU with the ground truth are not used as negatives; None: all but
-    the best one are, as in the reference."""
+    the best one are."""
     width: int = MODEL_WIDTH
     """Channels of the model; a projection is trained where the backbone has a different width."""
     residual: bool | None = None

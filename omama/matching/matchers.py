@@ -19,8 +19,10 @@ from egoexo_tools.arrays import Float64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.vocab import Direction
 from omama.confidence import Calibration
-from omama.config import DEFAULT_BACKBONE
+from omama.config import DEFAULT_BACKBONE, Features
+from omama.dataset import Dataset
 from omama.features.key import FeatureKey
+from omama.features.store import FeatureStore, MasksOnly, open_store
 from omama.matching.config import MatchingOptions
 from omama.matching.model import OMama, cosine
 from omama.matching.model_files import load_model_and_checkpoint
@@ -47,17 +49,36 @@ Matcher: TypeAlias = Callable[[Bucket], MatchScores]
 
 @dataclass(frozen=True)
 class LoadedMatcher:
-    """A matcher and the features that it takes."""
+    """A matcher and the features that it compares."""
 
     matcher: Matcher
     backbone: str
     feature_precision: str
+    needs_features: bool = True
+    """False for a matcher that uses masks alone."""
     checkpoint: Path | None = None
+    """None for a baseline, which compares no tokens."""
     weights_hash: str | None = None
-    """Of the backbone it was trained on, where the checkpoint knows."""
+    """Of the backbone's weights in training; None where the checkpoint does not hold it."""
+
+    def open_store(self, data: Dataset, features: Features) -> FeatureStore:
+        """The features of a dataset's frames; DataError where they do not fit the matcher."""
+        if not self.needs_features:
+            return MasksOnly(data.frames)
+        store = open_store(
+            data.frames,
+            backbone=self.backbone,
+            weights=features.weights,
+            cached=features.cached,
+            feature_precision=self.feature_precision,
+            pairs=data.pairs,
+            tokens=self.checkpoint is not None,
+        )
+        self.check(store.key)
+        return store
 
     def check(self, key: FeatureKey) -> None:
-        """DataError for features of other weights than those of training."""
+        """DataError for features of a backbone with other weights than in training."""
         if self.weights_hash is not None and key.weights_hash != self.weights_hash:
             raise DataError(
                 f"{self.checkpoint} was trained on other weights of {self.backbone} "
@@ -143,7 +164,10 @@ def load_matcher(
             raise SettingsError(f"{matcher!r} is no matcher; use {', '.join(BASELINES)}")
         baseline = BASELINES[matcher]
         return LoadedMatcher(
-            baseline, wanted.backbone or DEFAULT_BACKBONE, wanted.feature_precision or "fp32"
+            baseline,
+            wanted.backbone or DEFAULT_BACKBONE,
+            wanted.feature_precision or "fp32",
+            needs_features=matcher in NEEDS_FEATURES,
         )
     model, ours = load_model_and_checkpoint(checkpoint, direction=direction)
     trained_on = model.config.backbone

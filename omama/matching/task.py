@@ -167,9 +167,11 @@ def _validate(
     """Val pairs score the model and calibrate it."""
     how = ValidationSettings(
         batch_pairs=config.batch_pairs,
-        accelerator=accelerator,
+        device=accelerator.device,
         trained_head=objective.trains_visibility,
         bf16=config.precision == "bf16",
+        rank=accelerator.process_index,
+        ranks=accelerator.num_processes,
     )
     omama = cast(OMama, model)
     found = score_val(omama, data.val, data.val_store, how)

@@ -10,7 +10,6 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +19,14 @@ from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import write_exclusions
-from egoexo_tools.runs import CHECKPOINT_LAST, RunFolder
+from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.checkpoint import load_checkpoint, save_checkpoint
+from omama.checkpoint import load_checkpoint
 from omama.config import DEFAULT_BACKBONE, HW, Features
 from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
 from omama.features.images import PreparationConfig, token_grid
 from omama.features.store import FeatureStore, open_store
-from omama.loop import Loop, LoopState
+from omama.loop import Loop
 from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
 from omama.matching.loading import pair_descriptors
 from omama.matching.model import OMama
@@ -40,7 +39,6 @@ from omama.matching.task import (
     loop_config,
     make_task,
 )
-from omama.matching.val_scores import ValidationSettings, save_knn_checkpoint
 from omama.task import Task
 
 logger = logging.getLogger(__name__)
@@ -71,8 +69,7 @@ def train(
     store = _open_store(data, options.features, squash_portrait=config.reference_behaviour)
     val_store = _open_store(val, options.features, squash_portrait=False)
     torch.manual_seed(config.seed)
-    residual = _residual_of_last(folder) if options.resume else None
-    model = _make_model(data, direction, config, store, init, residual=residual)
+    model = _make_model(data, direction, config, store, init)
     if model.descriptor_part is not None and init is None:
         model.descriptor_part.fit(*pair_descriptors(data, store))
     visible_share = float((data.pairs.state == VISIBLE).mean())
@@ -97,56 +94,10 @@ def train(
     accelerator.wait_for_everyone()
     with memory_advice(config.batch_pairs):
         best = loop.run(quiet=options.quiet, stop_after=stop_after)
-        if stop_after is None:
-            _never_below_knn(best, objective, config, learnt, loop)
-    if accelerator.is_main_process:
-        _add_outcome(folder, loop.progress)
-        if stop_after is None and not config.reference_behaviour:
-            _fit_decision(best, val, val_store, direction)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return best
-
-
-def _never_below_knn(
-    best: Path, objective: Objective, config: TrainConfig, data: TrainingData, loop: Loop[Any]
-) -> None:
-    """Where training and its start stayed below nearest neighbours on val, these are kept.
-
-    The published model has no place for them; there the loop's words have to do.
-    """
-    knn = loop.progress.start.get("knn", -1.0)
-    if loop.progress.best_iou >= knn or objective.model.descriptor_part is None:
-        return
-    how = ValidationSettings(
-        batch_pairs=config.batch_pairs,
-        accelerator=loop.accelerator,
-        trained_head=False,
-        bf16=config.precision == "bf16",
-    )
-    iou = save_knn_checkpoint(best, objective.model, data.val, data.val_store, how)
-    loop.progress.best_iou, loop.progress.best_step = iou, 0
-    logger.warning("%s holds nearest neighbours now, val IoU %.3f", best, iou)
-
-
-def _fit_decision(best: Path, val: Dataset, store: FeatureStore, direction: Direction) -> None:
-    """Choose on val how candidates are chosen, into the checkpoint; as `omama fit-decision`.
-
-    A checkpoint that has a decision was finished by a run before this one.
-    """
-    from omama.deciding.choosing import fit_on
-    from omama.matching.matchers import load_matcher
-
-    checkpoint = load_checkpoint(best)
-    visible = val.pairs.state == VISIBLE
-    if checkpoint.decision is not None or not visible.any():
-        return
-    options = MatchingOptions(features=Features(store.key.backbone))
-    matcher = load_matcher(best, None, direction=direction, options=options).matcher
-    logger.info("fitting the decision of %s on val", best)
-    decision = fit_on(val, store, matcher, direction, batch_pairs=options.batch_pairs)
-    save_checkpoint(replace(checkpoint, decision=decision.to_dict()), best)
 
 
 def _open_store(data: Dataset, features: Features, *, squash_portrait: bool) -> FeatureStore:
@@ -184,10 +135,7 @@ def _make_model(
     config: TrainConfig,
     store: FeatureStore,
     init: Path | None,
-    *,
-    residual: bool | None,
 ) -> OMama:
-    """`residual`, where it is known, is that of a run that goes on."""
     backbone = store.key.backbone
     if init is not None:
         model = load_model(init, direction=direction)
@@ -219,17 +167,8 @@ def _make_model(
             source_grid_hw=_usual_grid(data, data.pairs.source_frame, preparation),
             dest_grid_hw=_usual_grid(data, data.pairs.dest_frame, preparation),
             reference_behaviour=config.reference_behaviour,
-            residual=config.wants_residual(backbone) if residual is None else residual,
+            residual=config.wants_residual(backbone),
         )
-    )
-
-
-def _residual_of_last(folder: Path) -> bool | None:
-    """Whether the run that goes on began with a descriptor part; None where none began."""
-    if not (folder / CHECKPOINT_LAST).is_file():
-        return None
-    return bool(
-        load_checkpoint(folder / CHECKPOINT_LAST, method=METHOD).config.get("residual", False)
     )
 
 
@@ -263,12 +202,13 @@ def _write_config(
     write_atomic(RunFolder(folder).config, json.dumps(settings, indent=1) + "\n")
 
 
-def _add_outcome(folder: Path, progress: LoopState) -> None:
-    path = folder / "config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    outcome = {"best": progress.best_iou, "best_step": progress.best_step}
-    settings["val_iou"] = {**progress.start, **outcome}
-    write_atomic(path, json.dumps(settings, indent=1) + "\n")
+def write_outcome(run: RunFolder) -> None:
+    """Add the val IoU of the best checkpoint, and of what it started from, to config.json."""
+    checkpoint = load_checkpoint(run.checkpoint_best, method=METHOD)
+    settings = json.loads(run.config.read_text(encoding="utf-8"))
+    outcome = {"best": checkpoint.val_iou, "best_step": checkpoint.step}
+    settings["val_iou"] = {**checkpoint.state.start, **outcome}
+    write_atomic(run.config, json.dumps(settings, indent=1) + "\n")
 
 
 def _precision(wanted: str, device: torch.device) -> str:

@@ -1,23 +1,23 @@
 """How good a model is on val: IoU of the chosen proposals, where visibility is decided, and what is
 kept where nearest neighbours are better."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from egoexo_tools.arrays import Float64
-from omama.checkpoint import load_checkpoint, save_checkpoint
+from omama.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from omama.confidence import Calibration, calibrate
 from omama.dataset import UNANNOTATED, Dataset, Pairs
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.model import OMama
-from omama.matching.model_files import METHOD
+from omama.matching.model_files import METHOD, load_model
 from omama.matching.objective import (
     Matches,
     compare_bucket,
@@ -27,18 +27,24 @@ from omama.matching.objective import (
 )
 from omama.matching.samples import Bucket
 
+logger = logging.getLogger(__name__)
+
 _NOTHING = -60.0
 """Log odds of a share that rounds to nothing."""
 
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """What a run's validations have in common."""
+    """Settings that all validations of a run share."""
 
     batch_pairs: int
-    accelerator: Accelerator
+    device: torch.device
     trained_head: bool
+    """Whether the visibility head is trained, so that its log odds are a score of visibility."""
     bf16: bool
+    rank: int = 0
+    ranks: int = 1
+    """Each rank validates every `ranks`-th batch; all ranks then have the scores of all batches."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +83,22 @@ def _scores(
     model: OMama, data: Dataset, pairs: Pairs, store: FeatureStore, how: ValidationSettings
 ) -> Float64:
     """(7, P) of all ranks: see `_values`."""
-    accelerator, device = how.accelerator, how.accelerator.device
     batches = frame_order(pairs, batch_size=how.batch_pairs)
-    own = batches[accelerator.process_index :: accelerator.num_processes]
+    own = batches[how.rank :: how.ranks]
     model.eval()
     found = [np.zeros((7, 0))]  # a rank may have no batch at all
     for loaded in load_batches(data.frames, pairs, own, store):
         for cpu_bucket in loaded:
-            bucket = cpu_bucket.to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
+            bucket = cpu_bucket.to(how.device)
+            with torch.autocast(how.device.type, torch.bfloat16, enabled=how.bf16):
                 matches = compare_bucket(model, bucket)
                 scores = _visible_scores(model, matches, how)
                 scores += _visible_scores(model, without_object(matches, bucket), how)
             found.append(_values(bucket, matches, scores))
     model.train()
-    return np.concatenate(gather_object(found), axis=1)
+    if how.ranks > 1:
+        found = gather_object(found)
+    return np.concatenate(found, axis=1)
 
 
 def _visible_scores(model: OMama, matches: Matches, how: ValidationSettings) -> list[torch.Tensor]:
@@ -131,31 +138,39 @@ def nearest_model(model: OMama) -> OMama:
     return found
 
 
-def save_knn_checkpoint(
-    best: Path, model: OMama, val: Dataset, store: FeatureStore, how: ValidationSettings
-) -> float:
-    """Put nearest neighbours into a run's best checkpoint; returns their val IoU.
+def keep_better_knn(path: Path, val: Dataset, store: FeatureStore) -> Checkpoint:
+    """Replace a trained model by nearest neighbours where these have the greater val IoU.
 
-    All ranks call it, the first one writes.
+    Rewrites the checkpoint `path` only then; returns what it holds now. The published model has no
+    descriptor part, so its checkpoint stays as it is.
     """
-    nearest = nearest_model(model).to(how.accelerator.device)
-    scored = score_val(nearest, val, store, replace(how, trained_head=False))
-    if how.accelerator.is_main_process:
-        kept = load_checkpoint(best, method=METHOD)
-        calibration = scored.calibration.to_dict() if scored.calibration else None
-        save_checkpoint(
-            replace(
-                kept,
-                config=nearest.config.to_dict(),
-                weights=nearest.state_dict(),
-                val_iou=scored.iou,
-                calibration=calibration,
-                decision=None,
-                step=0,
-                epoch=0,
-                state=replace(kept.state, average=None, optimizer=None),
-            ),
-            best,
-        )
-    how.accelerator.wait_for_everyone()
-    return scored.iou
+    trained = load_checkpoint(path, method=METHOD)
+    knn_iou = trained.state.start.get("knn", -1.0)
+    if not trained.config["residual"] or (trained.val_iou or 0.0) >= knn_iou:
+        return trained
+    # The trained part of the model stays in the file, untrained; the seed makes it reproducible.
+    torch.manual_seed(trained.train_config["seed"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    nearest = nearest_model(load_model(path)).to(device)
+    settings = ValidationSettings(
+        batch_pairs=trained.train_config["batch_pairs"],
+        device=device,
+        trained_head=False,
+        bf16=trained.train_config["precision"] == "bf16",
+    )
+    validation = score_val(nearest, val, store, settings)
+    calibration = validation.calibration.to_dict() if validation.calibration else None
+    checkpoint = replace(
+        trained,
+        config=nearest.config.to_dict(),
+        weights=nearest.state_dict(),
+        val_iou=validation.iou,
+        calibration=calibration,
+        decision=None,
+        step=0,
+        epoch=0,
+        state=replace(trained.state, average=None, optimizer=None),
+    )
+    save_checkpoint(checkpoint, path)
+    logger.warning("%s holds nearest neighbours now, val IoU %.3f", path, validation.iou)
+    return checkpoint

@@ -24,7 +24,10 @@ pytestmark = pytest.mark.slow
 RUN = RunOptions(executor="inline", quiet=True)
 RGB = Features("rgb_grid")
 TINY = {"epochs": 1, "batch_pairs": 8, "width": 32}
-STAGES = ["ingest", "frames", "pairs", "propose", "export", "features", "train", "predict"]
+STAGES = [
+    "ingest", "frames", "pairs", "propose", "export", "features", "train", "fit-decision",
+    "predict",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

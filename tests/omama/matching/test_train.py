@@ -25,6 +25,7 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import RunOptions, StageSummary
 from egoexo_tools.runs import RunFolder, read_stamp
 from egoexo_tools.vocab import Direction, Split
+from omama import methods
 from omama.checkpoint import load_checkpoint
 from omama.config import Features
 from omama.deciding.decide import Mode
@@ -54,6 +55,13 @@ def run(root: DatasetRoot, name: str, config: TrainConfig = CONFIG, **options: A
         ),
         stop_after=stop_after,
     )
+
+
+def finish(root: DatasetRoot, name: str) -> None:
+    """What `omama train` does after training."""
+    options = MatchingOptions(features=Features("rgb_grid"))
+    run_folder = RunFolder.of(root, name)
+    methods.finish_training("o-mama", root, Direction.EGO2EXO, run_folder, options=options)
 
 
 def log(root: DatasetRoot, name: str) -> list[dict[str, Any]]:
@@ -375,6 +383,7 @@ def test_training_that_destroys_its_start_keeps_the_start_and_says_so(
     assert log(own_root, "b")[0] == {
         "step": 0, "epoch": 0, "start_val_iou": 1.0, "knn_val_iou": 1.0,
     }  # fmt: skip
+    finish(own_root, "b")
     settings = json.loads((own_root.runs / "b" / "config.json").read_text())
     assert settings["val_iou"] == {"start": 1.0, "knn": 1.0, "best": 1.0, "best_step": 0}
 
@@ -428,6 +437,7 @@ def test_a_run_that_stays_below_nearest_neighbours_keeps_these(
     monkeypatch.setattr(DescriptorPart, "fit", lambda part, *pairs: blind(part))
     config = replace(CONFIG, learning_rate=1e-9, epochs=1, residual=True)
     path = run(own_root, "a", config)
+    finish(own_root, "a")
     best = load_checkpoint(path)
     first = log(own_root, "a")[0]
     assert first["start_val_iou"] < first["knn_val_iou"], "or this would prove nothing"
@@ -450,30 +460,23 @@ def test_a_run_that_stays_below_nearest_neighbours_keeps_these(
     assert chosen["model"] == pytest.approx(chosen["nearest"], abs=1e-4)
 
 
-def test_a_run_goes_on_as_the_kind_of_model_that_it_began_as(own_root: DatasetRoot) -> None:
-    run(own_root, "a", replace(CONFIG, residual=False), stop_after=2)
-    path = own_root.runs / "a" / "checkpoint_last.pt"
-    content = torch.load(path, weights_only=True)
-    for part in ("model_config", "train_config"):  # as a file of before has it
-        del content[part]["residual"]
-    torch.save(content, path)
-    first = run(own_root, "a", resume=True)
-    assert load_checkpoint(first).config["residual"] is False
+def test_init_and_resume_refuse_a_different_kind_of_model(own_root: DatasetRoot) -> None:
+    first = run(own_root, "a", replace(CONFIG, residual=False))
     with pytest.raises(SettingsError, match="residual=True, but .* without a descriptor part"):
-        run(
-            own_root,
-            "b",
-            replace(CONFIG, residual=True),
-            init=own_root.runs / "a" / "checkpoint_best.pt",
-        )
+        run(own_root, "b", replace(CONFIG, residual=True), init=first)
+    run(own_root, "b", init=first, stop_after=2)
+    with pytest.raises(SettingsError, match="holds a model with residual=False, now True; resume"):
+        run(own_root, "b", resume=True)
 
 
 def test_training_ends_with_a_decision_that_prediction_goes_by(own_root: DatasetRoot) -> None:
     best = run(own_root, "decided", replace(CONFIG, epochs=1))
+    finish(own_root, "decided")
     decision = Decision.from_dict(load_checkpoint(best).decision, best)
     assert set(decision.modes) == {Mode.FRAME, Mode.TRACK_CAUSAL, Mode.TRACK}
     folder = RunFolder.of(own_root, "predicted")
     predict_run("o-mama", own_root, Direction.EGO2EXO, Split.TEST, folder, checkpoint=best)
     assert read_stamp(folder).decision == decision.chosen
     theirs = run(own_root, "reference", replace(CONFIG, epochs=1, reference_behaviour=True))
+    finish(own_root, "reference")
     assert load_checkpoint(theirs).decision is None
