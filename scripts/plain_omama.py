@@ -1,8 +1,8 @@
-"""The plain implementation that bench_model.py compares with: one pair, one mask at a time.
+"""A plain implementation of O-MaMa for bench_model.py: one pair, one mask at a time.
 
-It does what the published code does, in float32: for each pair it reads both frames, runs the
-backbone on both, upsamples the tokens, decodes every candidate mask at full size, loops over them,
-and gives the model a copy of the tokens per pair.
+It works as the published code does, in float32: for each pair it reads both frames, runs the
+backbone on both, upsamples the tokens, decodes every candidate mask at full size, loops over the
+masks, and gives the model a copy of the tokens.
 """
 
 import time
@@ -27,9 +27,9 @@ CANDIDATES, BATCH, CONTEXT = 32, 24, 100
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds; on a GPU with the device idle before and after.
+    """Seconds; processor time on a CPU, so that other programs do not count.
 
-    On a CPU those of the processor, so that what else runs on the machine does not count.
+    On a GPU, wall time between two moments at which the device is idle.
     """
     if device.type == "cpu":
         start = time.process_time()
@@ -43,7 +43,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 class Plain:
-    """One pair at a time, one mask at a time."""
+    """The model with its optimizer, run one pair and one mask at a time."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Plain:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=8e-5)
 
     def rate(self, pairs: int, *, learn: bool) -> float:
-        """Pairs a second, in batches of BATCH (training) or 1 (prediction)."""
+        """Pairs per second, in batches of BATCH (training) or 1 (prediction)."""
         size = min(BATCH, pairs) if learn else 1
         step = self.train_step if learn else self.predict_step
         step([0])
@@ -71,7 +71,7 @@ class Plain:
         return pairs / timed(lambda: [step(batch) for batch in batches], self.device)
 
     def image_rate(self, images: int = 3) -> float:
-        """Images a second of what a cache holds: tokens and all proposals' descriptors."""
+        """Images per second; an image gives tokens and the descriptors of all proposals."""
         images = min(images, len(self.data.frames))
         self.frame(0, range(4))
         return images / timed(
@@ -96,16 +96,18 @@ class Plain:
     def sample(self, pair: int, negatives: int | None) -> tuple[torch.Tensor, ...]:
         pairs, frames = self.data.pairs, self.data.frames
         source, dest = int(pairs.source_frame[pair]), int(pairs.dest_frame[pair])
-        tokens, described = self.frame(source, (), [frames.masks.rle(pairs.source_mask[pair])])
-        chosen = None if negatives is None else range(negatives)
+        tokens, object_descriptor = self.frame(
+            source, (), [frames.masks.rle(pairs.source_mask[pair])]
+        )
+        proposals = None if negatives is None else range(negatives)
         truth = [] if negatives is None else [frames.masks.rle(pairs.dest_mask[pair])]
-        dest_tokens, candidates = self.frame(dest, chosen, truth)
-        return described, candidates, tokens, dest_tokens
+        dest_tokens, candidates = self.frame(dest, proposals, truth)
+        return object_descriptor, candidates, tokens, dest_tokens
 
     def frame(
         self, frame: int, proposals: range | tuple[()] | None, masks: list[MaskRle] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (C, h, w) and descriptors of `masks` and of some (None: all) proposals."""
+        """Tokens (C, h, w), and descriptors of `masks` and of some proposals (None: all)."""
         rgb = read_image(self.data.frames.path(frame))
         rles = self.data.frames.proposals.of_frame(frame).rles()
         rles = rles if proposals is None else rles[: len(proposals)]
@@ -115,7 +117,7 @@ class Plain:
         quarter = tuple(int(side * patch / 4) for side in tokens.shape[-2:])
         dense = F.interpolate(tokens, size=quarter, mode="bilinear")[0]
         height, width = prepared_size(rgb.shape[0], rgb.shape[1], self.config)
-        described = []
+        descriptors = []
         for rle in [*(masks or []), *rles]:
             mask = cv2.resize(rle.decode().astype(np.uint8), (width, height), interpolation=0)
             small = cv2.resize(mask, quarter[::-1], interpolation=0) > 0
@@ -123,6 +125,8 @@ class Plain:
             ys, xs = np.nonzero(mask)
             y1, x1 = max(ys.min() - CONTEXT, 0) // 4, max(xs.min() - CONTEXT, 0) // 4
             y2, x2 = (ys.max() + CONTEXT) // 4 + 1, (xs.max() + CONTEXT) // 4 + 1
-            own = dense[:, inside].mean(dim=1) if small.any() else dense.new_zeros(dense.shape[0])
-            described.append(torch.cat([own, dense[:, y1:y2, x1:x2].mean(dim=(1, 2))]))
-        return tokens[0], torch.stack(described) if described else tokens.new_zeros(0, 1)
+            mask_part = (
+                dense[:, inside].mean(dim=1) if small.any() else dense.new_zeros(dense.shape[0])
+            )
+            descriptors.append(torch.cat([mask_part, dense[:, y1:y2, x1:x2].mean(dim=(1, 2))]))
+        return tokens[0], torch.stack(descriptors) if descriptors else tokens.new_zeros(0, 1)
