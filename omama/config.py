@@ -4,7 +4,7 @@ Imports neither numpy nor torch: commands read defaults and help texts from here
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,12 @@ from egoexo_tools.errors import DataError, SettingsError
 
 HW = tuple[int, int]
 """(rows, columns) of tokens, or (height, width) in pixels."""
+
+PRECISIONS = ("fp32", "bf16")
+"""Of a network's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is
+several times as fast on a GPU and changes a similarity by some thousandths."""
+AUTO_PRECISIONS = ("auto", *PRECISIONS)
+"""`auto`: bf16 on a GPU, fp32 elsewhere."""
 
 MASK_SIZES = ("official", "image")
 """Size of predicted masks: the official evaluator's (long side 480), or the kept image's."""
@@ -32,7 +38,7 @@ class PlainSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; lists (from JSON) become tuples. Raises DataError."""
-        names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        names = {item.name for item in fields(cls)}  # type: ignore[arg-type]
         if unknown := sorted(set(values) - names):
             raise DataError(
                 f"{cls.__name__} has no setting {', '.join(unknown)}; there are "
@@ -53,11 +59,11 @@ def defaults_of(record: type) -> dict[str, Any]:
     A file that lacks a field is older than the field: the default stands for its value.
     """
     defaults = {}
-    for field in fields(record):
-        if field.default is not MISSING:
-            defaults[field.name] = field.default
-        elif field.default_factory is not MISSING:
-            defaults[field.name] = field.default_factory()
+    for item in fields(record):
+        if item.default is not MISSING:
+            defaults[item.name] = item.default
+        elif item.default_factory is not MISSING:
+            defaults[item.name] = item.default_factory()
     return defaults
 
 
@@ -77,14 +83,18 @@ LEARNED_BACKBONE = "efficientnet-lite0"
 class Features:
     """The frozen backbone, and where its features come from."""
 
-    backbone: str | None = None
-    """Backbone, a name in BACKBONES; None: the checkpoint's, or DEFAULT_BACKBONE without one."""
+    backbone: str | None = field(
+        default=None, metadata={"choices": "omama.features.registry:BACKBONES"}
+    )
+    """Backbone of the features; None: the checkpoint's in prediction, otherwise dinov2."""
     weights: Path | None = None
     """The backbone's original checkpoint file, for a backbone that needs one."""
-    feature_precision: str | None = None
-    """Precision of the backbone, `fp32` or `bf16`; None: the checkpoint's, or fp32 without one."""
-    cached: bool = True
-    """Read features from the cache of `omama features`; False: run the backbone when needed."""
+    feature_precision: str | None = field(
+        default=None, metadata={"choices": "omama.config:PRECISIONS"}
+    )
+    """Precision of the backbone; None: the checkpoint's in prediction, otherwise fp32."""
+    cached: bool = field(default=True, metadata={"option": "--cached/--on-the-fly"})
+    """Read features from the cache of `omama features`, or run the backbone when needed."""
 
     @property
     def settings(self) -> dict[str, str | None]:
@@ -100,17 +110,19 @@ class Features:
 class MethodOptions:
     """Options that the methods share: choices of training and prediction beside the settings."""
 
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16")
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     """Allowed values of `model_precision`."""
 
-    model_precision: str = "fp32"
-    """Precision of a trained model when it predicts: `fp32` or `bf16`."""
+    model_precision: str = field(
+        default="fp32", metadata={"choices": "omama.config:PRECISIONS", "option": "--precision"}
+    )
+    """Precision of the model."""
     reference_behaviour: bool = False
     """Predict as the authors' code does, errors included."""
-    size: str = "official"
-    """Size of predicted masks: `official` (long side 480), or `image` (the kept image's size)."""
+    size: str = field(default="official", metadata={"choices": "omama.config:MASK_SIZES"})
+    """Size of predicted masks: the official evaluator's (long side 480), or the kept image's."""
     batch_pairs: int = 64
-    """Pairs that are predicted at once."""
+    """Pairs in a batch."""
     run_name: str | None = None
     """Name of a prediction in progress bars and exclusions; None: the run's usual name."""
     init: Path | None = None

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egoexo_tools.errors import SettingsError
+from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.lazy import resolve
 from egoexo_tools.runs import DEFAULT_DECISION, RunFolder, Stamp
@@ -149,7 +149,7 @@ def make_config(name: str, settings: Settings) -> Any:
         raise SettingsError(
             f"training {name} has no setting {', '.join(unknown)}; there are {', '.join(known)}"
         )
-    return record(**settings)
+    return _make(record, settings)
 
 
 def settings_defaults(name: str) -> dict[str, Any]:
@@ -176,7 +176,15 @@ def make_options(name: str, choices: Settings, *, where_known: Settings | None =
         words = ", ".join(f"--{key.replace('_', '-')}" for key in unknown)
         raise SettingsError(f"the method {name} has no use for {words}; leave it out")
     further = {key: value for key, value in (where_known or {}).items() if key in known}
-    return None if record is None else record(**{**further, **given})
+    return None if record is None else _make(record, {**further, **given})
+
+
+def _make(record: Any, values: Settings) -> Any:
+    """A dataclass of these values; SettingsError for a value that it does not allow."""
+    try:
+        return record(**values)
+    except DataError as error:
+        raise SettingsError(str(error)) from error
 
 
 def train(

@@ -4,18 +4,22 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import all_frames_option, root_argument, stage_options
+from egoexo_tools.commands import FILE, all_frames_option, root_argument, stage_options
 from egoexo_tools.running.records import RunOptions
-from omama.commands import backbone_options, cache_precision_option
+from omama.commands import BACKBONE, cache_precision_option, feature_precision_option
 
 
 @click.command()
 @root_argument
-@backbone_options
+@click.option(
+    "--backbone", type=BACKBONE, default="dinov2", show_default=True, help="Backbone to run."
+)
+@click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
+@feature_precision_option
 @click.option(
     "--reference-behaviour",
     is_flag=True,
-    help="Also portrait frames squashed to landscape, as the reference trains.",
+    help="Also cache portrait frames squashed to landscape, as the reference trains on them.",
 )
 @click.option(
     "--images-at-once",
@@ -25,7 +29,11 @@ from omama.commands import backbone_options, cache_precision_option
     help="Images in one forward pass.",
 )
 @cache_precision_option
-@click.option("--descriptors-only", is_flag=True, help="No tokens: for k-NN, a fifteenth.")
+@click.option(
+    "--descriptors-only",
+    is_flag=True,
+    help="Cache no tokens: enough for knn, and a fifteenth of the disk space.",
+)
 @all_frames_option
 @stage_options("inline")
 def command(
@@ -42,9 +50,10 @@ def command(
 ) -> None:
     """Cache a frozen backbone's features for the frames that the root's pairs use.
 
-    What it will take is printed first. With more pairs later only their frames are added.
+    Prints the number of frames, the time and the disk space first. When pairs are added later,
+    only the features of their frames are computed.
 
-    Example: omama features demo/root --backbone efficientnet-lite0 --executor process
+    Example: omama features demo/root --backbone efficientnet-lite0
     """
     from egoexo_tools.layout import DatasetRoot
     from omama.features.cache import CacheOptions, run_features

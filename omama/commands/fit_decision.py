@@ -1,63 +1,56 @@
 """`omama fit-decision`"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from egoexo_tools.commands import FILE, root_argument
 from egoexo_tools.commands.choices import DIRECTION, NameOf
 from egoexo_tools.errors import SettingsError
-from omama.commands import BACKBONE, feature_precision_option
+from omama.commands.method_options import dataclass_options
+from omama.config import Features
 
-WITHOUT_CHECKPOINT = NameOf("omama.methods:DECIDED_BASELINES")
 
-
-@click.command()
+@click.command(params=list(dataclass_options("features", Features)))
 @root_argument
-@click.option("--direction", type=DIRECTION, required=True)
-@click.option("--checkpoint", type=FILE, help="Ours or the authors'.")
-@click.option("--matcher", type=WITHOUT_CHECKPOINT, help="Instead of a checkpoint.")
-@click.option("--backbone", type=BACKBONE, help="[default: the checkpoint's, dinov2]")
-@click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
+@click.option("--direction", type=DIRECTION, required=True, help="Source view to destination view.")
+@click.option("--checkpoint", type=FILE, help="Checkpoint of O-MaMa, ours or the authors'.")
 @click.option(
-    "--cached/--on-the-fly", default=True, show_default=True, help="Features from the cache or not."
+    "--method",
+    "--matcher",
+    type=NameOf("omama.methods:DECIDED_BASELINES"),
+    help="A method without a checkpoint.",
 )
-@feature_precision_option
 def command(
-    root: Path,
-    direction: str,
-    checkpoint: Path | None,
-    matcher: str | None,
-    backbone: str | None,
-    weights: Path | None,
-    cached: bool,
-    feature_precision: str,
+    root: Path, direction: str, checkpoint: Path | None, method: str | None, **features: Any
 ) -> None:
     """Fit on val how `omama predict --decide` chooses among candidates.
 
-    The parameters go into our checkpoint, or into a decision.json for k-NN and other people's.
+    The parameters are written into our checkpoint; for knn and the authors' checkpoints, into a
+    decision.json file.
 
     \b
-    Example: omama fit-decision demo/root --direction ego2exo --matcher knn
-               --backbone efficientnet-lite0
+    Example:
+      omama fit-decision demo/root --direction ego2exo --method knn \\
+        --backbone efficientnet-lite0
     """
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
-    from omama.config import Features
     from omama.deciding.choosing import fit_decision
     from omama.matching.config import MatchingOptions
 
-    if (checkpoint is None) == (matcher is None):
-        raise SettingsError("give either a checkpoint or --matcher knn")
-    features = Features(backbone, weights, feature_precision, cached)
-    options = MatchingOptions(features=features)
+    if (checkpoint is None) == (method is None):
+        raise SettingsError("give either --checkpoint FILE or --method knn")
     decision, path = fit_decision(
-        DatasetRoot(root), Direction(direction), checkpoint, options=options
+        DatasetRoot(root),
+        Direction(direction),
+        checkpoint,
+        options=MatchingOptions(features=Features(**features)),
     )
     click.echo(f"best          val IoU {decision.best_val_iou:.3f}")
     for mode, fitted in decision.modes.items():
-        sight = fitted.visibility
-        accuracy = None if sight is None else sight.balanced_accuracy
-        seen = "" if accuracy is None else f", visibility {accuracy:.3f}"
-        click.echo(f"{mode:13} val IoU {fitted.val_iou:.3f}{seen}")
-    click.echo(f"{decision.chosen} is what val chose; kept in {path}")
+        accuracy = fitted.visibility and fitted.visibility.balanced_accuracy
+        accuracy_text = "" if accuracy is None else f", visibility {accuracy:.3f}"
+        click.echo(f"{mode:13} val IoU {fitted.val_iou:.3f}{accuracy_text}")
+    click.echo(f"best on val: {decision.chosen}; written to {path}")

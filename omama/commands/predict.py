@@ -1,216 +1,181 @@
 """`omama predict`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from egoexo_tools.commands import FILE, FOLDER
 from egoexo_tools.commands.choices import DIRECTIONS, SPLIT, NameOf
 from egoexo_tools.errors import SettingsError
-from omama.commands import BACKBONE, PRECISION, method_option
-
-if TYPE_CHECKING:
-    from egoexo_tools.vocab import Direction
+from omama.commands import method_option
+from omama.commands.method_options import MethodCommand
 
 
-@click.command()
+@click.command(cls=MethodCommand)
 @click.argument("root", type=FOLDER, required=False)
-@click.option("--direction", type=DIRECTIONS, help="`both`: with one checkpoint.")
-@click.option("--split", type=SPLIT)
+@click.option(
+    "--direction",
+    type=DIRECTIONS,
+    help="Source view to destination view; `both` uses one checkpoint for both.",
+)
+@click.option("--split", type=SPLIT, help="Split to predict.")
 @method_option
-@click.option("--checkpoint", type=FILE, help="Ours or the authors'.")
 @click.option(
-    "--matcher",
-    type=NameOf("omama.methods:untrained"),
-    help="The same as --method, of those that need no checkpoint.",
+    "--checkpoint", type=FILE, help="Checkpoint of a method that is trained, ours or the authors'."
 )
 @click.option(
-    "--backbone", type=BACKBONE, help="As of `omama features`.  [default: the checkpoint's, dinov2]"
-)
-@click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
-@click.option("-o", "--output", type=FILE, help="Prediction file of a split; PNG of one pair.")
-@click.option(
-    "--cached/--on-the-fly", default=True, show_default=True, help="Features from the cache or not."
+    "-o",
+    "--output",
+    type=FILE,
+    help="Copy of the prediction file (JSON), or overlay of a pair (PNG).",
 )
 @click.option(
-    "--size",
-    type=NameOf("omama.config:MASK_SIZES"),
-    help="Masks with long side 480, or at the kept image's size.  [default: official]",
+    "--run-name",
+    help="Folder under ROOT/runs.  [default: named by direction, method and decision]",
 )
-@click.option("--run-name", help="Folder under ROOT/runs.  [default: the direction, -METHOD]")
-@click.option("--batch-pairs", type=click.IntRange(min=1), help="[default: 64]")
+@click.option("--source-image", type=FILE, help="Instead of ROOT: picture that shows the object.")
 @click.option(
-    "--decide",
-    type=NameOf("egoexo_tools.runs:DECISIONS"),
-    help="By the pair alone, the frame, the track so far, or the whole track.  [default: what val "
-    "chose for ours and k-NN, else best]",
+    "--source-mask", type=FILE, help="Object in it: PNG (not black) or JSON {size, counts}."
 )
-@click.option("--source-image", type=FILE, help="One pair of pictures: where the object is marked.")
-@click.option("--source-mask", type=FILE, help="PNG (not black = object) or JSON {size, counts}.")
-@click.option("--dest-image", type=FILE, help="Where to look for it.")
+@click.option("--dest-image", type=FILE, help="Picture in which to find the object.")
 @click.option(
     "--proposer",
     type=NameOf("egoexo_tools.proposers.registry:PROPOSERS", without=("oracle",)),
     default="regions",
+    show_default=True,
+    help="Proposer of candidate masks in --dest-image.",
 )
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt; SAM 2 or 3: model.safetensors")
-@click.option("--precision", type=PRECISION, help="Of the model.  [default: fp32]")
-@click.option(
-    "--feature-precision",
-    type=PRECISION,
-    help="Of the backbone.  [default: the checkpoint's, fp32]",
-)
-@click.option(
-    "--reference-behaviour",
-    is_flag=True,
-    default=None,
-    help="Portrait frames as the authors' code.",
-)
-@click.option("--quiet", is_flag=True, help="No progress.")
-def command(root: Path | None, source_image: Path | None, **options: Any) -> None:
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+def command(
+    root: Path | None,
+    method: str,
+    checkpoint: Path | None,
+    source_image: Path | None,
+    **arguments: Any,
+) -> None:
     """Predict destination masks for a split, or for one pair of pictures.
 
-    Example: omama predict demo/root --direction ego2exo --split test --checkpoint best.pt
-
-    Example: omama predict demo/root --direction ego2exo --split test --method knn
-
     \b
-    Example: omama predict --source-image ego.jpg --source-mask cup.png --dest-image exo.jpg
-               --checkpoint best.pt -o overlay.png
+    Examples:
+      omama predict demo/root --direction ego2exo --split test \\
+        --checkpoint demo/root/runs/ego2exo/checkpoint_best.pt
+      omama predict demo/root --direction ego2exo --split test --method knn \\
+        --backbone efficientnet-lite0
+      omama predict --source-image ego.jpg --source-mask cup.png --dest-image exo.jpg \\
+        --checkpoint demo/root/runs/ego2exo/checkpoint_best.pt -o overlay.png
     """
-    if root is not None and source_image is None:
-        click.echo(_predict_root(root, options))
-    elif root is None and source_image is not None:
-        click.echo(_predict_pair(source_image, options))
-    else:
+    from omama import methods
+
+    if (root is None) == (source_image is None):
         raise SettingsError("give either a dataset ROOT, or --source-image and its companions")
+    required = (
+        ("direction", "split") if root is not None else ("source_mask", "dest_image", "output")
+    )
+    if missing := [name for name in required if arguments[name] is None]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise SettingsError(f"{options} missing; see omama predict --help")
+    is_trained = methods.method(method).train is not None
+    if is_trained and checkpoint is None:
+        raise SettingsError(
+            f"{method} predicts with a checkpoint: give --checkpoint, or a --method without one "
+            f"({', '.join(methods.untrained())})"
+        )
+    if checkpoint is not None and not is_trained:
+        raise SettingsError(f"{method} takes no checkpoint; leave --checkpoint out")
+    if root is not None:
+        click.echo(_predict_root(root, method, checkpoint, arguments))
+    elif source_image is not None:
+        click.echo(_predict_pair(source_image, method, checkpoint, arguments))
 
 
-def _predict_root(root: Path, given: dict[str, Any]) -> str:
+def _predict_root(
+    root: Path, method: str, checkpoint: Path | None, arguments: dict[str, Any]
+) -> str:
     from egoexo_tools.layout import DatasetRoot, write_atomic
     from egoexo_tools.runs import DEFAULT_DECISION, RunFolder, run_name
-    from egoexo_tools.vocab import Split
+    from egoexo_tools.vocab import Split, directions
     from omama import methods
+    from omama.config import Features
     from omama.writing import predict_runs
 
-    _require(given, "direction", "split")
-    directions, method = _directions(given), _method(given)
+    if arguments["direction"] == "both":
+        for name in ("run_name", "output"):
+            if arguments[name] is not None:
+                raise SettingsError(
+                    f"--direction both writes two runs, --{name.replace('_', '-')} names one; "
+                    "give one direction, or leave it out"
+                )
+    decision = arguments["options"].get("decision") or DEFAULT_DECISION
     names = {
-        direction: given["run_name"]
-        or run_name(direction, method, given["decide"] or DEFAULT_DECISION)
-        for direction in directions
+        direction: arguments["run_name"] or run_name(direction, method, decision)
+        for direction in directions(arguments["direction"])
     }
     options = methods.make_options(
         method,
-        _choices(given),
+        arguments["options"],
         where_known={
-            "quiet": given["quiet"],
-            "run_name": names[directions[0]] if len(directions) == 1 else None,
+            "features": Features(**arguments["features"]),
+            "quiet": arguments["quiet"],
+            "run_name": None if len(names) > 1 else min(names.values()),
         },
     )
     paths = predict_runs(
         method,
         DatasetRoot(root),
-        Split(given["split"]),
-        {d: RunFolder.of(DatasetRoot(root), name) for d, name in names.items()},
-        checkpoint=given["checkpoint"],
+        Split(arguments["split"]),
+        {key: RunFolder.of(DatasetRoot(root), name) for key, name in names.items()},
+        checkpoint=checkpoint,
         options=options,
     )
-    if given["output"] is not None:
-        write_atomic(given["output"], paths[0].read_bytes())
-    return "\n".join(f"predictions: {given['output'] or path}" for path in paths)
+    if (output := arguments["output"]) is not None:
+        write_atomic(output, paths[0].read_bytes())
+        paths = [output]
+    return "\n".join(f"predictions: {path}" for path in paths)
 
 
-def _directions(given: dict[str, Any]) -> "tuple[Direction, ...]":
-    """One, or both, which need a folder each."""
-    from egoexo_tools.vocab import Direction
-
-    if given["direction"] != "both":
-        return (Direction(given["direction"]),)
-    for name in ("run_name", "output"):
-        if given[name] is not None:
-            raise SettingsError(
-                f"--direction both writes two runs, --{name.replace('_', '-')} names one; give one"
-                " direction, or leave it out"
-            )
-    return tuple(Direction)
-
-
-def _method(given: dict[str, Any]) -> str:
-    """The method's name; O-MaMa is meant where a checkpoint says so."""
-    from omama import methods
-
-    named = {given["method"], given["matcher"]} - {None}
-    if len(named) > 1:
-        raise SettingsError(f"--method {given['method']} and --matcher {given['matcher']} differ")
-    name: str = next(iter(named), methods.DEFAULT_METHOD)
-    learns = methods.method(name).train is not None
-    if named and learns and given["checkpoint"] is None:
-        raise SettingsError(f"{name} predicts with a checkpoint: give --checkpoint, or train first")
-    if (given["checkpoint"] is None) == learns:
-        raise SettingsError(
-            f"give either a checkpoint or a matcher ({', '.join(methods.untrained())})"
-        )
-    return name
-
-
-def _choices(given: dict[str, Any]) -> dict[str, Any]:
-    """What the user chose, under the names of a method's options."""
-    from omama.config import Features
-
-    features = Features(
-        backbone=given["backbone"],
-        weights=given["weights"],
-        feature_precision=given["feature_precision"],
-        cached=given["cached"] is not False,
-    )
-    return {
-        "features": None if features == Features() else features,
-        "model_precision": given["precision"],
-        "reference_behaviour": given["reference_behaviour"],
-        "size": given["size"],
-        "batch_pairs": given["batch_pairs"],
-        "decision": given["decide"],
-    }
-
-
-def _predict_pair(source_image: Path, given: dict[str, Any]) -> str:
+def _predict_pair(
+    source_image: Path, method: str, checkpoint: Path | None, arguments: dict[str, Any]
+) -> str:
     from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
     from egoexo_tools.proposers import Frame, ProposerOptions, proposer_entry
     from egoexo_tools.viewing.painting import write_picture
+    from egoexo_tools.vocab import Direction
     from omama import methods
+    from omama.config import Features
     from omama.matching.predict_pair import pair_picture, predict_pair, read_mask, read_rgb
 
-    _require(given, "source_mask", "dest_image", "output")
-    source, dest = read_rgb(source_image), read_rgb(given["dest_image"])
-    mask = read_mask(given["source_mask"])
-    propose = proposer_entry(given["proposer"]).load(
-        ProposerOptions(weights=given["proposer_weights"])
-    )
-    (found,) = propose([Frame(given["dest_image"], *dest.shape[:2])])
-    directions = _directions(given) if given["direction"] else (None,)
-    if len(directions) > 1:
+    if arguments["direction"] == "both":
         raise SettingsError("a pair of pictures has one direction; leave --direction both out")
+    matchers = (methods.DEFAULT_METHOD, *methods.DECIDED_BASELINES)
+    if method not in matchers:
+        raise SettingsError(
+            f"{method} does not predict a pair of pictures; use {' or '.join(matchers)}"
+        )
+    source, dest = read_rgb(source_image), read_rgb(arguments["dest_image"])
+    mask = read_mask(arguments["source_mask"])
+    propose = proposer_entry(arguments["proposer"]).load(
+        ProposerOptions(weights=arguments["proposer_weights"])
+    )
+    (frame,) = propose([Frame(arguments["dest_image"], *dest.shape[:2])])
     prediction = predict_pair(
         source,
         mask,
         dest,
-        [proposal.rle for proposal in found.proposals],
-        direction=directions[0],
-        checkpoint=given["checkpoint"],
-        matcher=given["matcher"],
-        options=methods.make_options(methods.DEFAULT_METHOD, _choices(given)),
+        [proposal.rle for proposal in frame.proposals],
+        direction=arguments["direction"] and Direction(arguments["direction"]),
+        checkpoint=checkpoint,
+        matcher=None if checkpoint is not None else method,
+        options=methods.make_options(
+            method,
+            arguments["options"],
+            where_known={"features": Features(**arguments["features"])},
+        ),
     )
-    write_picture(given["output"], pair_picture(source, mask, dest, prediction))
-    seen = "visible" if prediction.confidence > CONFIDENCE_THRESHOLD else "absent"
+    write_picture(arguments["output"], pair_picture(source, mask, dest, prediction))
+    visibility = "visible" if prediction.confidence > CONFIDENCE_THRESHOLD else "absent"
     return (
-        f"{seen}, confidence {prediction.confidence:.2f}, proposal {prediction.proposal_idx} of "
-        f"{len(found.proposals)}; overlay: {given['output']}"
+        f"{visibility}, confidence {prediction.confidence:.2f}, proposal "
+        f"{prediction.proposal_idx} of {len(frame.proposals)}; overlay: {arguments['output']}"
     )
-
-
-def _require(given: dict[str, Any], *names: str) -> None:
-    missing = [f"--{name.replace('_', '-')}" for name in names if given[name] is None]
-    if missing:
-        raise SettingsError(f"{', '.join(missing)} missing; see omama predict --help")

@@ -56,7 +56,7 @@ def fitted_mode(
     if decision is None or mode not in decision.modes:
         raise DataError(
             f"nothing was fitted for --decide {mode}; run `omama fit-decision {root.path} "
-            f"--direction {direction}` with {checkpoint or '--matcher knn'} first"
+            f"--direction {direction}` with {checkpoint or '--method knn'} first"
         )
     if (decision.direction, decision.features) != (str(direction), features):
         raise DataError(

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from egoexo_tools.errors import SettingsError
+from omama.config import PRECISIONS
 from omama.features.frame_features import Extractor
 from omama.features.images import PreparationConfig
-from omama.features.registry import IDENTITIES, PRECISIONS
+from omama.features.registry import IDENTITIES
 
 if TYPE_CHECKING:
     from omama.features.backbones import Backbone

@@ -1,4 +1,4 @@
-"""BACKBONES: the names that `--backbone` takes, and how each is built; PRECISIONS: how it runs;
+"""BACKBONES: the names that `--backbone` takes, and how each is built;
 CACHE_PRECISIONS: how its tokens are kept.
 
 A builder takes the file of the original weights, or None, and gives an
@@ -49,10 +49,6 @@ class Identity(NamedTuple):
 IDENTITIES = {"efficientnet-lite0": Identity("4163ad9e30519d97", 16, 472)}
 """Of backbones whose installed weights are checked by their sha256. What is cached can be looked
 up, and a stage with nothing to do can end, without the seconds that building the network takes."""
-
-PRECISIONS = ("fp32", "bf16")
-"""Of a network's forward pass. fp32 is what published numbers were made with; bf16 (autocast) is
-several times as fast on a GPU, and moves a similarity by some thousandths."""
 
 CACHE_PRECISIONS = ("fp16", "int8")
 """Of a cached token's values: 2 bytes each, or 1 and a scale a token."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from egoexo_tools.errors import SettingsError
-from omama.config import MethodOptions, PlainSettings, check_positive
-
-PRECISIONS = ("auto", "fp32", "bf16")
+from omama.config import AUTO_PRECISIONS, MethodOptions, PlainSettings, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class LmEecOptions(MethodOptions):
     """Options of training and prediction that are not part of the training settings."""
 
-    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    precisions: ClassVar[tuple[str, ...]] = AUTO_PRECISIONS
 
-    model_precision: str = "auto"
-    """Precision of the network: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, else fp32."""
+    model_precision: str = field(
+        default="auto",
+        metadata={"choices": "omama.config:AUTO_PRECISIONS", "option": "--precision"},
+    )
+    """Precision of the network; auto is bf16 on a GPU and fp32 elsewhere."""
     reference_behaviour: bool = False
     """Predict as the released code does, errors included; docs/lm-eec.md lists the differences."""
     batch_pairs: int = 32
@@ -60,8 +61,8 @@ class LmEecTrainConfig(PlainSettings):
     recompute: bool = True
     """Compute the encoder's blocks again in the backward pass: a third more work, but eight clips
     fit a GPU with 80 GB."""
-    precision: str = "auto"
-    """Precision of the network: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, else fp32."""
+    precision: str = field(default="auto", metadata={"choices": "omama.config:AUTO_PRECISIONS"})
+    """Precision of the network; auto is bf16 on a GPU and fp32 elsewhere."""
     seed: int = 123
     """Seed of everything that is drawn at random."""
     reference_behaviour: bool = False
@@ -70,5 +71,8 @@ class LmEecTrainConfig(PlainSettings):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_pairs", "accumulate", "clips_per_track", "val_clips"):
             check_positive(name, getattr(self, name))
-        if self.precision not in PRECISIONS:
-            raise SettingsError(f"precision={self.precision!r}; use {', '.join(PRECISIONS)}")
+        for name in ("val_every_steps", "patience"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if self.precision not in AUTO_PRECISIONS:
+            raise SettingsError(f"precision={self.precision!r}; use {', '.join(AUTO_PRECISIONS)}")

@@ -4,12 +4,13 @@ Grids are (rows, columns) of tokens. The defaults are the published O-MaMa's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.runs import DECISIONS
 from egoexo_tools.vocab import Direction, View
 from omama.config import (
+    AUTO_PRECISIONS,
     DEFAULT_BACKBONE,
     HW,
     Features,
@@ -121,8 +122,8 @@ class TrainConfig(PlainSettings):
     matching; 0: the head stays untrained, as in the reference."""
     # Named model_precision elsewhere in Python. Here the name is a key of checkpoints and status
     # files: with a different one, finished roots would look changed.
-    precision: str = "auto"
-    """Precision of the model: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, else fp32."""
+    precision: str = field(default="auto", metadata={"choices": "omama.config:AUTO_PRECISIONS"})
+    """Precision of the model; auto is bf16 on a GPU and fp32 elsewhere."""
     val_every_steps: int | None = None
     """Steps between two validations; None: one validation an epoch."""
     patience: int | None = None
@@ -139,9 +140,12 @@ class TrainConfig(PlainSettings):
         return backbone != DEFAULT_BACKBONE and not self.reference_behaviour
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_pairs", "accumulate", "candidates"):
+        for name in ("epochs", "batch_pairs", "accumulate", "candidates", "width"):
             check_positive(name, getattr(self, name))
-        if self.precision not in {"auto", "fp32", "bf16"}:
+        for name in ("val_every_steps", "patience"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if self.precision not in AUTO_PRECISIONS:
             raise DataError(f"precision={self.precision!r}; use auto, fp32 or bf16")
         if not 0 <= self.average_decay < 1:
             raise DataError(f"average_decay={self.average_decay!r}; it goes from 0 to below 1")
@@ -156,10 +160,13 @@ class MatchingOptions(MethodOptions):
     features: Features = Features()
     """The frozen backbone, and where its features come from."""
     reference_behaviour: bool = False
-    """Predict portrait frames with position embeddings as the authors' code adds them."""
-    decision: str | None = None
-    """How a candidate is chosen: `best`, `frame`, `track-causal` or `track`; None: by what val
-    chose, where a decision was fitted, else `best`."""
+    """Add position embeddings to portrait frames as the authors' code does."""
+    decision: str | None = field(
+        default=None, metadata={"choices": "egoexo_tools.runs:DECISIONS", "option": "--decide"}
+    )
+    """How a candidate is chosen: by the pair alone (best), with the frame's other objects (frame),
+    with the track so far (track-causal), or with the whole track; None: the mode that was best on
+    val if a decision has been fitted, otherwise best."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

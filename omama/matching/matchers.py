@@ -195,6 +195,6 @@ def load_matcher(
 
 
 BASELINES: Mapping[str, Matcher] = {"knn": by_descriptor, "oracle": by_truth, "random": by_chance}
-"""Matchers that need no checkpoint, by the name that `--matcher` takes."""
+"""Matchers that need no checkpoint, by the name of their method."""
 NEEDS_FEATURES = {"knn"}
 """The baselines that look at features; the others only look at masks."""

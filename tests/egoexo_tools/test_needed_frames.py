@@ -450,12 +450,12 @@ def test_descriptors_alone_are_for_knn(root: DatasetRoot) -> None:
     assert refused.exit_code == 1
     assert "are descriptors alone, which k-NN reads; a trained matcher and its" in refused.output
     predict = ["predict", str(root.path), "--direction", "ego2exo", "--split", "test", "--quiet"]
-    knn = runner.invoke(main, [*predict, "--matcher", "knn", "--backbone", "rgb_grid"])
+    knn = runner.invoke(main, [*predict, "--method", "knn", "--backbone", "rgb_grid"])
     assert knn.exit_code == 0, knn.output
     (made,) = root.runs.glob("*/predictions.json")
     by_descriptors = json.loads(made.read_bytes())
     assert runner.invoke(main, line).exit_code == 0
-    again = runner.invoke(main, [*predict, "--matcher", "knn", "--backbone", "rgb_grid"])
+    again = runner.invoke(main, [*predict, "--method", "knn", "--backbone", "rgb_grid"])
     assert again.exit_code == 0, again.output
     assert json.loads(made.read_bytes()) == by_descriptors
 

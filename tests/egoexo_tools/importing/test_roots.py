@@ -122,7 +122,7 @@ def test_every_later_command_works_on_proposals_without_scores(
     check_all(import_processed(root, processed, run=INLINE))
     assert set(read_manifest(root, "proposals")["score"].to_pylist()) == {None}
     inline = ["--executor", "inline", "--quiet"]
-    knn = ["--direction", "ego2exo", "--split", "test", "--matcher", "knn", "--backbone",
+    knn = ["--direction", "ego2exo", "--split", "test", "--method", "knn", "--backbone",
            "efficientnet-lite0"]  # fmt: skip
     for group, words in (
         (main, ["validate", str(root.path)]),

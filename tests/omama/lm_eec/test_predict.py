@@ -304,5 +304,6 @@ def test_a_checkpoint_is_asked_for(root):
     words = [str(root.path), "--split", "test", "--method", "lm-eec", "--direction", "ego2exo"]
     said = CliRunner().invoke(predict_command, words)
     assert str(said.exception) == (
-        "lm-eec predicts with a checkpoint: give --checkpoint, or train first"
+        "lm-eec predicts with a checkpoint: give --checkpoint, or a --method without one "
+        "(knn, oracle, random)"
     )
