@@ -1,21 +1,25 @@
-# `make demo` and `make test` do their own set-up; the second time there is none to do.
+# Each target installs what it needs into .venv; a second call skips the installation.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
-# make test: processes that run the tests
+# make test: number of test processes
 JOBS ?= 2
-# make soak: it ends after so many kills, or minutes
+# make soak: number of kills, or minutes, after which it ends
 KILLS ?=
 MINUTES ?= $(if $(KILLS),,10)
 
-.PHONY: demo test lint soak clean
+.PHONY: demo fast test lint soak clean
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/egoexo-tools demo $(DEMO_DIR)
 
+# Tests without the marks slow, gpu and network: under a minute on one core.
+fast: $(VENV)/.test-installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow and not gpu and not network"
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal -q --durations=25
 
 soak: $(VENV)/.test-installed
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES))
@@ -33,7 +37,7 @@ $(BIN)/python:
 	  { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# requirements.lock pins every version; the demo leaves out what only tests and FastSAM need.
+# requirements.lock pins every version; the demo skips packages that only tests and FastSAM need.
 $(VENV)/.demo-installed: pyproject.toml requirements.lock | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[model,report]'
 	@touch $@
