@@ -17,7 +17,7 @@ from egoexo_tools.download.s3 import S3, ManifestEntry
 from egoexo_tools.download.transfer import RemoteFile
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DOWNSCALED_448, RESOLUTIONS, Release
-from egoexo_tools.release.annotations import left_out_cameras
+from egoexo_tools.release.annotations import cameras_left_out
 from egoexo_tools.release.plan import IngestPlan, PlannedTake, plan_ingest
 from egoexo_tools.release.take_relations import TakeRelations
 from egoexo_tools.running.shard import Shard
@@ -170,7 +170,7 @@ def _cameras(take: PlannedTake, exclusions: list[dict[str, Any]]) -> list[str]:
     except DataError as error:
         exclusions.append({"take_uid": uid, "camera": None, "reason": str(error)})
         return []
-    left_out = left_out_cameras(relations, take.take.cameras)
+    left_out = cameras_left_out(relations.object_masks, take.take.cameras)
     used = _used(relations, left_out)
     left_out |= {
         camera: "none of its objects is annotated in both views"

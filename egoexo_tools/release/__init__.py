@@ -1,1 +1,1 @@
-"""What is known of a release before there is a root."""
+"""Reads a release: its takes, annotations and splits, before a dataset root exists."""

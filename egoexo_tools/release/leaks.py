@@ -1,12 +1,12 @@
-"""What the splits of a selection share that they should not: the leak report.
+"""The leak report: what the splits of a selection share although they should not.
 
-Takes, recording sessions (captures), participants and object names are compared by name, frames
-by picture: small colour thumbnails whose correlation is almost 1. An exo camera that was not
-moved between two takes gives such frames, whatever the names say.
+Takes, recording sessions (captures), participants and object names are compared by name, and
+frames by their content: small colour thumbnails whose correlation is close to 1. An exo camera
+that was not moved between two takes gives such frames, even where all names differ.
 """
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,37 +26,38 @@ from egoexo_tools.vocab import Split
 THUMBNAIL = 16
 """Side of the thumbnails, in pixels."""
 NEAR_IDENTICAL = 0.95
-"""Correlation of two thumbnails from which on the frames count as near-identical. In synthetic
-releases a still camera's own frames reach 0.87 to 0.99, and those of two takes 0.72 at most."""
+"""Smallest correlation of two thumbnails at which the frames count as near-identical. In synthetic
+releases a still camera's own frames reach 0.87 to 0.99, and those of two takes at most 0.72."""
 _CHUNK = 2048
+"""Thumbnails compared at a time, which bounds the matrix of correlations."""
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What two splits share of one kind."""
+    """What two splits have in common, of one kind."""
 
     kind: str
     splits: tuple[Split, Split]
     shared: int
-    """How many of the kind are in both."""
-    of: int
-    """How many the second split has."""
+    """How many values are in both splits."""
+    total: int
+    """How many values the second split has."""
     takes: int
-    """Takes of the second split that are touched."""
+    """Takes of the second split with a shared value."""
     examples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Frames as unit vectors: correlation is a product."""
+    """Frames as unit vectors, so that a dot product is a correlation."""
 
-    names: list[tuple[str, str, int]]
+    frames: list[tuple[str, str, int]]
     """(take_uid, camera, frame_idx) of each."""
     vectors: Float32
     """(n, THUMBNAIL * THUMBNAIL * 3), mean 0 and length 1."""
     missing: int = 0
-    """Cameras whose video is not there or cannot be read."""
+    """Cameras whose video is missing or cannot be read."""
 
 
 def find_leaks(
@@ -64,29 +65,43 @@ def find_leaks(
     split_of: Mapping[str, Split],
     thumbnails: Thumbnails | None = None,
 ) -> list[Leak]:
-    """What any two splits share, kind by kind; a kind that is not shared is listed with 0.
+    """What each two splits share, kind by kind; a kind that is not shared has a count of 0.
 
-    A take in two splits cannot come out of `select`; it is counted for split files of others.
+    `select` never puts a take into two splits; takes are counted for split files from elsewhere.
     """
-    kinds: dict[str, dict[str, set[Hashable]]] = {
+    values_by_kind: dict[str, dict[str, set[Hashable]]] = {
         "take": {take.take_uid: {take.take_name} for take in takes},
         "capture": {take.take_uid: {take.capture} for take in takes},
         "participant": {
             take.take_uid: set() if take.participant is None else {take.participant}
             for take in takes
         },
-        "object name": {take.take_uid: {_kind_of(name) for name in take.objects} for take in takes},
+        # `bowl_0` and `bowl_1` are both a bowl.
+        "object name": {
+            take.take_uid: {
+                re.sub(r"[_ ]\d+$", "", name.strip().casefold()) for name in take.objects
+            }
+            for take in takes
+        },
     }
-    found = []
-    names = {take.take_uid: take.take_name for take in takes}
     present = [split for split in Split if split in set(split_of.values())]
-    for kind, values in kinds.items():
-        for first, second in combinations(present, 2):
-            found.append(_shared(kind, values, split_of, first, second))
+    split_pairs = list(combinations(present, 2))
+    leaks = []
+    for kind, values in values_by_kind.items():
+        for pair in split_pairs:
+            in_first, in_second = (
+                [values[uid] for uid, of_take in split_of.items() if of_take is split]
+                for split in pair
+            )
+            second = set[Hashable]().union(*in_second)
+            shared = set[Hashable]().union(*in_first) & second
+            touched = sum(bool(of_take & shared) for of_take in in_second)
+            examples = tuple(sorted(str(value) for value in shared)[:_EXAMPLES])
+            leaks.append(Leak(kind, pair, len(shared), len(second), touched, examples))
     if thumbnails is not None:
-        for first, second in combinations(present, 2):
-            found.append(_near_identical(thumbnails, split_of, names, first, second))
-    return found
+        names = {take.take_uid: take.take_name for take in takes}
+        leaks += [_near_identical(thumbnails, split_of, names, pair) for pair in split_pairs]
+    return leaks
 
 
 def leaks_text(leaks: Sequence[Leak], thumbnails: Thumbnails | None = None) -> str:
@@ -97,7 +112,7 @@ def leaks_text(leaks: Sequence[Leak], thumbnails: Thumbnails | None = None) -> s
             leak.kind,
             f"{leak.splits[0]} & {leak.splits[1]}",
             f"{leak.shared:,}",
-            f"{leak.of:,}",
+            f"{leak.total:,}",
             f"{leak.takes:,}",
             ", ".join(leak.examples),
         ]
@@ -106,9 +121,9 @@ def leaks_text(leaks: Sequence[Leak], thumbnails: Thumbnails | None = None) -> s
     text = text_table(header, rows)
     if thumbnails is None:
         return text + "\nFrames were not compared: there are no videos."
-    lines = [text, f"{len(thumbnails.names):,} frames were compared."]
+    lines = [text, f"{len(thumbnails.frames):,} frames were compared."]
     if thumbnails.missing:
-        lines.append(f"{thumbnails.missing:,} cameras have no readable video here.")
+        lines.append(f"{thumbnails.missing:,} cameras have no readable video.")
     return "\n".join(lines)
 
 
@@ -117,100 +132,77 @@ def video_thumbnails(
 ) -> Thumbnails | None:
     """Thumbnails of annotated frames, evenly spread over each camera's video.
 
-    The 448-pixel copy is read where it is there. None where no take has a video.
+    Reads the 448-pixel copy where it exists. Returns None where no take has a video.
     """
     jobs = [(take, camera) for take in takes for camera in take.cameras]
-    with ThreadPoolExecutor(available_cores()) as pool:  # decoding holds no GIL
-        read = list(pool.map(lambda job: _of_camera(release, job[0], job[1], per_camera), jobs))
-    if all(found is None for found in read):
+    with ThreadPoolExecutor(available_cores()) as pool:  # decoding releases the GIL
+        results = list(
+            pool.map(lambda job: _camera_thumbnails(release, job[0], job[1], per_camera), jobs)
+        )
+    if all(result is None for result in results):
         return None
-    whole = [item for found in read for item in found or ()]
-    vectors = [vector for _, vector in whole]
+    named = [item for result in results for item in result or ()]
     return Thumbnails(
-        names=[name for name, _ in whole],
-        vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
-        missing=sum(found is None for found in read),
+        frames=[frame for frame, _ in named],
+        vectors=np.stack([vector for _, vector in named])
+        if named
+        else np.zeros((0, 0), np.float32),
+        missing=sum(result is None for result in results),
     )
 
 
 def thumbnail(rgb: Bytes) -> Float32 | None:
-    """(H, W, 3) → its unit vector; None for a picture of one colour, which is like any other."""
+    """(H, W, 3) → its unit vector, or None for an image of one colour, which has no correlation."""
     small = cv2.resize(rgb, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     vector = small.astype(np.float32).ravel()
     vector -= vector.mean()
     length = float(np.linalg.norm(vector))
-    # Less than one grey level of deviation: correlation would compare noise.
+    # Less than one grey level of deviation: the correlation would compare noise.
     return None if length < np.sqrt(vector.size) else vector / length
 
 
-def _of_camera(
+def _camera_thumbnails(
     release: Release, take: TakeFacts, camera: str, count: int
 ) -> list[tuple[tuple[str, str, int], Float32]] | None:
     idxs = np.asarray(take.frame_idxs)
-    wanted = idxs[np.linspace(0, len(idxs) - 1, min(count, len(idxs))).astype(int)].tolist()
+    sample = idxs[np.linspace(0, len(idxs) - 1, min(count, len(idxs))).astype(int)].tolist()
     for short_side in (DOWNSCALED_448, None):
         path = release.find_video(take.take_name, camera, short_side=short_side)
         if not path.is_file():
             continue
-        found = []
+        named = []
         try:
-            for frame_idx, rgb in read_frames(path, wanted, threads=1):
+            for frame_idx, rgb in read_frames(path, sample, threads=1):
                 if (vector := thumbnail(rgb)) is not None:
-                    found.append(((take.take_uid, camera, frame_idx), vector))
+                    named.append(((take.take_uid, camera, frame_idx), vector))
         except DataError:
-            if not found:
-                continue  # the other copy may be whole
-        return found
+            if not named:
+                continue  # the other copy may be intact
+        return named
     return None
-
-
-def _kind_of(object_name: str) -> str:
-    """`bowl_0` and `bowl_1` are both a bowl."""
-    return re.sub(r"[_ ]\d+$", "", object_name.strip().casefold())
-
-
-def _shared(
-    kind: str,
-    values: Mapping[str, set[Hashable]],
-    split_of: Mapping[str, Split],
-    first: Split,
-    second: Split,
-) -> Leak:
-    in_first = _union(values[uid] for uid, split in split_of.items() if split is first)
-    others = [values[uid] for uid, split in split_of.items() if split is second]
-    in_second = _union(others)
-    both = in_first & in_second
-    examples = sorted(str(value) for value in both)[:_EXAMPLES]
-    touched = sum(bool(found & both) for found in others)
-    return Leak(kind, (first, second), len(both), len(in_second), touched, tuple(examples))
-
-
-def _union(sets: Iterable[set[Hashable]]) -> set[Hashable]:
-    return set().union(*sets)
 
 
 def _near_identical(
     thumbnails: Thumbnails,
     split_of: Mapping[str, Split],
     take_names: Mapping[str, str],
-    first: Split,
-    second: Split,
+    pair: tuple[Split, Split],
 ) -> Leak:
-    """Frames of `second` that some frame of `first` looks like, chunk by chunk."""
-    split = np.array([split_of.get(name[0], "") for name in thumbnails.names])
-    ours, theirs = np.flatnonzero(split == first), np.flatnonzero(split == second)
-    best = np.full(len(theirs), -1.0, np.float32)
-    match = np.zeros(len(theirs), np.int64)
-    for start in range(0, len(ours), _CHUNK):
-        rows = ours[start : start + _CHUNK]
-        alike = thumbnails.vectors[theirs] @ thumbnails.vectors[rows].T
-        place = alike.argmax(axis=1)
-        value = alike[np.arange(len(theirs)), place]
+    """Frames of the second split that are near-identical to a frame of the first."""
+    split = np.array([split_of.get(frame[0], "") for frame in thumbnails.frames])
+    first, second = (np.flatnonzero(split == name) for name in pair)
+    best = np.full(len(second), -1.0, np.float32)
+    match = np.zeros(len(second), np.int64)
+    for start in range(0, len(first), _CHUNK):
+        rows = first[start : start + _CHUNK]
+        correlations = thumbnails.vectors[second] @ thumbnails.vectors[rows].T  # (second, chunk)
+        column = correlations.argmax(axis=1)
+        value = correlations[np.arange(len(second)), column]
         better = value > best
-        best[better], match[better] = value[better], rows[place[better]]
-    found = np.flatnonzero(best >= NEAR_IDENTICAL)
-    shown = [f"{take_names[uid]}/{camera}/{idx}" for uid, camera, idx in thumbnails.names]
-    order = found[np.argsort(-best[found], kind="stable")][:_EXAMPLES]
-    examples = tuple(f"{shown[theirs[idx]]} like {shown[match[idx]]}" for idx in order.tolist())
-    touched = len({thumbnails.names[theirs[idx]][0] for idx in found.tolist()})
-    return Leak("near-identical frame", (first, second), len(found), len(theirs), touched, examples)
+        best[better], match[better] = value[better], rows[column[better]]
+    leaking = np.flatnonzero(best >= NEAR_IDENTICAL)
+    labels = [f"{take_names[uid]}/{camera}/{idx}" for uid, camera, idx in thumbnails.frames]
+    strongest = leaking[np.argsort(-best[leaking], kind="stable")][:_EXAMPLES].tolist()
+    examples = tuple(f"{labels[second[idx]]} like {labels[match[idx]]}" for idx in strongest)
+    takes = len({thumbnails.frames[second[idx]][0] for idx in leaking.tolist()})
+    return Leak("near-identical frame", pair, len(leaking), len(second), takes, examples)

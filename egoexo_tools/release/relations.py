@@ -1,13 +1,13 @@
 """Reads relations_<split>.json take by take, without holding the file's objects in memory.
 
-A relations file is one JSON object whose `annotations` hold a take each, up to 2 GB in all. A
-compiled scanner walks the memory-mapped bytes once and says where each take's value begins and
-ends; msgspec then decodes one such slice at a time, in whichever process wants it. Pages of the
-mapping belong to the operating system's cache, so memory stays at the size of one take.
+A relations file is one JSON object whose `annotations` hold one value per take, up to 2 GB in all.
+A compiled scanner walks the memory-mapped bytes once and finds where each take's value begins and
+ends; msgspec then decodes one such slice at a time, in the process that needs it. The pages of the
+mapping belong to the operating system's cache, so memory use stays at the size of one take.
 
-The file is untrusted: where it is cut off or is no JSON, iteration yields the takes before that
-place and then raises BrokenRelations, which names the place and the take that was cut. A take of
-an unusual shape is read once more by `take_relations`, value by value.
+The file is untrusted: where it is cut off or is not JSON, iteration yields the takes before that
+place and then raises BrokenRelations, which names the place and the take that contains it. A take
+of an unusual shape is read again by `take_relations`, value by value.
 """
 
 import codecs
@@ -31,11 +31,11 @@ from egoexo_tools.release.take_relations import TakeRelations, decode_take
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = b'",:{}'
 _OPEN_LIST, _CLOSE_LIST = b"[]"
 _BELOW_SPACE = 33
-"""Bytes below this one are JSON's white space, or control characters that msgspec refuses."""
+"""Bytes below this one are JSON's white space, or control characters that msgspec rejects."""
 
 
 class BrokenRelations(DataError):
-    """A relations file that ends too early or is no JSON; `take_uid` is the take that it cuts."""
+    """A relations file that is cut off or is not JSON; `take_uid` is the take with the damage."""
 
     def __init__(self, message: str, take_uid: str | None) -> None:
         super().__init__(message)
@@ -44,16 +44,18 @@ class BrokenRelations(DataError):
 
 @dataclass(frozen=True)
 class TakeSlice:
-    """Where one take lies in a relations file."""
+    """The place of one take in a relations file."""
 
     take_uid: str
     path: Path
     start: int
     """Of its value, in bytes from the start of the file."""
     end: int
+    digest: str = ""
+    """Hash of the bytes of its value; empty unless `index_takes` is asked for it."""
 
     def read(self) -> TakeRelations:
-        """Decode the take; DataError where it is no JSON of the known shape."""
+        """Decode the take; DataError where it is not JSON of a known shape."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             return self.decode(file.read(self.end - self.start))
@@ -62,39 +64,38 @@ class TakeSlice:
         return decode_take(bytes(text), self.path.name, self.take_uid)
 
 
-def index_takes(path: Path, *, digests: dict[TakeSlice, str] | None = None) -> Iterator[TakeSlice]:
-    """The slice of each take in file order, a repeated take_uid as often as it occurs.
+def index_takes(path: Path, *, hashed: bool = False) -> Iterator[TakeSlice]:
+    """The slice of each take in file order; a repeated take_uid is yielded each time.
 
-    Give `digests` to have a hash of each slice's bytes put into it. Raises DataError where the
-    file is missing or empty, and BrokenRelations after the last whole take.
+    `hashed` fills `TakeSlice.digest`. Raises DataError where the file is missing or empty, and
+    BrokenRelations after the last complete take.
     """
     with mapped(path) as data:
         scanner = _Scanner(data, path)
-        found = False
+        has_annotations = False
         for key in scanner.members():
             if key != "annotations":
                 scanner.skip_value()
                 continue
-            found = True
+            has_annotations = True
             for take_uid in scanner.members():
                 scanner.take_uid = take_uid
                 start = scanner.position
                 scanner.skip_value()
-                take = TakeSlice(take_uid, path, start, scanner.position)
-                # Now, while the pages are in memory: a second pass would read 2 GB again.
-                if digests is not None:
-                    digests[take] = sha256(data[start : take.end]).hexdigest()[:16]
+                end = scanner.position
+                # Hashed now, while the pages are in memory: a second pass would read 2 GB again.
+                digest = sha256(data[start:end]).hexdigest()[:16] if hashed else ""
                 scanner.take_uid = None
-                yield take
-    if not found:
-        raise BrokenRelations(f"{path} holds no annotations; it is no relations file", None)
+                yield TakeSlice(take_uid, path, start, end, digest)
+    if not has_annotations:
+        raise BrokenRelations(f"{path} holds no annotations; it is not a relations file", None)
 
 
 def read_relations(path: Path) -> Iterator[tuple[str, TakeRelations]]:
     """(take_uid, take) in file order; raises as `index_takes` and `TakeSlice.read` do."""
     takes = index_takes(path)
     with mapped(path) as data, ThreadPoolExecutor(1) as pool:
-        # Compiled code needs no GIL: a second core looks for the next take meanwhile.
+        # The scanner releases the GIL, so a second core finds the next take during the decoding.
         ahead = pool.submit(next, takes, None)
         while (take := ahead.result()) is not None:
             ahead = pool.submit(next, takes, None)
@@ -111,13 +112,19 @@ def mapped(path: Path) -> Iterator[memoryview]:
         raise DataError(f"{path} is missing; fetch it with `egoexo-tools download`") from None
     except ValueError:
         raise BrokenRelations(f"{path} is empty; download it again", None) from None
-    # Not closed by hand: slices that are still in use keep the mapping alive, then it goes.
+    # Not closed explicitly: slices that are still in use keep the mapping alive.
     yield memoryview(whole)
 
 
 def list_elements(data: bytes, path: Path) -> list[bytes]:
-    """The values of a JSON list as they stand in its text; BrokenRelations where it is none."""
-    return [data[start:end] for start, end in _Scanner(memoryview(data), path).elements()]
+    """The text of each value of a JSON list; BrokenRelations where the text is not a list."""
+    scanner = _Scanner(memoryview(data), path)
+    texts = []
+    for _ in scanner.items(_OPEN_LIST, _CLOSE_LIST):
+        start = scanner.position
+        scanner.skip_value()
+        texts.append(data[start : scanner.position])
+    return texts
 
 
 class _Scanner:
@@ -125,7 +132,7 @@ class _Scanner:
 
     def __init__(self, data: memoryview, path: Path) -> None:
         self.bytes = np.frombuffer(data, np.uint8)
-        # The same bytes eight at a time, for the long strings; the tail is left to `bytes`.
+        # The same bytes eight at a time, for the long strings; `bytes` covers the tail.
         self.words = self.bytes[: self.bytes.size // 8 * 8].view(np.uint64)
         head = bytes(data[:3])
         self.position = len(codecs.BOM_UTF8) if head == codecs.BOM_UTF8 else 0
@@ -135,47 +142,36 @@ class _Scanner:
             raise DataError(f"{path} is UTF-16, as some editors save it; save it as UTF-8")
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that starts here; the caller moves over each value."""
-        self._expect(_OPEN)
-        separator = _OPEN
-        while True:
-            if separator == _OPEN and self._next() == _CLOSE:
-                self.position += 1
-                return
+        """The keys of the object that starts here; the caller moves past each value."""
+        for _ in self.items(_OPEN, _CLOSE):
             start = self._expect(_QUOTE) - 1
             self.position = start
             self.skip_value()
-            key = self._text(start, self.position)
+            try:
+                key = msgspec.json.decode(self.bytes[start : self.position].tobytes(), type=str)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                raise self._broken() from None
             self._expect(_COLON)
             self._next()
             yield key
-            separator = self._next()
-            if separator not in (_COMMA, _CLOSE):
-                raise self._broken()
-            self.position += 1
-            if separator == _CLOSE:
-                return
 
-    def elements(self) -> Iterator[tuple[int, int]]:
-        """Where each value of the list that starts here begins and ends."""
-        self._expect(_OPEN_LIST)
-        separator = _OPEN_LIST
-        while True:
-            if separator == _OPEN_LIST and self._next() == _CLOSE_LIST:
-                return
+    def items(self, opening: int, closing: int) -> Iterator[None]:
+        """Stop at each item of the object or list that starts here; the caller moves past it."""
+        self._expect(opening)
+        if self._next() == closing:
+            self.position += 1
+            return
+        separator = _COMMA
+        while separator == _COMMA:
             self._next()
-            start = self.position
-            self.skip_value()
-            yield start, self.position
+            yield
             separator = self._next()
-            if separator not in (_COMMA, _CLOSE_LIST):
+            if separator not in (_COMMA, closing):
                 raise self._broken()
             self.position += 1
-            if separator == _CLOSE_LIST:
-                return
 
     def skip_value(self) -> None:
-        """Move behind the value that starts here."""
+        """Move past the value that starts here."""
         end = _value_end(self.bytes, self.words, self.position)
         if end <= self.position:
             self.position = self.bytes.size if end < 0 else end
@@ -183,7 +179,7 @@ class _Scanner:
         self.position = end
 
     def _next(self) -> int:
-        """The next byte that is no white space."""
+        """Move to the next byte that is not white space, and return it."""
         while self.position < self.bytes.size:
             value = int(self.bytes[self.position])
             if value >= _BELOW_SPACE:
@@ -192,35 +188,26 @@ class _Scanner:
         raise self._broken()
 
     def _expect(self, value: int) -> int:
-        """Move over this byte; returns the position behind it."""
+        """Move past this byte; returns the position after it."""
         if self._next() != value:
             raise self._broken()
         self.position += 1
         return self.position
 
-    def _text(self, start: int, end: int) -> str:
-        try:
-            return msgspec.json.decode(self.bytes[start:end].tobytes(), type=str)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise self._broken() from None
-
     def _broken(self) -> BrokenRelations:
         place = f"at byte {self.position:,} of {self.bytes.size:,}"
         where = f" inside take {self.take_uid}" if self.take_uid else ""
-        what = "is cut off" if self.position >= self.bytes.size else "is no valid JSON"
+        what = "is cut off" if self.position >= self.bytes.size else "is not valid JSON"
         return BrokenRelations(
             f"{self._path.name} {what}{where} ({place}); download it again", self.take_uid
         )
 
 
-# Not a parser: msgspec checks each value when it decodes it, so that finding the takes is as fast
-# as the bytes come.
 @compiled
 def _value_end(data: Bytes, words: UInt64, position: int) -> int:
-    """The position behind the JSON value at `position`; -1 where the data ends before it does.
-
-    Only brackets and strings are looked at, the values inside are msgspec's to check.
-    """
+    """The position after the JSON value at `position`; -1 where the data ends before it does."""
+    # Only brackets and strings are inspected, so this is as fast as the bytes can be read. msgspec
+    # checks the value when it decodes it.
     depth = 0
     while position < data.size:
         byte = data[position]

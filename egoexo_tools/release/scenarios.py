@@ -1,8 +1,8 @@
-"""Names that a user types, and those that a release has: scenarios, families, patterns.
+"""Matches the names that a user types with those of a release: scenarios, families, patterns.
 
-A scenario is asked for by its own name, by the family that it belongs to (`cooking`, `bike
-repair`) or by a glob pattern (`*Test*`), in any case. A name that a release does not have is
-refused with those that it may have meant.
+A scenario is selected by its own name, by the family that it belongs to (`cooking`, `bike repair`)
+or by a glob pattern (`*Test*`), in any case. A name that a release does not have is rejected with
+a list of similar names.
 """
 
 import difflib
@@ -21,60 +21,55 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "dance": ("danc", "choreograph"),
     "climbing": ("climb", "boulder"),
 }
-"""Family → how a word of its scenarios' names begins. A release names either the eight families
-themselves or the tasks in them, by the annotation that is read."""
+"""Family → prefixes of the words in its scenarios' names. Depending on the annotation file, a
+release names either the eight families themselves or the tasks in them."""
 
 
-def resolve_scenarios(asked: Sequence[str], known: Iterable[str]) -> set[str]:
-    """The scenarios of `known` that the names, families and patterns mean.
+def resolve_scenarios(patterns: Sequence[str], scenarios: Iterable[str]) -> set[str]:
+    """The scenarios that are selected by any of the names, families and patterns.
 
-    A real name wins over the family of that name. Raises SettingsError for one that means none.
+    An exact name wins over the family of the same name. Raises SettingsError for a pattern that
+    selects nothing.
     """
-    names = sorted(set(known))
-    found: set[str] = set()
-    for text in asked:
-        matches = _matches(text.casefold().strip(), names)
+    names = sorted(set(scenarios))
+    selected: set[str] = set()
+    for pattern in patterns:
+        text = pattern.casefold().strip()
+        matches = {name for name in names if name.casefold() == text}
+        if not matches and text in FAMILIES:
+            matches = {name for name in names if family_of(name) == text}
+        elif not matches and any(char in text for char in "*?["):
+            matches = {name for name in names if fnmatchcase(name.casefold(), text)}
         if not matches:
-            raise SettingsError(f"scenario {not_found_text(text, names)}")
-        found |= matches
-    return found
+            raise SettingsError(f"scenario {not_found_text(pattern, names)}")
+        selected |= matches
+    return selected
 
 
 def family_of(scenario: str) -> str | None:
-    """The family that a scenario's name belongs to; None if it names none."""
+    """The family of a scenario, by its name; None if it has none of the families' words."""
     words = f" {scenario.casefold().replace('_', ' ').replace('-', ' ')}"
-    for family, beginnings in FAMILIES.items():
-        if any(f" {beginning}" in words for beginning in beginnings):
+    for family, prefixes in FAMILIES.items():
+        if any(f" {prefix}" in words for prefix in prefixes):
             return family
     return None
 
 
-def require_names(kind: str, asked: Iterable[str], known: Iterable[str]) -> None:
-    """SettingsError for the first of `asked` that `known` lacks, whatever the case."""
-    names = list(known)
-    folded = {name.casefold() for name in names}
-    for name in asked:
+def require_names(kind: str, names: Iterable[str], existing: Iterable[str]) -> None:
+    """SettingsError for the first of `names` that is not in `existing`, ignoring case."""
+    existing = list(existing)
+    folded = {name.casefold() for name in existing}
+    for name in names:
         if name.casefold() not in folded:
-            raise SettingsError(f"{kind} {not_found_text(name, names)}")
+            raise SettingsError(f"{kind} {not_found_text(name, existing)}")
 
 
-def not_found_text(name: str, known: Iterable[str], *, where: str = "this release") -> str:
-    """The rest of a refusal: the name, and those of `where` that it may have meant."""
-    names = sorted(set(known))
+def not_found_text(name: str, existing: Iterable[str], *, where: str = "this release") -> str:
+    """The end of an error message about `name`: similar names of `where`, or some of its names."""
+    names = sorted(set(existing))
     folded = {other.casefold(): other for other in names}
-    close = [folded[other] for other in difflib.get_close_matches(name.casefold(), folded)]
-    if close:
-        return f"{name!r} is not in {where}; did you mean {' or '.join(map(repr, close))}?"
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{name!r} is not in {where}; it has {shown or 'none'}"
-
-
-def _matches(text: str, names: Sequence[str]) -> set[str]:
-    exact = {name for name in names if name.casefold() == text}
-    if exact:
-        return exact
-    if text in FAMILIES:
-        return {name for name in names if family_of(name) == text}
-    if any(char in text for char in "*?["):
-        return {name for name in names if fnmatchcase(name.casefold(), text)}
-    return set()
+    similar = [folded[other] for other in difflib.get_close_matches(name.casefold(), folded)]
+    if similar:
+        return f"{name!r} is not in {where}; did you mean {' or '.join(map(repr, similar))}?"
+    listing = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"{name!r} is not in {where}; it has {listing or 'none'}"

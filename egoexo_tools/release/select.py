@@ -1,12 +1,12 @@
-"""Choosing takes of a release and splitting them, before anything is decoded.
+"""Selects takes of a release and divides them into splits, before anything is decoded.
 
-Reads what `survey` counts; writes a split.json that `ingest --split-file` takes, and beside it
-`<name>.exclusions.json`: what was asked, every take that was left out, and why.
+Reads the counts of `survey`. Writes a split.json for `ingest --split-file`, and next to it
+`<name>.exclusions.json`: the settings, and every take that was left out with its reason.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,16 @@ GB = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class TakeCriteria:
-    """What a take must have to be chosen; the default wants every take."""
+    """What a take must have to be selected; the default selects every take.
+
+    These need the counts of `survey`. A download selects before there are any, by `TakeFilter`.
+    """
 
     scenarios: tuple[str, ...] = ()
-    """Names, families or patterns; a take fulfils one of them."""
+    """Names, families or patterns; a take has to match one of them."""
     universities: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
-    """Text in the take's name, scenario, task or in an object's name; one of them is enough."""
+    """Text in the take's name, scenario or task, or in an object's name; one match is enough."""
     takes: tuple[str, ...] = ()
     """take_uids or take_names."""
     splits: tuple[str, ...] = ()
@@ -41,15 +44,16 @@ class TakeCriteria:
     min_objects: int = 0
     min_cameras: int = 0
     min_frames: int = 0
+    """Annotated frames."""
     max_gb: float | None = None
-    """Of videos; takes are then drawn evenly from all scenarios and splits until it is full."""
+    """Size of the videos; takes are drawn evenly from all scenarios and splits up to this size."""
     limit: int | None = None
     """Number of takes, drawn in the same way."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A take that was not chosen."""
+    """A take that was not selected."""
 
     take_uid: str
     take_name: str | None
@@ -58,10 +62,11 @@ class LeftOut:
 
 @dataclass
 class Selection:
-    """The takes of each split, and all that is not in one."""
+    """The takes of each split, and the takes that are in none."""
 
     takes: list[TakeFacts]
     split_of: dict[str, Split]
+    """By take_uid."""
     left_out: list[LeftOut]
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +77,7 @@ class Selection:
 
 def select(
     release: Release,
-    wanted: TakeCriteria = TakeCriteria(),
+    criteria: TakeCriteria = TakeCriteria(),
     *,
     splits: str = "official",
     group_by: str = "take",
@@ -80,103 +85,102 @@ def select(
     video: str = "full",
     manifests: Path | None = None,
 ) -> Selection:
-    """Choose takes and split them; see `splits.divide` for `splits` and `group_by`.
+    """Select takes and divide them; see `splits.divide` for `splits` and `group_by`.
 
-    Raises SettingsError for names that the release does not have, DataError where an annotation
-    file is cut off or nothing is left.
+    Raises SettingsError for names that the release does not have, and DataError where an
+    annotation file is cut off or no take is left.
     """
     plan = plan_ingest(release)
-    if plan.broken:
-        raise DataError(f"half a release is not selected from: {plan.broken[0]}")
+    if plan.damaged_files:
+        raise DataError(f"takes are not selected from half a release: {plan.damaged_files[0]}")
     facts = survey(release, plan, video=video, manifests=manifests)
-    chosen, reasons = _filter(facts, wanted, seed, plan)
-    if not chosen:
-        raise DataError(f"nothing is left: {_counted(reasons.values())}; ask for less")
-    division = divide(chosen, splits, group_by=group_by, seed=seed)
+    selected, reasons = _filter(facts, criteria, seed, plan)
+    if not selected:
+        common = Counter(reasons.values()).most_common(3)
+        counts = "; ".join(f"{number} takes: {reason}" for reason, number in common) or "no takes"
+        raise DataError(f"nothing is left: {counts}; relax the criteria")
+    division = divide(selected, splits, group_by=group_by, seed=seed)
     reasons |= division.left_out
     names = {take.take_uid: take.take_name for take in plan.entries.values()}
     left_out = [
         *((row["take_uid"] or "", row["reason"]) for row in plan.exclusions),
         *((take.take_uid, reasons[take.take_uid]) for take in facts if take.take_uid in reasons),
     ]
-    asked = {name: value for name, value in asdict(wanted).items() if value}
+    settings = {name: value for name, value in asdict(criteria).items() if value}
     return Selection(
-        takes=[take for take in chosen if take.take_uid in division.split_of],
+        takes=[take for take in selected if take.take_uid in division.split_of],
         split_of=division.split_of,
         left_out=[LeftOut(uid, names.get(uid), reason) for uid, reason in left_out],
         notes=division.notes,
-        settings={**asked, "splits": splits, "group_by": group_by, "seed": seed, "video": video},
-    )
+        settings={
+            **settings, "splits": splits, "group_by": group_by, "seed": seed, "video": video
+        },
+    )  # fmt: skip
 
 
 def read_lines(path: Path) -> tuple[str, ...]:
-    """The lines of a text file without empty ones; DataError where it cannot be read."""
+    """The lines of a text file without the empty ones; DataError where it cannot be read."""
     try:
         lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable text file ({error})") from error
+        raise DataError(f"{path} cannot be read as text ({error})") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def write_selection(path: Path, selection: Selection) -> Path:
-    """Write split.json at `path` and the exclusions beside it; returns the latter's path."""
-    beside = path.with_name(f"{path.stem}.exclusions.json")
+    """Write split.json to `path` and the exclusions next to it; returns the latter's path."""
+    exclusions_path = path.with_name(f"{path.stem}.exclusions.json")
     content = {
         "settings": selection.settings,
         "notes": selection.notes,
         "takes": [asdict(take) for take in selection.left_out],
     }
-    write_atomic(beside, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(exclusions_path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     benchmark.write_splits(
         path,
         {split: [take.take_uid for take in selection.of_split(split)] for split in Split},
     )
-    return beside
+    return exclusions_path
 
 
 def selection_text(selection: Selection) -> str:
-    """What remains, by split and by scenario, and what was left out by reason."""
+    """The selected takes by split and by scenario, and the reasons for those left out."""
     by_split = [(str(split), selection.of_split(split)) for split in Split]
-    scenarios = sorted({take.scenario for take in selection.takes})
     by_scenario = [
-        (name or "(none)", [take for take in selection.takes if take.scenario == name])
-        for name in scenarios
+        (scenario or "(none)", [take for take in selection.takes if take.scenario == scenario])
+        for scenario in sorted({take.scenario for take in selection.takes})
     ]
     parts = [
-        _sums("split", [*by_split, ("all", selection.takes)]),
-        _sums("scenario", by_scenario),
+        _totals_table("split", [*by_split, ("all", selection.takes)]),
+        _totals_table("scenario", by_scenario),
         *selection.notes,
     ]
     if selection.left_out:
-        count = len(selection.left_out)
         reasons = Counter(take.reason for take in selection.left_out).most_common()
         lines = [f"  {number:,} left out: {reason}" for reason, number in reasons]
-        parts.append("\n".join([f"{count:,} takes are left out:", *lines]))
+        title = f"{len(selection.left_out):,} takes are left out:"
+        parts.append("\n".join([title, *lines]))
     return "\n\n".join(parts)
 
 
-def _sums(title: str, groups: Iterable[tuple[str, Sequence[TakeFacts]]]) -> str:
-    rows = [
-        [
-            name,
-            f"{len(takes):,}",
-            f"{sum(len(take.objects) for take in takes):,}",
-            f"{sum(take.masks for take in takes):,}",
-            f"{sum(take.pairs for take in takes):,}",
-            _short(sum(take.seconds for take in takes) / 3600),
-            _gb(takes),
-        ]
-        for name, takes in groups
-    ]
+def _totals_table(title: str, groups: Iterable[tuple[str, Sequence[TakeFacts]]]) -> str:
+    rows = []
+    for name, takes in groups:
+        sizes = [take.video_bytes for take in takes if take.video_bytes is not None]
+        # "+": some sizes are unknown, "?": all of them.
+        gigabytes = _short(sum(sizes) / GB) + ("+" if len(sizes) < len(takes) else "")
+        rows.append(
+            [
+                name,
+                f"{len(takes):,}",
+                f"{sum(len(take.objects) for take in takes):,}",
+                f"{sum(take.masks for take in takes):,}",
+                f"{sum(take.pairs for take in takes):,}",
+                _short(sum(take.seconds for take in takes) / 3600),
+                "?" if takes and not sizes else gigabytes,
+            ]
+        )
     return text_table([title, "takes", "objects", "masks", "pairs", "hours", "GB"], rows)
-
-
-def _gb(takes: Sequence[TakeFacts]) -> str:
-    """The videos' size; with a + where some are not known, ? where none is."""
-    known = [take.video_bytes for take in takes if take.video_bytes is not None]
-    if takes and not known:
-        return "?"
-    return _short(sum(known) / GB) + ("+" if len(known) < len(takes) else "")
 
 
 def _short(value: float) -> str:
@@ -184,135 +188,116 @@ def _short(value: float) -> str:
 
 
 def _filter(
-    facts: Sequence[TakeFacts], wanted: TakeCriteria, seed: int, plan: IngestPlan
+    facts: Sequence[TakeFacts], criteria: TakeCriteria, seed: int, plan: IngestPlan
 ) -> tuple[list[TakeFacts], dict[str, str]]:
-    """The takes that fulfil everything, and the first reason of each that does not."""
+    """The takes that meet all criteria, and for each of the others the first reason against it."""
     reasons: dict[str, str] = {}
-    chosen = list(facts)
-    for reason, fulfils in _tests(facts, wanted, plan):
-        for take in chosen:
-            if not fulfils(take):
-                reasons[take.take_uid] = reason
-        chosen = [take for take in chosen if fulfils(take)]
-    if wanted.max_gb is not None:
-        chosen = _within_budget(chosen, wanted.max_gb, seed, reasons)
-    if wanted.limit is not None and len(chosen) > wanted.limit:
-        kept = {take.take_uid for take in evenly(chosen, seed)[: wanted.limit]}
-        reason = f"beyond the limit of {wanted.limit} takes"
-        reasons |= {take.take_uid: reason for take in chosen if take.take_uid not in kept}
-        chosen = [take for take in chosen if take.take_uid in kept]
-    return chosen, reasons
+    for reason, flags in _test_criteria(facts, criteria, plan):
+        for take, is_met in zip(facts, flags, strict=True):
+            if not is_met:
+                reasons.setdefault(take.take_uid, reason)
+    selected = [take for take in facts if take.take_uid not in reasons]
+    if criteria.max_gb is not None:
+        sizes = {take.take_uid: take.video_bytes for take in selected}
+        if selected and set(sizes.values()) == {None}:
+            raise SettingsError(
+                "the sizes of the videos are not known, so --max-gb cannot be applied: the release "
+                "has neither videos nor download manifests; give --manifests DIR"
+            )
+        room = criteria.max_gb * GB
+        for take in stratified_order(selected, seed):
+            size = sizes[take.take_uid]
+            if size is None:
+                reasons[take.take_uid] = "the size of its videos is not known"
+            elif size <= room:
+                room -= size
+            else:
+                reasons[take.take_uid] = f"beyond the budget of {criteria.max_gb:g} GB"
+        selected = [take for take in selected if take.take_uid not in reasons]
+    if criteria.limit is not None:
+        for take in stratified_order(selected, seed)[criteria.limit :]:
+            reasons[take.take_uid] = f"beyond the limit of {criteria.limit} takes"
+        selected = [take for take in selected if take.take_uid not in reasons]
+    return selected, reasons
 
 
-def _tests(
-    facts: Sequence[TakeFacts], wanted: TakeCriteria, plan: IngestPlan
-) -> list[tuple[str, Callable[[TakeFacts], bool]]]:
-    """(reason to leave a take out, whether it stays) of every filter that is asked for."""
-    tests: list[tuple[str, Callable[[TakeFacts], bool]]] = []
-    if wanted.takes:
-        listed = _listed(wanted.takes, facts, plan)
-        tests.append(("not in the list of takes", lambda take: take.take_uid in listed))
-    if wanted.scenarios:
-        scenarios = resolve_scenarios(wanted.scenarios, {take.scenario for take in facts} - {""})
-        told = "another scenario than " + ", ".join(sorted(scenarios))
-        tests.append((told, lambda take: take.scenario in scenarios))
-    if wanted.universities:
-        require_names("university", wanted.universities, {take.university for take in facts})
-        universities = {name.casefold() for name in wanted.universities}
-        told = "another university than " + ", ".join(wanted.universities)
-        tests.append((told, lambda take: take.university.casefold() in universities))
-    if wanted.splits:
-        if unknown := sorted(set(wanted.splits) - set(Split)):
-            raise SettingsError(f"{unknown[0]!r} is no split; use {', '.join(Split)}")
-        told = "another official split than " + ", ".join(wanted.splits)
-        tests.append((told, lambda take: take.split in wanted.splits))
-    if wanted.keywords:
-        keywords = [word.casefold() for word in wanted.keywords]
-        told = "no keyword in its names: " + ", ".join(wanted.keywords)
-        tests.append((told, lambda take: any(word in _words(take) for word in keywords)))
-    for least, unit, count in (
-        (wanted.min_objects, "objects", lambda take: len(take.objects)),
-        (wanted.min_cameras, "cameras", lambda take: len(take.cameras)),
-        (wanted.min_frames, "annotated frames", lambda take: len(take.frame_idxs)),
+def _test_criteria(
+    facts: Sequence[TakeFacts], criteria: TakeCriteria, plan: IngestPlan
+) -> list[tuple[str, list[bool]]]:
+    """For each criterion that is set: the reason to leave a take out, and whether each take passes.
+
+    Checks the names in the criteria too, and raises SettingsError for those that do not exist.
+    """
+    tests: list[tuple[str, list[bool]]] = []
+    if criteria.takes:
+        take_uids = _resolve_takes(criteria.takes, facts, plan)
+        tests.append(("not in the list of takes", [take.take_uid in take_uids for take in facts]))
+    if criteria.scenarios:
+        names = resolve_scenarios(criteria.scenarios, {take.scenario for take in facts} - {""})
+        reason = "another scenario than " + ", ".join(sorted(names))
+        tests.append((reason, [take.scenario in names for take in facts]))
+    if criteria.universities:
+        require_names("university", criteria.universities, {take.university for take in facts})
+        names = {name.casefold() for name in criteria.universities}
+        reason = "another university than " + ", ".join(criteria.universities)
+        tests.append((reason, [take.university.casefold() in names for take in facts]))
+    if criteria.splits:
+        if unknown := sorted(set(criteria.splits) - set(Split)):
+            raise SettingsError(f"{unknown[0]!r} is not a split; use {', '.join(Split)}")
+        reason = "another official split than " + ", ".join(criteria.splits)
+        tests.append((reason, [take.split in criteria.splits for take in facts]))
+    if criteria.keywords:
+        keywords = [keyword.casefold() for keyword in criteria.keywords]
+        texts = [
+            # A line break keeps the names apart: no keyword matches across two of them.
+            "\n".join([take.take_name, take.scenario, take.task, *take.objects]).casefold()
+            for take in facts
+        ]
+        reason = "no keyword in its names: " + ", ".join(criteria.keywords)
+        tests.append((reason, [any(keyword in text for keyword in keywords) for text in texts]))
+    for minimum, unit, counts in (
+        (criteria.min_objects, "objects", [len(take.objects) for take in facts]),
+        (criteria.min_cameras, "cameras", [len(take.cameras) for take in facts]),
+        (criteria.min_frames, "annotated frames", [len(take.frame_idxs) for take in facts]),
     ):
-        if least:
-            tests.append((f"fewer than {least} {unit}", _at_least(count, least)))
+        if minimum:
+            passes = [count >= minimum for count in counts]
+            tests.append((f"fewer than {minimum} {unit}", passes))
     return tests
 
 
-def _at_least(count: Callable[[TakeFacts], int], least: int) -> Callable[[TakeFacts], bool]:
-    return lambda take: count(take) >= least
-
-
-def _words(take: TakeFacts) -> str:
-    """All its names in one text; a line break keeps them apart."""
-    return "\n".join([take.take_name, take.scenario, take.task, *take.objects]).casefold()
-
-
-def _listed(asked: Sequence[str], facts: Sequence[TakeFacts], plan: IngestPlan) -> set[str]:
-    """The take_uids of a list of take_uids and take_names; refuses those that cannot be used."""
+def _resolve_takes(names: Sequence[str], facts: Sequence[TakeFacts], plan: IngestPlan) -> set[str]:
+    """The take_uids of take_uids and take_names; SettingsError for takes that cannot be used."""
     by_name = {take.take_name: take.take_uid for take in facts}
-    known = {take.take_uid for take in facts}
-    refused = {row["take_uid"]: row["reason"] for row in plan.exclusions}
+    usable = {take.take_uid for take in facts}
+    excluded = {row["take_uid"]: row["reason"] for row in plan.exclusions}
     uid_of = {entry.take_name: uid for uid, entry in plan.entries.items()}
-    found = set()
-    for text in asked:
-        take_uid = by_name.get(text, text)
-        if take_uid not in known:
-            why = refused.get(uid_of.get(text, text))
-            raise SettingsError(
-                f"take {text} cannot be used: {why}"
-                if why
-                else f"take {not_found_text(text, [*by_name, *known])}"
-            )
-        found.add(take_uid)
-    return found
+    take_uids = set()
+    for name in names:
+        take_uid = by_name.get(name, name)
+        if take_uid not in usable:
+            if reason := excluded.get(uid_of.get(name, name)):
+                raise SettingsError(f"take {name} cannot be used: {reason}")
+            raise SettingsError(f"take {not_found_text(name, [*by_name, *usable])}")
+        take_uids.add(take_uid)
+    return take_uids
 
 
-def evenly(takes: Sequence[TakeFacts], seed: int) -> list[TakeFacts]:
-    """The takes in an order of which any first part has the mix of scenarios and splits."""
-    chance = dict(
-        zip(
-            [take.take_uid for take in takes],
-            hash_names([take.take_uid for take in takes], seed).tolist(),
-            strict=True,
-        )
-    )
+def stratified_order(takes: Sequence[TakeFacts], seed: int) -> list[TakeFacts]:
+    """The takes in an order whose every prefix has about the same mix of scenarios and splits.
+
+    A smaller selection is therefore contained in a larger one of the same seed.
+    """
+    take_uids = [take.take_uid for take in takes]
+    chance = dict(zip(take_uids, hash_names(take_uids, seed).tolist(), strict=True))
     strata: dict[tuple[str, str], list[TakeFacts]] = {}
     for take in sorted(takes, key=lambda take: (chance[take.take_uid], take.take_uid)):
         strata.setdefault((take.scenario, take.split), []).append(take)
-    starts = hash_names(["/".join(names) for names in strata], seed).tolist()
-    # The n takes of a stratum stand at (0 + u)/n, (1 + u)/n, ...
-    placed = [
-        ((number + start / 2**64) / len(members), take)
-        for start, members in zip(starts, strata.values(), strict=True)
+    offsets = hash_names(["/".join(names) for names in strata], seed).tolist()
+    # The n takes of a stratum get the positions (0 + u)/n, (1 + u)/n, ... with one random u.
+    positions = {
+        take.take_uid: (number + offset / 2**64) / len(members)
+        for offset, members in zip(offsets, strata.values(), strict=True)
         for number, take in enumerate(members)
-    ]
-    return [take for _, take in sorted(placed, key=lambda item: (item[0], item[1].take_uid))]
-
-
-def _within_budget(
-    takes: Sequence[TakeFacts], max_gb: float, seed: int, reasons: dict[str, str]
-) -> list[TakeFacts]:
-    unknown = [take for take in takes if take.video_bytes is None]
-    if takes and len(unknown) == len(takes):
-        raise SettingsError(
-            "the sizes of the videos are not known, so no budget can be kept: there are no videos "
-            "and no download manifests in the release; give --manifests DIR"
-        )
-    reasons |= {take.take_uid: "the size of its videos is not known" for take in unknown}
-    kept, room = set(), max_gb * GB
-    for take in evenly(takes, seed):
-        if take.video_bytes is None:
-            continue
-        if take.video_bytes <= room:
-            room -= take.video_bytes
-            kept.add(take.take_uid)
-        else:
-            reasons[take.take_uid] = f"beyond the budget of {max_gb:g} GB"
-    return [take for take in takes if take.take_uid in kept]
-
-
-def _counted(reasons: Iterable[str]) -> str:
-    common = Counter(reasons).most_common(3)
-    return "; ".join(f"{number} takes: {reason}" for reason, number in common) or "no takes"
+    }
+    return sorted(takes, key=lambda take: (positions[take.take_uid], take.take_uid))

@@ -1,11 +1,11 @@
-"""Which take goes into which split: by shares, or one scenario left out for the test.
+"""Divides takes into splits: by shares, or with one scenario held out as test.
 
-A split by shares works on groups (takes, captures or participants) that stay together, and keeps
-every split's mix of scenarios, universities and object counts close to the whole's. Groups are
-placed one after the other, the large and the rare first, each where it lowers the chi-square
-distance to the wanted mix most, as far as that split has room (after Sechidis et al., "On the
-stratification of multi-label data", 2011). Chance comes from hashes of names and the seed, so
-that the same call gives the same split on every machine.
+A division by shares works on groups (takes, captures or participants) that stay together, and keeps
+each split's mix of scenarios, universities and object counts close to that of all takes. Groups are
+placed one after the other, large and rare ones first. Each goes where it reduces the chi-square
+distance to the target mix most, among the splits with enough room (after Sechidis et al., "On the
+stratification of multi-label data", 2011). Random choices come from hashes of names and the seed,
+so that the same call gives the same splits on every machine.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ _SUM_TOLERANCE = 1e-6
 
 @dataclass
 class Division:
-    """The outcome: a split for each take, reasons for those without, and what to tell the user."""
+    """The split of each take, reasons for takes without one, and notes for the user."""
 
     split_of: dict[str, Split] = field(default_factory=dict)
     """By take_uid, in the order of the takes."""
@@ -37,34 +37,33 @@ class Division:
 
 
 def divide(
-    takes: Sequence[TakeFacts], how: str, *, group_by: str = "take", seed: int = 0
+    takes: Sequence[TakeFacts], scheme: str, *, group_by: str = "take", seed: int = 0
 ) -> Division:
-    """Split takes: `how` is `official`, shares such as `0.8,0.1,0.1`, or `leave-out:SCENARIO`.
+    """Divide takes into splits.
 
-    Raises SettingsError for another `how` and for contradictions, DataError where there are too
-    few groups.
+    `scheme` is `official`, shares such as `0.8,0.1,0.1`, or `leave-out:SCENARIO`. Raises
+    SettingsError for another scheme and for contradictions, DataError for too few groups.
     """
     if group_by not in SPLIT_GROUPS:
         raise SettingsError(f"group-by {group_by!r} is unknown; use {', '.join(SPLIT_GROUPS)}")
-    if how == "official":
+    if scheme == "official":
         if group_by != "take":
             raise SettingsError(
-                "the official split is fixed, so nothing can be grouped in it; give --splits as "
-                "shares or leave-out:SCENARIO, or look at what it shares with --leaks"
+                "the official split is fixed and cannot be grouped; give --splits as shares or "
+                "leave-out:SCENARIO, or see what the official splits share with --leaks"
             )
         return Division(split_of={take.take_uid: take.split for take in takes})
-    division = Division()
-    group_of = _groups(takes, group_by, division.notes)
-    if how.startswith(LEAVE_OUT):
-        _leave_out(takes, how.removeprefix(LEAVE_OUT), group_of, group_by, division)
+    division = Division(notes=_group_notes(takes, group_by))
+    group_of = {take.take_uid: group_key(take, group_by) for take in takes}
+    if scheme.startswith(LEAVE_OUT):
+        _hold_out_scenario(takes, scheme.removeprefix(LEAVE_OUT), group_of, group_by, division)
     else:
-        _by_shares(takes, _shares(how), group_of, seed, division)
+        _divide_by_shares(takes, _parse_shares(scheme), group_of, seed, division)
     return division
 
 
 def group_key(take: TakeFacts, group_by: str) -> str:
-    """What a take shares with the others of its group; a take without a participant counts with
-    its capture."""
+    """The group that a take stays with; without a participant, a take stays with its capture."""
     if group_by == "take":
         return take.take_uid
     if group_by == "participant" and take.participant is not None:
@@ -72,8 +71,9 @@ def group_key(take: TakeFacts, group_by: str) -> str:
     return f"capture {take.capture}"
 
 
-def _groups(takes: Sequence[TakeFacts], group_by: str, notes: list[str]) -> dict[str, str]:
-    """take_uid → its group; says where the groups had to be guessed."""
+def _group_notes(takes: Sequence[TakeFacts], group_by: str) -> list[str]:
+    """Where the groups are not what `group_by` says, or had to be derived from names."""
+    notes = []
     by_capture = [
         take
         for take in takes
@@ -83,16 +83,16 @@ def _groups(takes: Sequence[TakeFacts], group_by: str, notes: list[str]) -> dict
         notes.append(
             f"{len(by_capture)} takes have no participant_uid; each stays with its capture"
         )
-    guessed = sum(not take.capture_named for take in by_capture)
-    if guessed:
-        notes.append(f"{guessed} takes have no capture_uid; take_name without its number is used")
-    if by_capture and guessed < len(by_capture):
-        named = len(by_capture) - guessed
+    derived = sum(not take.capture_named for take in by_capture)
+    if derived:
+        notes.append(f"{derived} takes have no capture_uid; take_name without its number is used")
+    if derived < len(by_capture):
+        named = len(by_capture) - derived
         notes.append(f"the capture of {named} takes is the capture_uid of takes.json")
-    return {take.take_uid: group_key(take, group_by) for take in takes}
+    return notes
 
 
-def _shares(text: str) -> Float64:
+def _parse_shares(text: str) -> Float64:
     """`0.8,0.1,0.1` → (3,) shares of train, val and test."""
     try:
         shares = np.array([float(number) for number in text.split(",")])
@@ -106,12 +106,12 @@ def _shares(text: str) -> Float64:
     ):
         raise SettingsError(
             f"--splits {text!r} is unknown; write official, leave-out:SCENARIO, or three shares "
-            "of train, val and test that add up to 1, as 0.8,0.1,0.1"
+            "of train, val and test that add up to 1, such as 0.8,0.1,0.1"
         )
     return shares
 
 
-def _by_shares(
+def _divide_by_shares(
     takes: Sequence[TakeFacts],
     shares: Float64,
     group_of: Mapping[str, str],
@@ -119,26 +119,31 @@ def _by_shares(
     division: Division,
 ) -> None:
     names = sorted(set(group_of.values()))
-    used = int((shares > 0).sum())
-    if len(names) < used:
-        raise DataError(f"{len(names)} groups of takes cannot fill {used} splits; select more")
-    place = {name: number for number, name in enumerate(names)}
-    member = np.array([place[group_of[take.take_uid]] for take in takes])
-    columns = _labels(takes)
-    labels = np.zeros((len(names), columns.shape[1]))
-    np.add.at(labels, member, columns)
-    sizes = np.bincount(member, minlength=len(names))
-    rarity = _rarity(takes, member, len(names))
-    # Large groups while there is room for them, rare scenarios while the mix can still be mended;
-    # the seed decides between equals alone.
+    split_count = int((shares > 0).sum())
+    if len(names) < split_count:
+        raise DataError(
+            f"{len(names)} groups of takes cannot fill {split_count} splits; select more takes"
+        )
+    group_idx = {name: idx for idx, name in enumerate(names)}
+    membership = np.array([group_idx[group_of[take.take_uid]] for take in takes])  # (takes,)
+    take_labels = _label_takes(takes)
+    labels = np.zeros((len(names), take_labels.shape[1]))  # (groups, labels)
+    np.add.at(labels, membership, take_labels)
+    sizes = np.bincount(membership, minlength=len(names))
+    # How many takes the rarest scenario of each group has.
+    counts = Counter(take.scenario for take in takes)
+    rarity = np.full(len(names), len(takes), np.int64)
+    np.minimum.at(rarity, membership, np.array([counts[take.scenario] for take in takes]))
+    # Large groups first, while there is room for them, then rare scenarios, while the others can
+    # still balance the mix. The seed only decides between equals.
     order = np.lexsort((hash_names(names, seed), rarity, -sizes))
-    placed = _place(labels, sizes, shares, order)
+    placement = _place_groups(labels, sizes, shares, order)
     splits = list(Split)
-    for take, group in zip(takes, member.tolist(), strict=True):
-        division.split_of[take.take_uid] = splits[placed[group]]
+    for take, group in zip(takes, membership.tolist(), strict=True):
+        division.split_of[take.take_uid] = splits[placement[group]]
 
 
-def _labels(takes: Sequence[TakeFacts]) -> Float64:
+def _label_takes(takes: Sequence[TakeFacts]) -> Float64:
     """(takes, labels) of 0 and 1: scenario, university, and few, some or many objects."""
     counts = np.array([len(take.objects) for take in takes])
     thirds = np.searchsorted(np.quantile(counts, [1 / 3, 2 / 3]), counts)
@@ -147,52 +152,37 @@ def _labels(takes: Sequence[TakeFacts]) -> Float64:
         [take.university for take in takes],
         thirds.tolist(),
     ]
-    coded = [np.unique(np.array(column), return_inverse=True)[1] for column in columns]
-    return np.concatenate([np.eye(int(codes.max()) + 1)[codes] for codes in coded], axis=1)
+    codes = [np.unique(np.array(column), return_inverse=True)[1] for column in columns]
+    return np.concatenate([np.eye(int(column.max()) + 1)[column] for column in codes], axis=1)
 
 
-def _rarity(takes: Sequence[TakeFacts], member: Int64, groups: int) -> Int64:
-    """(groups,) how many takes the group's rarest scenario has: rare ones are placed first."""
-    counts = Counter(take.scenario for take in takes)
-    rarity = np.full(groups, len(takes), np.int64)
-    np.minimum.at(rarity, member, np.array([counts[take.scenario] for take in takes]))
-    return rarity
-
-
-def _place(
-    labels: Float64,
-    sizes: Int64,
-    shares: Float64,
-    order: Int64,
-) -> Int64:
-    """(groups,) the split of each group; labels (groups, labels) counts takes."""
-    quotas = _quotas(int(sizes.sum()), shares)
-    wanted = shares[:, None] * labels.sum(axis=0)  # (splits, labels)
-    have = np.zeros_like(wanted)
+def _place_groups(labels: Float64, sizes: Int64, shares: Float64, order: Int64) -> Int64:
+    """(groups,) the split of each group; `labels` (groups, labels) and `sizes` count takes."""
+    quotas = _split_quotas(int(sizes.sum()), shares)
+    target = shares[:, None] * labels.sum(axis=0)  # (splits, labels)
+    current = np.zeros_like(target)
     filled = np.zeros(len(shares), np.int64)
-    placed = np.zeros(len(sizes), np.int64)
+    placement = np.zeros(len(sizes), np.int64)
     for group in order.tolist():
         room = quotas - filled
-        # How much the chi-square distance of a split grows if the group goes there.
-        growth = labels[group] * (labels[group] + 2 * (have - wanted))
-        cost = (growth / np.where(wanted > 0, wanted, 1)).sum(axis=1)
+        # By how much the chi-square distance of each split grows if the group goes there.
+        growth = labels[group] * (labels[group] + 2 * (current - target))
+        cost = (growth / np.where(target > 0, target, 1)).sum(axis=1)
         fits = (room >= sizes[group]) & (shares > 0)
-        # A group that fits nowhere goes where the most room is left.
-        best = np.where(fits, cost, np.inf).argmin() if fits.any() else _roomiest(room, shares)
-        placed[group] = best
-        have[best] += labels[group]
+        if fits.any():
+            best = np.where(fits, cost, np.inf).argmin()
+        else:  # a group that fits nowhere goes where most room is left
+            best = np.where(shares > 0, room, np.iinfo(np.int64).min).argmax()
+        placement[group] = best
+        current[best] += labels[group]
         filled[best] += sizes[group]
-    return placed
+    return placement
 
 
-def _roomiest(room: Int64, shares: Float64) -> np.int64:
-    return np.int64(np.where(shares > 0, room, np.iinfo(np.int64).min).argmax())
-
-
-def _quotas(count: int, shares: Float64) -> Int64:
+def _split_quotas(count: int, shares: Float64) -> Int64:
     """(splits,) whole numbers that add up to `count`: the largest remainders are rounded up, and
     no split with a share stays empty."""
-    # 0.29 * 100 is a bit below 29, and would be 28.
+    # The tolerance, because 0.29 * 100 is slightly below 29 and would become 28.
     quotas = np.floor(shares * count + _SUM_TOLERANCE).astype(np.int64)
     remainders = shares * count - quotas
     for split in np.argsort(-remainders, kind="stable")[: count - int(quotas.sum())].tolist():
@@ -203,31 +193,32 @@ def _quotas(count: int, shares: Float64) -> Int64:
     return quotas
 
 
-def _leave_out(
+def _hold_out_scenario(
     takes: Sequence[TakeFacts],
     scenario: str,
     group_of: Mapping[str, str],
     group_by: str,
     division: Division,
 ) -> None:
-    """The scenario's takes are the test; of the others, official val stays val."""
-    chosen = resolve_scenarios([scenario], {take.scenario for take in takes})
-    held_out = {group_of[take.take_uid] for take in takes if take.scenario in chosen}
-    votes: dict[str, Counter[bool]] = {}
+    """The takes of the scenario become test; among the others, official val stays val."""
+    scenarios = resolve_scenarios([scenario], {take.scenario for take in takes})
+    if len(scenarios) == len({take.scenario for take in takes}):
+        raise SettingsError("every selected take is of that scenario, so nothing is left to train")
+    test_groups = {group_of[take.take_uid] for take in takes if take.scenario in scenarios}
+    # Official val takes of each group, minus its other takes.
+    val_majority: Counter[str] = Counter()
     for take in takes:
-        is_val = take.split is Split.VAL
-        votes.setdefault(group_of[take.take_uid], Counter())[is_val] += 1
+        val_majority[group_of[take.take_uid]] += 1 if take.split is Split.VAL else -1
     for take in takes:
         group = group_of[take.take_uid]
-        if take.scenario in chosen:
+        if take.scenario in scenarios:
             division.split_of[take.take_uid] = Split.TEST
-        elif group in held_out:
+        elif group in test_groups:
             division.left_out[take.take_uid] = f"shares its {group_by} with the test scenario"
         else:
-            # A group whose takes the official split has on both sides goes with its majority, and
-            # with train where there is none: val must not see what was trained on.
-            is_val = votes[group][True] > votes[group][False]
+            # A group that the official split divides follows its majority, and goes to train at a
+            # tie: val must not contain what was trained on.
+            is_val = val_majority[group] > 0
             division.split_of[take.take_uid] = Split.VAL if is_val else Split.TRAIN
-    division.notes.append(f"test: {', '.join(sorted(chosen))}; of the rest, official val stays val")
-    if len(chosen) == len({take.scenario for take in takes}):
-        raise SettingsError("every selected take is of that scenario, so nothing is left to train")
+    names = ", ".join(sorted(scenarios))
+    division.notes.append(f"test: {names}; among the other takes, official val stays val")

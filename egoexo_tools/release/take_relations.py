@@ -1,11 +1,10 @@
 """The annotations of one take as a relations file holds them, decoded.
 
-The usual shape is decoded typed, which is fast. What has another shape is read value by value:
-null in place of a mask, numbers as text, padded frame numbers. Each value is understood or becomes
-a row of exclusions, and the rest of the take goes on.
+The usual shape is decoded into typed structs, which is fast. Any other shape is read value by
+value: null in place of a mask, numbers as text, padded frame numbers. A value that cannot be
+understood becomes a row of exclusions, and the other values of the take are kept.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ from egoexo_tools.parsing.lenient import frame_number, is_text, printable
 
 
 class ShippedMask(msgspec.Struct, gc=False):
-    """One visible mask as shipped; its values are checked later, each mask for itself."""
+    """One visible mask as shipped. Its values are unchecked: `annotations` checks each mask."""
 
     width: Any = None
     height: Any = None
@@ -24,7 +23,7 @@ class ShippedMask(msgspec.Struct, gc=False):
 
 
 class ShippedTrack(msgspec.Struct, gc=False):
-    """An object in a camera: its masks by frame, and all frames that were looked at."""
+    """An object in a camera: its masks by frame, and all frames that were annotated."""
 
     annotation: dict[str, ShippedMask] = {}
     annotated_frames: list[int] = []
@@ -37,27 +36,29 @@ class TakeRelations(msgspec.Struct, gc=False):
     take_name: str | None = None
     object_masks: dict[str, dict[str, ShippedTrack]] = {}
     faults: list[Any] = []
-    """Of what is not in object_masks: exclusion rows, filled by `decode_take`."""
+    """Exclusion rows of what is not in object_masks; filled by `decode_take`."""
 
 
 def decode_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
-    """One take's JSON; DataError, naming file and take, where it is no annotation at all."""
+    """Decode one take; raises DataError, naming file and take, where it is not an annotation."""
     try:
         is_repeated = check_text(text)
     except DataError as error:
         raise DataError(f"{file}, take {take_uid}: {error}") from error
-    if is_repeated:  # msgspec keeps the last of two values under one key
-        return _odd_take(text, file, take_uid)
-    try:
-        found = msgspec.json.decode(text, type=TakeRelations)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _odd_take(text, file, take_uid)
-    found.faults = []  # ours, whatever the file holds under that name
-    return found
+    # Of two values under one key msgspec silently keeps the last, so such text is read leniently.
+    if not is_repeated:
+        try:
+            relations = msgspec.json.decode(text, type=TakeRelations)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+        else:
+            relations.faults = []  # the field is ours, even if the file has a key of this name
+            return relations
+    return _decode_leniently(text, file, take_uid)
 
 
-def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
-    """One take's JSON → what of it can be understood; DataError where it is no JSON object."""
+def _decode_leniently(text: bytes, file: str, take_uid: str) -> TakeRelations:
+    """One take's JSON, as far as it can be understood; DataError where it is not a JSON object."""
     try:
         value = parse_json(text)
     except (ValueError, RecursionError) as error:
@@ -70,60 +71,53 @@ def _odd_take(text: bytes, file: str, take_uid: str) -> TakeRelations:
             f"{file} is damaged in take {take_uid}: its object_masks are {kind_of(objects)}, "
             "not an object"
         )
-    found = TakeRelations(
-        scenario=_text(value.get("scenario")),
-        take_name=_text(value.get("take_name")),
-        object_masks={},
-        faults=[],
+    scenario, take_name = (
+        text if isinstance(text := value.get(key), str) else None
+        for key in ("scenario", "take_name")
     )
+    relations = TakeRelations(scenario, take_name, object_masks={}, faults=[])
     for name, cameras in objects.items():
         if not is_text(name):
-            _fault(found, f"object {printable(name)!r}: its name is no text that can be written")
+            reason = f"object {printable(name)!r}: its name cannot be written as text"
+            relations.faults.append({"reason": reason})
             continue
-        tracks = found.object_masks.setdefault(name, {})
+        tracks = relations.object_masks.setdefault(name, {})
         if not isinstance(cameras, dict):
-            _fault(found, f"its cameras are {kind_of(cameras)}", object_name=name)
+            reason = f"its cameras are {kind_of(cameras)}"
+            relations.faults.append({"object_name": name, "reason": reason})
             continue
         for camera, track in cameras.items():
-            tracks[camera] = _track(found, track, name, camera)
-    return found
+            tracks[camera], reasons = _track(track)
+            relations.faults += [
+                {"object_name": name, "camera": camera, "reason": reason} for reason in reasons
+            ]
+    return relations
 
 
-def _track(found: TakeRelations, value: Any, name: str, camera: str) -> ShippedTrack:
-    where = {"object_name": name, "camera": camera}
+def _track(value: Any) -> tuple[ShippedTrack, list[str]]:
+    """One object in one camera, and the reasons for what was not understood."""
+    nothing = ShippedTrack(annotation={}, annotated_frames=[])
     if not isinstance(value, dict):
-        _fault(found, f"its annotation in this camera is {kind_of(value)}", **where)
-        return ShippedTrack(annotation={}, annotated_frames=[])
+        return nothing, [f"its annotation in this camera is {kind_of(value)}"]
     masks = value.get("annotation", {})
     if not isinstance(masks, dict):
-        # Without it nobody knows in which of the annotated frames the object was seen.
-        _fault(found, f"its annotation is {kind_of(masks)}", **where)
-        return ShippedTrack(annotation={}, annotated_frames=[])
+        # Without the masks it is unknown in which annotated frames the object was visible.
+        return nothing, [f"its annotation is {kind_of(masks)}"]
+    reasons = []
     frames = value.get("annotated_frames")
     if frames is not None and not isinstance(frames, list):
-        _fault(found, f"its annotated_frames are {kind_of(frames)}", **where)
+        reasons.append(f"its annotated_frames are {kind_of(frames)}")
+        frames = None
     numbers = []
-    for frame in frames if isinstance(frames, list) else ():
+    for frame in frames or ():
         if (number := frame_number(frame)) is None:
-            _fault(found, f"{frame!r:.40} in annotated_frames is no frame number", **where)
+            reasons.append(f"{frame!r:.40} in annotated_frames is not a frame number")
         else:
             numbers.append(number)
-    annotation = {frame: _mask(mask) for frame, mask in masks.items()}
-    return ShippedTrack(annotation=annotation, annotated_frames=numbers)
-
-
-def _mask(value: Any) -> ShippedMask:
-    """An empty one where there is none: the checks say so."""
-    if not isinstance(value, Mapping):
-        return ShippedMask()
-    return ShippedMask(
-        width=value.get("width"), height=value.get("height"), encoded=value.get("encodedMask")
-    )
-
-
-def _fault(found: TakeRelations, reason: str, **where: Any) -> None:
-    found.faults.append({**where, "reason": reason})
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    annotation = {
+        frame: ShippedMask(mask.get("width"), mask.get("height"), mask.get("encodedMask"))
+        if isinstance(mask, dict)
+        else ShippedMask()  # `check_take` excludes it with a reason
+        for frame, mask in masks.items()
+    }
+    return ShippedTrack(annotation=annotation, annotated_frames=numbers), reasons

@@ -56,7 +56,7 @@ def run_ingest(
     """
     plan = plan_ingest(release, split_file=split_file)
     selected = plan.select(take_uids=take_uids, scenarios=scenarios)
-    if not selected and not plan.broken:
+    if not selected and not plan.damaged_files:
         raise DataError(_nothing_to_do(release, plan))
     with shared_files_lock(root.status_dir(STAGE)):
         _remove_foreign(root, plan, overwrite=run.overwrite)
@@ -75,7 +75,7 @@ def run_ingest(
         UnitResult(
             unit=error.take_uid or RELEASE_UNIT, status="failed", error=str(error), seconds=0
         )
-        for error in plan.broken
+        for error in plan.damaged_files
     ]
     counts = dict(summary.counts)
     if plan.exclusions:
@@ -173,7 +173,7 @@ def _remove_foreign(root: DatasetRoot, plan: IngestPlan, *, overwrite: bool) -> 
     present = sorted(path.stem for path in root.table("takes").glob("*.parquet"))
     foreign = [take_uid for take_uid in present if take_uid not in plan.takes]
     # A relations file that is cut off lacks takes that were whole before: they stay.
-    if not foreign or plan.broken:
+    if not foreign or plan.damaged_files:
         return
     if not overwrite:
         raise SettingsError(

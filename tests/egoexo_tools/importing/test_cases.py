@@ -330,9 +330,9 @@ def test_a_release_with_marks_and_values_that_are_none(root: DatasetRoot, tmp_pa
     rows = read_manifest(root, "exclusions").to_pylist()
     told = {(row["take_uid"], row["frame_idx"]): row["reason"] for row in rows}
     assert "undecodable mask: null" in told["a", 30]
-    assert "None in annotated_frames is no frame number" in told["a", None]
+    assert "None in annotated_frames is not a frame number" in told["a", None]
     assert told["c", None] == "entry 2 of takes.json has no take_name"
-    assert "None in train is no take_uid" in told[None, None]
+    assert "None in train is not a take_uid" in told[None, None]
     masks = [
         row for row in read_manifest(root, "masks", units=["a"]).to_pylist() if row["camera"] == EXO
     ]

@@ -208,7 +208,7 @@ def test_names_that_are_no_text_cost_their_object(root: DatasetRoot, tmp_path: P
     take = plain_take()
     take["object_masks"]["c\ud800"] = take["object_masks"]["cup_0"]
     reasons = ingest(root, tmp_path / "release", take)
-    assert any("its name is no text" in reason for reason in reasons)
+    assert any("its name cannot be written as text" in reason for reason in reasons)
     assert rows(root, EXO) == {0: True, 30: True}
 
 
@@ -229,7 +229,7 @@ def test_a_split_file_is_read_by_its_meaning(root: DatasetRoot, tmp_path: Path) 
     plan = plan_ingest(release)
     assert {uid: take.split for uid, take in plan.takes.items()} == {"a": "train", "b": "val"}
     reasons = [row["reason"] for row in plan.exclusions]
-    assert "splits.json: 'valid' is no split, and its takes are in none" in reasons
+    assert "splits.json: 'valid' is not a split, so its takes are in none" in reasons
 
 
 def test_videos_with_suffixes_in_capitals_are_found(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_links_are_followed_and_spellings_brought_together(
     names = set(read_manifest(root, "pairs")["object_name"].to_pylist())
     assert names == {"cafe\u0301", "green box/lid"}
     reasons = read_manifest(root, "exclusions")["reason"].to_pylist()
-    assert any("takes.json is no list of takes" in reason for reason in reasons)
+    assert any("takes.json is not a list of takes" in reason for reason in reasons)
 
 
 @pytest.fixture(scope="module")

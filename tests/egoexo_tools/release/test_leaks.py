@@ -31,7 +31,7 @@ def test_names_that_splits_share() -> None:
     ]
     split_of = {"t0": TRAIN, "t1": TRAIN, "t2": TEST, "t3": TEST}
     found = {leak.kind: leak for leak in find_leaks(takes, split_of)}
-    shown = {kind: (leak.shared, leak.of, leak.takes) for kind, leak in found.items()}
+    shown = {kind: (leak.shared, leak.total, leak.takes) for kind, leak in found.items()}
     assert shown == {
         "take": (0, 2, 0),
         "capture": (2, 2, 2),
@@ -63,7 +63,7 @@ def test_near_identical_frames_are_found_and_others_are_not() -> None:
     takes = [take(0, take_name="cmu_a_0"), take(1)]
     leaks = find_leaks(takes, {"t0": TRAIN, "t1": VAL}, thumbnails)
     leak = next(leak for leak in leaks if leak.kind == "near-identical frame")
-    assert (leak.shared, leak.of, leak.takes) == (1, 2, 1)
+    assert (leak.shared, leak.total, leak.takes) == (1, 2, 1)
     assert leak.examples == ("cmu_a_1/gp01/0 like cmu_a_0/cam01/0",)
 
 
@@ -77,15 +77,15 @@ def test_frames_of_videos(tiny_release: Release) -> None:
     found = video_thumbnails(tiny_release, selection.takes, per_camera=2)
     assert found is not None
     cameras = {(take.take_uid, camera) for take in selection.takes for camera in take.cameras}
-    assert {name[:2] for name in found.names} == cameras
-    assert len(found.names) == 2 * len(cameras) and found.missing == 0
+    assert {name[:2] for name in found.frames} == cameras
+    assert len(found.frames) == 2 * len(cameras) and found.missing == 0
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
     # One take's frames handed out under two names, as a copied take would be.
     first = selection.takes[0]
     copy = replace(first, take_uid="copy")
-    own = [place for place, name in enumerate(found.names) if name[0] == first.take_uid]
+    own = [place for place, name in enumerate(found.frames) if name[0] == first.take_uid]
     twice = Thumbnails(
-        names=[found.names[i] for i in own] + [("copy", *found.names[i][1:]) for i in own],
+        frames=[found.frames[i] for i in own] + [("copy", *found.frames[i][1:]) for i in own],
         vectors=np.concatenate([found.vectors[own]] * 2),
     )
     leaks = find_leaks([first, copy], {first.take_uid: TRAIN, "copy": TEST}, twice)

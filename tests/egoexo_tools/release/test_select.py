@@ -16,9 +16,9 @@ from egoexo_tools.release.plan import plan_ingest
 from egoexo_tools.release.select import (
     Selection,
     TakeCriteria,
-    evenly,
     select,
     selection_text,
+    stratified_order,
     write_selection,
 )
 from egoexo_tools.release.survey import TakeFacts, capture_of, survey
@@ -178,7 +178,7 @@ def test_filters_and_the_first_reason(
         (TakeCriteria(takes=("cmu_bike",)), "take 'cmu_bike' .* did you mean 'cmu_bike_1'"),
         (TakeCriteria(takes=("gone",)), "take gone cannot be used: not in takes.json"),
         (TakeCriteria(takes=("cmu_blind_1",)), "take cmu_blind_1 cannot be used: no object"),
-        (TakeCriteria(splits=("dev",)), "'dev' is no split"),
+        (TakeCriteria(splits=("dev",)), "'dev' is not a split"),
         (TakeCriteria(max_gb=1.0), "the sizes of the videos are not known.*--manifests"),
     ],
 )
@@ -198,9 +198,9 @@ def test_nothing_left_and_half_a_file_are_errors(release: Release) -> None:
         select(release)
 
 
-def test_a_limit_is_drawn_evenly_and_a_smaller_one_lies_inside(release: Release) -> None:
+def test_a_limit_is_drawn_stratified_order_and_a_smaller_one_lies_inside(release: Release) -> None:
     facts = survey(release, plan_ingest(release))
-    order = [take.take_uid for take in evenly(facts, seed=3)]
+    order = [take.take_uid for take in stratified_order(facts, seed=3)]
     assert sorted(order) == ["a", "b", "c", "d"]
     assert chosen(select(release, TakeCriteria(limit=2), seed=3)) == "".join(sorted(order[:2]))
     assert set(left_out(select(release, TakeCriteria(limit=2))).values()) == {
@@ -214,7 +214,7 @@ def test_a_limit_is_drawn_evenly_and_a_smaller_one_lies_inside(release: Release)
         for number in range(count)
     ]
     for first in (15, 30, 45):
-        share = sum(take.scenario == "y" for take in evenly(many, 0)[:first]) / first
+        share = sum(take.scenario == "y" for take in stratified_order(many, 0)[:first]) / first
         assert abs(share - 1 / 3) < 0.07
 
 

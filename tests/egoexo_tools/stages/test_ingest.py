@@ -331,8 +331,8 @@ def test_what_is_no_release_is_refused(
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("{", "is no list of takes"),
-        ('{"a": 1}', "is no list of takes"),
+        ("{", "is not a list of takes"),
+        ('{"a": 1}', "is not a list of takes"),
         ('[{"take_uid": 3}]', "entry 0 of takes.json has no take_uid"),
     ],
 )
