@@ -4,7 +4,7 @@ Imports neither numpy nor torch: commands read defaults and help texts from here
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -51,20 +51,6 @@ class PlainSettings:
             raise DataError(
                 f"{cls.__name__} cannot be made from these settings: {error}"
             ) from error
-
-
-def defaults_of(record: type) -> dict[str, Any]:
-    """Default by field name; fields without a default are left out.
-
-    A file that lacks a field is older than the field: the default stands for its value.
-    """
-    defaults = {}
-    for item in fields(record):
-        if item.default is not MISSING:
-            defaults[item.name] = item.default
-        elif item.default_factory is not MISSING:
-            defaults[item.name] = item.default_factory()
-    return defaults
 
 
 def check_positive(name: str, value: int) -> None:

@@ -117,7 +117,7 @@ class Loop(Generic[Batch]):
                 path,
             )
             return
-        old = {**self.task.defaults, **saved.train_config, "ranks": state.ranks}
+        old = {**saved.train_config, "ranks": state.ranks}
         new = {**self.task.settings, "ranks": self.accelerator.num_processes}
         if changed := setting_changes(old, new):
             raise SettingsError(

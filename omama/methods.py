@@ -22,7 +22,6 @@ from egoexo_tools.lazy import resolve
 from egoexo_tools.runs import DEFAULT_DECISION, RunFolder, Stamp
 from egoexo_tools.runs import DEFAULT_METHOD as DEFAULT_METHOD
 from egoexo_tools.vocab import Direction, Split
-from omama.config import defaults_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,12 +149,6 @@ def make_config(name: str, settings: Settings) -> Any:
             f"training {name} has no setting {', '.join(unknown)}; there are {', '.join(known)}"
         )
     return _make(record, settings)
-
-
-def settings_defaults(name: str) -> dict[str, Any]:
-    """What a status file of before says of a training setting that came after it."""
-    entry = method(name)
-    return {} if entry.config is None else defaults_of(load(entry.config))
 
 
 def plain(config: Any) -> dict[str, Any]:

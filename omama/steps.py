@@ -68,7 +68,6 @@ def run_train(
         units,
         work,
         settings=settings,
-        defaults=methods.settings_defaults(method),
         options=_in_order(run),
     )
 

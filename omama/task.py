@@ -80,8 +80,6 @@ class Task(Generic[Batch]):
     """Of what the module's inputs were made with; may be empty."""
     fingerprint: str
     """Of the data; a run starts anew where it changed."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Of `settings`: what a checkpoint without one of them, older than it, was trained with."""
     unit: str = "pair"
     measures_start: bool = False
     """Validate before the first step too, and say at the end what training came to since."""

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
@@ -38,7 +37,6 @@ def run_stage(
     work: Callable[[Unit], Mapping[str, int]],
     *,
     settings: Settings,
-    defaults: Settings = MappingProxyType({}),
     options: RunOptions = RunOptions(),
     prepare: Callable[[Sequence[Unit], TaskSubmitter], None] | None = None,
 ) -> StageSummary:
@@ -49,13 +47,12 @@ def run_stage(
 
     `work` must be picklable (a module's function, or functools.partial of one). A unit that
     raises is recorded as failed and the others go on. Raises SettingsError where a done unit
-    has other settings and `overwrite` is off; one that its status file lacks, because it came
-    later, counts as that of `defaults`.
+    has other settings and `overwrite` is off.
     """
     started = time.monotonic()
     with stage_lock(root.status_dir(stage), stage, shard=options.shard) as run_id:
         settings = _as_stored(settings)
-        jobs, results = _jobs(root, stage, units, settings, _as_stored(defaults), options)
+        jobs, results = _jobs(root, stage, units, settings, options)
         skipped = len(results)
         task = partial(run_unit, root, stage, run_id, work, settings)
         for result in run_units(task, jobs, stage, options, prepare):
@@ -75,7 +72,7 @@ def pending_units(
     options: RunOptions = RunOptions(),
 ) -> list[Unit]:
     """Those of the units that `run_stage` would do now; raises as it does."""
-    jobs, _ = _jobs(root, stage, units, _as_stored(settings), {}, options)
+    jobs, _ = _jobs(root, stage, units, _as_stored(settings), options)
     return [unit for unit, _ in jobs]
 
 
@@ -90,21 +87,15 @@ def _jobs(
     stage: str,
     units: Sequence[Unit],
     settings: Settings,
-    defaults: Settings,
     options: RunOptions,
 ) -> tuple[list[Job], dict[str, UnitResult]]:
-    """The pending units, and by name the results of the others, in the order of `units`.
-
-    A status file of before counts as one of now: settings that it lacks are at their defaults.
-    """
+    """The pending units, and by name the results of the others, in the order of `units`."""
     jobs: list[Job] = []
     done: dict[str, UnitResult] = {}
     for unit in options.in_shard(units):
         # Before the work: an input that changes while a unit runs makes it pending next time.
         inputs = unit.fingerprint + hash_files(unit.inputs)
         status = read_status(root, stage, unit.name)
-        if status is not None:
-            status = replace(status, settings={**defaults, **status.settings})
         if status is None or _is_pending(status, unit, settings, inputs, stage, options):
             jobs.append((unit, inputs))
         else:
@@ -147,7 +138,7 @@ def _is_pending(
 def setting_changes(old: Settings, new: Settings) -> str:
     """`name=old, now new` for every setting that differs, in name order; "" where none does.
 
-    A name that one side lacks is None there; callers first fill in what an older file lacks.
+    A name that one side lacks counts as None there.
     """
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name}={old.get(name)!r}, now {new.get(name)!r}" for name in names)

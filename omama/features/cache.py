@@ -187,7 +187,7 @@ class FeatureJob:
         folder, camera = unit.outputs[0].parent, (unit.key[0], unit.key[1])
         frames = load_frames(self.root, [camera])
         inputs = hash_files(unit.inputs)
-        kept = None if self.overwrite else _kept(folder, frames, inputs)
+        kept = None if self.overwrite else _kept(folder, frames)
         missing = _positions(frames, unit.frames)
         if kept is None:
             # Arrays without an index are nothing.
@@ -236,7 +236,7 @@ class ExistingFeatures:
     """In the FrameTable."""
 
 
-def _kept(folder: Path, frames: FrameTable, inputs: str) -> ExistingFeatures | None:
+def _kept(folder: Path, frames: FrameTable) -> ExistingFeatures | None:
     """None where nothing is there that could stay."""
     try:
         part = cache_files.read_part(folder)
@@ -247,10 +247,7 @@ def _kept(folder: Path, frames: FrameTable, inputs: str) -> ExistingFeatures | N
     frame_idx = frames.rows["frame_idx"].to_numpy(np.int64)
     there = part.rows(frame_idx)[:, 0] >= 0
     digests = part.digests(frame_idx)
-    if digests is None:  # of before frames had digests: all or nothing
-        same = there if part.inputs == inputs else np.zeros_like(there)
-    else:
-        same = there & (digests == cache_files.frame_digests(frames, range(len(frames))))
+    same = there & (digests == cache_files.frame_digests(frames, range(len(frames))))
     return ExistingFeatures(part, np.flatnonzero(same)) if same.any() else None
 
 

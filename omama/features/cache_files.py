@@ -100,11 +100,8 @@ class Part:
         found = [known.get(idx, (-1, -1)) for idx in frame_idx.tolist()]
         return np.array(found, np.int64).reshape(-1, 2)
 
-    def digests(self, frame_idx: Int64) -> NDArray[np.bytes_] | None:
-        """What the frames' features were made from, b"" where there are none; None in a cache of
-        before there were any."""
-        if any("digests" not in one.index for one in self.files):
-            return None
+    def digests(self, frame_idx: Int64) -> NDArray[np.bytes_]:
+        """What the frames' features were made from, b"" where there are none."""
         rows = self.rows(frame_idx).tolist()
         known = [self.files[at].index["digests"][row] if at >= 0 else b"" for at, row in rows]
         return np.array(known, "S16")

@@ -11,7 +11,6 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.vocab import Direction, View
 from omama.checkpoint import (
-    FIRST_METHOD,
     Checkpoint,
     is_ours,
     load_checkpoint,
@@ -22,7 +21,7 @@ from omama.config import HW
 from omama.matching.config import MODEL_WIDTH, ModelConfig
 from omama.matching.model import OMama
 
-METHOD = FIRST_METHOD
+METHOD = "o-mama"
 
 _FRAMES: Mapping[View, HW] = {View.EGO: (704, 704), View.EXO: (540, 960)}
 _GRIDS: Mapping[int, tuple[View, HW]] = {

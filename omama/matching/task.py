@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from torch import nn
 
 from egoexo_tools.arrays import Int64
-from omama.config import defaults_of
 from omama.dataset import Dataset
 from omama.features.store import FeatureStore
 from omama.matching.config import TrainConfig
@@ -97,7 +96,6 @@ def make_task(
         describe_batch=partial(_describe, model=objective.model, ids=data.train.pairs.ids),
         config=objective.model.config.to_dict(),
         settings=config.to_dict(),
-        defaults=defaults_of(TrainConfig),
         features=asdict(data.train_store.key),
         fingerprint=data.fingerprint,
         unit="pair",

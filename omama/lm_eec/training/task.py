@@ -16,7 +16,7 @@ from torch import nn
 from egoexo_tools.arrays import Bool, Float64
 from egoexo_tools.layout import DatasetRoot
 from omama.confidence import fit_mask_confidence
-from omama.config import IMAGENET_MEAN, IMAGENET_STD, defaults_of
+from omama.config import IMAGENET_MEAN, IMAGENET_STD
 from omama.lm_eec.bank import DEFAULT
 from omama.lm_eec.following import TrackingSettings, follow
 from omama.lm_eec.network import LmEecNetwork
@@ -121,7 +121,6 @@ def make_task(
         describe_batch=lambda batch: f"one of the clips {'; '.join(batch.names)}",
         config=describe(network.config),
         settings=config.to_dict(),
-        defaults=defaults_of(LmEecTrainConfig),
         features={},
         fingerprint=fingerprint(data.train),
         unit="clip",

@@ -78,20 +78,6 @@ def test_a_setting_that_came_later_has_none_as_its_default() -> None:
     assert setting_changes({"size": 2}, {"size": 2, "later": 1}) == "later=None, now 1"
 
 
-def test_a_setting_that_a_status_lacks_counts_as_its_default(
-    root: DatasetRoot, tmp_path: Path
-) -> None:
-    work = partial(write_number, folder=tmp_path)
-    cup, new = units(tmp_path, "cup"), {"m": 0.5, "n": 2}
-    run_stage(root, "s", cup, work, settings={"m": 0.5}, options=INLINE)
-    again = run_stage(root, "s", cup, work, settings=new, defaults={"n": 2}, options=INLINE)
-    assert (again.done, again.skipped) == (0, 1)
-    with pytest.raises(SettingsError, match=r"n=1, now 2 "):
-        run_stage(root, "s", cup, work, settings=new, defaults={"n": 1}, options=INLINE)
-    with pytest.raises(SettingsError, match=r"n=None, now 2 "):
-        run_stage(root, "s", cup, work, settings=new, options=INLINE)
-
-
 def test_other_settings_are_refused_by_name(root: DatasetRoot, tmp_path: Path) -> None:
     work = partial(write_number, folder=tmp_path)
     run_stage(root, "s", units(tmp_path, "cup"), work, settings={"n": 1, "m": 2}, options=INLINE)
