@@ -174,9 +174,10 @@ def mask_to_row(rle: MaskRle) -> dict[str, Any]:
 
 
 def mask_from_row(row: Mapping[str, Any]) -> MaskRle:
-    """The mask of one row of a manifest, given as a dict."""
+    """The mask of one row of a manifest, given as a dict or a pandas row."""
     height, width, counts = (row[name] for name in RLE_COLUMNS)
-    return MaskRle(height, width, counts)
+    # In pandas a column with nulls is float, and masks of absent objects are null.
+    return MaskRle(int(height), int(width), counts)
 
 
 def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int64]:
