@@ -1,1 +1,1 @@
-"""Files from outside: what they may look like, and readers that never trust them."""
+"""Readers for files that other programs and people made; they validate everything they read."""

@@ -1,7 +1,8 @@
-"""A bucket's manifest.json: which files lie where, and how large they are.
+"""A bucket's manifest.json: the files' locations and sizes.
 
-A list of entries, each with a `uid` and `paths` of `{relative_path, source_path, size}`. One entry
-that makes no sense costs itself; what it lacks is missed, and named, where the file is wanted.
+The manifest is a list of entries, each with a `uid` and `paths` of `{relative_path, source_path,
+size}`. An invalid entry is left out; a file that is missing for that reason is named by the code
+that needs it.
 """
 
 import logging
@@ -15,37 +16,46 @@ from egoexo_tools.parsing.lenient import posix_path, whole_number, without_mark
 logger = logging.getLogger(__name__)
 
 
-def read_manifest_files(text: bytes, where: str, wanted: Callable[[str], bool]) -> dict[str, Row]:
-    """relative_path → `{relative_path, source_path, size, uid}` of the wanted files.
+def read_manifest_files(
+    text: bytes, where: str, is_needed: Callable[[str], bool]
+) -> dict[str, Row]:
+    """relative_path → `{relative_path, source_path, size, uid}` of the needed files.
 
-    `size` is None where the manifest gives none that can be one. A file that is listed twice in
-    different ways is left out with a warning, as is one without a source. Raises DataError where
-    the text is no manifest at all.
+    `size` is None where the manifest gives no valid size. A file with two different entries, or
+    without a source, is left out with a warning. Raises DataError, with `where` as the name of the
+    text, where it is not a manifest.
     """
     try:
-        entries = parse_json(without_mark(text))
+        content = parse_json(without_mark(text))
     except (DataError, ValueError, RecursionError) as error:
-        raise DataError(f"{where} is no manifest ({error})") from error
-    good = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else None
-    if good is None or (entries and not good):
-        raise DataError(f"{where} is no manifest: it must hold a list of entries with paths")
-    if len(good) < len(entries):
-        logger.warning("%s: %d entries are none and left out", where, len(entries) - len(good))
-    found: dict[str, Row] = {}
+        raise DataError(f"{where} is not a manifest ({error})") from error
+    is_list = isinstance(content, list)
+    entries = [entry for entry in content if isinstance(entry, dict)] if is_list else []
+    if not is_list or (content and not entries):
+        raise DataError(f"{where} is not a manifest: it must hold a list of entries with paths")
+    if len(entries) < len(content):
+        logger.warning("%s: %d invalid entries are left out", where, len(content) - len(entries))
+    rows: dict[str, Row] = {}
     refused: set[str] = set()
-    for row in _rows(good):
+    for row in _rows(entries):
         name = row["relative_path"]
-        if name in refused or not wanted(name):
+        # Faults of files that are not needed are not reported.
+        if name in refused or not is_needed(name):
             continue
-        # Faults of files that nobody asks for harm nobody, and are not judged.
-        why = _fault(row, found.setdefault(name, row))
-        if why is not None:
-            logger.warning("%s: %s %s; it is left out", where, name, why)
-            refused.add(name)
-    return {name: row for name, row in found.items() if name not in refused}
+        first = rows.setdefault(name, row)
+        if row["is_repeated"] or any(row[key] != first[key] for key in ("source_path", "size")):
+            fault = "is listed twice with different values"
+        elif not isinstance(row["source_path"], str) or not row["source_path"]:
+            fault = "has no source_path"
+        else:
+            continue
+        logger.warning("%s: %s %s; it is left out", where, name, fault)
+        refused.add(name)
+    return {name: row for name, row in rows.items() if name not in refused}
 
 
 def _rows(entries: list[Row]) -> Iterator[Row]:
+    """A row per path of the entries; `is_repeated`: two different values under one key."""
     for entry in entries:
         paths = entry.get("paths")
         for path in paths if isinstance(paths, list) else ():
@@ -60,13 +70,3 @@ def _rows(entries: list[Row]) -> Iterator[Row]:
                 "is_repeated": REPEATED in path.values(),
                 "uid": str(entry.get("uid") or ""),
             }
-
-
-def _fault(row: Row, first: Row) -> str | None:
-    keys = ("source_path", "size")
-    if row["is_repeated"] or any(row[key] != first[key] for key in keys):
-        return "is listed twice, and not the same"
-    source = row["source_path"]
-    if not isinstance(source, str) or not source:
-        return "has no source_path"
-    return None

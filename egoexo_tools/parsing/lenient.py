@@ -1,10 +1,9 @@
-"""Files from outside: which differences do no harm, in one place for every reader.
+"""Which differences between external files are harmless; the same for every reader.
 
-People's files pass through editors, spreadsheets, zip programs and other languages on their way.
-Understood here, the same for every command: byte-order marks (UTF-8 and UTF-16), line ends, NFC
-and NFD spellings of a name, `\\` in paths, numbers as text, padded frame numbers, `0/1` and words
-for booleans, and the files that macOS and Windows leave beside the real ones. What cannot be
-understood is a DataError that names the item; nothing is guessed.
+Files pass through editors, spreadsheets, zip programs and other languages. Every command accepts
+byte-order marks (UTF-8 and UTF-16), any line ends, NFC and NFD spellings of a name, `\\` in paths,
+numbers as text, padded frame numbers, `0/1` and words for booleans, and the files that macOS and
+Windows add to folders. Anything else is a DataError that names the item; nothing is guessed.
 """
 
 import codecs
@@ -19,33 +18,34 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.json_text import parse_json
 
 MAX_FRAME_IDX = 2**31 - 1
+"""The manifests store frame_idx as int32."""
 MOST_JSON_BYTES = 1 << 28
-"""Of a JSON file that is read in one piece; an annotation of own pictures has some megabytes."""
-_PIECE_BYTES = 1 << 20
+"""Limit for a JSON file that is read in one piece; annotations of own pictures have megabytes."""
+_CHUNK_BYTES = 1 << 20
 _ENCODINGS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"),
               (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
 _SYSTEM_FILES = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin",
      "system volume information", "lost+found"}
 )  # fmt: skip
-_WINDOWS_NOTE = ":zone.identifier"
-"""What Windows' downloads carry, and what becomes a file of its own on a Linux disk."""
-_FLAGS: Mapping[Any, bool] = {
+_WINDOWS_STREAM = ":zone.identifier"
+"""Windows attaches this stream to downloads; on a Linux disk it becomes a file of its own."""
+_BOOLEANS: Mapping[Any, bool] = {
     True: True, False: False, "true": True, "false": False, "1": True, "0": False,
     "yes": True, "no": False,
 }  # fmt: skip
 _NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*")
-"""As many digits as 64 bits hold; thousands of them Python refuses to read."""
+"""At most as many digits as 64 bits hold: int() refuses text of thousands of digits."""
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file is a system's own: hidden, AppleDouble (`._cup.png`), a folder's settings."""
+    """Whether a system made the file: hidden, AppleDouble (`._cup.png`), a folder's settings."""
     lower = name.lower()
-    return name.startswith(".") or lower in _SYSTEM_FILES or lower.endswith(_WINDOWS_NOTE)
+    return name.startswith(".") or lower in _SYSTEM_FILES or lower.endswith(_WINDOWS_STREAM)
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """What lies in a folder in name order, without the systems' own files; else DataError."""
+    """A folder's files and folders by name, without system files; DataError if unreadable."""
     try:
         return sorted(path for path in folder.iterdir() if not is_system_file(path.name))
     except OSError as error:
@@ -53,13 +53,16 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def read_bytes(path: Path, *, most: int = MOST_JSON_BYTES) -> bytes:
-    """A text file's bytes as UTF-8 without a mark; DataError where it cannot be read."""
+    """A text file as UTF-8 without a byte-order mark, of at most `most` bytes.
+
+    Raises DataError for a file that is missing, unreadable or larger.
+    """
     try:
         size = path.stat().st_size
         if size > most:
             raise DataError(
-                f"{path} has {size:,} bytes, more than the {most:,} that are read in one piece; "
-                "split it, into a file for each take or so"
+                f"{path} has {size:,} bytes; at most {most:,} are read in one piece; split it, for "
+                "example into a file for each take"
             )
         return without_mark(path.read_bytes())
     except FileNotFoundError:
@@ -69,27 +72,27 @@ def read_bytes(path: Path, *, most: int = MOST_JSON_BYTES) -> bytes:
 
 
 def without_mark(data: bytes) -> bytes:
-    """Text without a byte-order mark, as UTF-8; UnicodeDecodeError for broken UTF-16."""
+    """Text as UTF-8 without a byte-order mark; UnicodeDecodeError for broken UTF-16."""
     for mark, encoding in _ENCODINGS:
         if data.startswith(mark):
-            rest = data[len(mark) :]
-            return rest if encoding == "utf-8" else rest.decode(encoding).encode()
+            text = data[len(mark) :]
+            return text if encoding == "utf-8" else text.decode(encoding).encode()
     return data
 
 
 def check_utf8(data: bytes) -> None:
-    """UnicodeDecodeError where bytes are no UTF-8; a piece at a time, without a whole copy."""
+    """Raises UnicodeDecodeError for bytes that are not UTF-8, without a decoded copy of them."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(data), _PIECE_BYTES):
-        decoder.decode(data[start : start + _PIECE_BYTES])
+    for start in range(0, len(data), _CHUNK_BYTES):
+        decoder.decode(data[start : start + _CHUNK_BYTES])
     decoder.decode(b"", final=True)
 
 
 def load_json(path: Path) -> Any:
-    """The value in a JSON file; NaN and infinity, which Python writes, are let through.
+    """The value in a JSON file. NaN and infinity are accepted, since Python writes them.
 
-    Two different values under one key are REPEATED. Raises DataError for a file that is missing,
-    too large or no JSON.
+    Two different values under one key become REPEATED. Raises DataError for a file that is
+    missing, too large or not JSON.
     """
     try:
         return parse_json(read_bytes(path))
@@ -102,8 +105,8 @@ def load_json(path: Path) -> Any:
 
 
 def whole_number(value: Any) -> int | None:
-    """An integer, also as text (`"480"`, `"00030"`) or as a float without a rest; else None."""
-    # An int to Python; in a file, true in a number's place is a mistake.
+    """An integer, also as text (`"480"`, `"00030"`) or as a float like 480.0; None otherwise."""
+    # True is an int to Python; in a file, true in a number's place is a mistake.
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -116,11 +119,11 @@ def whole_number(value: Any) -> int | None:
 
 
 def finite_number(value: Any) -> float | None:
-    """A finite number, also as text; else None."""
+    """A finite number, also as text; None otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and (not value.isascii() or "_" in value):
-        return None  # Python reads "1_000"; nobody else writes it
+        return None  # Python reads "1_000", other programs do not write it
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -129,23 +132,23 @@ def finite_number(value: Any) -> float | None:
 
 
 def frame_number(value: Any) -> int | None:
-    """A frame_idx: a whole number from 0 to MAX_FRAME_IDX, padded or as text; else None."""
+    """A frame_idx: a whole number from 0 to MAX_FRAME_IDX, also padded or as text; or None."""
     number = whole_number(value)
     return number if number is not None and 0 <= number <= MAX_FRAME_IDX else None
 
 
 def flag(value: Any) -> bool | None:
-    """A boolean, also as 0/1 or as a word; else None."""
+    """A boolean, also as 0/1 or as a word; None otherwise."""
     if isinstance(value, str):
         value = value.strip().lower()
     try:
-        return _FLAGS.get(value)
-    except TypeError:
+        return _BOOLEANS.get(value)
+    except TypeError:  # a list or an object
         return None
 
 
 def is_text(name: str) -> bool:
-    """Whether a name can be written as text: no NUL, and no bytes that are no UTF-8 (old zips)."""
+    """Whether a name can be written as UTF-8 and holds no NUL; names out of old zips may not."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -154,15 +157,15 @@ def is_text(name: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """The same text, what cannot be written as text escaped."""
+    """The text with everything escaped that cannot be written as UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def plain_name(text: str) -> str:
-    """A name in its composed spelling (NFC): macOS hands out the decomposed one."""
+    """A name in its composed spelling (NFC); macOS returns decomposed names."""
     return unicodedata.normalize("NFC", text)
 
 
 def posix_path(text: str) -> PurePosixPath:
-    """A relative path that a file names, whichever slashes it uses."""
+    """A relative path in a file, written with slashes or backslashes."""
     return PurePosixPath(text.replace("\\", "/"))
