@@ -51,7 +51,7 @@ class AnnotationFiles:
     pictures: dict[str, PictureMasks] = field(default_factory=dict)
     """By `picture_key`."""
     notes: list[str] = field(default_factory=list)
-    is_open: bool = False
+    is_incomplete: bool = False
     """A file that wants to hold annotations cannot be read: it may speak of any picture."""
 
 
@@ -68,17 +68,17 @@ def read_annotation_files(paths: Iterable[Path]) -> AnnotationFiles:
             content = load_json(path)
             if not is_coco(content):
                 found.notes.append(f"{path} is not a COCO file, and not named like a picture")
-                found.is_open |= isinstance(content, dict) and (
+                found.is_incomplete |= isinstance(content, dict) and (
                     "annotations" in content or "images" in content
                 )
                 continue
             coco = read_coco(path, content)
         except DataError as error:
             found.notes.append(str(error))
-            found.is_open = True
+            found.is_incomplete = True
             continue
         found.notes += [reason for _, reason in coco.notes]
-        found.is_open |= bool(coco.notes)
+        found.is_incomplete |= bool(coco.notes)
         for picture, masks in coco.pictures.items():
             if not picture.is_file():
                 found.notes.append(f"{path} lists {picture.name}, which is not at {picture}")
@@ -100,7 +100,7 @@ def annotation_files(folder: Path, pictures: Iterable[Path] = ()) -> list[Path]:
 def read_camera_masks(camera: CameraFolder, files: Sequence[AnnotationFiles]) -> CameraMasks:
     """The masks of a camera, from its own folder and from the COCO files that are given."""
     found = CameraMasks()
-    is_open = any(file.is_open for file in files)
+    is_incomplete = any(file.is_incomplete for file in files)
     for frame_idx, picture in camera.pictures.items():
         for file in files:
             if (masks := file.pictures.get(picture_key(picture))) is not None:
@@ -122,7 +122,7 @@ def read_camera_masks(camera: CameraFolder, files: Sequence[AnnotationFiles]) ->
             continue
         found.frames.setdefault(frame_of[stem], PictureMasks()).merge(masks, str(path))
     for masks in found.frames.values():
-        masks.is_open |= is_open
+        masks.is_incomplete |= is_incomplete
     return found
 
 
@@ -203,7 +203,9 @@ def _track(
 ) -> Iterator[dict[str, Any]]:
     for frame_idx, found in sorted(frames.items()):
         rle = found.masks.get(name)
-        if rle is None and (found.is_open or name in found.unknown or twins & set(found.masks)):
+        if rle is None and (
+            found.is_incomplete or name in found.unknown or twins & set(found.masks)
+        ):
             continue  # it may be there: neither visible nor absent
         visible = rle is not None and rle.area() > 0
         row: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Which cameras of a take count: the one rule of ingest, download, select and import.
+"""Which cameras of a take can be used: one rule for ingest, download, select and import.
 
 They must agree, or a download would leave out a video that ingest then asks for.
 """
@@ -11,41 +11,31 @@ from egoexo_tools.vocab import View, view_of
 
 
 def unusable_cameras(
-    masks: Mapping[str, int], known: frozenset[str] = frozenset()
+    mask_counts: Mapping[str, int], listed: frozenset[str] = frozenset()
 ) -> dict[str, str]:
-    """Camera → why none of its annotations can be used, whatever they hold.
+    """Camera → why its annotations cannot be used.
 
-    `masks` is camera → how many masks it has, in the file's order; `known` are the cameras that
-    takes.json lists (empty: unknown).
+    `mask_counts` is camera → number of masks, in the file's order; `listed` are the cameras that
+    takes.json names (empty: not known).
     """
-    found = {}
-    for camera in masks:
-        if (reason := _refusal(camera, known)) is not None:
-            found[camera] = reason
-    return found | _extra_ego_cameras(
-        {camera: count for camera, count in masks.items() if camera not in found}
-    )
-
-
-def _refusal(camera: str, known: frozenset[str]) -> str | None:
-    try:
-        path_component(camera)
-    except DataError:
-        return "its name cannot be a camera's"
-    if known and camera not in known:
-        return f"unknown camera: takes.json has {', '.join(sorted(known))}"
-    return None
-
-
-def _extra_ego_cameras(masks: Mapping[str, int]) -> dict[str, str]:
-    """The ego camera with most masks wins, at a tie the first in the file.
-
-    Pairs are of one ego view: the benchmark's own script stops in a debugger on a second one.
-    """
-    counts = {camera: count for camera, count in masks.items() if view_of(camera) is View.EGO}
-    winner = max(counts, key=lambda camera: counts[camera], default=None)
-    return {
-        camera: f"two ego cameras: {winner} has {counts[winner]:,} masks, this one {count:,}"
-        for camera, count in counts.items()
-        if winner is not None and camera != winner
-    }
+    reasons: dict[str, str] = {}
+    ego_counts: dict[str, int] = {}
+    for camera, count in mask_counts.items():
+        try:
+            path_component(camera)
+        except DataError:
+            reasons[camera] = "its name cannot be a camera's"
+            continue
+        if listed and camera not in listed:
+            reasons[camera] = f"unknown camera: takes.json has {', '.join(sorted(listed))}"
+        elif view_of(camera) is View.EGO:
+            ego_counts[camera] = count
+    # Pairs have one ego view, and the benchmark's own script stops in a debugger on a second one.
+    # The camera with most masks is used; of two with as many, the first in the file.
+    best = max(ego_counts, key=lambda camera: ego_counts[camera], default=None)
+    for camera, count in ego_counts.items():
+        if best is not None and camera != best:
+            reasons[camera] = (
+                f"two ego cameras: {best} has {ego_counts[best]:,} masks, this one {count:,}"
+            )
+    return reasons

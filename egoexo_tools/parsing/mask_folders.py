@@ -1,6 +1,6 @@
-"""O-MaMa's files of proposals: `<frame>_masks.npz` (N, H, W) uint8 and `<frame>_boxes.npy`.
+"""O-MaMa's proposal files: `<frame>_masks.npz` (N, H, W) uint8 and `<frame>_boxes.npy` (N, 4).
 
-Files from outside: sizes are looked at before anything is unpacked.
+The files come from other programs: sizes are checked before anything is unpacked.
 """
 
 import copy
@@ -8,39 +8,40 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from zlib_ng import zlib_ng
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.arrays import Bytes, Float32
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.lenient import frame_number, list_folder
 
 MOST_STACK_BYTES = 400_000_000
-"""Of a frame's masks: 300 of them at the size of a kept frame take 160 MB."""
-_HEAD_BYTES = 1 << 16
-"""Of an .npy file's head, at most."""
+"""Limit for the masks of a frame: 300 of them at the size of a kept frame take 160 MB."""
+_MOST_BOX_BYTES = 1 << 20
+"""Limit for a file of boxes: 65,000 of them, a hundred times as many as a frame has."""
+_MOST_HEADER_BYTES = 1 << 16
+"""Limit for the header of an .npy file."""
 
 
-def find_frames(
-    folder: Path, left_out: list[dict[str, Any]]
-) -> Iterator[tuple[int, Path, Path | None]]:
-    """(frame_idx, masks, boxes if there are any) in order of the frames.
+def find_frames(folder: Path, left_out: list[Row]) -> Iterator[tuple[int, Path, Path | None]]:
+    """(frame_idx, masks, boxes or None) in order of the frames.
 
-    Files that are neither go to `left_out`, as do two of one frame.
+    Other files, and a second file of one frame, are added to `left_out` (rows of exclusions).
     """
     masks: dict[int, Path] = {}
     boxes: dict[int, Path] = {}
     for path in list_folder(folder):
         stem, _, kind = path.name.rpartition("_")
         number = frame_number(stem)
-        target = {"masks.npz": masks, "boxes.npy": boxes}.get(kind.lower())
-        if target is None or number is None or number in target:
-            why = "is there twice" if target is not None and number is not None else "is not read"
-            left_out.append({"frame_idx": number, "reason": f"{path.name} {why}"})
+        by_frame = {"masks.npz": masks, "boxes.npy": boxes}.get(kind.lower())
+        if by_frame is None or number is None:
+            left_out.append({"frame_idx": number, "reason": f"{path.name} is not read"})
+        elif number in by_frame:
+            left_out.append({"frame_idx": number, "reason": f"{path.name} is there twice"})
         else:
-            target[number] = path
+            by_frame[number] = path
     for number in sorted(masks):
         yield number, masks[number], boxes.get(number)
     for number in sorted(boxes.keys() - masks.keys()):
@@ -48,26 +49,23 @@ def find_frames(
 
 
 def read_stack(masks_path: Path, boxes_path: Path | None) -> tuple[Bytes, Float32 | None]:
-    """Masks (N, H, W) and boxes (N, 4) x1, y1, w, h; DataError for what is damaged or too large."""
+    """Masks (N, H, W) and boxes (N, 4) x1, y1, w, h; DataError for damaged or too large files."""
     masks = _read_masks(masks_path)
-    if boxes_path is None:
-        return masks, None
-    boxes = _read_boxes(boxes_path, len(masks))
-    return masks, boxes
+    return masks, None if boxes_path is None else _read_boxes(boxes_path, len(masks))
 
 
 def _read_boxes(path: Path, count: int) -> Float32:
-    # Room for 65,000 boxes, more than a hundred times what a frame has.
-    if path.stat().st_size > 1 << 20:
-        raise DataError(f"{path.name} is no file of boxes: it has {path.stat().st_size:,} bytes")
+    size = path.stat().st_size
+    if size > _MOST_BOX_BYTES:
+        raise DataError(f"{path.name} has {size:,} bytes; boxes have at most {_MOST_BOX_BYTES:,}")
     try:
         boxes = np.load(path, allow_pickle=False)
         # An empty list may have been saved with any shape.
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4) if boxes.size else np.zeros((0, 4))
-    except Exception as error:  # a damaged file's faults come as many types
+    except Exception as error:  # NumPy raises many types for damaged files
         raise DataError(f"{path.name} cannot be read ({error})") from error
     if len(boxes) != count or not np.isfinite(boxes).all():
-        raise DataError(f"{path.name} holds {len(boxes)} boxes that can be used for {count} masks")
+        raise DataError(f"{path.name} must hold {count} finite boxes, one for each mask")
     return boxes.astype(np.float32)
 
 
@@ -79,17 +77,17 @@ def _read_masks(path: Path) -> Bytes:
             info = archive.getinfo("arr_0.npy" if "arr_0.npy" in names else names[0])
             if info.file_size > MOST_STACK_BYTES:
                 raise DataError(f"{path.name} unpacks to {info.file_size:,} bytes; not read")
-            # Reading allocates what the archive claims before it looks for it.
+            # zipfile allocates as much as the archive claims, before it reads.
             if info.compress_size > path.stat().st_size:
                 raise DataError(f"{path.name} is cut off")
-            return _array(np.frombuffer(_unpacked(archive, info), np.uint8), path)
+            return _as_array(np.frombuffer(_unpack(archive, info), np.uint8), path)
     except DataError:
         raise
     except Exception as error:  # zipfile and NumPy raise many types for damaged files
         raise DataError(f"{path.name} cannot be read ({error or type(error).__name__})") from error
 
 
-def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """A member's bytes; never more than `info.file_size`, whatever the compressed data says."""
     if info.compress_type != zipfile.ZIP_DEFLATED:
         return archive.read(info)
@@ -105,21 +103,20 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def _array(data: Bytes, path: Path) -> Bytes:
-    """The array of an .npy file, without a copy where it lies in C order."""
-    file = io.BytesIO(data[:_HEAD_BYTES].tobytes())
+def _as_array(data: Bytes, path: Path) -> Bytes:
+    """The array of an .npy file, without a copy."""
+    file = io.BytesIO(data[:_MOST_HEADER_BYTES].tobytes())
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
         np.lib.format.read_array_header_2_0)  # fmt: skip
-    shape, is_fortran, dtype = read(file)
+    shape, is_fortran, dtype = read_header(file)
     # An empty array of any shape is a frame without proposals.
     if dtype.itemsize != 1 or dtype.hasobject or (len(shape) != 3 and np.prod(shape)):
         raise DataError(f"{path.name} holds {dtype} of shape {shape}, not masks (N, H, W) of uint8")
-    start = file.tell()
-    # As Python's integers: the sides of a damaged head may multiply past 64 bits.
-    if len(data) - start != int(np.prod(shape, dtype=object)):
+    values = data[file.tell() :]
+    # As Python integers: the sides in a damaged header may multiply past 64 bits.
+    if len(values) != int(np.prod(shape, dtype=object)):
         raise DataError(f"{path.name} is cut off")
-    flat = data[start:]
     if len(shape) != 3:
         return np.zeros((0, 1, 1), np.uint8)
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+    return values.reshape(shape, order="F" if is_fortran else "C")

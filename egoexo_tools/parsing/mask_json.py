@@ -1,8 +1,8 @@
-"""Masks in JSON from outside: one `{size, counts}`, a SAM-style list, a COCO file.
+"""Reads masks in JSON: one `{size, counts}`, a SAM-style list, or a COCO file.
 
-A value that cannot be used costs its own mask: it is named in `notes`, and its object counts as
-unknown in that picture, never as absent. Outlines are measured before they are drawn, since
-pycocotools takes memory for every pixel of an outline's length, wherever that lies.
+An unusable mask leaves out that mask alone: it is named in `notes`, and its object counts as
+unknown in the picture, never as absent. Polygons are measured before they are drawn, because
+pycocotools allocates memory for every pixel of a polygon's length, even far outside the picture.
 """
 
 import ast
@@ -26,65 +26,63 @@ from egoexo_tools.parsing.lenient import (
 )
 
 NAME_KEYS = ("object_name", "label", "name", "category", "category_name")
-"""Where an entry may hold the object's name."""
+"""Keys under which an entry may hold the object's name, the first one first."""
 MOST_MASK_PIXELS = 1 << 27
-_MOST_OUTLINE = 4_000_000
-"""Pixels along all of an object's outlines: a hundred times a 4K picture's own."""
-_OUTSIDE = 1.0
-"""How far outside of its picture a point may lie, in picture sides; tools draw over the edge."""
+_MOST_OUTLINE_PIXELS = 4_000_000
+"""Limit for the length of an object's polygons: hundreds of times around a 4K picture."""
+_MOST_OUTSIDE = 1.0
+"""How far outside of its picture a point may be, in picture sides; tools draw over the edge."""
 
 Note: TypeAlias = tuple[str | None, str]
-"""Object name (None: not of one object), and what is to be said of it."""
+"""Object name (None: not about one object), and the message."""
 
 
 @dataclass
 class PictureMasks:
-    """What is known of one picture."""
+    """The masks of one picture."""
 
     masks: dict[str, MaskRle] = field(default_factory=dict)
-    """object_name → mask, empty ones among them (absent, and said so)."""
+    """object_name → mask; an empty mask says that the object is absent."""
     notes: list[Note] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
-    """Objects with a mask here that could not be used."""
-    is_open: bool = False
-    """Something of it could not be read, so that nobody can say which objects are absent."""
+    """Objects whose mask could not be used."""
+    is_incomplete: bool = False
+    """A part could not be read that may hold any object's mask: no object counts as absent."""
 
     def add(self, name: str, rle: MaskRle, where: str) -> None:
-        """Another mask of one file; two of one object are joined, which is noted."""
+        """Add a mask of a file. Several masks of one object are merged, with a note."""
         if name in self.unknown:
-            return  # one of its parts could not be used, so that the whole is not known
-        known = self.masks.get(name)
-        if known is not None:
+            return  # a part of the object is missing already
+        first = self.masks.get(name)
+        if first is not None:
             try:
-                rle = joined(known, rle)
+                rle = merge_masks(first, rle)
             except DataError as error:
                 return self.refuse(name, f"{where}: {error}")
-            self.notes.append((name, f"{where}: masks of one object in one picture were joined"))
+            self.notes.append((name, f"{where}: several masks of one object are merged"))
         self.masks[name] = rle
 
     def refuse(self, name: str | None, reason: str) -> None:
-        """A mask that cannot be used; without a name it could be any object's."""
+        """Note an unusable mask; without a name it could be any object's."""
         self.notes.append((name, reason))
         if name is None:
-            self.is_open = True
+            self.is_incomplete = True
         else:
             self.unknown.add(name)
             self.masks.pop(name, None)
 
     def merge(self, other: "PictureMasks", where: str) -> None:
-        """What another file says of the same picture; two different masks refuse each other."""
+        """Add what another file says of the same picture; contradicting masks are refused."""
         self.notes += other.notes
         self.unknown |= other.unknown
-        self.is_open |= other.is_open
+        self.is_incomplete |= other.is_incomplete
         for name, rle in other.masks.items():
-            if name not in self.masks:
-                self.masks[name] = rle
-            elif self.masks[name] != rle:
-                ours = self.masks[name].area()
+            first = self.masks.setdefault(name, rle)
+            if first != rle:
                 self.refuse(
                     name,
                     f"{where} gives {name!r} a mask of {rle.area():,} pixels, another file one of "
-                    f"{ours:,}; keep one of them",
+                    f"{first.area():,}; keep one of them",
                 )
         for name in self.unknown & set(self.masks):
             del self.masks[name]
@@ -92,30 +90,29 @@ class PictureMasks:
 
 @dataclass
 class CocoMasks:
-    """A COCO file: what it says of each picture that it lists, and of itself."""
+    """The masks of a COCO file by picture, and notes about the file itself."""
 
     pictures: dict[Path, PictureMasks]
     notes: list[Note]
 
 
-def joined(first: MaskRle, second: MaskRle) -> MaskRle:
+def merge_masks(first: MaskRle, second: MaskRle) -> MaskRle:
     """The union of two masks; DataError for different sizes."""
     from pycocotools import mask as coco
 
     if (first.height, first.width) != (second.height, second.width):
         raise DataError(
             f"masks of {first.height}x{first.width} and {second.height}x{second.width} pixels "
-            "cannot be joined"
+            "cannot be merged"
         )
-    merged = coco.merge([first.to_json(), second.to_json()])
-    return MaskRle.from_json(merged).validate()
+    return MaskRle.from_json(coco.merge([first.to_json(), second.to_json()])).validate()
 
 
 def read_rle(value: Any, where: str) -> MaskRle:
-    """`{"size": [height, width], "counts"}` → a mask that is checked; DataError names `where`.
+    """`{"size": [height, width], "counts"}` → a validated mask; DataError names `where`.
 
-    Sides may be text; counts are COCO's text (also as Python prints bytes, `b'...'`) or a list of
-    run lengths.
+    The sides may be text. The counts are COCO's text (also as Python prints bytes, `b'...'`) or a
+    list of run lengths.
     """
     if not isinstance(value, Mapping):
         raise DataError(f"{where}: segmentation must be {{size, counts}}, not {kind_of(value)}")
@@ -124,15 +121,20 @@ def read_rle(value: Any, where: str) -> MaskRle:
     if len(sides) != 2 or None in sides:
         raise DataError(f"{where}: size must be [height, width], not {size!r:.80}")
     try:
-        rle = MaskRle.from_json({"size": sides, "counts": _counts(value.get("counts"))}).validate()
+        rle = MaskRle.from_json(
+            {"size": sides, "counts": _read_counts(value.get("counts"))}
+        ).validate()
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     if rle.height * rle.width > MOST_MASK_PIXELS:
-        raise DataError(f"{where}: a mask of {rle.height}x{rle.width} pixels is not read")
+        raise DataError(
+            f"{where}: a mask of {rle.height}x{rle.width} pixels is too large; at most "
+            f"{MOST_MASK_PIXELS:,} are read"
+        )
     return rle
 
 
-def _counts(counts: Any) -> Any:
+def _read_counts(counts: Any) -> Any:
     if isinstance(counts, list):
         runs = [whole_number(run) for run in counts]
         if None in runs or any(not 0 <= (run or 0) <= MAX_SIDE**2 for run in runs):
@@ -140,7 +142,7 @@ def _counts(counts: Any) -> Any:
         return runs
     if isinstance(counts, str) and counts.startswith(("b'", 'b"')):
         try:
-            # Literals alone: nothing in the file is run.
+            # Only literals: no code of the file is run.
             return ast.literal_eval(counts)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise DataError("the counts are not COCO compressed run lengths") from None
@@ -150,49 +152,49 @@ def _counts(counts: Any) -> Any:
 
 
 def read_mask_json(path: Path) -> MaskRle:
-    """The only mask of a JSON file: `{size, counts}`, or a SAM-style list of one."""
+    """The mask of a JSON file that holds one: `{size, counts}`, or a SAM-style list of one."""
     content = load_json(path)
     if isinstance(content, dict) and "counts" in content:
         return read_rle(content, str(path))
     entries = sam_entries(content)
     if entries is None or len(entries) != 1 or not isinstance(entries[0], dict):
-        raise DataError(f"{path} is no mask; it must hold size [height, width] and counts")
+        raise DataError(f"{path} is not a mask; it must hold size [height, width] and counts")
     return read_rle(entries[0].get("segmentation"), str(path))
 
 
 def sam_entries(content: Any) -> list[Any] | None:
-    """The list of a SAM-style file; None if it is none."""
-    found = content.get("annotations") if isinstance(content, dict) else content
-    return found if isinstance(found, list) else None
+    """The list in a SAM-style file; None for other content."""
+    entries = content.get("annotations") if isinstance(content, dict) else content
+    return entries if isinstance(entries, list) else None
 
 
 def read_sam(path: Path) -> PictureMasks:
     """A list of `{"object_name", "segmentation": {size, counts}}`, or `{"annotations": [...]}`."""
-    found = PictureMasks()
+    picture = PictureMasks()
     try:
         entries = sam_entries(load_json(path))
     except DataError as error:
-        found.refuse(None, str(error))
-        return found
+        picture.refuse(None, str(error))
+        return picture
     if entries is None:
-        found.refuse(None, f"{path} must hold a list of masks, as SAM writes it")
-        return found
+        picture.refuse(None, f"{path} must hold a list of masks, as SAM writes it")
+        return picture
     for number, entry in enumerate(entries):
         name = object_name(entry) if isinstance(entry, dict) else None
         where = f"{path}, mask {number}"
         if name is None:
-            found.refuse(
+            picture.refuse(
                 None,
                 f'{where} has no name; add "object_name", the same for the same object in the '
                 "other view",
             )
             continue
-        _add(found, name, f"{where} of {name!r}", partial(read_rle, entry.get("segmentation")))
-    return found
+        _add(picture, name, f"{where} of {name!r}", partial(read_rle, entry.get("segmentation")))
+    return picture
 
 
 def object_name(entry: Mapping[str, Any]) -> str | None:
-    """The name that an entry gives its object, composed; None where it gives none."""
+    """The object's name in an entry, composed (NFC); None where it has none."""
     return next((name for key in NAME_KEYS if (name := _name(entry.get(key))) is not None), None)
 
 
@@ -204,38 +206,38 @@ def _name(value: Any) -> str | None:
 
 
 def is_coco(content: Any) -> bool:
-    """Whether a JSON value wants to be a COCO file."""
+    """Whether a JSON value has the keys of a COCO file."""
     return isinstance(content, dict) and {"images", "annotations"} <= set(content)
 
 
 def read_coco(path: Path, content: Any) -> CocoMasks:
-    """Picture → masks, for every image that a COCO file lists (without annotations: no masks).
+    """Picture → masks, for every image that a COCO file lists, with annotations or without.
 
-    The name of an object is the annotation's own (NAME_KEYS), else its category's. Raises
-    DataError where the file holds no lists of images and annotations.
+    An object's name is the annotation's own (NAME_KEYS), or its category's. Raises DataError where
+    the file holds no lists of images and annotations.
     """
     if not is_coco(content) or not all(
         isinstance(content[key], list) for key in ("images", "annotations")
     ):
         raise DataError(f"{path} is not a COCO file: it must hold lists of images and annotations")
-    found = CocoMasks({}, [])
-    images = _images(path, content["images"], found)
-    names = _categories(content.get("categories"))
+    coco = CocoMasks({}, [])
+    images = _read_images(path, content["images"], coco)
+    names = _read_categories(content.get("categories"))
     for number, entry in enumerate(content["annotations"]):
         where = f"{path}, annotation {number}"
         image = images.get(_id(entry.get("image_id")) or "") if isinstance(entry, dict) else None
         if image is None:
-            found.notes.append((None, f"{where} names no image of the file"))
+            coco.notes.append((None, f"{where} names no image of the file"))
             continue
-        picture = found.pictures[image.picture]
+        picture = coco.pictures[image.picture]
         name = object_name(entry) or names.get(_id(entry.get("category_id")) or "")
         if name is None:
-            why = "its category is not in the file, or has no name, or two"
-            picture.refuse(None, f"{where} has no object name: {why}")
+            fault = "its category is not in the file, has no name, or has two"
+            picture.refuse(None, f"{where} has no object name: {fault}")
             continue
-        read = partial(_segmentation, entry.get("segmentation"), image.size)
+        read = partial(_read_segmentation, entry.get("segmentation"), image.size)
         _add(picture, name, f"{where} of {name!r}", read)
-    return found
+    return coco
 
 
 @dataclass(frozen=True)
@@ -245,46 +247,47 @@ class _Image:
     """height, width"""
 
 
-def _images(path: Path, entries: Sequence[Any], found: CocoMasks) -> dict[str, _Image]:
+def _read_images(path: Path, entries: Sequence[Any], coco: CocoMasks) -> dict[str, _Image]:
+    """id → image; the images' pictures are added to `coco`, and notes about invalid entries."""
     images: dict[str, _Image] = {}
-    doubtful: set[str] = set()
+    ambiguous: set[str] = set()
     for number, entry in enumerate(entries):
         name = entry.get("file_name") if isinstance(entry, dict) else None
         key = _id(entry.get("id")) if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name or not is_text(name) or key is None:
-            lacks = "file_name" if key is not None or not isinstance(name, str) else "id"
-            found.notes.append((None, f"{path}, image {number} has no {lacks}"))
+            missing = "file_name" if key is not None or not isinstance(name, str) else "id"
+            coco.notes.append((None, f"{path}, image {number} has no {missing}"))
             continue
         sides = whole_number(entry.get("height")), whole_number(entry.get("width"))
         height, width = (side if side and 0 < side <= MAX_SIDE else 0 for side in sides)
         picture = path.parent / posix_path(name)
         image = _Image(picture, (height, width) if height and width else None)
-        found.pictures.setdefault(picture, PictureMasks())
+        coco.pictures.setdefault(picture, PictureMasks())
         if key in images and images[key] != image:
-            # Its annotations could belong to either: neither can be called complete.
-            found.pictures[images[key].picture].is_open = found.pictures[picture].is_open = True
-            doubtful.add(key)
-            found.notes.append((None, f"{path}: two images have the id {key}; number them anew"))
+            # The annotations of this id may belong to either picture: neither is complete.
+            coco.pictures[images[key].picture].is_incomplete = coco.pictures[
+                picture
+            ].is_incomplete = True
+            ambiguous.add(key)
+            coco.notes.append((None, f"{path}: two images have the id {key}; renumber them"))
         images[key] = image
-    return {key: image for key, image in images.items() if key not in doubtful}
+    return {key: image for key, image in images.items() if key not in ambiguous}
 
 
-def _categories(entries: Any) -> dict[str, str]:
-    """id → name; an id that two categories have names neither."""
-    found: dict[str, str] = {}
-    twice: set[str] = set()
+def _read_categories(entries: Any) -> dict[str, str]:
+    """id → name; ids with two different names are left out."""
+    names: dict[str, str] = {}
+    ambiguous: set[str] = set()
     for entry in entries if isinstance(entries, list) else ():
         key = _id(entry.get("id")) if isinstance(entry, dict) else None
         name = _name(entry.get("name")) if isinstance(entry, dict) else None
-        if key is None or name is None:
-            continue
-        if found.setdefault(key, name) != name:
-            twice.add(key)
-    return {key: name for key, name in found.items() if key not in twice}
+        if key is not None and name is not None and names.setdefault(key, name) != name:
+            ambiguous.add(key)
+    return {key: name for key, name in names.items() if key not in ambiguous}
 
 
 def _id(value: Any) -> str | None:
-    """Ids that are numbers in one place and text in another are the same; None is no id."""
+    """An id as text, since files mix 7 and "7"; None for an invalid id."""
     number = whole_number(value)
     if number is not None:
         return str(number)
@@ -298,49 +301,53 @@ def _add(picture: PictureMasks, name: str, where: str, read: Callable[[str], Mas
         picture.refuse(name, str(error))
 
 
-def _segmentation(value: Any, size: tuple[int, int] | None, where: str) -> MaskRle:
+def _read_segmentation(value: Any, size: tuple[int, int] | None, where: str) -> MaskRle:
     if isinstance(value, Mapping):
         return read_rle(value, where)
     if value is REPEATED:
         raise DataError(f"{where}: its segmentation is {value!r}")
     if not isinstance(value, list) or not value:
-        raise DataError(f"{where} has no segmentation (a box is no mask)")
+        raise DataError(f"{where} has no segmentation; a box alone is not a mask")
     if size is None:
-        raise DataError(f"{where} is an outline, and its image has no height and width")
+        raise DataError(f"{where} is a polygon, and its image has no height and width")
     if not isinstance(value[0], list):
-        value = [value]  # one outline without the list around it
-    polygons = [_polygon(polygon, size, where) for polygon in value]
-    length = sum(_length(polygon) for polygon in polygons)
-    if length > _MOST_OUTLINE:
-        raise DataError(f"{where} has outlines of {length:,.0f} pixels, which is no object's")
+        value = [value]  # one polygon without the list around it
+    polygons = [_read_polygon(polygon, size, where) for polygon in value]
+    length = sum(_outline_pixels(polygon) for polygon in polygons)
+    if length > _MOST_OUTLINE_PIXELS:
+        raise DataError(
+            f"{where} has outlines of {length:,.0f} pixels, longer than any object's "
+            f"({_MOST_OUTLINE_PIXELS:,})"
+        )
     from pycocotools import mask as coco
 
     rle = read_rle(coco.merge(coco.frPyObjects(polygons, *size)), where)
     if not rle.area():
-        raise DataError(f"{where} has an outline that holds no pixel")
+        raise DataError(f"{where} has a polygon that covers no pixel")
     return rle
 
 
-def _polygon(value: Any, size: tuple[int, int], where: str) -> list[float]:
-    # Four numbers pycocotools would take for a box.
+def _read_polygon(value: Any, size: tuple[int, int], where: str) -> list[float]:
+    # pycocotools would read four numbers as a box.
     if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
         raise DataError(
-            f"{where}: a polygon needs three points at least, as a list [x, y, x, y, x, y]"
+            f"{where}: a polygon needs at least three points, as a list [x, y, x, y, x, y]"
         )
-    numbers = [finite_number(number) for number in value]
     height, width = size
-    for place, number in enumerate(numbers):
+    numbers = []
+    for place, number in enumerate(map(finite_number, value)):
         side = height if place % 2 else width
-        if number is None or not -_OUTSIDE * side <= number <= (1 + _OUTSIDE) * side:
+        if number is None or not -_MOST_OUTSIDE * side <= number <= (1 + _MOST_OUTSIDE) * side:
             raise DataError(
-                f"{where}: the polygon's number {value[place]!r:.40} lies outside of its picture "
-                f"of {width}x{height} pixels"
+                f"{where}: the polygon's number {value[place]!r:.40} is outside of its picture of "
+                f"{width}x{height} pixels"
             )
-    return [number for number in numbers if number is not None]
+        numbers.append(number)
+    return numbers
 
 
-def _length(polygon: Sequence[float]) -> float:
-    """Along the outline, the longer side of each step, as it is drawn."""
+def _outline_pixels(polygon: Sequence[float]) -> float:
+    """Pixels that pycocotools draws along the polygon: of each edge its longer side."""
     ends = [*polygon[2:], *polygon[:2]]
     steps = [abs(end - start) for start, end in zip(polygon, ends, strict=True)]
     return sum(map(max, steps[::2], steps[1::2]))

@@ -1,6 +1,6 @@
-"""Folders of predictions as LM-EEC has them: `<take_uid>/<source>__<dest>/<object>/<frame>.json`.
+"""Folders of predictions in LM-EEC's layout: `<take_uid>/<source>__<dest>/<object>/<frame>.json`.
 
-An object's name may hold `/`: what lies between the pair and the frame is the name.
+An object's name may hold `/`: it is everything between the pair's folder and the frame's file.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from egoexo_tools.vocab import Direction, view_of
 
 @dataclass(frozen=True)
 class PairFolder:
-    """What was predicted for a pair of cameras in a take."""
+    """The predictions for a pair of cameras in a take."""
 
     path: Path
     source: str
@@ -23,42 +23,51 @@ class PairFolder:
 
 
 def pair_folders(take: Path, notes: list[str]) -> list[PairFolder]:
-    """The camera pairs of a take; what else lies there, and what is none, goes to `notes`."""
-    found = []
+    """The camera pairs in a take's folder; `notes` gets a line for everything else in it."""
+    pairs = []
     for path in list_folder(take):
-        source, mark, dest = path.name.partition("__")
-        if not mark or not path.is_dir():
-            notes.append(f"{path} is no <source>__<dest> folder; it is not read")
+        source, separator, dest = path.name.partition("__")
+        if not separator or not path.is_dir():
+            notes.append(f"{path} is not a <source>__<dest> folder; it is not read")
             continue
         try:
-            found.append(PairFolder(path, source, dest, direction_of(source, dest)))
+            pairs.append(PairFolder(path, source, dest, direction_of(source, dest)))
         except DataError as error:
             notes.append(f"{path}: {error}")
-    for pair in found:
-        notes += [f"{other} is no JSON; it is not read" for other in _files(pair.path, False)]
-    return found
+    for pair in pairs:
+        notes += [
+            f"{path} is not a JSON file; it is not read"
+            for path in _walk_files(pair.path)
+            if not _is_json(path)
+        ]
+    return pairs
 
 
 def json_files(pair: Path) -> list[Path]:
-    """The JSON files below a pair's folder, in name order."""
-    return list(_files(pair, True))
+    """The JSON files below a pair's folder, by name."""
+    return [path for path in _walk_files(pair) if _is_json(path)]
 
 
 def direction_of(source: str, dest: str) -> Direction:
-    """The direction of a pair of cameras; DataError for two of one view."""
+    """The direction of a pair of cameras; DataError for two cameras of one view."""
     for direction in Direction:
         if (view_of(source), view_of(dest)) == (direction.source, direction.dest):
             return direction
     raise DataError(f"{source} and {dest} are cameras of one view; a pair has one of each")
 
 
-def _files(folder: Path, wants_json: bool, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The files below a folder that are JSON, or those that are not; through links as well."""
-    here = folder.resolve()
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and path.is_file()
+
+
+def _walk_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The files below a folder, also through links to folders; `above`: its parents' targets."""
+    resolved = folder.resolve()
     for path in list_folder(folder):
-        if path.is_dir():
-            # A link to a folder above would lead round for ever.
-            if (target := path.resolve()) not in above and target not in {here, *here.parents}:
-                yield from _files(path, wants_json, above | {here})
-        elif (path.suffix.lower() == ".json" and path.is_file()) is wants_json:
+        if not path.is_dir():
             yield path
+            continue
+        # A link to a folder above would never end.
+        target = path.resolve()
+        if target not in above and target not in {resolved, *resolved.parents}:
+            yield from _walk_files(path, above | {resolved})

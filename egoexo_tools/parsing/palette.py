@@ -1,21 +1,19 @@
-"""Palette PNGs of videos, as SAM 2 and SAM 3 write them: a pixel's number is its object.
+"""Palette PNGs of videos as SAM 2 and SAM 3 write them: a pixel's number is its object.
 
 ```
-<folder>/<take_uid>.<camera>/<frame>.png                 one PNG a frame, numbers as colours
-<folder>/<take_uid>.<camera>/<number>/<frame>.png        one PNG an object and frame
+<folder>/<take_uid>.<camera>/<frame>.png                 one PNG per frame, numbers as colours
+<folder>/<take_uid>.<camera>/<number>/<frame>.png        one PNG per object and frame
 ```
 
-What a number means is in `objects/<take_uid>.json` ({number: object name}) of the `sam2` export
-that the videos came from, looked for beside the folder and above it.
+`objects/<take_uid>.json` ({number: object name}) gives the meaning of a number. It belongs to the
+`sam2` export that the videos came from; it is searched for in the folder and in those above it.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
@@ -29,18 +27,19 @@ from egoexo_tools.parsing.lenient import (
 )
 from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.parsing.pictures import read_labels, read_mask
+from egoexo_tools.vocab import Split
 
 _LEVELS_UP = 3
-"""So far above the PNGs the export is looked for: results lie in folders of their own."""
+"""How far above the PNGs the export is searched for: people move results into other folders."""
 _VOID = 255
-"""In VOS data a pixel that is of no object; in a mask picture a pixel that is."""
-_KNOWN = frozenset({"objects", "videos.txt"})
-"""What an export writes beside."""
+"""VOS data marks pixels without an object with it; mask pictures mark the object with it."""
+_EXPORT_FILES = frozenset({"objects", "videos.txt"})
+"""What an export writes beside the videos."""
 
 
 @dataclass(frozen=True)
 class PaletteVideo:
-    """One video's folder."""
+    """The folder of one video."""
 
     path: Path
     take_uid: str
@@ -50,120 +49,111 @@ class PaletteVideo:
 def find_videos(folder: Path, problems: list[str]) -> list[PaletteVideo]:
     """The folders in `folder` that are named `<take_uid>.<camera>` and hold PNGs.
 
-    Where there are any, whatever else lies there is added to `problems`.
+    Where there are any, `problems` gets a line for everything else in the folder.
     """
-    found, others = [], []
+    videos, notes = [], []
     for path in list_folder(folder):
-        if path.name in _KNOWN or path.name.startswith(NAMES_FILE):
+        if path.name in _EXPORT_FILES or path.name.startswith(NAMES_FILE):
             continue
         take_uid, dot, camera = path.name.rpartition(".")
         if not (path.is_dir() and dot and take_uid and camera):
-            others.append(f"{path} is no <take>.<camera> folder; it is not read")
-        elif _holds_pngs(path):
-            found.append(PaletteVideo(path, take_uid, camera))
+            notes.append(f"{path} is not a <take>.<camera> folder; it is not read")
+        elif _has_pngs(path):
+            videos.append(PaletteVideo(path, take_uid, camera))
         else:
-            others.append(f"{path} holds no PNG with a frame number; it is not read")
-    if found:
-        problems += others
-    return found
+            notes.append(f"{path} holds no PNG with a frame number; it is not read")
+    if videos:
+        problems += notes
+    return videos
 
 
 def read_objects(folder: Path, take_uid: str) -> dict[int, str] | None:
-    """Number → object name, from the export that lies nearest; None where there is none."""
-    places = [folder, *folder.resolve().parents[:_LEVELS_UP]]
-    for place in places:
-        for path in (place / "objects" / f"{take_uid}.json", *_in_splits(place, take_uid)):
+    """Number → object name, from the nearest export; None where there is no export."""
+    for place in (folder, *folder.resolve().parents[:_LEVELS_UP]):
+        for split in ("", *Split):
+            path = place / split / "objects" / f"{take_uid}.json"
             if path.is_file():
-                return _objects(path)
+                return _read_numbers(path)
     return None
 
 
 def read_video(
     video: PaletteVideo, objects: Mapping[int, str], problems: list[str]
 ) -> Iterator[tuple[int, str, MaskRle]]:
-    """(frame_idx, object_name, mask) of every PNG, an empty mask for an object that is not in it.
+    """(frame_idx, object_name, mask) of every PNG; an absent object has an empty mask.
 
-    What cannot be read, and numbers that no object has, are added to `problems`.
+    `problems` gets a line for unreadable files and unknown numbers.
     """
-    taken: dict[int, Path] = {}
-    for path in (path for path in list_folder(video.path) if path.is_dir()):
+    folders: dict[int, Path] = {}
+    for path in filter(Path.is_dir, list_folder(video.path)):
         number = whole_number(path.name)
         name = None if number is None else objects.get(number)
         if number is None or name is None:
-            problems.append(f"{path}: {path.name} is no object's number")
+            problems.append(f"{path}: {path.name} is not an object's number")
             continue
-        if taken.setdefault(number, path) != path:
-            problems.append(f"{path} and {taken[number].name} are of one object; the first is read")
+        first = folders.setdefault(number, path)
+        if first != path:  # 1 and 001
+            problems.append(f"{path} and {first.name} are of one object; the first is read")
             continue
-        for frame_idx, file in _numbered(path, problems).items():
+        for frame_idx, file in _pngs_by_frame(path, problems).items():
             try:
                 yield frame_idx, name, read_mask(file)
             except DataError as error:
                 problems.append(str(error))
-    for frame_idx, file in _numbered(video.path, problems).items():
+    for frame_idx, file in _pngs_by_frame(video.path, problems).items():
         try:
             labels = read_labels(file)
         except DataError as error:
             problems.append(str(error))
             continue
-        present = set(np.unique(labels).tolist()) - {0}
-        if present == {_VOID} and _VOID not in objects:
+        numbers = set(np.unique(labels).tolist()) - {0}
+        if numbers == {_VOID} and _VOID not in objects:
             problems.append(
-                f"{file} can be read in two ways: its {_VOID}s may be one object's mask, or pixels "
-                "of none as in VOS data; write the objects' numbers, or a folder for each object"
+                f"{file} is ambiguous: its {_VOID}s may be one object's mask, or pixels without "
+                "an object as in VOS data; write the objects' numbers, or a folder for each object"
             )
             continue
-        for number in sorted(present - {_VOID} - set(objects)):
-            problems.append(f"{file}: {number} is no object's number")
+        for number in sorted(numbers - {_VOID} - set(objects)):
+            problems.append(f"{file}: {number} is not an object's number")
         for number, name in objects.items():
-            yield frame_idx, name, _mask(labels, number)
+            yield frame_idx, name, MaskRle.encode(labels == number)
 
 
-def _mask(labels: NDArray[np.integer[Any]], number: int) -> MaskRle:
-    return MaskRle.encode(labels == number)
-
-
-def _holds_pngs(folder: Path) -> bool:
+def _has_pngs(folder: Path) -> bool:
     return any(
         (path.suffix.lower() == ".png" and path.is_file())
-        or (path.is_dir() and whole_number(path.name) is not None and _numbered(path))
+        or (path.is_dir() and whole_number(path.name) is not None and _pngs_by_frame(path, []))
         for path in list_folder(folder)
     )
 
 
-def _in_splits(place: Path, take_uid: str) -> Iterator[Path]:
-    for split in ("train", "val", "test"):
-        yield place / split / "objects" / f"{take_uid}.json"
-
-
-def _objects(path: Path) -> dict[int, str]:
+def _read_numbers(path: Path) -> dict[int, str]:
     content = load_json(path)
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for key, name in content.items() if isinstance(content, dict) else ():
         number = whole_number(key)
-        if number is None or not isinstance(name, str) or number in found or not is_text(name):
-            why = "there twice" if number in found or name is REPEATED else "no number with a name"
-            raise DataError(f'{path} must hold {{"1": object name, ...}}; {key!r} is {why}')
-        found[number] = name
-    if not found or len(set(found.values())) < len(found):
-        why = "; two numbers have one name" if found else ""
-        raise DataError(f'{path} must hold {{"1": object name, ...}}{why}')
-    return found
+        if number is None or not isinstance(name, str) or number in names or not is_text(name):
+            is_repeated = number in names or name is REPEATED
+            fault = "there twice" if is_repeated else "not a number with a name"
+            raise DataError(f'{path} must hold {{"1": object name, ...}}; {key!r} is {fault}')
+        names[number] = name
+    if not names or len(set(names.values())) < len(names):
+        fault = "; two numbers have one name" if names else ""
+        raise DataError(f'{path} must hold {{"1": object name, ...}}{fault}')
+    return names
 
 
-def _numbered(folder: Path, problems: list[str] | None = None) -> dict[int, Path]:
-    """frame_idx → PNG; others, and two of one number, go to `problems`."""
-    found: dict[int, list[Path]] = {}
-    others = []
+def _pngs_by_frame(folder: Path, problems: list[str]) -> dict[int, Path]:
+    """frame_idx → PNG; `problems` gets other files, and two files of one frame."""
+    files: dict[int, list[Path]] = {}
     for path in list_folder(folder):
         is_png = path.suffix.lower() == ".png" and path.is_file()
         number = frame_number(path.stem) if is_png else None
         if number is not None:
-            found.setdefault(number, []).append(path)
+            files.setdefault(number, []).append(path)
         elif not path.is_dir():
-            others.append(f"{path} is no PNG with a frame number; it is not read")
-    twice = [paths for paths in found.values() if len(paths) > 1]
-    if problems is not None:
-        problems += others
-        problems += [f"{p[0]} and {p[1].name} are of one frame; keep one" for p in twice]
-    return {number: paths[0] for number, paths in found.items() if len(paths) == 1}
+            problems.append(f"{path} is not a PNG with a frame number; it is not read")
+    for first, *others in files.values():
+        if others:
+            problems.append(f"{first} and {others[0].name} are of one frame; keep one")
+    return {number: paths[0] for number, paths in files.items() if len(paths) == 1}

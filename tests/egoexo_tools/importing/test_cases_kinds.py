@@ -44,7 +44,7 @@ def told(root: DatasetRoot) -> str:
     ("change", "words"),
     [
         ({"images": [{"file_name": "ego/1.png", **HW}]}, "image 0 has no id"),
-        ({"categories": [{"id": 7, "name": "pot"}, {"id": 7, "name": "pan"}]}, "or two"),
+        ({"categories": [{"id": 7, "name": "pot"}, {"id": 7, "name": "pan"}]}, "or has two"),
         ({"categories": [{"id": 7, "name": {"a": 1}}]}, "has no object name"),
         ({"categories": [{"id": 7, "name": "po\ud800t"}]}, "has no object name"),
         ({"categories": [{"id": 7, "name": "po\0t"}]}, "has no object name"),
@@ -121,7 +121,7 @@ def test_a_mask_with_nan_is_no_mask(root: DatasetRoot, take: Path) -> None:
     values[5:15, 5:15] = 1
     Image.fromarray(values).save(take / "ego" / "1" / "lid.tif")
     load(root, take.parent).check()
-    assert "lid.tif is no mask that can be read: some of its pixels are NaN" in told(root)
+    assert "lid.tif is not a readable mask: some of its pixels are NaN" in told(root)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "webp"])

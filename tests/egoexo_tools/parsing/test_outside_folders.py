@@ -119,13 +119,14 @@ HARMLESS: dict[str, Callable[[Path], None]] = {
     "loop": lambda f: (f / "t" / PAIR / "cup" / "again").symlink_to(".."),
 }
 TOLD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "text": (lambda f: stray(f, f"t/{PAIR}/cup/60.txt"), "60.txt is no JSON"),
+    "text": (lambda f: stray(f, f"t/{PAIR}/cup/60.txt"), "60.txt is not a JSON file"),
     "file": (lambda f: stray(f, "readme.txt"), "readme.txt is no take's folder"),
     "one view": (lambda f: (f / "t" / "cam01__cam02").mkdir(), "cameras of one view"),
-    "no pair": (lambda f: (f / "t" / "cup").mkdir(), "cup is no <source>__<dest> folder"),
+    "no pair": (lambda f: (f / "t" / "cup").mkdir(), "cup is not a <source>__<dest> folder"),
     "no take": (lambda f: (f / "other").mkdir(), "other holds no <source>__<dest> folder"),
     "dead link": (
-        lambda f: (f / "t" / PAIR / "cup" / "60.json").symlink_to("nowhere"), "60.json is no JSON"),
+        lambda f: (f / "t" / PAIR / "cup" / "60.json").symlink_to("nowhere"),
+        "60.json is not a JSON file"),
 }  # fmt: skip
 
 
@@ -226,14 +227,14 @@ def png(folder: Path, name: str, image: np.ndarray) -> None:
 
 
 WORDS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "jpeg": (lambda f: stray(f, "t.cam01/60.jpg"), "60.jpg is no PNG with a frame number"),
-    "name": (lambda f: png(f, "t.cam01/cup.png", labels()), "cup.png is no PNG with a frame"),
+    "jpeg": (lambda f: stray(f, "t.cam01/60.jpg"), "60.jpg is not a PNG with a frame number"),
+    "name": (lambda f: png(f, "t.cam01/cup.png", labels()), "cup.png is not a PNG with a frame"),
     "colours": (lambda f: png(f, "t.cam01/60.png", np.dstack([labels()] * 3)), "holds colours"),
-    "number": (lambda f: png(f, "t.cam01/60.png", labels() * 3), "60.png: 3 is no object's"),
-    "both": (lambda f: png(f, "t.cam01/60.png", (labels() > 0) * np.uint8(255)), "in two ways"),
+    "number": (lambda f: png(f, "t.cam01/60.png", labels() * 3), "60.png: 3 is not an object's"),
+    "both": (lambda f: png(f, "t.cam01/60.png", (labels() > 0) * np.uint8(255)), "is ambiguous"),
     "empty": (lambda f: stray(f, "t.cam01/60.png", b""), "60.png is not a picture"),
-    "folder": (lambda f: png(f, "t.cam01/7/0.png", labels()), "7 is no object's number"),
-    "place": (lambda f: png(f, "notes/0.png", labels()), "notes is no <take>.<camera> folder"),
+    "folder": (lambda f: png(f, "t.cam01/7/0.png", labels()), "7 is not an object's number"),
+    "place": (lambda f: png(f, "notes/0.png", labels()), "notes is not a <take>.<camera> folder"),
     "jpegs": (lambda f: stray(f, "t.cam02/0.jpg"), "t.cam02 holds no PNG"),
 }
 
