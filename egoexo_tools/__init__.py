@@ -1,7 +1,7 @@
 """Turns an Ego-Exo4D release into a checked, queryable dataset of correspondence pairs.
 
-The names below are the front door; each is imported when it is first used. Everything else is
-imported from its own module: `from egoexo_tools.video.frames import probe`.
+The names below are the public interface; each is imported on first use. Import everything else
+from its own module: `from egoexo_tools.video.frames import probe`.
 """
 
 from typing import TYPE_CHECKING

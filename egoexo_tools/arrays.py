@@ -1,4 +1,4 @@
-"""Array types, named by what an element is. Shapes are stated where a value is described."""
+"""Array types by element type. The shape is documented with each value."""
 
 from typing import TypeAlias
 

@@ -1,8 +1,8 @@
 """`compiled`: the decorator of the few hot loops, compiled by numba and cached on disk.
 
-Compilation happens at the first call; the machine code lies in `__pycache__` beside the source
-(or in NUMBA_CACHE_DIR), so that the next process starts at once. `function.py_func` is the plain
-Python version, which tests can step through.
+The first call compiles. The machine code is stored in `__pycache__` next to the source (or in
+NUMBA_CACHE_DIR), so later processes start at once. `function.py_func` is the plain Python
+version, for stepping through in a test.
 """
 
 from collections.abc import Callable
@@ -14,5 +14,5 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """`function` as machine code; releases the GIL, so that threads can share the work."""
+    """`function` as machine code; it releases the GIL, so threads can run it in parallel."""
     return cast(F, numba.njit(cache=True, nogil=True)(function))

@@ -1,8 +1,8 @@
-"""Every path of a release (read) and of a dataset root (written), as methods.
+"""All paths of a release (read) and of a dataset root (written), as methods.
 
-Names that come from files (take names, take_uids, cameras, object names) are untrusted: each
-becomes one checked path component, so that no path leaves its root. `atomic_path` is how any
-file is written: to a sibling first, then renamed, so that a reader never sees half a file.
+Names from files (take names, take_uids, cameras, object names) are untrusted. Each must be a valid
+path component, so that no path leaves its root. Files are written through `atomic_path`: to a
+sibling that is then renamed, so a reader never sees a half-written file.
 """
 
 import os
@@ -16,16 +16,16 @@ from egoexo_tools.vocab import Direction, Split
 
 PARTIAL_SUFFIX = ".partial"
 DOWNSCALED_448 = 448
-"""The short side of the small copies that the release ships, in pixels."""
+"""Short side, in pixels, of the small copies that the release contains."""
 RESOLUTIONS: Mapping[str, int | None] = {"full": None, "448": DOWNSCALED_448}
-"""Which copies of the videos, by the name that a user gives → their short side."""
+"""Name of a copy of the videos on the command line → its short side; None is the full size."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a sibling to write to; on success it takes the place of `path`, on error it goes.
+    """Yield a sibling file to write; it replaces `path` on success and is deleted on error.
 
-    The sibling's name is fixed, so that a killed writer's leftover is overwritten by the next.
+    The sibling's name is fixed, so the next writer overwrites what a killed one left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
@@ -44,9 +44,9 @@ def write_atomic(path: Path, data: bytes | memoryview | str) -> None:
 
 
 def path_component(name: str) -> str:
-    """`name` if it is safe as one path component, else DataError (separators, `..`, NUL, empty)."""
+    """Return `name` unchanged; DataError if it is empty, `..`, or contains a separator or NUL."""
     if not name or name in {".", ".."} or any(char in name for char in "/\\\0"):
-        raise DataError(f"{name!r} cannot be a file name; the file that it comes from is damaged")
+        raise DataError(f"{name!r} cannot be a file name; the file that contains it is damaged")
     return name
 
 
@@ -68,7 +68,7 @@ class Release:
         return self.path / "annotations" / f"relations_{split}.json"
 
     def inside(self, relative: str) -> Path:
-        """A path that a release file names, kept under the release; else DataError."""
+        """A path named in a release file; DataError if it leaves the release."""
         candidate = Path(relative)
         if candidate.is_absolute() or ".." in candidate.parts:
             raise DataError(f"{relative!r} points outside the release {self.path}")
@@ -78,22 +78,20 @@ class Release:
         return self.path / "takes" / path_component(take_name)
 
     def video(self, take_name: str, camera: str, *, short_side: int | None = None) -> Path:
-        """The frame-aligned video; `short_side=448` gives the small copy."""
+        """The frame-aligned video; `short_side=448` is the small copy."""
         folder = self.take_dir(take_name) / "frame_aligned_videos"
         if short_side is not None:
             folder = folder / "downscaled" / str(short_side)
         return folder / f"{path_component(camera)}.mp4"
 
     def find_video(self, take_name: str, camera: str, *, short_side: int | None = None) -> Path:
-        """The same as it lies on disk, where some copies have the suffix in capitals."""
+        """The video as it is on disk, where some copies have an upper-case suffix."""
         path = self.video(take_name, camera, short_side=short_side)
-        if path.exists():
-            return path
-        others = (path.with_suffix(suffix) for suffix in (".MP4", ".Mp4"))
-        return next((other for other in others if other.exists()), path)
+        spellings = [path, path.with_suffix(".MP4"), path.with_suffix(".Mp4")]
+        return next((spelling for spelling in spellings if spelling.exists()), path)
 
     def require(self) -> "Release":
-        """self, if this looks like a release; else DataError with the next step."""
+        """Return self if this is a release; otherwise DataError with the next step."""
         if not self.takes_json.is_file():
             raise DataError(
                 f"{self.path} is not an Ego-Exo4D release: it has no takes.json; give the folder "
@@ -104,7 +102,7 @@ class Release:
 
 @dataclass(frozen=True)
 class DatasetRoot:
-    """A dataset root: manifests and frames (the truth), status files, exports and runs."""
+    """A dataset root: manifests and frames (the source of truth), status files, exports, runs."""
 
     path: Path
 
@@ -117,7 +115,7 @@ class DatasetRoot:
         return self.manifests / path_component(name)
 
     def part(self, table: str, unit: str) -> Path:
-        """The Parquet file that one unit of work writes into a table."""
+        """The Parquet file that one unit writes into a table."""
         return self.table(table) / f"{path_component(unit)}.parquet"
 
     def status(self, stage: str, unit: str) -> Path:
@@ -150,7 +148,7 @@ class DatasetRoot:
         return self.path / "dataset_jsons" / f"{split}_{direction.joined}_pairs.json"
 
     def masks_dir(self, split: Split, direction: Direction) -> Path:
-        """O-MaMa's folder of destination-view proposals."""
+        """The folder of destination-view proposals in O-MaMa's format."""
         return self.path / f"Masks_{split.upper()}_{direction.upper_name}"
 
     def features(self, key: str) -> Path:
@@ -158,7 +156,7 @@ class DatasetRoot:
 
     @property
     def mapped(self) -> Path:
-        """Tables as training maps them into memory; made from the manifests when needed."""
+        """Tables that training maps into memory; made from the manifests when needed."""
         return self.path / "tables"
 
     @property
@@ -166,7 +164,7 @@ class DatasetRoot:
         return self.path / "runs"
 
     def require(self) -> "DatasetRoot":
-        """self, if ingest has been here; else DataError with the next step."""
+        """Return self if ingest has written this root; otherwise DataError with the next step."""
         if not self.table("takes").is_dir():
             raise DataError(
                 f"{self.path} is not a dataset root: it has no manifests/takes; make one with "
@@ -175,5 +173,5 @@ class DatasetRoot:
         return self
 
     def relative(self, path: Path) -> str:
-        """`path` under the root, as stored in manifests (POSIX separators)."""
+        """`path` relative to the root, as stored in manifests (POSIX separators)."""
         return path.relative_to(self.path).as_posix()

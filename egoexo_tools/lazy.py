@@ -1,7 +1,7 @@
-"""Names that are imported when they are used, so that importing a package costs nothing.
+"""Names that are imported on first use, so that importing a package is fast.
 
-Two kinds: what a package gives to its users (`exports`), and what a table names as text
-(`resolve`). Both keep numpy, av and torch out of a program that has not asked for them.
+`exports` is for the public names of a package, `resolve` for entries of tables that name their
+implementation as text. Both keep numpy, av and torch out of programs that do not need them.
 """
 
 import sys
@@ -13,24 +13,25 @@ from typing import Any
 def exports(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` of a package; `modules`: module in it → its names.
+    """`__getattr__`, `__dir__` and `__all__` of a package; `modules`: its module → public names.
 
-    A name may not be that of a module beside it: Python sets that one as soon as it is imported.
+    A public name must differ from the package's modules: Python sets a module's name as an
+    attribute of the package as soon as the module is imported.
     """
-    home = {name: module for module, names in modules.items() for name in names}
+    module_of = {name: module for module, names in modules.items() for name in names}
 
     def get(name: str) -> Any:
-        if name not in home:
+        if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{home[name]}"), name)
+        return getattr(import_module(f"{package}.{module_of[name]}"), name)
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *home})
+        return sorted({*vars(sys.modules[package]), *module_of})
 
-    return get, names, sorted(home)
+    return get, names, sorted(module_of)
 
 
 def resolve(dotted: str) -> Any:
-    """What `package.module:name` names; ImportError or AttributeError if there is no such thing."""
+    """The object named `package.module:name`; raises ImportError or AttributeError."""
     module, _, name = dotted.partition(":")
     return getattr(import_module(module), name)

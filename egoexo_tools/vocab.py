@@ -1,7 +1,8 @@
-"""The words of the field and their spellings, where more than one module needs them.
+"""The field's terms and their spellings, as far as several modules need them.
 
-A camera's view is ego iff its name contains "aria", in any case. A direction is written `ego2exo`
-here, `egoexo` in pair files, `ego-exo` in prediction files and `EGO2EXO` in mask folders.
+A camera's view is ego if its name contains "aria", in any case, and exo otherwise. A direction is
+written `ego2exo` here, `egoexo` in pair files, `ego-exo` in prediction files and `EGO2EXO` in mask
+folders.
 """
 
 from enum import StrEnum
@@ -11,7 +12,7 @@ from egoexo_tools.errors import DataError
 FPS = 30
 """Frames per second of every frame-aligned video, so that seconds are frame_idx / FPS."""
 SPLIT_GROUPS = ("take", "capture", "participant")
-"""What a division into splits keeps together."""
+"""Groups of takes that a division into splits can keep together."""
 
 
 class View(StrEnum):
@@ -30,7 +31,7 @@ class Split(StrEnum):
 
 
 class Protocol(StrEnum):
-    """Whose evaluator's rules hold; docs/metrics.md has the table of differences."""
+    """The evaluator whose rules apply; docs/metrics.md lists the differences."""
 
     OFFICIAL = "official"
     OMAMA = "omama"
@@ -68,16 +69,16 @@ class Direction(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> "Direction":
-        """Any of the spellings above, in any case; raises DataError for other text."""
-        bare = text.lower().replace("-", "").replace("2", "").replace("_", "")
+        """From any of the spellings above, in any case; DataError for other text."""
+        joined = text.lower().replace("-", "").replace("2", "").replace("_", "")
         for direction in cls:
-            if bare == direction.joined:
+            if joined == direction.joined:
                 return direction
-        raise DataError(f"{text!r} is no direction; use ego2exo or exo2ego")
+        raise DataError(f"{text!r} is not a direction; use ego2exo or exo2ego")
 
 
 def view_of(camera: str) -> View:
-    """The view of a camera, from its name (`aria01_214-1` is ego, `cam01` and `gp02` are exo)."""
+    """The view of a camera from its name: `aria01_214-1` is ego, `cam01` and `gp02` are exo."""
     return View.EGO if "aria" in camera.lower() else View.EXO
 
 

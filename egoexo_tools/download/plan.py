@@ -66,7 +66,7 @@ class DownloadPlan:
 
     def part(self, shard: Shard) -> "DownloadPlan":
         """The same with the videos of the takes that are in a shard."""
-        mine = {uid: files for uid, files in self.videos.items() if shard.holds(uid)}
+        mine = {uid: files for uid, files in self.videos.items() if shard.contains(uid)}
         return replace(self, videos=mine)
 
     def text(self) -> str:

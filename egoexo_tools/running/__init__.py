@@ -1,1 +1,1 @@
-"""How units of work run, are resumed, are kept apart and are told of."""
+"""How the units of a stage run, resume after an interruption, exclude each other and report."""

@@ -1,7 +1,8 @@
-"""Which units a stage has begun, for stages that must know their own takes from others'.
+"""Which units a stage has started, for stages that must tell their own takes from other takes.
 
-A status says so only in the end: a take that was cut off, or that a shard beside this one has in
-hand, has outputs and no status yet, and would pass for somebody else's.
+A status file is written only when a unit ends. A take that was interrupted, or that another shard
+is processing, has outputs but no status file yet, and without a claim it would look like a take
+of another origin.
 """
 
 from collections.abc import Iterable
@@ -13,17 +14,17 @@ CLAIMS = ".units"
 
 
 def claimed_units(root: DatasetRoot, stage: str) -> set[str]:
-    """Names of units that the stage has begun or ended."""
+    """Names of the units that the stage has started or finished."""
     folder = root.status_dir(stage)
     path = folder / CLAIMS
-    begun = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    return {*filter(None, begun), *(status.stem for status in folder.glob("*.json"))}
+    claims = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return {*filter(None, claims), *(status.stem for status in folder.glob("*.json"))}
 
 
 def claim_units(root: DatasetRoot, stage: str, names: Iterable[str]) -> None:
-    """Write down that the stage begins these units."""
+    """Record that the stage starts these units."""
     with shared_files_lock(root.status_dir(stage)):
-        known = claimed_units(root, stage)
-        if new := set(names) - known:
-            text = "".join(f"{name}\n" for name in sorted(known | new))
+        claims = claimed_units(root, stage)
+        if new := set(names) - claims:
+            text = "".join(f"{name}\n" for name in sorted(claims | new))
             write_atomic(root.status_dir(stage) / CLAIMS, text)

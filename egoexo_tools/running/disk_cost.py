@@ -1,8 +1,8 @@
-"""What a stage will cost before it begins: frames, bytes, time; and a disk that has too little.
+"""Estimates what a stage costs before it starts (frames, bytes, time) and checks the disk space.
 
-Bytes are counted, or measured with the time on the first batch of the first unit, which runs
-where the units will: in this process, in a worker, on the cluster. What that batch makes is
-thrown away.
+Bytes are computed, or measured together with the time on the first batch of the first unit. That
+batch runs where the units will run: in this process, in a worker, or on the cluster. Its outputs
+are discarded.
 """
 
 import time
@@ -19,95 +19,92 @@ from egoexo_tools.running.progress import duration_text, print_line
 from egoexo_tools.running.records import RunOptions
 
 T = TypeVar("T")
-UNASKED_FRAMES = 2000
-"""So many are tried out even if nobody wants to read about it: their bytes may not fit."""
-_LOOK_AFTER_SECONDS = 5.0
+LARGE_JOB_FRAMES = 2000
+"""From this many frames on the cost is measured even with --quiet: the disk may be too small."""
+_POLL_SECONDS = 5.0
 _SLOW_SECONDS = 1.0
-"""An item that took longer is not followed by a whole batch to be more exact."""
+"""If one item takes longer, no batch follows to make the estimate more exact."""
 
 
 @dataclass(frozen=True)
 class TimedBatch:
-    """What the first batch came to."""
+    """Measurements of the first batch."""
 
     frames: int
     seconds: float
     bytes: int = 0
-    """Of the files that it would have made."""
+    """Size of the files that it would write."""
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What is to be done."""
+    """What a stage has to do."""
 
     frames: int
-    there: int
-    """Frames that are done already and stay."""
+    existing_frames: int
+    """Frames that were processed before and are kept."""
     bytes: int
     seconds: float | None = None
 
-    def text(self, stage: str, free_bytes: int) -> str:
-        """One line."""
-        kept = f" ({self.there:,} are there)" if self.there else ""
-        timed = "" if self.seconds is None else f", about {duration_text(self.seconds)}"
+    def text(self, stage: str, free: int) -> str:
+        """One line; `free` is the free disk space in bytes."""
+        existing = f" ({self.existing_frames:,} exist)" if self.existing_frames else ""
+        duration = "" if self.seconds is None else f", about {duration_text(self.seconds)}"
         return (
-            f"{stage}: {self.frames:,} frames to do{kept}, {size_text(self.bytes)} of the "
-            f"{size_text(free_bytes)} that are free{timed}"
+            f"{stage}: {self.frames:,} frames to process{existing}, {size_text(self.bytes)} of "
+            f"{size_text(free)} free{duration}"
         )
 
 
 def check_disk_space(
-    stage: str, folder: Path, price: CostEstimate, cures: str, *, quiet: bool
+    stage: str, folder: Path, cost: CostEstimate, advice: str, *, quiet: bool
 ) -> None:
-    """Print it; DataError where the disk of `folder` has less."""
+    """Print the estimate; DataError with `advice` if the disk of `folder` has less free space."""
     free = free_bytes(folder)
-    if price.bytes > free:
+    if cost.bytes > free:
         raise DataError(
-            f"{stage} of {price.frames:,} frames needs {size_text(price.bytes)} and the disk of "
-            f"{folder} has {size_text(free)}; {cures}"
+            f"{stage} of {cost.frames:,} frames needs {size_text(cost.bytes)} and the disk of "
+            f"{folder} has {size_text(free)}; {advice}"
         )
     if not quiet:
-        print_line(price.text(stage, free))
+        print_line(cost.text(stage, free))
 
 
-def time_batch(items: Sequence[T], work: Callable[[Sequence[T]], int], batch: int) -> TimedBatch:
-    """Time `work` (which returns bytes) on some of the items.
+def time_batch(
+    items: Sequence[T], work: Callable[[Sequence[T]], int], batch_size: int
+) -> TimedBatch:
+    """Time `work`, which returns bytes, on some of the items.
 
-    The first is not timed: loading a network and compiling loops are of the beginning. A second
-    that is slow says enough; else a whole batch is worked on.
+    The first item is not counted, because it includes loading a network and compiling loops. If
+    the second item is slow, its time is the result; otherwise that of a whole batch.
     """
-    count, seconds = _timed(items[:1], work)
-    size = 1
-    for some in (items[1:2], items[2 : 2 + batch]):
-        if not some:
+    timed = TimedBatch(1, 0.0)
+    for number, batch in enumerate((items[:1], items[1:2], items[2 : 2 + batch_size])):
+        if not batch:
             break
-        count, seconds = _timed(some, work)
-        size = len(some)
-        if seconds > _SLOW_SECONDS:
+        start = time.perf_counter()
+        size = work(batch)
+        timed = TimedBatch(len(batch), time.perf_counter() - start, size)
+        if number and timed.seconds > _SLOW_SECONDS:
             break
-    return TimedBatch(size, seconds, count)
-
-
-def _timed(items: Sequence[T], work: Callable[[Sequence[T]], int]) -> tuple[int, float]:
-    started = time.perf_counter()
-    return work(items), time.perf_counter() - started
+    return timed
 
 
 def measure_sample(
     submit: TaskSubmitter, work: Callable[[T], TimedBatch], item: T
 ) -> TimedBatch | None:
-    """`work` on one item where the units will run; None where that fails: its unit will say why."""
+    """`work` on one item where the units will run; None on failure, which its unit will report."""
     try:
         future = submit(work, item)
-        while not wait([future], timeout=_LOOK_AFTER_SECONDS).done:
-            if submit.trouble() is not None:
+        while not wait([future], timeout=_POLL_SECONDS).done:
+            if submit.problem() is not None:
                 return None
-        found: TimedBatch = future.result()
-        return found
-    except Exception:  # a missing picture, a worker that died: no price, but no end either
+        timed: TimedBatch = future.result()
+        return timed
+    except Exception:  # a missing picture, a dead worker: no estimate, but the stage goes on
         return None
 
 
 def concurrent_units(run: RunOptions, units: int) -> int:
-    """How many units run side by side."""
+    """How many of the units run at the same time."""
     return 1 if run.executor == "inline" else min(run.workers or available_cores(), units)

@@ -1,8 +1,8 @@
-"""Where units of work run: name → an Executor whose futures are concurrent.futures'.
+"""Where units of work run. Every executor returns futures like those of concurrent.futures.
 
-`inline` runs in this process, `process` in local processes that a hang or a crash cannot take
-down with it (pebble kills the one worker and the rest go on), `dask` on a cluster through
-dask.distributed. Only `process` can end a unit that outlasts its time limit; on Dask the
+`inline` runs units in this process. `process` runs them in local processes and survives a unit
+that hangs or crashes: pebble kills that worker and the others continue. `dask` runs them on a
+cluster through dask.distributed. Only `process` enforces a time limit per unit; on Dask the
 scheduler's own limits apply.
 """
 
@@ -25,7 +25,7 @@ from egoexo_tools.errors import SettingsError
 EXECUTORS = ("inline", "process", "dask")
 CONNECT_SECONDS = 30
 NO_WORKER_SECONDS = "EGOEXO_TOOLS_NO_WORKER_SECONDS"
-"""Environment variable: how long a run goes on waiting after its last Dask worker has gone."""
+"""Environment variable: seconds that a run waits after its last Dask worker has disappeared."""
 _NO_WORKER_SECONDS = 300.0
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class TaskSubmitter:
     """Schedules function(argument) and returns its future."""
 
     schedule: "Callable[[Callable[[Any], Any], Any], Future[Any]]"
-    trouble: Callable[[], str | None] = lambda: None
-    """Why what was scheduled will not end, or None; asked now and then while somebody waits."""
+    problem: Callable[[], str | None] = lambda: None
+    """Returns why scheduled tasks cannot finish, or None; polled while a caller waits."""
 
     def __call__(self, function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
         return self.schedule(function, argument)
@@ -51,21 +51,21 @@ def open_executor(
     time_limit_seconds: float | None = None,
     resources: dict[str, float] | None = None,
 ) -> Iterator[TaskSubmitter]:
-    """Yield a submit function; leaving the block by an exception stops what is running.
+    """Yield a submit function; an exception that leaves the block stops the running tasks.
 
-    `workers` defaults to the cores that this process may use; `scheduler` is a Dask scheduler's
-    address (without it, a local cluster of `workers` processes is started); `resources` are
-    Dask worker resources that each unit needs, such as {"GPU": 1}.
+    `workers` defaults to the cores that this process may use. `scheduler` is the address of a
+    Dask scheduler; without it, a local cluster of `workers` processes is started. `resources` are
+    the Dask worker resources that each task needs, such as {"GPU": 1}.
     """
     if name not in EXECUTORS:
-        raise SettingsError(f"{name!r} is no executor; use {', '.join(EXECUTORS)}")
+        raise SettingsError(f"{name!r} is not an executor; use {', '.join(EXECUTORS)}")
     if name == "inline":
         yield TaskSubmitter(_submit_inline)
     elif name == "process":
-        with _processes(workers or available_cores(), time_limit_seconds) as submit:
+        with _process_pool(workers or available_cores(), time_limit_seconds) as submit:
             yield submit
     else:
-        with _dask(workers or available_cores(), scheduler, resources) as submit:
+        with _dask_client(workers or available_cores(), scheduler, resources) as submit:
             yield submit
 
 
@@ -81,29 +81,35 @@ def _submit_inline(function: Callable[[Any], Any], argument: Any, /) -> "Future[
 
 
 @contextmanager
-def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[TaskSubmitter]:
+def _process_pool(workers: int, time_limit_seconds: float | None) -> Iterator[TaskSubmitter]:
     from pebble import ProcessPool
 
     # spawn: forking a process that already runs OpenCV, Arrow or torch threads can hang it.
     context = multiprocessing.get_context("spawn")
-    # Otherwise the first worker starts it, and that lets go of interrupts that were held.
+    # Otherwise the first worker starts the tracker, which unblocks the signals blocked below.
     resource_tracker.ensure_running()
     pool = ProcessPool(max_workers=workers, context=context, initializer=_end_with_parent)
 
     def submit(function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
-        with _interrupts_held():
+        # Ctrl-C reaches the whole process group, but only the parent decides what it means. The
+        # pool's threads, and through them its workers, inherit the signals that are blocked when
+        # the first task is scheduled: a worker cannot be interrupted during its imports.
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             future: Future[Any] = pool.schedule(
-                _in_worker, args=(function, argument), timeout=time_limit_seconds
+                _run_in_worker, args=(function, argument), timeout=time_limit_seconds
             )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         return future
 
-    others = set(multiprocessing.active_children())
+    other_children = set(multiprocessing.active_children())
     try:
         yield TaskSubmitter(submit)
-    except BaseException:  # Ctrl-C too: `close` would do all that is scheduled first
-        # The pool first takes away its locks, then ends one worker after the other: one that begins
-        # meanwhile would look for them and end with a traceback. So all are told at once, before.
-        for worker in set(multiprocessing.active_children()) - others:
+    except BaseException:  # Ctrl-C too: `close` would first finish all scheduled tasks
+        # `stop` removes the pool's locks and then ends one worker after the other. A worker that
+        # starts in between looks for the locks and dies with a traceback, so we end all at once.
+        for worker in set(multiprocessing.active_children()) - other_children:
             worker.terminate()
         pool.stop()
         raise
@@ -113,27 +119,13 @@ def _processes(workers: int, time_limit_seconds: float | None) -> Iterator[TaskS
         pool.join()
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches the whole process group; the parent alone decides what it means.
-
-    The pool's threads, and through them its workers, begin with the signals that are held when
-    the first unit is scheduled: a worker cannot be interrupted while it still imports.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _end_with_parent() -> None:
-    """A worker whose parent was killed ends too, in the middle of its unit."""
+    """Let a worker die, even in the middle of a unit, when its parent was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    # By itself it would notice only when it asks for the next unit, and until then write beside a
-    # new run. SIGKILL, because no handler runs in the middle of compiled code.
+    # Without this thread a worker notices only when it asks for its next unit, and until then it
+    # would write next to a new run. SIGKILL, because no handler runs inside compiled code.
     def watch() -> None:
         parent.join()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -141,30 +133,30 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class _Stopped(BaseException):
-    """The pool wants this worker to end: its run was interrupted, or its time is up."""
+class _Terminated(BaseException):
+    """The pool ends this worker: its run was interrupted, or its time limit has passed."""
 
 
-def _in_worker(function: Callable[[Any], Any], argument: Any) -> Any:
-    """function(argument); when the worker is told to end, half-written files are removed first."""
+def _run_in_worker(function: Callable[[Any], Any], argument: Any) -> Any:
+    """function(argument); a worker that is terminated removes half-written files first."""
 
-    # Raised where the unit is, so that `atomic_path` takes its partial file away on the way out;
-    # a BaseException, which no `except Exception` of a unit can swallow.
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # told twice, it is not disturbed in this
-        raise _Stopped
+    # Raised inside the unit, so that `atomic_path` deletes its partial file. A BaseException,
+    # because an `except Exception` of a unit must not swallow it.
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt this
+        raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    handler = signal.signal(signal.SIGTERM, terminate)
     try:
         return function(argument)
-    except _Stopped:
+    except _Terminated:
         os._exit(1)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
-def _dask(
+def _dask_client(
     workers: int, scheduler: str | None, resources: dict[str, float] | None
 ) -> Iterator[TaskSubmitter]:
     try:
@@ -173,8 +165,7 @@ def _dask(
         raise SettingsError(
             "the dask executor needs the cluster group: pip install 'egoexo-tools[cluster]'"
         ) from error
-    # Its status page at any free port: without an address it wants 8787, which the run beside this
-    # one has.
+    # The status page gets any free port: its default, 8787, may belong to a run next to this one.
     cluster = scheduler is None and LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -188,8 +179,8 @@ def _dask(
             f"no Dask scheduler answers at {scheduler} ({error}); give the address that "
             "`dask scheduler` prints, such as tcp://node7:8786"
         ) from error
-    _warn_without(client, resources)
-    # Units write files: each runs once, where it was sent, and is not run again on a guess.
+    _warn_without_worker(client, resources or {})
+    # Units write files: Dask must run each exactly once, and not repeat it speculatively.
     executor = client.get_executor(pure=False, retries=0, resources=resources)
 
     def submit(function: Callable[[Any], Any], argument: Any, /) -> "Future[Any]":
@@ -197,49 +188,48 @@ def _dask(
         return future
 
     try:
-        yield TaskSubmitter(submit, _Workers(client).trouble)
+        yield TaskSubmitter(submit, _WorkerMonitor(client).problem)
     finally:
         client.close()
         if cluster:
             cluster.close()
 
 
-class _Workers:
-    """Notices that a cluster's workers have all gone."""
+class _WorkerMonitor:
+    """Detects that all workers of a cluster have disappeared."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._limit = float(os.environ.get(NO_WORKER_SECONDS, _NO_WORKER_SECONDS))
-        self._seen = False
-        self._last_seen = time.monotonic()
+        self._limit_seconds = float(os.environ.get(NO_WORKER_SECONDS, _NO_WORKER_SECONDS))
+        self._had_workers = False
+        self._last_worker_time = time.monotonic()
 
-    def trouble(self) -> str | None:
-        """A sentence if there were workers and none has come back for some minutes."""
+    def problem(self) -> str | None:
+        """A sentence if there were workers and none has come back within the limit."""
         try:
             count = len(self._client.sync(self._client.scheduler.identity)["workers"])
         except (OSError, TimeoutError) as error:
             return f"the Dask scheduler does not answer ({error}); start it and run again"
-        if count or not self._seen:
-            self._seen = self._seen or bool(count)
-            self._last_seen = time.monotonic()
+        if count or not self._had_workers:
+            self._had_workers = self._had_workers or bool(count)
+            self._last_worker_time = time.monotonic()
             return None
-        gone = time.monotonic() - self._last_seen
-        if gone < self._limit:
+        seconds = time.monotonic() - self._last_worker_time
+        if seconds < self._limit_seconds:
             return None
         return (
-            f"no Dask worker is left since {gone:.0f} s; start new ones and run the same command "
-            "again, what was finished is kept"
+            f"there has been no Dask worker for {seconds:.0f} s; start new workers and run the "
+            "same command again, finished units are kept"
         )
 
 
-def _warn_without(client: Any, resources: dict[str, float] | None) -> None:
-    """Units wait for a worker that has what they need; a queue may start it later."""
+def _warn_without_worker(client: Any, resources: dict[str, float]) -> None:
+    """Warn if no worker has the resources that units need; a queue may start one later."""
     offers = [
         worker.get("resources") or {}
         for worker in client.sync(client.scheduler.identity)["workers"].values()
     ]
-    needed = resources or {}
-    if not any(all(offer.get(n, 0) >= v for n, v in needed.items()) for offer in offers):
-        wanted = " ".join(f"{name}={value:g}" for name, value in needed.items())
-        how = f" --resources {wanted}" if wanted else ""
-        logger.warning("no worker can take these units yet; waiting for a `dask worker%s`", how)
+    if not any(all(offer.get(n, 0) >= v for n, v in resources.items()) for offer in offers):
+        words = " ".join(f"{name}={value:g}" for name, value in resources.items())
+        option = f" --resources {words}" if words else ""
+        logger.warning("no worker can run these units yet; waiting for `dask worker%s`", option)

@@ -1,4 +1,4 @@
-"""Hashes of what a result was made from: small files whole, and files of weights."""
+"""Hashes of a result's inputs: of small files as a whole, and of weights files."""
 
 import hashlib
 import json
@@ -9,72 +9,68 @@ from contextlib import suppress
 from pathlib import Path
 
 MISSING = hashlib.sha256(b"missing").digest()
-"""In place of a file that is not there."""
+"""Digest of a file that does not exist."""
 
 
 class FileDigests:
-    """SHA-256 of files, each read once; with `memory`, not even again in the next process.
+    """SHA-256 digests of files; each file is read once.
 
-    `memory` is a JSON file of what was known before: a file whose size, time of change and inode
-    are as they were has the digest that it had. Files are replaced by renaming here, so that a
-    changed one has another inode.
+    `store` is a JSON file that keeps the digests for later processes. A file whose size,
+    modification time and inode are unchanged keeps its digest. The toolkit replaces files by
+    renaming, so a changed file has another inode.
     """
 
-    def __init__(self, memory: Path | None = None) -> None:
-        self._memory = memory
-        self._known: dict[str, tuple[list[int], bytes]] = {}
+    def __init__(self, store: Path | None = None) -> None:
+        self._store = store
+        self._entries: dict[str, tuple[list[int], bytes]] = {}
+        """Name → (size, mtime in ns, inode), digest."""
         self._changed = False
-        if memory is not None:
+        if store is not None:
             with suppress(OSError, ValueError, TypeError, AttributeError):
-                for name, (stamp, text) in json.loads(memory.read_bytes()).items():
-                    self._known[name] = (stamp, bytes.fromhex(text))
+                for name, (stamp, text) in json.loads(store.read_bytes()).items():
+                    self._entries[name] = (stamp, bytes.fromhex(text))
 
     def of(self, path: Path) -> bytes:
-        """The digest of a file's content, MISSING where there is none."""
-        name = self._name(path)
+        """The digest of a file's content, or MISSING if there is no such file."""
+        # Relative to the store, so that a root that was moved as a whole keeps its digests.
+        name = str(path) if self._store is None else os.path.relpath(path, self._store.parent)
         try:
             stat = path.stat()
         except OSError:
             return MISSING
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = self._known.get(name)
-        if known is not None and known[0] == stamp:
-            return known[1]
+        entry = self._entries.get(name)
+        if entry is not None and entry[0] == stamp:
+            return entry[1]
         digest = hashlib.sha256(path.read_bytes()).digest()
-        self._known[name] = (stamp, digest)
+        self._entries[name] = (stamp, digest)
         self._changed = True
         return digest
 
     def save(self) -> None:
-        """Remember for the next process; where that cannot be written, it reads them again."""
-        if self._memory is None or not self._changed:
+        """Write the digests for the next process; if that fails, it reads the files again."""
+        if self._store is None or not self._changed:
             return
-        kept = {name: [stamp, digest.hex()] for name, (stamp, digest) in self._known.items()}
-        partial = self._memory.with_name(f"{self._memory.name}.{uuid.uuid4().hex}")
+        texts = {name: [stamp, digest.hex()] for name, (stamp, digest) in self._entries.items()}
+        # A name of its own, because other processes may save at the same time.
+        partial = self._store.with_name(f"{self._store.name}.{uuid.uuid4().hex}")
         with suppress(OSError):
             try:
-                partial.write_text(json.dumps(kept))
-                os.replace(partial, self._memory)  # whole, whoever else does the same
+                partial.write_text(json.dumps(texts))
+                os.replace(partial, self._store)
             finally:
                 partial.unlink(missing_ok=True)
         self._changed = False
 
-    def _name(self, path: Path) -> str:
-        # Relative, so that a root that was moved as a whole remembers what it can.
-        return str(path) if self._memory is None else os.path.relpath(path, self._memory.parent)
-
 
 def hash_files(paths: Iterable[Path], *, digests: FileDigests | None = None) -> str:
-    """16 hex digits that change with a file's content, and when it comes or goes.
+    """16 hex digits that change when a file's content changes, or a file appears or disappears.
 
-    A file that is not there counts too: proposals that were made since are a reason to start
-    anew. `digests` keeps digests between calls, for files that many results share.
+    A missing file counts too: proposals that were made later are a reason to redo a unit.
+    `digests` keeps digests between calls, for files that many results share.
     """
-    digest = hashlib.sha256()
     digests = digests or FileDigests()
-    for path in paths:
-        digest.update(digests.of(path))
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(b"".join(digests.of(path) for path in paths)).hexdigest()[:16]
 
 
 def hash_texts(texts: Iterable[str]) -> str:
@@ -83,6 +79,6 @@ def hash_texts(texts: Iterable[str]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """64 hex digits, read piece by piece: files of weights are large."""
+    """64 hex digits; reads in blocks, because weights files are large."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,13 +1,14 @@
-"""How far a long piece of work is: a bar where somebody watches, lines where nobody does.
+"""Progress of long work: a bar if somebody watches, lines otherwise.
 
 A terminal gets tqdm's bar, a notebook tqdm's widget. Anywhere else (CI, Slurm, nohup, a pipe) a
-bar would fill the log with carriage returns: there a line says what begins, another comes every
-30 seconds, also while one unit takes long, and one at the end.
+bar would fill the log with carriage returns. There, one line is printed at the start, one every
+30 seconds, even while a single unit takes long, and one at the end.
 """
 
 import sys
 import threading
 import time
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO, cast
 
@@ -17,7 +18,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress(Protocol):
-    """What the code that works sees of a bar; tqdm has the same names."""
+    """What working code uses of a progress bar; tqdm has the same methods."""
 
     def update(self, n: float = 1) -> Any: ...
     def set_postfix(self, *, refresh: bool = True, **values: str) -> Any: ...
@@ -41,47 +42,46 @@ def open_progress(
     quiet: bool = False,
     smoothing: float = 0.1,
 ) -> Progress:
-    """A bar of `total` units (bytes, if `is_bytes`), of which `initial` are done already.
+    """Progress over `total` units (bytes if `is_bytes`), of which `initial` are already done.
 
-    `quiet` shows nothing. The text goes to stderr, so that a command's output stays clean.
+    `quiet` shows nothing. Progress goes to stderr, so a command's output stays clean.
     """
-    if quiet or _is_terminal(sys.stderr) or _has_widgets():
-        return cast(
-            Progress,
-            _tqdm()(
-                total=total,
-                desc=desc,
-                unit=unit,
-                initial=initial,
-                unit_scale=is_bytes,
-                disable=quiet,
-                smoothing=smoothing,
-            ),
-        )
-    return ProgressLines(total, desc, "GB" if is_bytes else f"{unit}s", initial)
+    in_notebook = _has_widgets()
+    if not (quiet or in_notebook or (sys.stderr is not None and sys.stderr.isatty())):
+        return ProgressLines(total, desc, "GB" if is_bytes else f"{unit}s", initial)
+    bar = import_module("tqdm.notebook" if in_notebook else "tqdm").tqdm(
+        total=total,
+        desc=desc,
+        unit=unit,
+        initial=initial,
+        unit_scale=is_bytes,
+        disable=quiet,
+        smoothing=smoothing,
+    )
+    return cast(Progress, bar)
 
 
 def skip_progress(bar: Progress, n: int) -> None:
-    """Move a bar without moving the rate and the time left that it shows; n may be negative."""
+    """Advance a bar by earlier work, without a change of its rate; n may be negative."""
     if isinstance(bar, ProgressLines):
         bar.skip(n)
         return
-    inner = cast(Any, bar)
-    if not inner.disable:
-        inner.initial += n
-        inner.last_print_n += n
-    inner.n += n
+    tqdm_bar = cast(Any, bar)
+    if not tqdm_bar.disable:
+        tqdm_bar.initial += n
+        tqdm_bar.last_print_n += n
+    tqdm_bar.n += n
 
 
 def print_line(text: str) -> None:
-    """A line of its own on stderr, above a bar where there is one."""
+    """Print a line to stderr, above a progress bar if there is one."""
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr)
 
 
 class ProgressLines:
-    """A line at the start, every `seconds`, and at the end."""
+    """Prints a line at the start, every `seconds`, and at the end."""
 
     def __init__(
         self,
@@ -94,22 +94,22 @@ class ProgressLines:
         stream: TextIO | None = None,
     ) -> None:
         self._total, self._desc, self._units = total, desc, units
-        self._done = self._initial = initial
+        self._count = self._initial = initial
         self._postfix = ""
-        self._started = time.monotonic()
+        self._start = time.monotonic()
         self._stream = stream
         self._ended = threading.Event()
         self._write(f"{desc}: {self._share()}")
-        # A thread of its own: a single unit may take longer than the time between two lines.
+        # A separate thread: a single unit may take longer than the time between two lines.
         self._ticker = threading.Thread(target=self._tick, args=(seconds,), daemon=True)
         self._ticker.start()
 
     def update(self, n: float = 1) -> None:
-        self._done += int(n)
+        self._count += int(n)
 
     def skip(self, n: int) -> None:
         self._initial += n
-        self._done += n
+        self._count += n
 
     def set_postfix(self, *, refresh: bool = True, **values: str) -> None:
         self._postfix = "".join(f", {name} {value}" for name, value in values.items())
@@ -119,7 +119,7 @@ class ProgressLines:
             return
         self._ended.set()
         self._ticker.join()
-        seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._start
         self._write(f"{self._desc}: {self._share()} in {duration_text(seconds)}{self._postfix}")
 
     def __enter__(self) -> Self:
@@ -135,21 +135,19 @@ class ProgressLines:
 
     def _tick(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
-            self._write(self._line())
-
-    def _line(self) -> str:
-        seconds = time.monotonic() - self._started
-        done = self._done - self._initial
-        if not done:
-            return f"{self._desc}: {self._share()}, {duration_text(seconds)} so far{self._postfix}"
-        left = seconds / done * (self._total - self._done)
-        rate = self._rate(done / seconds)
-        return f"{self._desc}: {self._share()}, {rate}, {duration_text(left)} left{self._postfix}"
+            elapsed = time.monotonic() - self._start
+            count = self._count - self._initial
+            if count:
+                remaining = duration_text(elapsed / count * (self._total - self._count))
+                speed = f"{self._rate(count / elapsed)}, {remaining} left"
+            else:
+                speed = f"{duration_text(elapsed)} so far"
+            self._write(f"{self._desc}: {self._share()}, {speed}{self._postfix}")
 
     def _share(self) -> str:
         if self._units == "GB":
-            return f"{self._done / 1e9:.2f} of {self._total / 1e9:.2f} GB"
-        return f"{self._done:,} of {self._total:,} {self._units}"
+            return f"{self._count / 1e9:.2f} of {self._total / 1e9:.2f} GB"
+        return f"{self._count:,} of {self._total:,} {self._units}"
 
     def _rate(self, per_second: float) -> str:
         if self._units == "GB":
@@ -172,12 +170,8 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
-
-
 def _has_widgets() -> bool:
-    """In a notebook whose front end can show tqdm's widget."""
+    """Whether this is a notebook whose front end can show tqdm's widget."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None or type(shell).__name__ != "ZMQInteractiveShell":
@@ -187,13 +181,3 @@ def _has_widgets() -> bool:
     except ImportError:
         return False
     return True
-
-
-def _tqdm() -> Any:
-    if _has_widgets():
-        from tqdm.notebook import tqdm as notebook_bar
-
-        return notebook_bar
-    from tqdm import tqdm
-
-    return tqdm

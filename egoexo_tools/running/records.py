@@ -1,6 +1,6 @@
-"""The records of a stage: its units, how it runs, what became of them; and the status files.
+"""The records of a stage: its units, run options, results and status files.
 
-A status file is JSON under `status/<stage>/`, one a unit, written when the unit has ended.
+A status file is JSON under `status/<stage>/`, one per unit, written when the unit has ended.
 """
 
 import json
@@ -15,7 +15,7 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.shard import Shard
 
 Settings = Mapping[str, Any]
-"""What the result depends on besides the inputs; JSON values."""
+"""Everything but the inputs that a result depends on; JSON values."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class Unit:
     """One piece of work that succeeds or fails as a whole."""
 
     key: tuple[str, ...]
-    """Such as (take_uid,), (take_uid, camera) or (split, direction)."""
+    """For example (take_uid,), (take_uid, camera) or (split, direction)."""
     inputs: tuple[Path, ...] = ()
     """Manifest parts and other small files whose content the result depends on."""
     outputs: tuple[Path, ...] = ()
-    """Files without which "done" does not hold (the unit's manifest part, usually)."""
+    """Files that must exist for the unit to count as done, usually its manifest part."""
     fingerprint: str = ""
-    """Hash of what the result depends on that is no small file (a part of a large one)."""
+    """Hash of further inputs that are not small files, such as a part of a large file."""
     shard_key: str = ""
-    """What decides its shard, for units that must go where others went; else its name does."""
+    """Decides the shard, for units that must be in the same shard as others; default: the name."""
     frames: tuple[int, ...] = ()
-    """frame_idxs of its camera that are wanted, for stages that do not do all."""
+    """frame_idxs of its camera to process, for stages that skip some frames."""
     is_incomplete: bool = False
-    """Its outputs are there, but without some of `frames`."""
+    """Whether its outputs exist but lack some of `frames`."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What became of a unit; also the content of its status file."""
+    """The outcome of a unit; also the content of its status file."""
 
     unit: str
     status: str
@@ -57,12 +57,12 @@ class UnitResult:
     """Hash of the inputs' content."""
     code_version: str = __version__
     trace: str = ""
-    """Where the trace of an error lies that nobody foresaw."""
+    """File with the traceback of an unexpected error."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a stage; none of it changes the result."""
+    """How to run a stage. None of these options changes the result."""
 
     executor: str = "process"
     workers: int | None = None
@@ -72,28 +72,30 @@ class RunOptions:
     time_limit_seconds: float | None = None
     resources: dict[str, float] | None = None
     shard: Shard | None = None
-    """Do these units only, beside other shards; None does all."""
+    """Process only the units of this shard; None processes all."""
 
     def in_shard(self, units: Sequence[Unit]) -> list[Unit]:
-        """Those of the units that are in the shard."""
+        """The units that belong to this run's shard."""
         shard = self.shard
-        return [u for u in units if shard is None or shard.holds(u.shard_key or u.name)]
+        return [u for u in units if shard is None or shard.contains(u.shard_key or u.name)]
 
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a stage did: units done now, done before, failed; counts added up over all."""
+    """Totals of a stage run; `counts` are summed over all units, skipped ones included."""
 
     stage: str
     done: int
+    """Units processed in this run."""
     skipped: int
+    """Units that were done before."""
     failed: tuple[UnitResult, ...]
     counts: Mapping[str, int]
     seconds: float
     shard: Shard | None = None
 
     def text(self) -> str:
-        """One line, and one more for each reason for a failure, with its units."""
+        """A summary line, then one line per reason for failures, the most frequent first."""
         shard = "" if self.shard is None else f" {self.shard}"
         parts = [f"{self.stage}{shard}: {self.done} done"]
         if self.skipped:
@@ -102,23 +104,26 @@ class StageSummary:
             parts.append(f"{len(self.failed)} failed")
         parts.extend(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts.items())
         lines = [", ".join(parts) + f" ({self.seconds:.1f} s)"]
-        for reason, results in _by_reason(self.failed).items():
+        failures: dict[str, list[UnitResult]] = {}
+        for result in self.failed:
+            failures.setdefault(result.error or "unknown", []).append(result)
+        for reason, results in sorted(failures.items(), key=lambda item: -len(item[1])):
             names = ", ".join(result.unit for result in results[:3])
             more = f" and {len(results) - 3} more" if len(results) > 3 else ""
             lines.append(f"  {len(results)} failed: {reason} [{names}{more}]")
             if trace := next((result.trace for result in results if result.trace), None):
-                lines.append(f"    an error of the toolkit's own: please report it with {trace}")
+                lines.append(f"    this is an error in the toolkit: please report it with {trace}")
         return "\n".join(lines)
 
     def check(self) -> "StageSummary":
-        """self if nothing failed; else raise StageFailed with the text."""
+        """Return self if no unit failed; otherwise raise StageFailed with the text."""
         if self.failed:
             raise StageFailed(self.text())
         return self
 
 
 def read_status(root: DatasetRoot, stage: str, unit: str) -> UnitResult | None:
-    """A unit's status, or None where it never ended."""
+    """A unit's status, or None if it has never ended."""
     try:
         return UnitResult(**json.loads(root.status(stage, unit).read_bytes()))
     except FileNotFoundError:
@@ -130,7 +135,7 @@ def read_status(root: DatasetRoot, stage: str, unit: str) -> UnitResult | None:
 
 
 def read_statuses(root: DatasetRoot, stage: str) -> list[UnitResult]:
-    """The status of every unit that a stage has ended, in name order."""
+    """The status of every unit of a stage that has ended, in name order."""
     names = sorted(path.stem for path in root.status_dir(stage).glob("*.json"))
     return [status for name in names if (status := read_status(root, stage, name)) is not None]
 
@@ -138,10 +143,3 @@ def read_statuses(root: DatasetRoot, stage: str) -> list[UnitResult]:
 def write_status(root: DatasetRoot, stage: str, result: UnitResult) -> None:
     text = json.dumps(asdict(result), indent=1, sort_keys=True)
     write_atomic(root.status(stage, result.unit), text + "\n")
-
-
-def _by_reason(results: Sequence[UnitResult]) -> dict[str, list[UnitResult]]:
-    groups: dict[str, list[UnitResult]] = {}
-    for result in results:
-        groups.setdefault(result.error or "unknown", []).append(result)
-    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))

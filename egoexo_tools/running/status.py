@@ -1,4 +1,4 @@
-"""What a root has behind it, stages by unit and take, as text.
+"""What has been done on a root, by stage, unit and take, as text.
 
 Reads status files and the takes manifest; writes nothing.
 """
@@ -6,7 +6,6 @@ Reads status files and the takes manifest; writes nothing.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from egoexo_tools.disk import size_text
 from egoexo_tools.errors import DataError
@@ -32,65 +31,61 @@ STAGE_ORDER = (
 
 
 def status_text(root: DatasetRoot, *, most_takes: int = 40) -> str:
-    """Every stage's units done and failed, then a row per take with its stages.
+    """Done and failed units of every stage, then one row per take with its stages.
 
-    Takes with failures come first; beyond `most_takes` only the number is told.
+    Takes with failures come first. Of takes beyond `most_takes` only the number is shown.
     """
-    statuses = {stage: read_statuses(root, stage) for stage in _stages(root)}
+    names = {path.name for path in (root.path / "status").glob("*") if path.is_dir()}
+    stages = [stage for stage in STAGE_ORDER if stage in names]
+    stages += sorted(names - {*STAGE_ORDER})
+    statuses = {stage: read_statuses(root, stage) for stage in stages}
     if not any(statuses.values()):
         raise DataError(
-            f"nothing was done on {root.path} yet; start with "
+            f"nothing has been done on {root.path} yet; start with "
             "`egoexo-tools ingest ROOT --release RELEASE`"
         )
     lines = ["stage         done  failed   seconds  counts"]
     for stage, results in statuses.items():
-        lines.append(_stage_line(stage, results))
-        lines.extend(_failure_lines(results))
-    if kept := cache_sizes_text(root):
-        lines.append(f"on disk       {kept}")
+        lines.extend(_stage_lines(stage, results))
+    if cache_sizes := cache_sizes_text(root):
+        lines.append(f"on disk       {cache_sizes}")
     return "\n".join([*lines, "", *_take_lines(root, statuses, most_takes)])
 
 
 def cache_sizes_text(root: DatasetRoot) -> str:
-    """Bytes of what is made again when it is deleted: cached features, and the mapped tables."""
+    """Sizes of folders that are recreated after deletion: cached features and mapped tables."""
     folders = [path for path in sorted((root.path / "features").glob("*")) if path.is_dir()]
     folders += [root.mapped] if root.mapped.is_dir() else []
-    return ", ".join(f"{root.relative(path)} {size_text(_size(path))}" for path in folders)
+    texts = []
+    for folder in folders:
+        size = 0
+        for path in folder.rglob("*"):
+            with suppress(OSError):  # deleted in the meantime
+                size += path.stat().st_size if path.is_file() else 0
+        texts.append(f"{root.relative(folder)} {size_text(size)}")
+    return ", ".join(texts)
 
 
-def _size(folder: Path) -> int:
-    """Files that go meanwhile count as nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
-    return total
-
-
-def _stages(root: DatasetRoot) -> list[str]:
-    found = {path.name for path in (root.path / "status").glob("*") if path.is_dir()}
-    return [stage for stage in STAGE_ORDER if stage in found] + sorted(found - {*STAGE_ORDER})
-
-
-def _stage_line(stage: str, results: Sequence[UnitResult]) -> str:
-    done = [result for result in results if result.status == "done"]
+def _stage_lines(stage: str, results: Sequence[UnitResult]) -> list[str]:
+    """A stage's totals, and its five most frequent reasons for failures."""
+    successes = [result for result in results if result.status == "done"]
     counts: Counter[str] = Counter()
-    for result in done:
+    for result in successes:
         counts.update(result.counts)
-    told = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
-    seconds = sum(result.seconds for result in done)
-    return f"{stage:12}{len(done):6,}{len(results) - len(done):8,}{seconds:10,.1f}  {told}"
-
-
-def _failure_lines(results: Sequence[UnitResult]) -> list[str]:
+    counts_text = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
+    seconds = sum(result.seconds for result in successes)
+    failures = len(results) - len(successes)
     reasons = Counter(result.error for result in results if result.status == "failed")
-    return [f"            {count} x {reason}" for reason, count in reasons.most_common(5)]
+    return [
+        f"{stage:12}{len(successes):6,}{failures:8,}{seconds:10,.1f}  {counts_text}",
+        *(f"            {count} x {reason}" for reason, count in reasons.most_common(5)),
+    ]
 
 
 def _take_lines(
     root: DatasetRoot, statuses: dict[str, list[UnitResult]], most_takes: int
 ) -> list[str]:
-    """One row a take, one column a stage whose units begin with a take_uid: done/all units."""
+    """One row per take; one column, done/all units, per stage whose units start with a take_uid."""
     if not root.table("takes").is_dir():
         return []
     takes = read_manifest(root, "takes", columns=["take_uid", "take_name", "split"]).to_pylist()
@@ -117,5 +112,5 @@ def _take_lines(
 def _cell(statuses: Sequence[str]) -> str:
     if not statuses:
         return "-"
-    done = sum(status == "done" for status in statuses)
-    return f"{done}/{len(statuses)}" if done < len(statuses) else f"{done} ok"
+    count = sum(status == "done" for status in statuses)
+    return f"{count}/{len(statuses)}" if count < len(statuses) else f"{count} ok"

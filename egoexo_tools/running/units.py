@@ -1,6 +1,6 @@
-"""Runs units on an executor and collects what became of them.
+"""Runs units on an executor and collects their results.
 
-`run_unit` is what happens in a worker, `run_units` what happens in the process that started it.
+`run_unit` runs in a worker, `run_units` in the process that started the stage.
 """
 
 import logging
@@ -21,8 +21,8 @@ from egoexo_tools.running.records import RunOptions, Settings, Unit, UnitResult,
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AFTER_SECONDS = 5.0
-"""How often a run that waits asks whether anybody works for it."""
+_POLL_SECONDS = 5.0
+"""How often a waiting run checks whether its workers still exist."""
 
 Job = tuple[Unit, str]
 """A unit and the hash of its inputs."""
@@ -36,22 +36,22 @@ def run_unit(
     settings: Settings,
     job: Job,
 ) -> UnitResult:
-    """Runs in the worker. Never raises: a failure is a result like another."""
-    started = time.monotonic()
+    """Process one unit, in a worker. Never raises: a failure is a result with status `failed`."""
+    start = time.monotonic()
     unit, inputs_hash = job
 
-    def result(status: str, counts: Mapping[str, int], error: str | None = None) -> UnitResult:
-        seconds = round(time.monotonic() - started, 3)
+    def make_result(status: str, counts: Mapping[str, int], error: str | None) -> UnitResult:
+        seconds = round(time.monotonic() - start, 3)
         return UnitResult(unit.name, status, error, seconds, counts, settings, inputs_hash)
 
     try:
         with worker_lock(root.status_dir(stage), run_id):
-            # From here until the end the unit is not done, whatever an earlier run has left.
+            # Until it has ended, the unit must not count as done because of an earlier run.
             root.status(stage, unit.name).unlink(missing_ok=True)
-            done = result("done", dict(work(unit)))
-            # Here and not in the parent, which may be killed with hundreds of results on their way.
-            write_status(root, stage, done)
-            return done
+            result = make_result("done", dict(work(unit)), None)
+            # In the worker, because the parent may be killed with hundreds of results in transit.
+            write_status(root, stage, result)
+            return result
     except DataError as caught:
         error = str(caught)
     except OSError as caught:
@@ -62,12 +62,15 @@ def run_unit(
         trace = root.status_dir(stage) / f"{unit.name}.trace.txt"
         describe_unexpected(caught, f"{stage} of {unit.name}", trace=trace)
         error = f"{type(caught).__name__}: {caught}"
-        return replace(result("failed", {}, error), trace=str(trace))
-    return result("failed", {}, error)
+        return replace(make_result("failed", {}, error), trace=str(trace))
+    return make_result("failed", {}, error)
 
 
 def record_failure(root: DatasetRoot, stage: str, result: UnitResult) -> None:
-    """A unit without a status is tried again as a failed one is, so a full disk does no harm."""
+    """Write a failed unit's status; a full disk only costs the record.
+
+    A unit without a status is retried in the same way as a failed one.
+    """
     try:
         write_status(root, stage, result)
     except OSError as error:
@@ -82,14 +85,14 @@ def run_units(
     options: RunOptions,
     prepare: Callable[[Sequence[Unit], TaskSubmitter], None] | None,
 ) -> Iterator[UnitResult]:
-    """The results as they come, with a bar; a worker that died is a failed unit."""
+    """Yield results as units end, with a progress bar; a dead worker is a failed unit."""
     if not jobs:
         return
     workers = options.workers or min(available_cores(), len(jobs))
-    # A few units ahead of the workers is enough; thousands of futures only cost memory.
-    ahead = 1 if options.executor == "inline" else 4 * workers
-    with ExitStack() as opened:
-        submit = opened.enter_context(
+    # A few units ahead of the workers are enough; thousands of futures only cost memory.
+    most_running = 1 if options.executor == "inline" else 4 * workers
+    with ExitStack() as stack:
+        submit = stack.enter_context(
             open_executor(
                 options.executor,
                 workers=workers,
@@ -101,11 +104,11 @@ def run_units(
         if prepare is not None:
             prepare([unit for unit, _ in jobs], submit)
         bar = open_progress(total=len(jobs), desc=stage, unit="unit", quiet=options.quiet)
-        opened.enter_context(bar)
+        stack.enter_context(bar)
         running: dict[Future[UnitResult], Unit] = {}
         for job in jobs:
             running[submit(task, job)] = job[0]
-            if len(running) >= ahead:
+            if len(running) >= most_running:
                 yield from _collect(running, bar, options, submit)
         while running:
             yield from _collect(running, bar, options, submit)
@@ -117,24 +120,22 @@ def _collect(
     options: RunOptions,
     submit: TaskSubmitter,
 ) -> Iterator[UnitResult]:
-    """Those that have ended; StageFailed where nobody is left who could end them."""
-    ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_LOOK_AFTER_SECONDS)
-    # A future on a cluster whose workers have all gone never ends, and never fails either.
+    """Wait for results and yield them; StageFailed if no worker is left to produce any."""
+    ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_POLL_SECONDS)
+    # On a cluster whose workers have all disappeared, a future neither ends nor fails.
     while not ended:
-        if (trouble := submit.trouble()) is not None:
-            raise StageFailed(f"{len(running)} units are not done: {trouble}")
-        ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_LOOK_AFTER_SECONDS)
+        if (problem := submit.problem()) is not None:
+            raise StageFailed(f"{len(running)} units are not done: {problem}")
+        ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=_POLL_SECONDS)
     for future in ended:
         unit = running.pop(future)
         bar.update()
-        yield _result_of(future, unit, options)
-
-
-def _result_of(future: "Future[UnitResult]", unit: Unit, options: RunOptions) -> UnitResult:
-    try:
-        return future.result()
-    except TimeoutError:
-        error = f"took longer than {options.time_limit_seconds:g} s and was stopped"
-    except Exception as caught:  # the worker died: out of memory, a crash in a decoder
-        error = f"its worker died ({caught}); run again, with fewer --workers if memory was short"
-    return UnitResult(unit=unit.name, status="failed", error=error, seconds=0.0)
+        try:
+            result = future.result()
+        except TimeoutError:
+            error = f"took longer than {options.time_limit_seconds:g} s and was stopped"
+            result = UnitResult(unit.name, "failed", error, seconds=0.0)
+        except Exception as caught:  # the worker died: out of memory, a crash in a decoder
+            error = f"its worker died ({caught}); run again, with fewer --workers if memory was low"
+            result = UnitResult(unit.name, "failed", error, seconds=0.0)
+        yield result

@@ -34,7 +34,7 @@ from egoexo_tools.needed_frames import ALL_FRAMES, NeededFrames, existing_frames
 from egoexo_tools.proposers.base import Frame, FrameProposals, Proposer, ProposerOptions
 from egoexo_tools.proposers.registry import proposer_entry
 from egoexo_tools.running.disk_cost import (
-    UNASKED_FRAMES,
+    LARGE_JOB_FRAMES,
     CostEstimate,
     TimedBatch,
     check_disk_space,
@@ -272,7 +272,7 @@ def _price(
     """What is to be done, by counting; its time and bytes, by trying."""
     done = [() if run.overwrite else _done_frames(unit.outputs[0]) or () for unit in todo]
     missing = sum(len({*unit.frames} - {*there}) for unit, there in zip(todo, done, strict=True))
-    if run.quiet and missing < UNASKED_FRAMES:
+    if run.quiet and missing < LARGE_JOB_FRAMES:
         return
     price = CostEstimate(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
     if (sample := measure_sample(submit, how.time, todo[0])) is not None:

@@ -357,15 +357,15 @@ def test_the_price_comes_first(root: DatasetRoot, capsys: pytest.CaptureFixture[
     run_propose(root, proposer="oracle", run=loud).check()
     lines = capsys.readouterr().err.splitlines()
     count = len(keys_of_pairs(root, "dest"))
-    assert re.match(rf"propose: {count} frames to do, \d\S* (bytes|kB) of the ", lines[0])
-    assert lines[0].endswith("that are free, about 0 s") and lines[1].startswith("propose: 0 of")
+    assert re.match(rf"propose: {count} frames to process, \d\S* (bytes|kB) of ", lines[0])
+    assert lines[0].endswith(" free, about 0 s") and lines[1].startswith("propose: 0 of")
     run_features(root, backbone="rgb_grid", run=loud).check()
     lines = capsys.readouterr().err.splitlines()
     count = len(keys_of_pairs(root, "source", "dest"))
-    assert re.match(rf"features: {count} frames to do, \d\S* kB of the ", lines[0])
+    assert re.match(rf"features: {count} frames to process, \d\S* kB of ", lines[0])
     choose(root, [0, 30, 60])
     run_propose(root, proposer="oracle", run=loud).check()
-    assert f"frames to do ({len(TAKES) * 2 + 2} are there)" in capsys.readouterr().err
+    assert f"frames to process ({len(TAKES) * 2 + 2} exist)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stored", ["fp16", "int8", "descriptors"])
@@ -395,7 +395,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_unit(
     run_propose(root, proposer="oracle", run=INLINE).check()
     shutil.rmtree(root.table("proposals")) if stage == "propose" else None
     monkeypatch.setattr(disk_cost, "free_bytes", lambda folder: 100)
-    monkeypatch.setattr(propose, "UNASKED_FRAMES", 0)
+    monkeypatch.setattr(propose, "LARGE_JOB_FRAMES", 0)
     with pytest.raises(
         DataError, match=rf"{stage} of \d+ frames needs .* (bytes|kB) and the disk of .* has"
     ):
@@ -414,7 +414,7 @@ def test_the_batch_that_fails_to_be_timed_only_has_no_price(
     root.frame(FIRST, EGO, 0).unlink()
     summary = run_features(root, backbone="rgb_grid", run=RunOptions(executor="inline"))
     assert [one.unit.split(".")[:2] for one in summary.failed] == [[FIRST, EGO]]
-    assert capsys.readouterr().err.splitlines()[0].endswith("that are free")
+    assert capsys.readouterr().err.splitlines()[0].endswith(" free")
 
 
 def test_a_damaged_addition_is_made_anew(root: DatasetRoot) -> None:

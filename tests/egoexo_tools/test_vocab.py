@@ -33,7 +33,7 @@ def test_every_spelling_of_a_direction(text: str, direction: Direction) -> None:
 
 
 def test_unknown_direction_names_the_choices() -> None:
-    with pytest.raises(DataError, match="'ego2ego' is no direction; use ego2exo or exo2ego"):
+    with pytest.raises(DataError, match="'ego2ego' is not a direction; use ego2exo or exo2ego"):
         Direction.parse("ego2ego")
 
 

@@ -341,7 +341,11 @@ def test_a_bad_prediction_is_told_by_both_commands(
 ) -> None:
     imported, evaluated = both(scored, predicted(BAD[kind]), tmp_path)
     assert imported[0] == 0 and "3 predictions" in imported[1] and "1 left out" in imported[1]
-    assert evaluated[0] == 1 and "frame 0" in evaluated[1] and "toolkit's own" not in evaluated[1]
+    assert (
+        evaluated[0] == 1
+        and "frame 0" in evaluated[1]
+        and "error in the toolkit" not in evaluated[1]
+    )
 
 
 @pytest.mark.parametrize("pairs", [None, 5, [], {f"{EGO}_cam01": None}, {f"{EGO}_cam01": [[1]]}])
@@ -352,7 +356,7 @@ def test_an_object_without_predictions_costs_itself(
     value["ego-exo"]["results"][VAL]["masks"]["green box/lid"] = pairs
     imported, evaluated = both(scored, value, tmp_path)
     assert imported[0] == 0 and "4 predictions" in imported[1] and "1 left out" in imported[1]
-    assert "green box/lid" in evaluated[1] and "toolkit's own" not in evaluated[1]
+    assert "green box/lid" in evaluated[1] and "error in the toolkit" not in evaluated[1]
 
 
 def test_predictions_under_a_key_that_comes_twice(
@@ -415,6 +419,6 @@ def test_no_command_ends_in_a_bare_trace(
         assert isinstance(result.exception, ZeroDivisionError)
         return
     (trace,) = tmp_path.glob("*.txt")
-    assert f"{name} ended in an error that is the toolkit's own" in result.output
+    assert f"{name} failed because of an error in the toolkit" in result.output
     assert str(trace) in result.output and "report it" in result.output
     assert "Traceback" not in result.output and "in fail" in trace.read_text()

@@ -268,7 +268,7 @@ def test_a_slurm_worker_ends_before_its_job(walltime: str, seconds: int) -> None
 
 
 def test_a_run_without_workers_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from egoexo_tools.running.executors import NO_WORKER_SECONDS, _Workers
+    from egoexo_tools.running.executors import NO_WORKER_SECONDS, _WorkerMonitor
 
     class Client:
         workers: ClassVar[dict[str, Any]] = {}
@@ -278,13 +278,13 @@ def test_a_run_without_workers_ends_with_a_sentence(monkeypatch: pytest.MonkeyPa
             return {"workers": self.workers}
 
     monkeypatch.setenv(NO_WORKER_SECONDS, "0")
-    workers = _Workers(Client())
-    assert workers.trouble() is None  # a queue may start the first one later
+    monitor = _WorkerMonitor(Client())
+    assert monitor.problem() is None  # a queue may start the first one later
     Client.workers = {"a": 1}
-    assert workers.trouble() is None
+    assert monitor.problem() is None
     Client.workers = {}
-    told = workers.trouble()
-    assert told is not None and "no Dask worker is left" in told
+    told = monitor.problem()
+    assert told is not None and "there has been no Dask worker" in told
 
 
 ENDING = """#!/bin/sh

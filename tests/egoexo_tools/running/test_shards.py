@@ -34,8 +34,8 @@ def shard(text: str) -> RunOptions:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("0/40", "there are 1/40 to 40/40"),
-        ("41/40", "there are 1/40 to 40/40"),
+        ("0/40", "use 1/40 to 40/40"),
+        ("41/40", "use 1/40 to 40/40"),
         ("1/0", "write NUMBER/COUNT"),
         ("3", "write NUMBER/COUNT"),
         ("3/-4", "write NUMBER/COUNT"),
@@ -51,11 +51,11 @@ def test_a_shard_is_checked(text: str, told: str) -> None:
 def test_a_shard_goes_by_names_that_stay_where_they_are() -> None:
     names = [f"take{number}.cam01" for number in range(1000)]
     shards = [Shard(number, 7) for number in range(1, 8)]
-    held = [[name for name in names if one.holds(name)] for one in shards]
+    held = [[name for name in names if one.contains(name)] for one in shards]
     assert sorted(name for part in held for name in part) == sorted(names)
     assert min(map(len, held)) > 100
     # As it was when the first root was made in shards: another hash would do units twice.
-    numbers = [next(one.number for one in shards if one.holds(name)) for name in ("a", "b", "é")]
+    numbers = [next(one.number for one in shards if one.contains(name)) for name in ("a", "b", "é")]
     assert numbers == [5, 1, 4]
 
 
@@ -71,7 +71,7 @@ def test_a_stage_does_the_units_of_its_shard(tmp_path: Path) -> None:
     assert first.text().startswith("s 1/2: ")
     whole = run_stage(root, "s", units, lambda unit: {}, settings={}, options=INLINE)
     assert (whole.done, whole.skipped) == (0, 21)
-    with_take = next(one for one in (Shard(1, 2), Shard(2, 2)) if one.holds("0"))
+    with_take = next(one for one in (Shard(1, 2), Shard(2, 2)) if one.contains("0"))
     assert "follower" in {u.name for u in RunOptions(shard=with_take).in_shard(units)}
 
 
@@ -81,7 +81,7 @@ def test_only_the_whole_chain_has_no_shards() -> None:
         assert "--shard NUMBER/COUNT" in CliRunner().invoke(main, [*words, "--help"]).output, words
     assert "--shard" not in CliRunner().invoke(main, ["run", "--help"]).output
     result = CliRunner().invoke(main, ["pairs", "nowhere", "--shard", "0/4"])
-    assert (result.exit_code, "there are 1/4 to 4/4" in result.output) == (2, True)
+    assert (result.exit_code, "use 1/4 to 4/4" in result.output) == (2, True)
 
 
 def test_shards_of_one_division_run_beside_each_other_and_beside_nothing_else(

@@ -33,7 +33,7 @@ def test_the_official_grids_follow_the_direction() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ModelConfig(direction="up"), "'up' is no direction"),
+        (lambda: ModelConfig(direction="up"), "'up' is not a direction"),
         (lambda: ModelConfig(width=10), "width=10 is no multiple of heads=4"),
         (lambda: ModelConfig(dest_grid_hw=(0, 3)), r"dest_grid_hw=\(0, 3\)"),
         (lambda: ModelConfig.from_dict({"colour": 1}), "no setting colour; there are backbone"),
