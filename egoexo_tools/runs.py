@@ -31,10 +31,10 @@ TRACK_COLUMNS = ("take_uid", "object_name", "source_camera", "dest_camera")
 
 DEFAULT_METHOD = "o-mama"
 """The method whose runs are named by their direction alone."""
-DECIDED = "decided"
-"""Suffix of the second O-MaMa run of the pipeline, which uses the decision selected on val."""
 DEFAULT_DECISION = "best"
 """Choose the most similar candidate."""
+FITTED_DECISION = "decided"
+"""In run names: the decision that val selected, which is unknown until it is fitted."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,6 @@ def run_name(
     return path_component("-".join(parts))
 
 
-def parse_run_name(name: str) -> tuple[Direction, str] | None:
-    """Direction and method of a default name without decision; None for any other name."""
-    direction, dash, method = name.partition("-")
-    if direction not in list(Direction) or bool(dash) != bool(method):
-        return None
-    return Direction(direction), method or DEFAULT_METHOD
-
-
 # The stamp of a run's predictions ----------------------------------------------------------------
 
 DECISIONS: Mapping[str, str] = {
@@ -199,7 +191,7 @@ def default_run_names(direction: Direction, stamp: Stamp) -> tuple[str, ...]:
     """The names that a run with this stamp has unless the user named it."""
     names = [run_name(direction, stamp.method, stamp.decision), run_name(direction, stamp.method)]
     if stamp.method == DEFAULT_METHOD:
-        names.append(run_name(direction, DECIDED))
+        names.append(run_name(direction, decision=FITTED_DECISION))
     return tuple(names)
 
 

@@ -64,6 +64,17 @@ BASELINES = ("oracle", "knn", "random")
 DECIDED_BASELINES = ("knn",)
 """Those that look at features, so that a decision can be fitted for them."""
 
+
+@dataclass(frozen=True)
+class Predictor:
+    """A method and how it chooses among candidates; it has one run in each direction."""
+
+    method: str
+    """A name in METHODS."""
+    decision: str = DEFAULT_DECISION
+    """A key of `runs.DECISIONS`, or FITTED_DECISION."""
+
+
 _OPTIONS = "omama.matching.config:MatchingOptions"
 _RESOLVE = "omama.deciding.choosing:resolve_decision"
 

@@ -14,10 +14,11 @@ from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.proposers import ProposerOptions
 from egoexo_tools.running.records import RunOptions, StageSummary
-from egoexo_tools.runs import DECIDED
+from egoexo_tools.runs import FITTED_DECISION
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
 from omama.config import DEFAULT_BACKBONE, LEARNED_BACKBONE, Features
+from omama.methods import Predictor
 
 Say = Callable[[str], None]
 """Receives one finished line of text for the user."""
@@ -62,17 +63,18 @@ class PipelineOptions:
     report: bool = True
 
     @property
-    def scored_methods(self) -> tuple[str, ...]:
-        """All that are to be scored, each once, the bound first; the trained one also decided as
-        val chose (`omama/deciding`)."""
-        compared = self.baselines and methods.method(self.method).chooses_proposals
-        bound, *others = methods.BASELINES if compared else (self.method,)
-        decided = [DECIDED] if self.method == methods.DEFAULT_METHOD else []
-        return tuple(dict.fromkeys((bound, self.method, *decided, *others)))
+    def predictors(self) -> tuple[Predictor, ...]:
+        """All that are scored, the upper bound first; O-MaMa also with the decision of val."""
+        is_compared = self.baselines and methods.method(self.method).chooses_proposals
+        bound, *others = methods.BASELINES if is_compared else (self.method,)
+        predictors = [Predictor(name) for name in (bound, self.method, *others)]
+        if self.method == methods.DEFAULT_METHOD:
+            predictors.insert(2, Predictor(self.method, FITTED_DECISION))
+        return tuple(dict.fromkeys(predictors))
 
-    def needs(self, what: str) -> bool:
-        """Whether any of them needs `proposals` or `features`."""
-        return any(what in methods.method(n).needs for n in self.scored_methods if n != DECIDED)
+    def needs(self, artifact: str) -> bool:
+        """Whether a scored method needs `proposals` or `features`."""
+        return any(artifact in methods.method(each.method).needs for each in self.predictors)
 
 
 def run_pipeline(
@@ -176,7 +178,7 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
 
     # Settings of training are refused before hours of other stages, not after.
     config = methods.make_config(options.method, options.training)
-    method, names, split = options.method, options.scored_methods, options.test_split
+    method, predictors, split = options.method, options.predictors, options.test_split
     entry = methods.method(method)
     features, directions = options.features, options.directions
     steps: list[Step] = []
@@ -203,18 +205,18 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     steps += [
         (
             "predict: the test pairs, by every method",
-            lambda: omama_steps.run_predict(root, directions, names, split, features, run=run),
+            lambda: omama_steps.run_predict(root, directions, predictors, split, features, run=run),
         ),
         (
             "evaluate: official and O-MaMa protocol",
-            lambda: omama_steps.run_evaluate(root, directions, names, split, run=run),
+            lambda: omama_steps.run_evaluate(root, directions, predictors, split, run=run),
         ),
     ]
     if options.report:
         steps.append(
             (
                 "report: one page of tables and pictures",
-                lambda: omama_steps.run_report(root, directions, names, run=run),
+                lambda: omama_steps.run_report(root, directions, predictors, run=run),
             )
         )
     return steps

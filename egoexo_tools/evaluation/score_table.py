@@ -11,7 +11,6 @@ from egoexo_tools.runs import (
     RunFolder,
     Stamp,
     default_run_names,
-    parse_run_name,
     read_stamp,
     table_order,
 )
@@ -44,7 +43,8 @@ def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[RunRow]], list[str]]:
     damaged = []
     for path in sorted(root.runs.glob("*")):
         run = RunFolder(path)
-        if parse_run_name(run.name) is None or not run.summary.is_file():
+        # A default name begins with a direction; summaries of other runs are not even read.
+        if not run.name.startswith(tuple(Direction)) or not run.summary.is_file():
             continue
         try:
             summary = json.loads(run.summary.read_bytes())

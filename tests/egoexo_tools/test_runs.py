@@ -15,7 +15,6 @@ from egoexo_tools.runs import (
     default_run_names,
     join_pair_id,
     join_pair_ids,
-    parse_run_name,
     read_stamp,
     run_name,
     split_pair_id,
@@ -26,19 +25,16 @@ E2X = Direction.EGO2EXO
 
 
 @pytest.mark.parametrize(
-    ("name", "parsed"),
+    ("name", "parts"),
     [
         ("ego2exo", (E2X, "o-mama")),
         ("exo2ego-knn", (Direction.EXO2EGO, "knn")),
         ("ego2exo-lm-eec", (E2X, "lm-eec")),
-        ("ego2exo-", None),
-        ("mine", None),
+        ("ego2exo-decided", (E2X, "o-mama", "decided")),
     ],
 )
-def test_default_run_name(name: str, parsed: tuple[Direction, str] | None) -> None:
-    assert parse_run_name(name) == parsed
-    if parsed is not None:
-        assert run_name(*parsed) == name
+def test_default_run_name(name: str, parts: tuple[Direction, str]) -> None:
+    assert run_name(*parts) == name
 
 
 def test_another_decision_is_part_of_name_and_title() -> None:
