@@ -11,7 +11,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Direction, Split
-from omama.tables.direct import find_ends, load_frames
+from omama.tables.direct import find_pair_positions, load_frames
 from omama.tables.mapped import FrameRequest, make_tables, open_tables
 from omama.tables.records import (
     ABSENT,
@@ -70,7 +70,7 @@ def read_dataset(
     frames = load_frames(
         root, wanted.cameras, proposals=proposals, need_proposals=wanted.need_proposals
     )
-    return join(frames, wanted.rows, find_ends(frames, wanted.rows))
+    return join(frames, wanted.rows, find_pair_positions(frames, wanted.rows))
 
 
 def _wanted(root: DatasetRoot, split: Split, direction: Direction, proposals: bool) -> FrameRequest:

@@ -97,7 +97,7 @@ class Loop(Generic[Batch]):
         self.total_steps: int = config.epochs * self.steps_per_epoch
 
     @property
-    def kept_model(self) -> nn.Module:
+    def validated_model(self) -> nn.Module:
         """What is validated and kept: the average of the weights, or the weights."""
         return self.task.model if self.average is None else self.average.module
 
@@ -276,7 +276,7 @@ class Loop(Generic[Batch]):
 
     def _validate(self, log: RunLog) -> bool:
         """Validate, keep the best model; True where patience is at an end."""
-        found = self.task.validate(self.kept_model)
+        found = self.task.validate(self.validated_model)
         step, best = self.progress.step, self.progress.best_iou
         # Of two equals the trained one: it knows more of visibility than its start.
         if found.iou > best or (found.iou == best and self.progress.best_step == 0):
@@ -292,7 +292,7 @@ class Loop(Generic[Batch]):
 
     def _measure_start(self, log: RunLog) -> None:
         """Val IoU of the weights as they are, and of what learns nothing, before the first step."""
-        found = self.task.validate(self.kept_model)
+        found = self.task.validate(self.validated_model)
         self.progress.start = {**found.untrained}
         if self.task.keeps_start:
             self.progress.start = {"start": found.iou, **found.untrained}
@@ -305,7 +305,7 @@ class Loop(Generic[Batch]):
         # Not only where it is written: all ranks calibrate together.
         calibration = found.calibrate() if found.calibrate else None
         if self.accelerator.is_main_process:
-            checkpoint = self._checkpoint(self.kept_model, self._state())
+            checkpoint = self._checkpoint(self.validated_model, self._state())
             scored = replace(
                 checkpoint, val_iou=found.iou, calibration=calibration, decision=found.decision
             )

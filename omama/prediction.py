@@ -33,7 +33,7 @@ from omama.features.store import FeatureStore
 from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher, MatchScores, load_matcher
-from omama.matching.objective import memory_advice
+from omama.matching.objective import explain_full_gpu
 from omama.matching.samples import Bucket
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _choose_most_similar(
     batches = frame_order(dataset.pairs, batch_size=batch_pairs)
     parts: list[ChosenProposals] = []
     for bucket in chain.from_iterable(load_batches(dataset.frames, dataset.pairs, batches, store)):
-        with memory_advice(batch_pairs):
+        with explain_full_gpu(batch_pairs):
             parts.append(choose_best(bucket, matcher))
         if sum(len(part.pair) for part in parts) >= TABLE_PAIRS:
             yield join(parts)

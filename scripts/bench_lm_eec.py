@@ -33,10 +33,10 @@ from egoexo_tools.vocab import Direction, Split
 from omama.features.images import normalise
 from omama.lm_eec.bank import DEFAULT
 from omama.lm_eec.config import CLIP_LENGTH, NetworkConfig
-from omama.lm_eec.following import TrackingSettings, follow
-from omama.lm_eec.network import LmEecNetwork, build_model
+from omama.lm_eec.network import LmEecNetwork, build_network
 from omama.lm_eec.pictures import read_squashed, squash_mask
 from omama.lm_eec.settings import LmEecTrainConfig
+from omama.lm_eec.take_tracking import TrackingSettings, track_objects
 from omama.lm_eec.tracks import TakeTracks, load_tracks
 from omama.lm_eec.training.clips import ClipBatch
 from omama.lm_eec.training.rates import (
@@ -130,7 +130,7 @@ def description(take: TakeTracks, config: NetworkConfig, device: str) -> list[st
 def random_network(config: NetworkConfig, device: str) -> LmEecNetwork:
     """A network whose random weights let every part contribute and report the object as visible."""
     torch.manual_seed(0)
-    network = build_model(config, None).to(device)
+    network = build_network(config, None).to(device)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
@@ -212,7 +212,7 @@ def track_alone(network: LmEecNetwork, take: TakeTracks, settings: TrackingSetti
 def track_together(network: LmEecNetwork, take: TakeTracks, settings: TrackingSettings) -> Logits:
     return {
         key: part.low_res_logits[row]
-        for part in follow(network, take, settings)
+        for part in track_objects(network, take, settings)
         for row, key in enumerate(zip(part.tracks, part.places, strict=True))
     }
 
@@ -265,7 +265,7 @@ def profile(
 def measure_training(config: NetworkConfig, device: str, clips: int, steps: int) -> str:
     """Time steps as `omama train` makes them, without reading clips."""
     torch.manual_seed(0)
-    network = build_model(config, None).to(device).train()
+    network = build_network(config, None).to(device).train()
     add_stochastic_depth(network)
     recompute_blocks(network)
     module = ClipModule(network, bf16=device == "cuda")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from omama.lm_eec.network import Decoded, ImageFeatures, LmEecNetwork
+from omama.lm_eec.network import DecodedMasks, ImageFeatures, LmEecNetwork
 
 BANK = 6
 
@@ -36,7 +36,7 @@ def plain_track(
     *,
     reference: bool,
     quick: bool = False,
-) -> dict[int, Decoded]:
+) -> dict[int, DecodedMasks]:
     """Frame → the decoder's output, for the frames with a non-empty source mask."""
     track, outputs = Track(), {}
     for frame in range(len(source_masks)):

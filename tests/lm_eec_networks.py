@@ -7,7 +7,7 @@ import torch
 
 from omama.lm_eec.config import NetworkConfig
 from omama.lm_eec.naming import to_file
-from omama.lm_eec.network import build_model
+from omama.lm_eec.network import build_network
 
 SMALL = replace(NetworkConfig.tiny(), image_size=64, attention_layers=1, attention_hidden=32)
 """Four by four tokens: a frame takes milliseconds."""
@@ -16,7 +16,7 @@ SMALL = replace(NetworkConfig.tiny(), image_size=64, attention_layers=1, attenti
 def drawn_state(config, *, seed=0):
     """Weights in SAM 2.1's names, drawn so that no gate is closed and the object is present."""
     generator = torch.Generator().manual_seed(seed)
-    state = to_file(build_model(config, None).state_dict())
+    state = to_file(build_network(config, None).state_dict())
     for key in sorted(state):
         shape = state[key].shape
         values = torch.randn(shape, generator=generator)
@@ -31,7 +31,7 @@ def drawn_state(config, *, seed=0):
 
 @cache
 def small_network():
-    return build_model(SMALL, drawn_state(SMALL))
+    return build_network(SMALL, drawn_state(SMALL))
 
 
 def drawn_track(frames, *, seed=0, empty=(), size=SMALL.image_size):

@@ -16,7 +16,7 @@ from omama.deciding.visible import visible_scores
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher
-from omama.matching.objective import memory_advice
+from omama.matching.objective import explain_full_gpu
 
 
 def take_by_take(
@@ -34,7 +34,7 @@ def take_by_take(
         batches, load_batches(dataset.frames, dataset.pairs, batches, store), strict=True
     ):
         for bucket in buckets:
-            with memory_advice(batch_pairs):
+            with explain_full_gpu(batch_pairs):
                 parts.append(gather(bucket, matcher(bucket)))
         # Batches follow the takes: only the last take of this one can go on in the next.
         held = Candidates.join(parts)

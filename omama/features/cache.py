@@ -200,7 +200,7 @@ class FeatureJob:
         if missing.size:
             extractor = self.extractor(unit)
             cache_files.write_files(
-                cache_files.more_folder(folder, number),
+                cache_files.added_folder(folder, number),
                 frames,
                 missing,
                 extract_all(frames, missing, extractor, self.images_at_once),
@@ -258,7 +258,7 @@ def _positions(frames: FrameTable, frame_idx: Sequence[int]) -> Int64:
 def _remove_more(folder: Path, count: int) -> None:
     """What is left of files that were added and are no longer told of."""
     for path in folder.glob("more-*"):
-        if path not in {cache_files.more_folder(folder, number) for number in range(1, count)}:
+        if path not in {cache_files.added_folder(folder, number) for number in range(1, count)}:
             shutil.rmtree(path, ignore_errors=True)
 
 

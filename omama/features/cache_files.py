@@ -32,7 +32,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from omama.dataset import FrameTable, MasksByFrame
 from omama.features.frame_features import FrameFeatures
-from omama.features.frame_shape import FrameShape
+from omama.features.mask_relations import MaskRelations
 
 INDEX = "index.npz"
 _LARGEST = 127
@@ -61,7 +61,7 @@ class Files:
             tokens=self._tokens(row),
             masks=_tensor(self.arrays["masks"][masks]),
             proposals=_tensor(self.arrays["proposals"][proposals]),
-            shape=FrameShape(
+            relations=MaskRelations(
                 ious=self.index["ious"][table].reshape(size),
                 best=self.index["best"][masks],
                 near=self.index["near"][table].reshape(size),
@@ -136,13 +136,13 @@ def read_part(folder: Path) -> Part | None:
     try:
         first = _read_files(folder)
         count = int(first.index.get("files", np.int64(1)))
-        more = [_read_files(more_folder(folder, number)) for number in range(1, count)]
+        more = [_read_files(added_folder(folder, number)) for number in range(1, count)]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DamagedCache(str(error)) from error
     return Part([first, *more], str(first.index["inputs"]))
 
 
-def more_folder(folder: Path, number: int) -> Path:
+def added_folder(folder: Path, number: int) -> Path:
     """Where the files that were added as the `number`-th lie; 0 is the camera's own folder."""
     return folder / f"more-{number}" if number else folder
 
@@ -152,7 +152,7 @@ def covered_frames(folder: Path) -> Int64 | None:
     try:
         indexes = [_read_index(folder)]
         count = int(indexes[0].get("files", np.int64(1)))
-        indexes += [_read_index(more_folder(folder, number)) for number in range(1, count)]
+        indexes += [_read_index(added_folder(folder, number)) for number in range(1, count)]
         return np.unique(np.concatenate([index["frame_idx"] for index in indexes]))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
@@ -168,7 +168,7 @@ def write_files(
     about: Mapping[str, Any],
 ) -> None:
     """Write some frames' features, one after the other, and their index last."""
-    shapes: list[FrameShape] = []
+    relations: list[MaskRelations] = []
     starts = {
         name: _start(masks, which)
         for name, masks in (("masks", frames.masks), ("proposals", frames.proposals))
@@ -185,16 +185,16 @@ def write_files(
                     for name, size in sizes.items()
                 }
             _put(arrays, number, one, starts, frames.path(int(which[number])))
-            shapes.append(one.shape)
+            relations.append(one.relations)
     write_index(
         folder,
         {
             "frame_idx": frames.rows["frame_idx"].to_numpy(np.int64)[which],
             "mask_start": starts["masks"],
             "proposal_start": starts["proposals"],
-            "ious": np.concatenate([shape.ious.ravel() for shape in shapes]),
-            "near": np.concatenate([shape.near.ravel() for shape in shapes]),
-            "best": np.concatenate([shape.best for shape in shapes]),
+            "ious": np.concatenate([each.ious.ravel() for each in relations]),
+            "near": np.concatenate([each.near.ravel() for each in relations]),
+            "best": np.concatenate([each.best for each in relations]),
             "digests": frame_digests(frames, which.tolist()),
             **about,
         },

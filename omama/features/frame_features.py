@@ -23,7 +23,6 @@ from egoexo_tools.video.pictures import read_image
 from omama.dataset import FrameTable
 from omama.features.descriptors import describe
 from omama.features.frame_masks import read_masks
-from omama.features.frame_shape import FrameShape, frame_shape
 from omama.features.images import (
     PreparationConfig,
     cut_image,
@@ -31,6 +30,7 @@ from omama.features.images import (
     prepared_size,
     scale_boxes,
 )
+from omama.features.mask_relations import MaskRelations, relate_masks
 
 if TYPE_CHECKING:
     from omama.features.backbones import Backbone
@@ -54,7 +54,7 @@ class RawFrame:
     """(M + N, 4) float32 xywh in pixels of the prepared image."""
     masks: int
     """M"""
-    shape: FrameShape
+    relations: MaskRelations
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class FrameFeatures:
     """(M, 2C)"""
     proposals: Tensor
     """(N, 2C)"""
-    shape: FrameShape
+    relations: MaskRelations
 
 
 def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> RawFrame:
@@ -80,14 +80,14 @@ def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> Raw
             f"{row['width']}x{row['height']}; run `egoexo-tools frames --overwrite`"
         )
     try:
-        return raw_frame(
+        return prepare_frame(
             rgb, frames.masks.of_frame(frame), frames.proposals.of_frame(frame), config
         )
     except DataError as error:
         raise DataError(f"{frames.name(frame)}: {error}") from error
 
 
-def raw_frame(
+def prepare_frame(
     rgb: Bytes,
     truths: MaskColumns,
     proposals: MaskColumns,
@@ -106,7 +106,7 @@ def raw_frame(
         quarters=torch.from_numpy(masks.quarters),
         boxes=torch.from_numpy(np.concatenate([masks.truth_boxes, candidates])),
         masks=len(truths),
-        shape=frame_shape(masks.truth_boxes, candidates, masks.centroids, masks.ious),
+        relations=relate_masks(masks.truth_boxes, candidates, masks.centroids, masks.ious),
     )
 
 
@@ -176,7 +176,7 @@ class Extractor:
             raw.boxes.to(self.device),
             patch_size=self.config.patch_size,
         )
-        return FrameFeatures(tokens, described[: raw.masks], described[raw.masks :], raw.shape)
+        return FrameFeatures(tokens, described[: raw.masks], described[raw.masks :], raw.relations)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

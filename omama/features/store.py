@@ -21,8 +21,8 @@ from omama.dataset import FrameTable, Pairs
 from omama.features.cache_files import INDEX, DamagedCache, Part, input_files, read_part
 from omama.features.frame_features import IMAGES_AT_ONCE, Extractor, FrameFeatures, RawFrame
 from omama.features.frame_masks import mask_ious
-from omama.features.frame_shape import FrameShape
 from omama.features.key import STORED, FeatureKey, feature_key, make_extractor
+from omama.features.mask_relations import MaskRelations
 from omama.tables.mapped import open_digests
 
 
@@ -88,7 +88,7 @@ class MasksOnly:
             tokens=torch.zeros(1, 1, 1),
             masks=torch.zeros(len(masks), 2),
             proposals=torch.zeros(len(proposals), 2),
-            shape=FrameShape(ious=ious, best=np.zeros(len(masks), np.int64), near=near),
+            relations=MaskRelations(ious=ious, best=np.zeros(len(masks), np.int64), near=near),
         )
 
 

@@ -3,7 +3,7 @@
 Weights and order are those of transformers' Sam2VideoMemoryAttention, which training calls. Here
 
 - the first layer attends to the picture alone before it meets a memory, so that this is done once a
-  picture (`first_look`), not for every object and both of its features;
+  picture (`self_attend`), not for every object and both of its features;
 - positions turn a pair of channels as one complex number: one pass over the keys, not seven;
 - on a CPU what is attended to is summed in the memory's 64 channels and projected to 256 afterwards
   (weights that sum to 1 let a projection through), a track at a time: its keys stay in the cache.
@@ -19,9 +19,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def first_look(attention: Any, tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+def self_attend(attention: Any, tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """A picture's tokens with their positions (B, n, 256) → what the first layer makes of them
-    before it meets a memory; turns (n, 128, 2) of `pairs_to_turn_by`."""
+    before it meets a memory; turns (n, 128, 2) of `rotary_pairs`."""
     return tokens + _self_attention(attention.layers[0], tokens, turns)
 
 
@@ -34,7 +34,7 @@ def attend(
     *,
     pointer_tokens: int,
 ) -> torch.Tensor:
-    """`first_look`'s tokens (B, n, 256) and memories (N, B, 64) with positions → (B, n, 256).
+    """`self_attend`'s tokens (B, n, 256) and memories (N, B, 64) with positions → (B, n, 256).
 
     `memory` is whole maps of n tokens, which `turns` turns, and pointers, which have no place.
     """
@@ -58,7 +58,7 @@ def attend(
     return looked_at
 
 
-def pairs_to_turn_by(cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+def rotary_pairs(cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
     """transformers' cosines and sines (1, n, 256), each value twice → both of each, (n, 128, 2)."""
     return torch.stack([cosines[0, :, ::2], sines[0, :, ::2]], -1)
 

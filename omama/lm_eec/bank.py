@@ -1,7 +1,7 @@
 """What a track remembers, and for how long: the two banks, their rule of dropping, the pointers.
 
 A bank holds up to six memories of each view, oldest first. All functions here are of one track's
-rules; the arithmetic on many tracks is tracking.py's. `Rules` says which of three behaviours is
+rules; the arithmetic on many tracks is tracking.py's. `BankRules` says which of three behaviours is
 meant: training (a window, no dropping), the released code's inference, and ours.
 """
 
@@ -19,7 +19,7 @@ _REFERENCE_POINTERS = 16
 
 
 @dataclass(frozen=True)
-class Rules:
+class BankRules:
     """How a bank fills, and what the places in it mean."""
 
     drops: bool
@@ -35,15 +35,15 @@ class Rules:
     """A track of fewer frames than `pointer_frames` counts by its own length."""
 
 
-TRAINING = Rules(False, True, False, CLIP_LENGTH, True)
-REFERENCE = Rules(True, False, False, _REFERENCE_POINTERS, True)
+TRAINING = BankRules(False, True, False, CLIP_LENGTH, True)
+REFERENCE = BankRules(True, False, False, _REFERENCE_POINTERS, True)
 # Slots and distances as the weights were trained; a published checkpoint still meets banks that
 # drop tokens, which its training never had, because its numbers are made with them.
-DEFAULT = Rules(True, True, True, CLIP_LENGTH, False)
+DEFAULT = BankRules(True, True, True, CLIP_LENGTH, False)
 
 
 @dataclass(frozen=True)
-class Remembered:
+class FrameMemory:
     """One frame that was run."""
 
     frame: int
@@ -64,10 +64,10 @@ class TrackMemory:
     """(2, T, n, 64) that the last frame used; None before the first and while it was empty."""
     runs: int = 0
     """Frames run so far."""
-    recent: list[Remembered] = field(default_factory=list)
+    recent: list[FrameMemory] = field(default_factory=list)
     """The last frames that were run, oldest first; never more than the rules can ask for."""
 
-    def remember(self, seen: Remembered, bank: torch.Tensor | None) -> None:
+    def remember(self, seen: FrameMemory, bank: torch.Tensor | None) -> None:
         """Keep a frame that was just run with `bank`."""
         self.bank = bank
         self.runs += 1
@@ -82,7 +82,7 @@ class BankRead:
     """(2, n, 64) each, oldest first, to be stacked; one too many where `drop`."""
     drop: bool
     """The entries are to be compressed by one."""
-    pointers: list[Remembered]
+    pointers: list[FrameMemory]
     """Nearest first."""
     distances: list[float]
     """One for each pointer, in [0, 1]."""
@@ -92,14 +92,14 @@ class BankRead:
         return len(self.entries), self.drop, len(self.pointers)
 
 
-def wanted(memory: TrackMemory, frame: int, rules: Rules) -> BankRead:
+def wanted(memory: TrackMemory, frame: int, rules: BankRules) -> BankRead:
     """What frame `frame` of the track reads. DataError where the released code cannot go on."""
     entries, drop = _entries(memory, frame, rules)
     pointers, distances = _pointers(memory, frame, rules)
     return BankRead(entries, drop, pointers, distances)
 
 
-def slots(length: int, rules: Rules) -> list[int]:
+def slots(length: int, rules: BankRules) -> list[int]:
     """The slot in time of each of a bank's `length` entries, oldest first."""
     oldest = length - 1 if rules.newest_first else BANK_LENGTH - 1
     return [oldest - place for place in range(length)]
@@ -119,7 +119,7 @@ def compress(bank: torch.Tensor) -> torch.Tensor:
     return bank.gather(0, kept[..., None].expand(*kept.shape, bank.shape[-1]))
 
 
-def _entries(memory: TrackMemory, frame: int, rules: Rules) -> tuple[list[torch.Tensor], bool]:
+def _entries(memory: TrackMemory, frame: int, rules: BankRules) -> tuple[list[torch.Tensor], bool]:
     if not rules.drops or memory.runs <= BANK_LENGTH:
         window = memory.recent[-BANK_LENGTH:]
         if not rules.across_gaps:
@@ -138,8 +138,8 @@ def _entries(memory: TrackMemory, frame: int, rules: Rules) -> tuple[list[torch.
 
 
 def _pointers(
-    memory: TrackMemory, frame: int, rules: Rules
-) -> tuple[list[Remembered], list[float]]:
+    memory: TrackMemory, frame: int, rules: BankRules
+) -> tuple[list[FrameMemory], list[float]]:
     counted = rules.pointer_frames
     if rules.short_tracks:
         counted = min(counted, memory.frames)

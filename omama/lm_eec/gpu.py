@@ -24,7 +24,7 @@ def on_device(network: LmEecNetwork, device: torch.device) -> LmEecNetwork:
 
 
 @contextmanager
-def memory_advice(doing: str, smaller: str | None) -> Iterator[None]:
+def explain_full_gpu(doing: str, smaller: str | None) -> Iterator[None]:
     """Turns a full GPU into DataError: what was done, and the options that need less of it."""
     try:
         yield

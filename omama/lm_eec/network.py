@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from omama.lm_eec.attention import attend, first_look, pairs_to_turn_by
+from omama.lm_eec.attention import attend, rotary_pairs, self_attend
 from omama.lm_eec.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, NetworkConfig
 from omama.lm_eec.naming import from_file
 
@@ -44,7 +44,7 @@ class ImageFeatures:
     stride16: torch.Tensor
     """(B, 256, grid, grid)."""
     looked: torch.Tensor | None = None
-    """(B, n, 256) what the memory attention begins with (attention.first_look); None where the
+    """(B, n, 256) what the memory attention begins with (attention.self_attend); None where the
     network learns."""
 
     def select(self, rows: torch.Tensor) -> ImageFeatures:
@@ -54,7 +54,7 @@ class ImageFeatures:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedMasks:
     """What the mask decoder says of B tracks in one frame."""
 
     low_res_logits: torch.Tensor
@@ -106,7 +106,7 @@ class LmEecNetwork(nn.Module):
         attention: Any = self.sam.memory_attention
         rotary: Any = attention.rotary_emb
         where = image.to(rotary.inv_freq.device)  # its device and type count, no value
-        turns = pairs_to_turn_by(*rotary(where, attention.position_ids))
+        turns = rotary_pairs(*rotary(where, attention.position_ids))
         self.register_buffer("turns", turns, persistent=False)  # (n, 128, 2)
         for name, parameter in self.named_parameters():
             if name.startswith(UNUSED):
@@ -118,7 +118,7 @@ class LmEecNetwork(nn.Module):
         decoder, looked = self.sam.mask_decoder, None
         if not (self.training or torch.is_grad_enabled()):
             placed = (tokens_first(levels[2]) + 0.1 * self.image_positions).transpose(0, 1)
-            looked = first_look(self.sam.memory_attention, placed, self.turns)
+            looked = self_attend(self.sam.memory_attention, placed, self.turns)
         fine = decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])
         return ImageFeatures(*fine, levels[2], looked)
 
@@ -136,7 +136,7 @@ class LmEecNetwork(nn.Module):
         """
         return self.encode_memory(stride16, masks.to(stride16.dtype).sigmoid())
 
-    def dest_memory(self, stride16: torch.Tensor, decoded: Decoded) -> torch.Tensor:
+    def dest_memory(self, stride16: torch.Tensor, decoded: DecodedMasks) -> torch.Tensor:
         """The memory of a destination view with its predicted mask: (n, B, 64)."""
         memory = self.encode_memory(stride16, self.full_logits(decoded.low_res_logits).sigmoid())
         absent = (decoded.object_score <= 0)[None, :, None]
@@ -176,7 +176,7 @@ class LmEecNetwork(nn.Module):
         keys = [key.to(keys[0].dtype) for key in keys]
         return self._attend(dest, torch.cat(keys), torch.cat(places), pointer_tokens=added)
 
-    def decode(self, fused: torch.Tensor, features: ImageFeatures) -> Decoded:
+    def decode(self, fused: torch.Tensor, features: ImageFeatures) -> DecodedMasks:
         """A fused feature (B, 256, grid, grid) and the destination's finer levels → its mask."""
         count = len(fused)
         prompt = self.sam.prompt_encoder.not_a_point_embed.weight  # (1, 256)
@@ -196,7 +196,7 @@ class LmEecNetwork(nn.Module):
         logits = torch.where(present[:, None, None], masks[:, 0, 0].float(), ABSENT_LOGIT)
         pointer = self.sam.object_pointer_proj(tokens[:, 0, 0])
         pointer = torch.where(present[:, None], pointer, self.sam.no_object_pointer.to(pointer))
-        return Decoded(logits, iou[:, 0, 0].float(), score, pointer)
+        return DecodedMasks(logits, iou[:, 0, 0].float(), score, pointer)
 
     def full_logits(self, low_res_logits: torch.Tensor) -> torch.Tensor:
         """Logits (B, 4 grid, 4 grid) at the input's size, (B, S, S), bilinear."""
@@ -251,7 +251,7 @@ class LmEecNetwork(nn.Module):
         return tokens_first(made[0]).clone(), tokens_first(made[1]).clone()
 
 
-def build_model(
+def build_network(
     config: NetworkConfig, state: Mapping[str, torch.Tensor] | None, *, fusion: bool = True
 ) -> LmEecNetwork:
     """A network with weights in SAM 2.1's names plus MV_MoE's; strictly, DataError otherwise.

@@ -38,11 +38,11 @@ def squash(image: Image.Image, size: int) -> Bytes:
 
 
 def squash_mask(rle: MaskRle, size: int) -> Bool:
-    """A mask of any size → (S, S): where `squash_soft` is 0.5 and more."""
-    return np.asarray(squash_soft(rle, size) >= 0.5)
+    """A mask of any size → (S, S): where `squash_to_shares` is 0.5 and more."""
+    return np.asarray(squash_to_shares(rle, size) >= 0.5)
 
 
-def squash_soft(mask: MaskRle | Bytes, size: int) -> Float32:
+def squash_to_shares(mask: MaskRle | Bytes, size: int) -> Float32:
     """A mask of any size, RLE or (H, W) of 0 and 1 → (S, S) shares, bilinear and antialiased.
 
     Only the rows and columns of its box are looked at: a cup in a 4K frame is a hundredth of it.

@@ -29,12 +29,12 @@ from egoexo_tools.runs import join_pair_id, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama.confidence import MaskConfidence, fit_mask_confidence
 from omama.lm_eec.bank import DEFAULT, REFERENCE
-from omama.lm_eec.following import Followed, TrackingSettings, follow
 from omama.lm_eec.gpu import on_device
 from omama.lm_eec.network import LmEecNetwork
 from omama.lm_eec.settings import LmEecOptions
+from omama.lm_eec.take_tracking import TrackedFrame, TrackingSettings, track_objects
 from omama.lm_eec.tracks import TakeTracks, Track, list_pairs, load_tracks
-from omama.lm_eec.weights import METHOD, Loaded, load_network
+from omama.lm_eec.weights import METHOD, LoadedNetwork, load_network
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _confidence(
     root: DatasetRoot,
     direction: Direction,
     split: Split,
-    loaded: Loaded,
+    loaded: LoadedNetwork,
     how: TrackingSettings,
     options: LmEecOptions,
 ) -> MaskConfidence:
@@ -164,7 +164,7 @@ def _confidence(
 
 def _score_take(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Scores:
     scores, shares, visible = [], [], []
-    for followed in follow(network, take, how):
+    for followed in track_objects(network, take, how):
         found = zip(
             followed.tracks, followed.places, followed.object_scores.tolist(),
             _shares(network, followed).tolist(), strict=True,
@@ -178,7 +178,7 @@ def _score_take(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) 
     return Scores(np.array(scores), np.array(shares), np.array(visible, np.bool_))
 
 
-def _shares(network: LmEecNetwork, followed: Followed) -> torch.Tensor:
+def _shares(network: LmEecNetwork, followed: TrackedFrame) -> torch.Tensor:
     return (network.full_logits(followed.low_res_logits) > 0).float().mean((1, 2)).cpu()
 
 
@@ -191,7 +191,7 @@ def _predict_take(
 ) -> dict[Direction, list[Row]]:
     """The rows of a take's pairs, by direction."""
     rows: dict[Direction, list[Row]] = {direction: [] for direction in confidences}
-    for followed in follow(network, take, how):
+    for followed in track_objects(network, take, how):
         painted = _paint(network, take, followed, options)
         shares = _shares(network, followed).double().numpy()
         scores = followed.object_scores.double().cpu().numpy()
@@ -208,7 +208,7 @@ def _predict_take(
 
 
 def _paint(
-    network: LmEecNetwork, take: TakeTracks, followed: Followed, options: LmEecOptions
+    network: LmEecNetwork, take: TakeTracks, followed: TrackedFrame, options: LmEecOptions
 ) -> list[MaskRle]:
     """The masks at the wanted size, those of one size at once."""
     dests = [

@@ -15,14 +15,14 @@ from omama.lm_eec.bank import (
     DEFAULT,
     REFERENCE,
     BankRead,
-    Remembered,
-    Rules,
+    BankRules,
+    FrameMemory,
     TrackMemory,
     compress,
     slots,
     wanted,
 )
-from omama.lm_eec.network import ABSENT_LOGIT, Decoded, ImageFeatures, LmEecNetwork
+from omama.lm_eec.network import ABSENT_LOGIT, DecodedMasks, ImageFeatures, LmEecNetwork
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def look(
 
 
 def advance(
-    network: LmEecNetwork, memories: Sequence[TrackMemory], step: TrackStep, rules: Rules
-) -> Decoded:
+    network: LmEecNetwork, memories: Sequence[TrackMemory], step: TrackStep, rules: BankRules
+) -> DecodedMasks:
     """Run one frame of each track, whose memories are brought up to date; rows as the tracks'."""
     reads = [
         wanted(memory, frame, rules) for memory, frame in zip(memories, step.frames, strict=True)
@@ -114,7 +114,7 @@ def _one(
     frame: int,
     features: tuple[ImageFeatures, ImageFeatures],
     masks: torch.Tensor,
-    rules: Rules,
+    rules: BankRules,
 ) -> torch.Tensor:
     row = torch.tensor([frame], device=masks.device)
     source, dest = (part.select(row) for part in features)
@@ -135,8 +135,8 @@ def _run(
     memories: Sequence[TrackMemory],
     step: TrackStep,
     reads: Sequence[BankRead],
-    rules: Rules,
-) -> Decoded:
+    rules: BankRules,
+) -> DecodedMasks:
     """One frame of tracks that read equally much."""
     banks = _banks(reads)
     fused = step.view
@@ -148,7 +148,7 @@ def _run(
     decoded = network.decode(fused, step.dest)
     new = torch.stack([step.source_memory, network.dest_memory(step.dest.stride16, decoded)])
     for row, (memory, frame) in enumerate(zip(memories, step.frames, strict=True)):
-        seen = Remembered(frame, new[:, :, row], decoded.pointer[row])
+        seen = FrameMemory(frame, new[:, :, row], decoded.pointer[row])
         memory.remember(seen, None if banks is None else banks[:, :, :, row])
     return decoded
 
@@ -175,10 +175,10 @@ def _pointers(reads: Sequence[BankRead], like: torch.Tensor) -> tuple[torch.Tens
     return torch.stack(tracks, 1), distances
 
 
-def _reordered(answers: Sequence[Decoded], rows: list[int]) -> Decoded:
+def _reordered(answers: Sequence[DecodedMasks], rows: list[int]) -> DecodedMasks:
     """The groups' answers in the tracks' order."""
     order = torch.tensor(rows).argsort().to(answers[0].iou.device)
-    return Decoded(
+    return DecodedMasks(
         torch.cat([answer.low_res_logits for answer in answers])[order],
         torch.cat([answer.iou for answer in answers])[order],
         torch.cat([answer.object_score for answer in answers])[order],

@@ -17,7 +17,7 @@ from egoexo_tools.errors import DataError
 from omama.checkpoint import Checkpoint, is_ours, load_checkpoint, load_file
 from omama.lm_eec.config import NetworkConfig
 from omama.lm_eec.naming import FUSION_PREFIX
-from omama.lm_eec.network import LmEecNetwork, build_model
+from omama.lm_eec.network import LmEecNetwork, build_network
 
 METHOD = "lm-eec"
 WANTED = "sam2.1_hiera_base_plus.pt or a checkpoint of LM-EEC"
@@ -29,7 +29,7 @@ _OTHER_VARIANTS = {144: "large", 96: "small or tiny"}
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedNetwork:
     """A network, and what its file says beside the weights."""
 
     network: LmEecNetwork
@@ -37,7 +37,7 @@ class Loaded:
     """Our own file's contents; None for SAM 2.1's and the authors'."""
 
 
-def load_network(path: Path | str, *, to_train: bool = False) -> Loaded:
+def load_network(path: Path | str, *, to_train: bool = False) -> LoadedNetwork:
     """The network of a file, in evaluation mode on the CPU.
 
     Only a network that is to be trained may lack the fusion, as SAM 2.1's own file does: it is
@@ -56,7 +56,7 @@ def load_network(path: Path | str, *, to_train: bool = False) -> Loaded:
             f" {METHOD} --init {path.name}), or give the authors' checkpoint"
         )
     try:
-        return Loaded(build_model(config, state, fusion=has_fusion), None)
+        return LoadedNetwork(build_network(config, state, fusion=has_fusion), None)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -66,7 +66,7 @@ def describe(config: NetworkConfig) -> dict[str, Any]:
     return asdict(config)
 
 
-def _ours(path: Path) -> Loaded:
+def _ours(path: Path) -> LoadedNetwork:
     checkpoint = load_checkpoint(path, method=METHOD)
     try:
         values: dict[str, Any] = {
@@ -77,7 +77,7 @@ def _ours(path: Path) -> Loaded:
         network.load_state_dict(dict(checkpoint.weights))
     except (KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"{path} does not fit its own settings: {error}") from error
-    return Loaded(network.eval(), checkpoint)
+    return LoadedNetwork(network.eval(), checkpoint)
 
 
 def _unlisted(value: Any) -> Any:

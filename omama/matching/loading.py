@@ -122,7 +122,7 @@ def pair_descriptors(data: Dataset, store: FeatureStore) -> tuple[torch.Tensor, 
         for pair in batch.tolist():
             dest = found[int(pairs.dest_frame[pair])]
             sources.append(found[int(pairs.source_frame[pair])].masks[source_row[pair]])
-            dests.append(dest.proposals[int(dest.shape.best[dest_row[pair]])])
+            dests.append(dest.proposals[int(dest.relations.best[dest_row[pair]])])
     return torch.stack(sources).float().cpu(), torch.stack(dests).float().cpu()
 
 

@@ -148,7 +148,7 @@ def first_bad_pair(model: OMama, buckets: Sequence[Bucket]) -> int:
 
 
 @contextmanager
-def memory_advice(batch_pairs: int) -> Iterator[None]:
+def explain_full_gpu(batch_pairs: int) -> Iterator[None]:
     """A GPU out of memory becomes a DataError that says which batch size to try."""
     try:
         yield

@@ -22,7 +22,7 @@ from egoexo_tools.parsing.pictures import read_mask as read_mask_picture
 from egoexo_tools.parsing.pictures import read_picture
 from egoexo_tools.viewing.painting import PREDICTION, SOURCE, overlay, strip
 from egoexo_tools.vocab import Direction
-from omama.features.frame_features import FrameFeatures, raw_frame
+from omama.features.frame_features import FrameFeatures, prepare_frame
 from omama.features.key import FeatureKey, make_extractor
 from omama.matching.config import MatchingOptions
 from omama.matching.matchers import NEEDS_FEATURES, load_matcher
@@ -83,8 +83,8 @@ def predict_pair(
     config = extractor.config
     source, dest = extractor(
         [
-            raw_frame(_reduced(source_rgb), MaskColumns.from_rles([source_mask]), none, config),
-            raw_frame(_reduced(dest_rgb), none, MaskColumns.from_rles(proposals), config),
+            prepare_frame(_reduced(source_rgb), MaskColumns.from_rles([source_mask]), none, config),
+            prepare_frame(_reduced(dest_rgb), none, MaskColumns.from_rles(proposals), config),
         ]
     )
     scored = chosen.matcher(_bucket(source, dest))

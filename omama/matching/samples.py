@@ -232,22 +232,22 @@ def _ious(dests: Sequence[FrameFeatures], group: Int64, truth: Int64, rows: int)
     depth = max(len(dest.masks) for dest in dests) + 1
     padded = np.zeros((len(dests), depth, rows), np.float32)
     for i, dest in enumerate(dests):
-        masks, proposals = dest.shape.ious.shape
-        padded[i, :masks, masks : masks + proposals] = dest.shape.ious
+        masks, proposals = dest.relations.ious.shape
+        padded[i, :masks, masks : masks + proposals] = dest.relations.ious
     return padded[group, truth]
 
 
 def frame_ranks(dest: FrameFeatures, sampling: NegativeSampling) -> Int8:
     """(M + 1, N): the rank of each proposal for each ground-truth mask, then for none."""
-    shape = dest.shape
-    masks, proposals = shape.ious.shape
+    relations = dest.relations
+    masks, proposals = relations.ious.shape
     ranks = np.full((masks + 1, proposals), FAR, np.int8)
     if masks and proposals:
-        ranks[:-1][shape.near] = NEAR
+        ranks[:-1][relations.near] = NEAR
         at = np.arange(masks)
         # The proposal nearest the truth is as good as the truth: called a negative it would teach
         # the opposite. The reference draws it like any neighbour.
-        ranks[at, shape.best] = NEAR if sampling.reference_behaviour else NEVER
+        ranks[at, relations.best] = NEAR if sampling.reference_behaviour else NEVER
         if sampling.negative_max_iou is not None and not sampling.reference_behaviour:
-            ranks[:-1][shape.ious > sampling.negative_max_iou] = NEVER
+            ranks[:-1][relations.ious > sampling.negative_max_iou] = NEVER
     return ranks

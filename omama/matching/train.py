@@ -31,7 +31,7 @@ from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
 from omama.matching.loading import pair_descriptors
 from omama.matching.model import OMama
 from omama.matching.model_files import METHOD, load_model
-from omama.matching.objective import Objective, memory_advice
+from omama.matching.objective import Objective, explain_full_gpu
 from omama.matching.samples import Bucket
 from omama.matching.task import (
     TrainingData,
@@ -92,7 +92,7 @@ def train(
         _write_config(folder, task, learnt, options.features.weights, passes)
         write_exclusions(root, "train", folder.name, [*data.left_out, *val.left_out])
     accelerator.wait_for_everyone()
-    with memory_advice(config.batch_pairs):
+    with explain_full_gpu(config.batch_pairs):
         best = loop.run(quiet=options.quiet, stop_after=stop_after)
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()

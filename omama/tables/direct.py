@@ -16,7 +16,7 @@ from egoexo_tools.aliases import TakeCamera
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
 from egoexo_tools.masks.columns import RLE_COLUMNS, MaskColumns
-from omama.tables.records import FRAME_KEY, Ends, FrameTable, MasksByFrame, positions
+from omama.tables.records import FRAME_KEY, FrameTable, MasksByFrame, PairPositions, positions
 
 _RLE = [*RLE_COLUMNS, "bbox_xywh"]
 
@@ -90,7 +90,7 @@ def _by_frame(frames: pd.DataFrame, table: pa.Table, *, order_by: str) -> MasksB
     )
 
 
-def find_ends(frames: FrameTable, rows: pd.DataFrame) -> Ends:
+def find_pair_positions(frames: FrameTable, rows: pd.DataFrame) -> PairPositions:
     """Where the frames and masks of each pair are."""
     at = {
         side: frames.find(rows[["take_uid", f"{side}_camera", "frame_idx"]])
@@ -102,4 +102,4 @@ def find_ends(frames: FrameTable, rows: pd.DataFrame) -> Ends:
         side: positions(known, pd.DataFrame({"frame": frame, "name": rows["object_name"]}))
         for side, frame in at.items()
     }
-    return Ends(at["source"], at["dest"], masks["source"], masks["dest"])
+    return PairPositions(at["source"], at["dest"], masks["source"], masks["dest"])

@@ -30,8 +30,8 @@ from egoexo_tools.running.inputs import MISSING, FileDigests, hash_texts
 from egoexo_tools.running.lock import file_lock
 from egoexo_tools.running.progress import open_progress
 from omama.tables.columns import MaskFile, map_batch, mapped_masks, write_batch
-from omama.tables.direct import find_ends, load_frames
-from omama.tables.records import Ends, FrameTable
+from omama.tables.direct import find_pair_positions, load_frames
+from omama.tables.records import FrameTable, PairPositions
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ _SHOWN_TAKES = 20
 
 
 @dataclass(frozen=True)
-class Tables:
+class MappedTables:
     """Frames, and the pairs manifest's rows with their places in them."""
 
     frames: FrameTable
     rows: pd.DataFrame
-    ends: Ends
+    ends: PairPositions
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def open_digests(root: DatasetRoot) -> FileDigests:
     return FileDigests(root.mapped / MEMORY)
 
 
-def open_tables(root: DatasetRoot, unit: str, *, proposals: bool) -> Tables | None:
+def open_tables(root: DatasetRoot, unit: str, *, proposals: bool) -> MappedTables | None:
     """The mapped tables of the pairs `<split>.<direction>`; None where they are to be made."""
     digests = open_digests(root)
     try:
@@ -88,7 +88,7 @@ def open_tables(root: DatasetRoot, unit: str, *, proposals: bool) -> Tables | No
         digests.save()
 
 
-def make_tables(wanted: FrameRequest, unit: str) -> Tables | None:
+def make_tables(wanted: FrameRequest, unit: str) -> MappedTables | None:
     """Write the files and map them; None where the root cannot be written to."""
     root = wanted.root
     try:
@@ -107,7 +107,9 @@ def make_tables(wanted: FrameRequest, unit: str) -> Tables | None:
         return None
 
 
-def _open(root: DatasetRoot, unit: str, digests: FileDigests, proposals: bool) -> Tables | None:
+def _open(
+    root: DatasetRoot, unit: str, digests: FileDigests, proposals: bool
+) -> MappedTables | None:
     pairs = map_batch(_pairs_file(root, unit, proposals))
     about = pairs.schema.metadata or {}
     if about.get(b"made_from") != _pairs_key(root, unit, digests).encode():
@@ -115,26 +117,26 @@ def _open(root: DatasetRoot, unit: str, digests: FileDigests, proposals: bool) -
     folder = root.mapped / path_component(about[b"frames"].decode())
     if not _is_fresh(root, folder, digests):
         return None
-    return Tables(_map_frames(root, folder), *_rows_and_ends(pairs))
+    return MappedTables(_map_frames(root, folder), *_rows_and_ends(pairs))
 
 
-def _make(wanted: FrameRequest, unit: str) -> Tables:
+def _make(wanted: FrameRequest, unit: str) -> MappedTables:
     root = wanted.root
     _remove(root.mapped.glob(f"*{PARTIAL_SUFFIX}"))  # of a killed process: the lock is ours
     digests = open_digests(root)
     pairs_key = _pairs_key(root, unit, digests)
     frames, folder = _frames(wanted, digests)
-    ends = find_ends(frames, wanted.rows)
+    ends = find_pair_positions(frames, wanted.rows)
     rows = pa.Table.from_pandas(wanted.rows, preserve_index=False).combine_chunks()
     arrays = {name: rows[name].combine_chunks() for name in rows.column_names}
-    places = {field.name: pa.array(getattr(ends, field.name)) for field in fields(Ends)}
+    places = {field.name: pa.array(getattr(ends, field.name)) for field in fields(PairPositions)}
     about = {"made_from": pairs_key, "frames": folder.name}
     path = _pairs_file(root, unit, wanted.proposals)
     with atomic_path(path) as partial:
         write_batch(partial, {**arrays, **places}, about)
     _remove_stale(root, digests)
     digests.save()
-    return Tables(frames, *_rows_and_ends(map_batch(path)))
+    return MappedTables(frames, *_rows_and_ends(map_batch(path)))
 
 
 def _frames(wanted: FrameRequest, digests: FileDigests) -> tuple[FrameTable, Path]:
@@ -216,9 +218,9 @@ def _map_frames(root: DatasetRoot, folder: Path) -> FrameTable:
     )
 
 
-def _rows_and_ends(pairs: pa.RecordBatch) -> tuple[pd.DataFrame, Ends]:
-    names = [field.name for field in fields(Ends)]
-    ends = Ends(*(pairs.column(name).to_numpy() for name in names))
+def _rows_and_ends(pairs: pa.RecordBatch) -> tuple[pd.DataFrame, PairPositions]:
+    names = [field.name for field in fields(PairPositions)]
+    ends = PairPositions(*(pairs.column(name).to_numpy() for name in names))
     return _without(pairs, names).to_pandas(), ends
 
 

@@ -85,7 +85,7 @@ class FrameTable:
 
 
 @dataclass(frozen=True)
-class Ends:
+class PairPositions:
     """Where the source and destination of P pairs are; -1 where there is none."""
 
     source_frame: Int64
@@ -140,7 +140,7 @@ class Dataset:
     left_out: list[dict[str, Any]]
 
 
-def join(frames: FrameTable, rows: pd.DataFrame, ends: Ends) -> Dataset:
+def join(frames: FrameTable, rows: pd.DataFrame, ends: PairPositions) -> Dataset:
     """Rows of the pairs manifest with their ends; a pair without its source is left out by name."""
     state = pd.Categorical(rows["dest_state"], categories=list(STATES)).codes
     visible = state == VISIBLE

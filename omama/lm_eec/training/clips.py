@@ -21,7 +21,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
 from omama.lm_eec.config import CLIP_LENGTH
-from omama.lm_eec.pictures import read_rgb, squash_mask, squash_soft
+from omama.lm_eec.pictures import read_rgb, squash_mask, squash_to_shares
 from omama.lm_eec.tracks import TakeTracks, Track, load_tracks
 from omama.lm_eec.training.augmentation import (
     Geometry,
@@ -31,7 +31,7 @@ from omama.lm_eec.training.augmentation import (
     warp,
     warp_nearest,
 )
-from omama.lm_eec.training.frame_store import read_stored, stored_at
+from omama.lm_eec.training.frame_store import read_squashed_frame, squashed_file
 
 logger = logging.getLogger(__name__)
 
@@ -257,8 +257,8 @@ def _picture(
         return np.asarray(small, np.uint8)
     camera = str(row["camera"])
     first = int(np.searchsorted(frames.rows["camera"].to_numpy(), camera))
-    stored = stored_at(root, (clip.take.take_uid, camera), how.size)
-    return warp(read_stored(stored, frame - first), geometry, like)
+    stored = squashed_file(root, (clip.take.take_uid, camera), how.size)
+    return warp(read_squashed_frame(stored, frame - first), geometry, like)
 
 
 def _mask(clip: ClipTrack, row: int, geometry: Geometry, how: ClipSettings) -> Bool:
@@ -270,6 +270,6 @@ def _mask(clip: ClipTrack, row: int, geometry: Geometry, how: ClipSettings) -> B
         return squash_mask(rle, how.size)
     if how.native:
         turned = warp_nearest(rle.decode().astype(np.uint8), geometry)
-        return np.asarray(squash_soft(turned, how.size) >= 0.5)
-    soft = np.rint(squash_soft(rle, how.size) * 255).astype(np.uint8)
+        return np.asarray(squash_to_shares(turned, how.size) >= 0.5)
+    soft = np.rint(squash_to_shares(rle, how.size) * 255).astype(np.uint8)
     return np.asarray(warp(soft, geometry, (rle.height, rle.width)) >= 128)

@@ -40,7 +40,7 @@ def run_squash(
         Unit(
             (*camera, str(size)),
             inputs=(root.part("frames", f"{camera[0]}.{camera[1]}"),),
-            outputs=(stored_at(root, camera, size),),
+            outputs=(squashed_file(root, camera, size),),
         )
         for camera in sorted(set(cameras))
     ]
@@ -48,13 +48,13 @@ def run_squash(
     return run_stage(root, STAGE, units, work, settings={}, options=run)
 
 
-def stored_at(root: DatasetRoot, camera: TakeCamera, size: int) -> Path:
+def squashed_file(root: DatasetRoot, camera: TakeCamera, size: int) -> Path:
     """The file of a camera."""
     name = path_component(f"{camera[0]}.{camera[1]}.arrow")
     return root.features(f"squashed-{size}") / name
 
 
-def read_stored(path: Path, row: int) -> Bytes:
+def read_squashed_frame(path: Path, row: int) -> Bytes:
     """Frame `row` of a camera, (S, S, 3) RGB; DataError for a file that cannot be read."""
     try:
         column = _column(path)

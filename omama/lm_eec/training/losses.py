@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from omama.lm_eec.bank import TRAINING, TrackMemory
-from omama.lm_eec.network import Decoded, ImageFeatures, LmEecNetwork
+from omama.lm_eec.network import DecodedMasks, ImageFeatures, LmEecNetwork
 from omama.lm_eec.tracking import TrackStep, advance, look
 
 _MASK_WEIGHT = 20.0
@@ -40,7 +40,7 @@ class ClipLosses:
 
 def run_clips(
     network: LmEecNetwork, source: torch.Tensor, dest: torch.Tensor, masks: torch.Tensor
-) -> list[Decoded]:
+) -> list[DecodedMasks]:
     """Clips (B, T, 3, S, S) of both views with source masks (B, T, S, S) → T frames' answers.
 
     Each frame sees the network's own earlier predictions, and gradients pass through all of them.
@@ -59,7 +59,7 @@ def run_clips(
 
 
 def clip_losses(
-    network: LmEecNetwork, answers: Sequence[Decoded], truth: torch.Tensor
+    network: LmEecNetwork, answers: Sequence[DecodedMasks], truth: torch.Tensor
 ) -> ClipLosses:
     """The losses of `run_clips`' answers against the destination's true masks (B, T, S, S)."""
     frames = [
@@ -70,7 +70,9 @@ def clip_losses(
     return ClipLosses(mask, dice, iou, present)
 
 
-def _frame_losses(logits: torch.Tensor, answer: Decoded, truth: torch.Tensor) -> list[torch.Tensor]:
+def _frame_losses(
+    logits: torch.Tensor, answer: DecodedMasks, truth: torch.Tensor
+) -> list[torch.Tensor]:
     """Means over the clips of the four losses; the first three only of objects that are there."""
     there = truth.flatten(1).any(1).float()  # (B,)
     parts = [

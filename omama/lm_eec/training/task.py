@@ -18,10 +18,10 @@ from egoexo_tools.layout import DatasetRoot
 from omama.confidence import fit_mask_confidence
 from omama.config import IMAGENET_MEAN, IMAGENET_STD
 from omama.lm_eec.bank import DEFAULT
-from omama.lm_eec.following import TrackingSettings, follow
 from omama.lm_eec.network import LmEecNetwork
 from omama.lm_eec.pictures import squash_mask
 from omama.lm_eec.settings import LmEecTrainConfig
+from omama.lm_eec.take_tracking import TrackingSettings, track_objects
 from omama.lm_eec.tracks import TakeTracks, Track
 from omama.lm_eec.training.augmentation import recolour
 from omama.lm_eec.training.clips import (
@@ -62,7 +62,7 @@ class ClipModule(nn.Module):
     def forward(self, batch: ClipBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         # What is dropped follows from the batch alone, so that a resumed run drops the same.
         torch.manual_seed(batch.seed)
-        source, dest = learnt_pictures(batch)
+        source, dest = prepare_pictures(batch)
         source_masks, dest_masks = batch.masks
         device = batch.masks.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
@@ -74,7 +74,7 @@ class ClipModule(nn.Module):
         return losses.total, parts
 
 
-def learnt_pictures(batch: ClipBatch) -> torch.Tensor:
+def prepare_pictures(batch: ClipBatch) -> torch.Tensor:
     """(2, B, T, 3, S, S) float32: recoloured and normalised, where the batch is."""
     pictures = batch.pictures.permute(0, 1, 2, 5, 3, 4)  # (2, B, T, 3, S, S)
     shape = pictures.shape
@@ -131,7 +131,7 @@ def make_task(
     )
 
 
-def val_part(takes: Sequence[TakeTracks], tracks: int) -> list[TakeTracks]:
+def select_val_tracks(takes: Sequence[TakeTracks], tracks: int) -> list[TakeTracks]:
     """At most so many tracks, spread over all, of each its first frames."""
     every = max(1, sum(len(take.tracks) for take in takes) // tracks)
     parts, number = [], 0
@@ -178,7 +178,7 @@ def _scored(
 ) -> Iterator[list[float]]:
     """IoU, object score, share of the picture, visible; of each annotated frame."""
     size = _size(network)
-    for followed in follow(network, take, how):
+    for followed in track_objects(network, take, how):
         drawn = (network.full_logits(followed.low_res_logits) > 0).cpu().numpy()
         scores = followed.object_scores.tolist()
         for at, (number, place) in enumerate(zip(followed.tracks, followed.places, strict=True)):

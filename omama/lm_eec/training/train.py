@@ -20,7 +20,7 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.lm_eec.gpu import memory_advice, on_device
+from omama.lm_eec.gpu import explain_full_gpu, on_device
 from omama.lm_eec.network import LmEecNetwork
 from omama.lm_eec.settings import LmEecOptions, LmEecTrainConfig
 from omama.lm_eec.tracks import load_tracks
@@ -32,7 +32,7 @@ from omama.lm_eec.training.task import (
     ClipTrainingData,
     loop_config,
     make_task,
-    val_part,
+    select_val_tracks,
 )
 from omama.lm_eec.weights import WANTED, load_network
 from omama.loop import Loop
@@ -106,7 +106,7 @@ def _data(
     options: LmEecOptions,
 ) -> ClipTrainingData:
     tracks = load_clip_tracks(root.require(), direction, Split.TRAIN)
-    val = val_part(list(load_tracks(root, Split.VAL, (direction,))), config.val_clips)
+    val = select_val_tracks(list(load_tracks(root, Split.VAL, (direction,))), config.val_clips)
     if not config.reference_behaviour and accelerator.is_main_process:
         cameras = [
             (clip.take.take_uid, camera)
@@ -143,4 +143,4 @@ def _advice(config: LmEecTrainConfig) -> AbstractContextManager[None]:
     smaller = None
     if fewer is not None:
         smaller = f"--batch-pairs {fewer} and --accumulate {step // fewer}, for the same step"
-    return memory_advice(f"{clips} clips a batch", smaller)
+    return explain_full_gpu(f"{clips} clips a batch", smaller)

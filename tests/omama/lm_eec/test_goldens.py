@@ -23,7 +23,7 @@ from omama.lm_eec.bank import (  # noqa: E402
 )
 from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.naming import file_names  # noqa: E402
-from omama.lm_eec.network import ViewFusion, build_model  # noqa: E402
+from omama.lm_eec.network import ViewFusion, build_network  # noqa: E402
 from omama.lm_eec.tracking import (  # noqa: E402
     TrackStep,
     advance,
@@ -69,7 +69,7 @@ def drawn(shapes):
 def network():
     state = drawn(json.loads((GOLDENS / "shapes.json").read_text()))
     state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 1.66
-    return build_model(NetworkConfig.tiny(), state)
+    return build_network(NetworkConfig.tiny(), state)
 
 
 def picture(pixels):

@@ -28,7 +28,7 @@ from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.lm_eec.config import NetworkConfig  # noqa: E402
-from omama.lm_eec.network import build_model  # noqa: E402
+from omama.lm_eec.network import build_network  # noqa: E402
 from omama.lm_eec.predict import predict  # noqa: E402
 from omama.lm_eec.settings import LmEecOptions, LmEecTrainConfig  # noqa: E402
 from omama.lm_eec.tracking import track_logits  # noqa: E402
@@ -70,7 +70,7 @@ def checkpoint(tmp_path_factory):
 def tiny_checkpoint(tmp_path):
     """A network whose pictures need more than what lies idle between its weights."""
     config = NetworkConfig.tiny()
-    weights = build_model(config, drawn_state(config)).state_dict()
+    weights = build_network(config, drawn_state(config)).state_dict()
     save_checkpoint(Checkpoint(describe(config), weights, method=METHOD), tmp_path / "tiny.pt")
     return tmp_path / "tiny.pt"
 
@@ -111,7 +111,7 @@ def test_a_track_is_what_the_cpu_says(reference):
 @torch.no_grad()
 def test_base_plus_is_what_the_cpu_says():
     config = NetworkConfig.base_plus()
-    network = build_model(config, drawn_state(config))
+    network = build_network(config, drawn_state(config))
     track = drawn_track(2, size=config.image_size)
     _, expected = track_logits(network, *track)
     network.cuda()

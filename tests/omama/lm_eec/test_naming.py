@@ -15,7 +15,7 @@ from lm_eec_networks import SMALL, drawn_state, small_network  # noqa: E402
 from egoexo_tools.errors import DataError  # noqa: E402
 from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.naming import file_names, to_file  # noqa: E402
-from omama.lm_eec.network import build_model  # noqa: E402
+from omama.lm_eec.network import build_network  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_network_is_written_and_read_in_the_files_names():
     network = small_network()
     state = to_file(network.state_dict())
     assert len(state) == 321
-    again = build_model(SMALL, state).state_dict()
+    again = build_network(SMALL, state).state_dict()
     for name, tensor in network.state_dict().items():
         assert torch.equal(again[name], tensor), name
 
@@ -79,18 +79,18 @@ def test_a_state_that_does_not_fit_is_refused_by_name(change, says):
     state = drawn_state(SMALL)
     change(state)
     with pytest.raises(DataError, match=re.escape(says)):
-        build_model(SMALL, state)
+        build_network(SMALL, state)
 
 
 def test_only_the_fusion_may_be_missing_where_it_is_to_be_trained():
     state = {k: v for k, v in drawn_state(SMALL).items() if not k.startswith("MV_MoE.")}
-    network = build_model(SMALL, state, fusion=False)
+    network = build_network(SMALL, state, fusion=False)
     assert torch.equal(network.sam.no_object_pointer, state["no_obj_ptr"])
     del state["no_obj_ptr"]
     with pytest.raises(DataError, match="no_obj_ptr"):
-        build_model(SMALL, state, fusion=False)
+        build_network(SMALL, state, fusion=False)
 
 
 def test_another_width_is_refused():
     with pytest.raises(DataError, match="another variant"):
-        build_model(replace(SMALL, embed_dim=32), drawn_state(SMALL))
+        build_network(replace(SMALL, embed_dim=32), drawn_state(SMALL))

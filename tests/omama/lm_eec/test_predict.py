@@ -29,10 +29,10 @@ from omama.commands.predict import command as predict_command  # noqa: E402
 from omama.confidence import MaskConfidence, fit_mask_confidence  # noqa: E402
 from omama.features.images import normalise  # noqa: E402
 from omama.lm_eec.bank import DEFAULT, REFERENCE  # noqa: E402
-from omama.lm_eec.following import TrackingSettings, follow  # noqa: E402
 from omama.lm_eec.pictures import read_squashed, squash_mask  # noqa: E402
 from omama.lm_eec.predict import predict, predict_directions  # noqa: E402
 from omama.lm_eec.settings import LmEecOptions  # noqa: E402
+from omama.lm_eec.take_tracking import TrackingSettings, track_objects  # noqa: E402
 from omama.lm_eec.tracks import load_tracks  # noqa: E402
 from omama.lm_eec.weights import METHOD, describe  # noqa: E402
 from omama.writing import predict_run  # noqa: E402
@@ -84,7 +84,7 @@ def test_a_take_is_followed_as_each_object_alone(root, passes, rules, batch):
     take = both_directions(root)
     assert len(take.tracks) == 6
     found = {}
-    for part in follow(small_network(), take, replace(HOW, rules=rules, batch=batch)):
+    for part in track_objects(small_network(), take, replace(HOW, rules=rules, batch=batch)):
         for row, key in enumerate(zip(part.tracks, part.places, strict=True)):
             found[key] = part.low_res_logits[row]
     assert sum(passes) == len({f for t in take.tracks for f in t.source_frames} | {

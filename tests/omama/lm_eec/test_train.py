@@ -29,7 +29,7 @@ from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.naming import file_names, to_file  # noqa: E402
 from omama.lm_eec.network import (  # noqa: E402
     LmEecNetwork,  # noqa: E402
-    build_model,  # noqa: E402
+    build_network,  # noqa: E402
 )
 from omama.lm_eec.pictures import squash_mask  # noqa: E402
 from omama.lm_eec.predict import predict  # noqa: E402
@@ -77,7 +77,7 @@ def log_of(run):
 def test_a_tiny_network_learns_a_clip_by_heart(root, tmp_path):
     """From weights that know nothing, as SAM 2.1's file would come; ego2exo."""
     torch.manual_seed(0)
-    state = to_file(build_model(NetworkConfig.tiny(), None).state_dict())
+    state = to_file(build_network(NetworkConfig.tiny(), None).state_dict())
     sam = {key: value for key, value in state.items() if not key.startswith("MV_MoE.")}
     torch.save({"model": sam}, tmp_path / "sam.pt")
     config = LmEecTrainConfig(

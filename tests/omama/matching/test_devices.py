@@ -16,7 +16,7 @@ from egoexo_tools.vocab import Direction
 from omama.features.backbones import Backbone, RgbGrid
 from omama.features.descriptors import _upsampling
 from omama.features.frame_features import Extractor, RawFrame
-from omama.features.frame_shape import FrameShape
+from omama.features.mask_relations import MaskRelations
 from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.matchers import by_descriptor, model_matcher
 from omama.matching.model import OMama
@@ -113,7 +113,7 @@ def test_features(bf16: bool) -> None:
         quarters=torch.ones(5, 14, 21, dtype=torch.bool),
         boxes=torch.ones(5, 4),
         masks=2,
-        shape=FrameShape(ious=None, best=None, near=None),  # type: ignore[arg-type]
+        relations=MaskRelations(ious=None, best=None, near=None),  # type: ignore[arg-type]
     )
     for features in Extractor(backbone, device=CUDA, bf16=bf16)([raw, raw]):
         shapes = [features.tokens.shape, features.masks.shape, features.proposals.shape]

@@ -8,7 +8,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import load_dataset
 from omama.features.frame_features import FrameFeatures
-from omama.features.frame_shape import FrameShape
+from omama.features.mask_relations import MaskRelations
 from omama.features.store import open_store
 from omama.matching.config import ModelConfig
 from omama.matching.loading import frames_of
@@ -69,13 +69,13 @@ def test_too_few_proposals_are_padded() -> None:
     ],
 )
 def test_ranks_of_proposals(sampling: NegativeSampling, expected: list[int]) -> None:
-    shape = FrameShape(
+    relations = MaskRelations(
         ious=np.array([[0.9, 0.1, 0.6, 0.0]], np.float32),
         best=np.array([0]),
         near=np.array([[False, True, True, False]]),
     )
     empty = torch.zeros(0)
-    ranks = frame_ranks(FrameFeatures(empty, empty, empty, shape), sampling)
+    ranks = frame_ranks(FrameFeatures(empty, empty, empty, relations), sampling)
     assert ranks.tolist() == [expected, [FAR] * 4]
 
 

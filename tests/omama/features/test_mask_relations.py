@@ -10,7 +10,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
 from omama.features.frame_masks import FrameMasks, mask_ious, read_masks
-from omama.features.frame_shape import FrameShape, frame_shape
+from omama.features.mask_relations import MaskRelations, relate_masks
 
 
 def blobs(count: int, height: int, width: int, seed: int = 0) -> Bool:
@@ -80,30 +80,30 @@ def test_the_box_of_a_ground_truth_is_that_of_the_resized_mask() -> None:
     assert tuple(got.truth_boxes[0]) == mask_box_xywh(resized)
 
 
-def shape_of(truths: Bool, proposals: Bool) -> FrameShape:
+def relations_of(truths: Bool, proposals: Bool) -> MaskRelations:
     hw = (140, 140)
     boxes = np.array([mask_box_xywh(mask) for mask in proposals], np.float32).reshape(-1, 4)
     masks = read(truths, proposals, hw)
-    return frame_shape(masks.truth_boxes, boxes, masks.centroids, masks.ious)
+    return relate_masks(masks.truth_boxes, boxes, masks.centroids, masks.ious)
 
 
 def test_near_are_second_order_neighbours_of_the_best_box() -> None:
     proposals = blobs(5, 140, 140)[:4].repeat(1, axis=0)
     proposals = np.concatenate([proposals, blobs(5, 140, 140, seed=7)[:4]])
-    shape = shape_of(proposals[2:4], proposals)
-    assert shape.best.tolist() == [2, 3]
+    relations = relations_of(proposals[2:4], proposals)
+    assert relations.best.tolist() == [2, 3]
     points = [tuple(point) for point in read(proposals[:0], proposals, (140, 140)).centroids]
     plain = plain_adjacency(points, 2)
     np.fill_diagonal(plain, False)
-    assert np.array_equal(shape.near, plain[[2, 3]])
+    assert np.array_equal(relations.near, plain[[2, 3]])
 
 
 @pytest.mark.parametrize(("masks", "proposals"), [(0, 5), (2, 0), (0, 0)])
 def test_a_frame_may_lack_masks_or_proposals(masks: int, proposals: int) -> None:
     both = blobs(7, 140, 140)
-    shape = shape_of(both[:masks], both[:proposals])
-    assert shape.near.shape == shape.ious.shape == (masks, proposals)
-    assert shape.best.shape == (masks,)
+    relations = relations_of(both[:masks], both[:proposals])
+    assert relations.near.shape == relations.ious.shape == (masks, proposals)
+    assert relations.best.shape == (masks,)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from omama.features.negatives import adjacency, box_overlap
 
 
 @dataclass(frozen=True)
-class FrameShape:
+class MaskRelations:
     """The masks of one frame in relation to each other."""
 
     ious: Float32
@@ -25,16 +25,16 @@ class FrameShape:
     """(M, N) second-order Delaunay neighbours of `best`, itself not among them."""
 
 
-def frame_shape(
+def relate_masks(
     truth_boxes: NDArray[np.floating],
     proposal_boxes: NDArray[np.floating],
     centroids: Float64,
     ious: Float32,
-) -> FrameShape:
+) -> MaskRelations:
     """Boxes (M, 4) and (N, 4) xywh and centroids (N, 2), all in pixels of the prepared image."""
     best, near = np.zeros(ious.shape[0], np.int64), np.zeros(ious.shape, np.bool_)
     if ious.size:
         best = box_overlap(proposal_boxes, truth_boxes).argmax(axis=1)
         near = adjacency(centroids, order=2)[best]
         near[np.arange(best.size), best] = False
-    return FrameShape(ious=ious, best=best, near=near)
+    return MaskRelations(ious=ious, best=best, near=near)

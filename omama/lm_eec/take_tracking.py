@@ -17,8 +17,8 @@ import torch
 
 from egoexo_tools.arrays import Bool, Bytes
 from omama.features.images import normalise
-from omama.lm_eec.bank import Rules, TrackMemory
-from omama.lm_eec.gpu import memory_advice
+from omama.lm_eec.bank import BankRules, TrackMemory
+from omama.lm_eec.gpu import explain_full_gpu
 from omama.lm_eec.network import ImageFeatures, LmEecNetwork, joined
 from omama.lm_eec.pictures import read_squashed, squash_mask
 from omama.lm_eec.tracking import TrackStep, advance
@@ -33,7 +33,7 @@ _CHUNK_PICTURES = 64
 class TrackingSettings:
     """What does not depend on the take."""
 
-    rules: Rules
+    rules: BankRules
     device: torch.device
     bf16: bool
     batch: int
@@ -41,7 +41,7 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
-class Followed:
+class TrackedFrame:
     """What the network says of some tracks in one frame; rows in the same order."""
 
     tracks: list[int]
@@ -86,7 +86,9 @@ class _Reading:
 
 
 @torch.no_grad()
-def follow(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Iterator[Followed]:
+def track_objects(
+    network: LmEecNetwork, take: TakeTracks, how: TrackingSettings
+) -> Iterator[TrackedFrame]:
     """Every frame of every track whose source sees the object, in the order of time.
 
     Raises DataError for a picture that cannot be read, and where the GPU's memory is too small.
@@ -105,7 +107,7 @@ def follow(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> It
                 yield from _follow_chunk(network, memories, chunk, (pictures, masks), how)
 
 
-def frames_to_follow(track: Track) -> int:
+def count_tracked_frames(track: Track) -> int:
     """Frames of a track that are run: those in which the source sees the object."""
     return int((track.source_masks >= 0).sum())
 
@@ -149,7 +151,7 @@ def _follow_chunk(
     chunk: _Chunk,
     read: tuple[Sequence[Bytes], Sequence[Bool]],
     how: TrackingSettings,
-) -> Iterator[Followed]:
+) -> Iterator[TrackedFrame]:
     features = _encode(network, read[0], how)
     picture = {frame: number for number, frame in enumerate(chunk.pictures)}
     dests = torch.tensor([picture[event.dest] for event in chunk.events], device=how.device)
@@ -163,7 +165,7 @@ def _follow_chunk(
             view[place],
         )
         decoded = advance(network, [memories[event.track] for event in events], step, how.rules)
-        yield Followed(
+        yield TrackedFrame(
             [event.track for event in events],
             [event.place for event in events],
             decoded.low_res_logits,
@@ -221,4 +223,4 @@ def _same_frame(events: Sequence[_Event], batch: int) -> Iterator[tuple[int, int
 
 def _advice(batch: int) -> AbstractContextManager[None]:
     smaller = f"--batch-pairs {batch // 2}" if batch > 1 else None
-    return memory_advice(f"{batch} tracks side by side", smaller)
+    return explain_full_gpu(f"{batch} tracks side by side", smaller)
