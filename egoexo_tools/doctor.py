@@ -18,7 +18,7 @@ from pathlib import Path
 
 from egoexo_tools.disk import existing_folder, free_bytes, size_text
 from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
-from egoexo_tools.download.s3_errors import S3Error, Trouble
+from egoexo_tools.download.s3_errors import S3Error, S3ErrorKind
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.status import cache_sizes_text
@@ -247,7 +247,7 @@ def check_network(s3: S3) -> Check:
     try:
         s3.reach()
     except S3Error as error:
-        if error.trouble is Trouble.NO_PROFILE:
+        if error.kind is S3ErrorKind.NO_PROFILE:
             return Check("network", State.NOTE, "not tried; the profile is missing")
         return Check("network", State.BROKEN, str(error))
     return Check("network", State.OK, f"{endpoint} answers")

@@ -83,7 +83,7 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
         )
     # Frames out of the bucket are cut by camera, and a shard has some of them.
     if run.shard and not choices["from_s3"]:
-        plan = plan.part(run.shard)
+        plan = plan.for_shard(run.shard)
     click.echo(plan.text())
     if plan.exclusions:
         click.echo(f"  all of it: {exclusions_path(Release(release), root)}")

@@ -1,1 +1,1 @@
-"""Files of the release from the bucket to the disk."""
+"""Fetches files of the release from the bucket to the disk."""

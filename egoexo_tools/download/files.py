@@ -1,9 +1,9 @@
-"""Stage `download`: a release's bucket → `RELEASE/`, only what the correspondence task needs.
+"""The `download` stage: a release's bucket → `RELEASE/`, only what the correspondence task needs.
 
-takes.json, splits.json and the relations files come first, because only they say which cameras
-of which takes are annotated. Then the plan is made, shown and written to exclusions, and then
-the videos come. The truth is the files themselves: every run checks those that are here by size
-and by opening them, so there is no status to go stale and nothing to reset.
+takes.json, splits.json and the relations files are fetched first, because only they say which
+cameras of which takes are annotated. The plan is then made, printed and written to exclusions, and
+the videos follow. There are no status files: every run checks the files on disk by their size and
+by opening them, so that nothing can become outdated and nothing has to be reset.
 """
 
 import time
@@ -19,7 +19,13 @@ from egoexo_tools.download.plan import (
     plan_download,
 )
 from egoexo_tools.download.s3 import S3
-from egoexo_tools.download.transfer import CONNECTIONS, Fetched, RemoteFile, fetch_all, open_meter
+from egoexo_tools.download.transfer import (
+    CONNECTIONS,
+    FetchResult,
+    RemoteFile,
+    fetch_all,
+    open_meter,
+)
 from egoexo_tools.errors import DataError, StageFailed
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import write_exclusions
@@ -33,7 +39,7 @@ _SPARE_BYTES = 10**8
 
 @dataclass(frozen=True)
 class DownloadOptions:
-    """How to download; none of it changes what comes."""
+    """How to download; none of it changes which files are fetched."""
 
     connections: int = CONNECTIONS
     max_bytes_per_second: float | None = None
@@ -42,30 +48,31 @@ class DownloadOptions:
 
 @dataclass
 class DownloadSummary:
-    """What a download did."""
+    """The result of a download."""
 
-    fetched: Fetched = field(default_factory=Fetched)
+    result: FetchResult = field(default_factory=FetchResult)
     bytes_received: int = 0
     seconds: float = 0.0
 
     def text(self) -> str:
-        """One line, and one for each file that is missing."""
+        """One line, and one more for each missing file."""
         rate = self.bytes_received / max(self.seconds, 1e-9)
-        parts = [f"{len(self.fetched.came):,} files fetched"]
-        if self.fetched.were_here:
-            parts.append(f"{len(self.fetched.were_here):,} already here and right")
-        if self.fetched.failed:
-            parts.append(f"{len(self.fetched.failed):,} missing")
+        parts = [f"{len(self.result.fetched):,} files fetched"]
+        if self.result.present:
+            parts.append(f"{len(self.result.present):,} already present and correct")
+        if self.result.failed:
+            parts.append(f"{len(self.result.failed):,} missing")
         lines = [
             f"download: {', '.join(parts)} ({size_text(self.bytes_received)} in "
             f"{self.seconds:.1f} s, {size_text(rate)}/s)"
         ]
-        lines.extend(f"  missing {file.path}: {why}" for file, why in self.fetched.failed.items())
+        for file, reason in self.result.failed.items():
+            lines.append(f"  missing {file.path}: {reason}")
         return "\n".join(lines)
 
     def check(self) -> "DownloadSummary":
-        """self if every file is here; else raise StageFailed with the list."""
-        if self.fetched.failed:
+        """Return self; raises StageFailed with the list of missing files if there are any."""
+        if self.result.failed:
             raise StageFailed(self.text())
         return self
 
@@ -80,20 +87,20 @@ def prepare_download(
     budget_bytes: int | None = None,
     options: DownloadOptions = DownloadOptions(),
 ) -> DownloadPlan:
-    """Fetch the annotations and plan the rest; the exclusions go to `record`.
+    """Fetch the annotation files, plan the videos, and write the exclusions to `record`.
 
     Without `record` they go to `RELEASE/manifests/exclusions/`. Raises StageFailed where an
-    annotation file cannot be had, and DataError and S3Error as the plan and the bucket do, or
-    where the annotation files alone are above `budget_bytes`.
+    annotation file cannot be fetched, DataError where the annotation files alone exceed
+    `budget_bytes`, and the errors of `plan_download` and S3.
     """
     files = annotation_files(s3, release)
     size = sum(file.size for file in files)
     if budget_bytes is not None and size > budget_bytes:
         raise DataError(
             f"the annotation files take {size_text(size)}, the disk budget is "
-            f"{size_text(budget_bytes)}; give it more"
+            f"{size_text(budget_bytes)}; give a larger budget"
         )
-    # Whole and right, or nothing is planned: a relations file that is cut off hides takes.
+    # A relations file that is cut off hides takes, so nothing is planned before all are complete.
     download_files(s3, files, options=options).check()
     plan = plan_download(s3, release, files, selection=selection, resolution=resolution)
     write_exclusions(record or DatasetRoot(release.path), STAGE, PLAN_UNIT, plan.exclusions)
@@ -103,34 +110,34 @@ def prepare_download(
 def download_files(
     s3: S3, files: Sequence[RemoteFile], *, options: DownloadOptions = DownloadOptions()
 ) -> DownloadSummary:
-    """Fetch what is not here yet; the answer names what is missing in the end.
+    """Fetch the files that are not on disk yet; the summary names those that are missing.
 
-    Raises DataError where the disk has no room for it, before anything comes.
+    Raises DataError before the first byte where the disk has too little space.
     """
     check_room(files)
-    started = time.monotonic()
+    start = time.monotonic()
     with open_meter(
         files, quiet=options.quiet, max_bytes_per_second=options.max_bytes_per_second
     ) as meter:
-        fetched = fetch_all(s3, files, meter, connections=options.connections)
-    return DownloadSummary(fetched, meter.received, time.monotonic() - started)
+        result = fetch_all(s3, files, meter, connections=options.connections)
+    return DownloadSummary(result, meter.received, time.monotonic() - start)
 
 
 def check_room(files: Sequence[RemoteFile]) -> None:
-    """Raise DataError if the files do not fit on the disk that they go to."""
+    """Raise DataError if the files do not fit on their disk."""
     if not files:
         return
     folder = existing_folder(files[0].path.parent)
     needed = sum(max(0, file.size - file.bytes_on_disk()) for file in files)
-    free = free_bytes(folder) - _SPARE_BYTES
-    if needed > max(free, 0):
+    free = max(free_bytes(folder) - _SPARE_BYTES, 0)
+    if needed > free:
         raise DataError(
-            f"{size_text(needed)} are to come and {folder} has {size_text(max(free, 0))} free; "
-            "select fewer takes (--take, --scenario, --split), take --resolution 448, or use "
+            f"{size_text(needed)} have to be fetched and {folder} has {size_text(free)} free; "
+            "select fewer takes (--take, --scenario, --split), or use --resolution 448 or "
             "--disk-budget"
         )
 
 
 def exclusions_path(release: Release, record: DatasetRoot | None = None) -> Path:
-    """Where the plan's exclusions lie."""
+    """The file with the exclusions of the plan."""
     return (record or DatasetRoot(release.path)).part("exclusions", f"{STAGE}.{PLAN_UNIT}")

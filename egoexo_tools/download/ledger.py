@@ -1,4 +1,4 @@
-"""What is on a disk that has a budget: counted before it comes, so that it never holds more."""
+"""Accounts for the disk space of a budget: reserved before a file arrives, never exceeded."""
 
 import threading
 from collections.abc import Iterable
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BLOCK_BYTES = 4096
-"""What a file system gives out at a time, as a rule."""
+"""The allocation unit of most file systems."""
 
 
 @dataclass
 class Ledger:
-    """What is on disk, or is about to be; never above the total."""
+    """Bytes on disk, including those about to be written; never above `total_bytes`."""
 
     total_bytes: int
     used_bytes: int
-    _lent: int = 0
+    _reservations: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
 
@@ -24,45 +24,41 @@ class Ledger:
         """Wait until `amount` fits and count it; False where it never will."""
         with self._changed:
             while self.used_bytes + amount > self.total_bytes:
-                # With nothing on loan nobody will give anything back: waiting would never end.
-                if self._closed or not self._lent:
+                # Without a reservation nobody will release anything: waiting would never end.
+                if self._closed or not self._reservations:
                     return False
                 self._changed.wait()
-            # Before the first byte comes: files of two takes may never grow into the same room.
+            # Counted before the first byte arrives: two takes must not grow into the same space.
             self.used_bytes += amount
-            self._lent += 1
+            self._reservations += 1
             return not self._closed
 
     def release(self, amount: int) -> None:
-        """A load is over: this much of the disk is free again."""
+        """End a reservation; `amount` bytes of it are free again."""
         with self._changed:
             self.used_bytes -= amount
-            self._lent -= 1
+            self._reservations -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
+        """Make the threads that wait in `reserve` return False."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 def occupied_bytes(folders: Iterable[Path]) -> int:
-    """Bytes that folders take on disk, whole blocks."""
-    return sum(
-        _on_disk(path)
-        for folder in folders
-        for path in ([*folder.rglob("*")] if folder.exists() else [])
-    )
+    """Bytes that folders occupy on disk, in whole blocks."""
+    total = 0
+    for folder in folders:
+        for path in list(folder.rglob("*")):
+            with suppress(FileNotFoundError):  # a partial file was renamed after it was listed
+                status = path.lstat()
+                # Some file systems allocate late and report 0 blocks for what was just written.
+                total += max(status.st_blocks * 512, status.st_size)
+    return total
 
 
 def round_to_blocks(size: int) -> int:
-    """Bytes that a file of `size` bytes takes on disk."""
+    """Bytes that a file of `size` bytes occupies on disk."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
-
-
-def _on_disk(path: Path) -> int:
-    with suppress(FileNotFoundError):  # a partial file got its name meanwhile
-        found = path.lstat()
-        # Some file systems give blocks out late and say 0 for what was just written.
-        return max(found.st_blocks * 512, found.st_size)
-    return 0

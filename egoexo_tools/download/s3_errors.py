@@ -1,7 +1,7 @@
-"""What went wrong between here and the bucket, told apart, each with the next step.
+"""Translates the errors of S3 requests: one kind and one message with the next step for each.
 
-boto3 raises some thirty kinds of exceptions for what a user meets as a dozen troubles. The
-stock downloader answers all of them with one message; here each has its own sentence.
+boto3 raises about thirty kinds of exceptions for a dozen problems that a user can solve. The
+official downloader reports all of them with the same message.
 """
 
 import os
@@ -16,8 +16,8 @@ from egoexo_tools.errors import DataError
 LICENSE_PAGE = "https://ego4d.dev/request/ego-exo4d"
 
 
-class Trouble(StrEnum):
-    """The cases that a user can do something different about."""
+class S3ErrorKind(StrEnum):
+    """The cases that need different actions of the user."""
 
     NO_PROFILE = "no profile"
     NO_CREDENTIALS = "no credentials"
@@ -35,39 +35,45 @@ class Trouble(StrEnum):
     OTHER = "other"
 
 
-OF_ONE_OBJECT = frozenset(
-    {Trouble.NO_OBJECT, Trouble.NO_BUCKET, Trouble.NO_PERMISSION, Trouble.CHANGED, Trouble.OTHER}
+OBJECT_ERRORS = frozenset(
+    {
+        S3ErrorKind.NO_OBJECT,
+        S3ErrorKind.NO_BUCKET,
+        S3ErrorKind.NO_PERMISSION,
+        S3ErrorKind.CHANGED,
+        S3ErrorKind.OTHER,
+    }
 )
-"""Troubles that leave hope for the other objects."""
+"""Errors of one object: other objects may still be fetched."""
 
-PASSING = frozenset({Trouble.INTERRUPTED, Trouble.NO_NETWORK})
-"""Troubles that another try may not meet."""
+TRANSIENT_ERRORS = frozenset({S3ErrorKind.INTERRUPTED, S3ErrorKind.NO_NETWORK})
+"""Errors that another attempt may not meet."""
 
 
 _RENEW = (
-    "Ego-Exo4D keys end after 14 days; renew yours with the link in the license e-mail "
+    "Ego-Exo4D keys expire after 14 days; renew yours with the link in the license e-mail "
     f"({LICENSE_PAGE}) and enter the new one with `aws configure`"
 )
-
+# AWS deletes expired keys after a while, and then no longer knows them.
 _UNKNOWN_KEY = (
-    Trouble.INVALID_KEY,
-    f"AWS does not know the access key: it is mistyped, or it has expired and is gone; {_RENEW}",
+    S3ErrorKind.INVALID_KEY,
+    f"AWS does not know the access key: it is mistyped, or expired and deleted; {_RENEW}",
 )
 _CLOCK = (
-    Trouble.WRONG_CLOCK,
+    S3ErrorKind.WRONG_CLOCK,
     "this machine's clock is off by more than 15 minutes; set it (`timedatectl`)",
 )
-_EXPIRED = (Trouble.EXPIRED_KEY, f"the key has expired; {_RENEW}")
+_EXPIRED = (S3ErrorKind.EXPIRED_KEY, f"the key has expired; {_RENEW}")
 
-_CODES: dict[str, tuple[Trouble, str]] = {
+_REQUEST_CODES: dict[str, tuple[S3ErrorKind, str]] = {
     "InvalidAccessKeyId": _UNKNOWN_KEY,
     "InvalidClientTokenId": _UNKNOWN_KEY,
     "SignatureDoesNotMatch": (
-        Trouble.INVALID_KEY,
+        S3ErrorKind.INVALID_KEY,
         "the secret key does not belong to the access key; enter both again with `aws configure`",
     ),
     "InvalidToken": (
-        Trouble.INVALID_KEY,
+        S3ErrorKind.INVALID_KEY,
         "the session token does not belong to the access key; remove AWS_SESSION_TOKEN from the "
         "environment or aws_session_token from ~/.aws/credentials",
     ),
@@ -77,7 +83,7 @@ _CODES: dict[str, tuple[Trouble, str]] = {
     "RequestTimeTooSkewed": _CLOCK,
     "RequestExpired": _CLOCK,
 }
-"""The server's error code → trouble, sentence."""
+"""The server's error code → kind, message."""
 
 _NO_BUCKET = "there is no bucket for {what}; check --source"
 _NO_OBJECT = (
@@ -85,144 +91,138 @@ _NO_OBJECT = (
     "later, or check --source"
 )
 _NO_PERMISSION = (
-    "the key is known, but it may not read {what}; check that the license covers Ego-Exo4D "
-    f"(not Ego4D alone) and has not ended ({LICENSE_PAGE})"
+    "the key is valid, but it may not read {what}; check that the license covers Ego-Exo4D "
+    f"(not Ego4D alone) and has not expired ({LICENSE_PAGE})"
 )
-_PRECONDITION = "{what} changed in the bucket while it was fetched; run the same command again"
+_CHANGED = "{what} changed in the bucket while it was fetched; run the same command again"
 
-_OBJECT_CODES: dict[str, tuple[Trouble, str]] = {
-    "NoSuchBucket": (Trouble.NO_BUCKET, _NO_BUCKET),
-    "NoSuchKey": (Trouble.NO_OBJECT, _NO_OBJECT),
-    "404": (Trouble.NO_OBJECT, _NO_OBJECT),
-    "AccessDenied": (Trouble.NO_PERMISSION, _NO_PERMISSION),
-    "AllAccessDisabled": (Trouble.NO_PERMISSION, _NO_PERMISSION),
-    "403": (Trouble.NO_PERMISSION, _NO_PERMISSION),
-    "PreconditionFailed": (Trouble.CHANGED, _PRECONDITION),
-    "412": (Trouble.CHANGED, _PRECONDITION),
-    "InvalidRange": (Trouble.CHANGED, _PRECONDITION),
-    "416": (Trouble.CHANGED, _PRECONDITION),
+_OBJECT_CODES: dict[str, tuple[S3ErrorKind, str]] = {
+    "NoSuchBucket": (S3ErrorKind.NO_BUCKET, _NO_BUCKET),
+    "NoSuchKey": (S3ErrorKind.NO_OBJECT, _NO_OBJECT),
+    "404": (S3ErrorKind.NO_OBJECT, _NO_OBJECT),
+    "AccessDenied": (S3ErrorKind.NO_PERMISSION, _NO_PERMISSION),
+    "AllAccessDisabled": (S3ErrorKind.NO_PERMISSION, _NO_PERMISSION),
+    "403": (S3ErrorKind.NO_PERMISSION, _NO_PERMISSION),
+    "PreconditionFailed": (S3ErrorKind.CHANGED, _CHANGED),
+    "412": (S3ErrorKind.CHANGED, _CHANGED),
+    "InvalidRange": (S3ErrorKind.CHANGED, _CHANGED),
+    "416": (S3ErrorKind.CHANGED, _CHANGED),
 }
+"""The same for codes that depend on the object; {what} is the object or the request."""
 
-_BUSY = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500"}
+_BUSY_CODES = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500"}
 
 
 class S3Error(DataError):
-    """A request that failed, and which trouble it was."""
+    """A failed request and the kind of its error."""
 
-    def __init__(self, trouble: Trouble, message: str) -> None:
-        self.trouble = trouble
+    def __init__(self, kind: S3ErrorKind, message: str) -> None:
+        self.kind = kind
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return S3Error, (self.trouble, str(self))
+        # Exceptions are pickled with one argument by default, and this one needs two.
+        return S3Error, (self.kind, str(self))
 
 
 @contextmanager
-def explained(what: str, *, profile: str | None = None) -> Iterator[None]:
-    """Turn what boto3 raises inside into S3Error; `what` names the object or the request."""
+def translate_errors(what: str, *, profile: str | None = None) -> Iterator[None]:
+    """Raise S3Error for what boto3 raises inside; `what` names the object or the request."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
     try:
         yield
     except (ClientError, BotoCoreError, HTTPClientError, Boto3Error) as error:
-        raise explain(error, what, profile=profile) from error
+        raise to_s3_error(error, what, profile=profile) from error
 
 
-def explain(error: Exception, what: str, *, profile: str | None = None) -> S3Error:
-    """The trouble behind an exception of boto3, as one sentence with the next step."""
+def to_s3_error(error: Exception, what: str, *, profile: str | None = None) -> S3Error:
+    """The kind of a boto3 exception, and a message with the next step."""
     from botocore.exceptions import ClientError
 
     if isinstance(error, ClientError):
-        trouble, sentence = _of_answer(error, what)
+        kind, message = _explain_response(error, what)
     else:
-        trouble, sentence = _of_client(error, profile)
-    return S3Error(trouble, f"{trouble}: {sentence}")
+        kind, message = _explain_exception(error, profile)
+    return S3Error(kind, f"{kind}: {message}")
 
 
-def _of_answer(error: Any, what: str) -> tuple[Trouble, str]:
-    """Of an answer that came from a server, or from something that stands before it."""
-    answer: dict[str, Any] = error.response
-    code = str(answer.get("Error", {}).get("Code", ""))
-    metadata = answer.get("ResponseMetadata", {})
+def _explain_response(error: Any, what: str) -> tuple[S3ErrorKind, str]:
+    """For an error response of a server, or of a proxy in front of it."""
+    response: dict[str, Any] = error.response
+    code = str(response.get("Error", {}).get("Code", ""))
+    metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode")
-    if code in _CODES:
-        return _CODES[code]
-    # Who stands before S3 answers 403 or 502 with a page; a server's own fault is 500.
+    if code in _REQUEST_CODES:
+        return _REQUEST_CODES[code]
+    # A proxy answers with 403 or 502 and a page: no code of S3, and none of the headers that only
+    # S3, or a server that emulates it, sends. A 500 without a code is the server's own.
     has_code = (bool(code) and not code.isdigit()) or status == 500
-    if status == 407 or not (has_code or _is_s3(metadata.get("HTTPHeaders", {}))):
-        return Trouble.PROXY, (
-            f"something between here and S3 answered with {status or code}{_proxies()}; allow "
+    headers = metadata.get("HTTPHeaders", {})
+    is_s3 = any(name.lower().startswith(("x-amz-", "x-amzn-")) for name in headers)
+    if status == 407 or not (has_code or is_s3):
+        return S3ErrorKind.PROXY, (
+            f"something between here and S3 answered with {status or code}{_proxy_text()}; allow "
             "*.amazonaws.com there, or unset the proxy for it (NO_PROXY=.amazonaws.com)"
         )
     if code in _OBJECT_CODES:
-        trouble, sentence = _OBJECT_CODES[code]
-        return trouble, sentence.format(what=what)
-    message = answer.get("Error", {}).get("Message", "")
-    if code in _BUSY:
-        return Trouble.INTERRUPTED, f"S3 is busy ({code}: {message}); run the same command again"
-    return Trouble.OTHER, f"S3 answered {code} for {what} ({message})"
+        kind, message = _OBJECT_CODES[code]
+        return kind, message.format(what=what)
+    message = response.get("Error", {}).get("Message", "")
+    if code in _BUSY_CODES:
+        return S3ErrorKind.INTERRUPTED, (
+            f"S3 is busy ({code}: {message}); run the same command again"
+        )
+    return S3ErrorKind.OTHER, f"S3 answered {code} for {what} ({message})"
 
 
-def _of_client(error: Exception, profile: str | None) -> tuple[Trouble, str]:
-    """Of an exception that boto3 raised without an answer."""
-    from botocore import exceptions as known
+def _explain_exception(error: Exception, profile: str | None) -> tuple[S3ErrorKind, str]:
+    """For an exception that boto3 raised without a response."""
+    from botocore import exceptions
 
-    if isinstance(error, known.ProfileNotFound):
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 160 else f"{text[:157]}..."
+    if isinstance(error, exceptions.ProfileNotFound):
         name = profile or os.environ.get("AWS_PROFILE", "default")
-        return Trouble.NO_PROFILE, (
-            f"there is no AWS profile {name!r}; make it with `aws configure --profile {name}`, "
+        return S3ErrorKind.NO_PROFILE, (
+            f"there is no AWS profile {name!r}; create it with `aws configure --profile {name}`, "
             "or name another with --profile"
         )
-    if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
-        return Trouble.NO_CREDENTIALS, (
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+        return S3ErrorKind.NO_CREDENTIALS, (
             "neither the environment nor ~/.aws/credentials holds an AWS key; enter the one from "
             f"the license e-mail ({LICENSE_PAGE}) with `aws configure`"
         )
-    if isinstance(error, known.ProxyConnectionError):
-        return Trouble.PROXY, (
-            f"the proxy does not answer{_proxies()}; correct or unset HTTPS_PROXY and HTTP_PROXY, "
-            "or bypass it with NO_PROXY=.amazonaws.com"
+    if isinstance(error, exceptions.ProxyConnectionError):
+        return S3ErrorKind.PROXY, (
+            f"the proxy does not answer{_proxy_text()}; correct or unset HTTPS_PROXY and "
+            "HTTP_PROXY, or bypass it with NO_PROXY=.amazonaws.com"
         )
-    if isinstance(error, known.SSLError):
-        return Trouble.CERTIFICATE, (
-            f"the connection's certificate is not trusted{_proxies()}; if your network inspects "
+    if isinstance(error, exceptions.SSLError):
+        return S3ErrorKind.CERTIFICATE, (
+            f"the connection's certificate is not trusted{_proxy_text()}; if your network inspects "
             "TLS, give its certificate with AWS_CA_BUNDLE=/path/to/ca.pem"
         )
-    if isinstance(error, known.EndpointConnectionError | known.ConnectTimeoutError):
-        endpoint = error.kwargs.get("endpoint_url", "S3")
-        return Trouble.NO_NETWORK, (
-            f"{_host(str(endpoint))} cannot be reached; check the network, a firewall, and "
-            "whether your country needs a VPN for AWS"
+    if isinstance(error, exceptions.EndpointConnectionError | exceptions.ConnectTimeoutError):
+        endpoint = str(error.kwargs.get("endpoint_url", "S3"))
+        return S3ErrorKind.NO_NETWORK, (
+            f"{urlsplit(endpoint).netloc or endpoint} cannot be reached; check the network, a "
+            "firewall, and whether your country needs a VPN for AWS"
         )
-    if isinstance(error, known.HTTPClientError | known.IncompleteReadError):
-        return Trouble.INTERRUPTED, (
-            f"the connection broke ({_short(error)}); run the same command again, it goes on "
-            "where it stopped"
+    if isinstance(error, exceptions.HTTPClientError | exceptions.IncompleteReadError):
+        return S3ErrorKind.INTERRUPTED, (
+            f"the connection broke ({text}); run the same command again, it continues where it "
+            "stopped"
         )
-    return Trouble.OTHER, f"{type(error).__name__}: {_short(error)}"
+    return S3ErrorKind.OTHER, f"{type(error).__name__}: {text}"
 
 
-def _is_s3(headers: dict[str, str]) -> bool:
-    """Whether the answer carries what only S3, or a server that plays it, sends."""
-    return any(name.lower().startswith(("x-amz-", "x-amzn-")) for name in headers)
-
-
-def _proxies() -> str:
-    """` (proxy: ...)` where the environment sets one; without a password."""
-
+def _proxy_text() -> str:
+    """` (NAME is host:port)` where the environment sets a proxy, without its password."""
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         if value := os.environ.get(name):
             parts = urlsplit(value if "://" in value else f"//{value}")
-            place = parts.hostname or "?"
-            return f" ({name} is {place}{f':{parts.port}' if parts.port else ''})"
+            port = f":{parts.port}" if parts.port else ""
+            return f" ({name} is {parts.hostname or '?'}{port})"
     return ""
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc or url
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 160 else f"{text[:157]}..."

@@ -27,7 +27,7 @@ from egoexo_tools.doctor import (
     check_weights,
 )
 from egoexo_tools.download.s3 import S3
-from egoexo_tools.download.s3_errors import S3Error, Trouble
+from egoexo_tools.download.s3_errors import S3Error, S3ErrorKind
 
 SOURCE = "s3://guarded/egoexo-public/v2"
 
@@ -80,7 +80,7 @@ def trouble(source: str = SOURCE, profile: str | None = None) -> S3Error:
     s3 = S3(source, profile=profile)
     with pytest.raises(S3Error) as caught:
         s3.read(s3.manifest_url("metadata"))
-    assert str(caught.value).startswith(f"{caught.value.trouble}: ")
+    assert str(caught.value).startswith(f"{caught.value.kind}: ")
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -122,17 +122,17 @@ def test_all_is_well_with_the_right_key(tmp_path: Path) -> None:
 def test_keys_are_told_apart(guarded: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     error = trouble()
-    assert error.trouble is Trouble.INVALID_KEY and "secret key does not belong" in str(error)
+    assert error.kind is S3ErrorKind.INVALID_KEY and "secret key does not belong" in str(error)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAUNKNOWN")
     error = trouble()
-    assert error.trouble is Trouble.INVALID_KEY and "does not know the access key" in str(error)
+    assert error.kind is S3ErrorKind.INVALID_KEY and "does not know the access key" in str(error)
     assert "14 days" in str(error)
     code, output = doctor()
     assert code == 1 and "BROKEN  bucket        invalid key: " in output
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", guarded["stranger"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", guarded["stranger secret"])
     error = trouble()
-    assert error.trouble is Trouble.NO_PERMISSION and "covers Ego-Exo4D" in str(error)
+    assert error.kind is S3ErrorKind.NO_PERMISSION and "covers Ego-Exo4D" in str(error)
 
 
 def test_download_ends_at_a_wrong_key_with_one_sentence(
@@ -147,10 +147,10 @@ def test_download_ends_at_a_wrong_key_with_one_sentence(
 
 def test_no_key_and_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     error = trouble(profile="nobody")
-    assert error.trouble is Trouble.NO_PROFILE and "aws configure --profile nobody" in str(error)
+    assert error.kind is S3ErrorKind.NO_PROFILE and "aws configure --profile nobody" in str(error)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert trouble().trouble is Trouble.NO_CREDENTIALS
+    assert trouble().kind is S3ErrorKind.NO_CREDENTIALS
     code, output = doctor()
     assert code == 1 and "ok      network" in output and "BROKEN  credentials" in output
     assert "1 broken" in output
@@ -166,36 +166,36 @@ SKEWED = EXPIRED.replace("ExpiredToken", "RequestTimeTooSkewed")
 @pytest.mark.parametrize(
     ("status", "body", "expected", "told"),
     [
-        (400, EXPIRED, Trouble.EXPIRED_KEY, "14 days; renew"),
-        (403, SKEWED, Trouble.WRONG_CLOCK, "15 minutes"),
-        (403, "<html>Blocked by policy</html>", Trouble.PROXY, "NO_PROXY"),
-        (407, "<html>Log in</html>", Trouble.PROXY, "NO_PROXY"),
+        (400, EXPIRED, S3ErrorKind.EXPIRED_KEY, "14 days; renew"),
+        (403, SKEWED, S3ErrorKind.WRONG_CLOCK, "15 minutes"),
+        (403, "<html>Blocked by policy</html>", S3ErrorKind.PROXY, "NO_PROXY"),
+        (407, "<html>Log in</html>", S3ErrorKind.PROXY, "NO_PROXY"),
     ],
 )
 def test_answers_are_told_apart(
-    status: int, body: str, expected: Trouble, told: str, monkeypatch: pytest.MonkeyPatch
+    status: int, body: str, expected: S3ErrorKind, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with answering(status, body) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         error = trouble()
-    assert error.trouble is expected and told in str(error)
+    assert error.kind is expected and told in str(error)
 
 
 def test_network_and_proxy_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:1")
     error = trouble()
-    assert error.trouble is Trouble.PROXY and "HTTP_PROXY is 127.0.0.1:1" in str(error)
+    assert error.kind is S3ErrorKind.PROXY and "HTTP_PROXY is 127.0.0.1:1" in str(error)
     code, output = doctor()
     assert code == 1 and "BROKEN  network       proxy: " in output and "secret" not in output
     monkeypatch.delenv("HTTP_PROXY")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     error = trouble()
-    assert error.trouble is Trouble.NO_NETWORK and "127.0.0.1:1 cannot be reached" in str(error)
+    assert error.kind is S3ErrorKind.NO_NETWORK and "127.0.0.1:1 cannot be reached" in str(error)
 
 
 def test_buckets_and_objects_are_told_apart() -> None:
-    assert trouble("s3://no-such-bucket/v2").trouble is Trouble.NO_BUCKET
-    assert trouble("s3://guarded/v3").trouble is Trouble.NO_OBJECT
+    assert trouble("s3://no-such-bucket/v2").kind is S3ErrorKind.NO_BUCKET
+    assert trouble("s3://guarded/v3").kind is S3ErrorKind.NO_OBJECT
 
 
 def test_weights(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_missing_system_library_is_named_with_its_cure(
     monkeypatch.setattr("importlib.import_module", fail)
     check = check_pictures()
     assert check.state is State.BROKEN
-    assert words in check.detail and "opencv-python-headless" in check.found
+    assert words in check.detail and "opencv-python-headless" in check.detail
 
 
 def test_a_package_under_the_agpl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

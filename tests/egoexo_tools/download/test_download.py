@@ -204,7 +204,7 @@ def test_wrong_files_come_again_and_right_ones_do_not(
     third.unlink()
     before = len(gets(server, source, "/takes/"))
     code, output = download(release.path, source)
-    assert code == 0 and "3 files fetched, 11 already here and right" in output
+    assert code == 0 and "3 files fetched, 11 already present and correct" in output
     # The three and the manifest; the one of zeros is right in size only.
     assert len(gets(server, source, "/takes/")) - before == 4
     assert tree(release.path) == whole
@@ -430,6 +430,6 @@ def test_a_file_that_is_empty_in_the_bucket_is_fetched_as_empty(
     s3 = S3(source_of(own_bucket))
     for came in (1, 0):
         with open_meter([file], quiet=True) as meter:
-            fetched = fetch_all(s3, [file], meter)
-        assert (len(fetched.came), len(fetched.were_here), fetched.failed) == (came, 1 - came, {})
+            result = fetch_all(s3, [file], meter)
+        assert (len(result.fetched), len(result.present), result.failed) == (came, 1 - came, {})
         assert file.path.read_bytes() == b"" and not file.partial.exists()
