@@ -1,13 +1,13 @@
 """The Parquet tables under `<root>/manifests/<table>/`, one part per unit of work.
 
-A table is a directory that pandas, DuckDB or Polars read as it is. Every part carries the
-schema version in its metadata. `predictions` and `scores` have the same care but live with
+A table is a directory that pandas, DuckDB or Polars can read directly. Every part stores the
+schema version in its metadata. `predictions` and `scores` have schemas too, but are stored with
 their run, as `<root>/runs/<run>/<table>.parquet`.
 
-Units and orders: frame_idx is 0-based presentation order in the frame-aligned video; heights
-and widths are pixels; `rle_counts` is COCO's compressed string, column-major, for a mask of
-rle_height x rle_width; `area` is in pixels of that size; `bbox_xywh` is x_min, y_min,
-x_max - x_min, y_max - y_min (no +1) in the same pixels.
+Units and orders: frame_idx is 0-based, in presentation order of the frame-aligned video. Heights
+and widths are in pixels. `rle_counts` is COCO's compressed string, column-major, of a mask of
+rle_height x rle_width pixels. `area` and `bbox_xywh` (x_min, y_min, x_max - x_min, y_max - y_min,
+no +1) are in the same pixels.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -150,85 +150,86 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "scores": ("pair_id",),
     "exclusions": (),
 }
-"""Table name → the columns that no two rows share."""
+"""Table name → the columns that identify a row."""
 
 TABLE_DOCS: Mapping[str, str] = {
-    "takes": "The takes of the root. One part a take, written by `ingest`.",
-    "frames": "The frames cut out of the videos. One part a take and camera, written by `frames`.",
-    "masks": "One row for every annotated frame of an object and camera: visible with its mask, or "
-    "checked and absent. A frame without a row was never annotated. One part a take, by `ingest`.",
-    "pairs": "What is to be found: an object's mask in the source view, looked for in the "
-    "destination view. One part a split and direction, written by `pairs`.",
-    "proposals": "Candidate masks. One part a take and camera, written by `propose`.",
-    "predictions": "A run's answer for every pair, at `runs/<run>/predictions.parquet`.",
-    "scores": "A run's score for every pair, at `runs/<run>/scores.parquet`.",
-    "exclusions": "Everything that was left out, and why. One part a stage and unit.",
+    "takes": "The takes of the root. One part per take, written by `ingest`.",
+    "frames": "The frames extracted from the videos. One part per take and camera, written by "
+    "`frames`.",
+    "masks": "One row per annotated frame of an object and camera: visible with its mask, or "
+    "checked and absent. A frame without a row was not annotated. One part per take, written by "
+    "`ingest`.",
+    "pairs": "The correspondences to predict: an object's mask in the source view, and the "
+    "destination view. One part per split and direction, written by `pairs`.",
+    "proposals": "Candidate masks. One part per take and camera, written by `propose`.",
+    "predictions": "A run's prediction for every pair, at `runs/<run>/predictions.parquet`.",
+    "scores": "A run's scores for every pair, at `runs/<run>/scores.parquet`.",
+    "exclusions": "Everything that was left out, with the reason. One part per stage and unit.",
 }
 
 COLUMN_DOCS: Mapping[str, str] = {
     "area": "pixels of the mask, at its rle size",
     "bbox_xywh": "x_min, y_min, x_max - x_min, y_max - y_min in pixels of the rle size (no +1)",
-    "camera": "such as `aria01_214-1` (ego) or `cam01` (exo)",
-    "confidence": "that the object is visible in the destination, 0 to 1; above 0.5 counts as yes",
-    "consistency": "IoU of the predicted mask with the one of the sample before it in its track",
+    "camera": "for example `aria01_214-1` (ego) or `cam01` (exo)",
+    "confidence": "that the object is visible in the destination, 0 to 1; visible if above 0.5",
+    "consistency": "IoU of the predicted mask with that of the preceding sample of the track",
     "contour_accuracy": "boundary F-measure, 0 to 1",
     "dest_camera": "camera of the destination view",
-    "dest_state": "`visible`, `absent` (checked, not there) or `unannotated`",
+    "dest_state": "`visible`, `absent` (checked and not visible) or `unannotated`",
     "direction": "`ego2exo` or `exo2ego`",
     "duration_seconds": "length of the take",
-    "ego_camera": "the take's ego camera that relations annotate",
-    "exo_cameras": "the take's exo cameras that relations annotate",
+    "ego_camera": "the take's ego camera that the relations annotate",
+    "exo_cameras": "the take's exo cameras that the relations annotate",
     "frame_idx": "0-based, in presentation order, in the frame-aligned video",
-    "frames_annotated": "distinct annotated frame indices of the take",
-    "height": "pixels of the kept frame",
+    "frames_annotated": "number of distinct annotated frame indices of the take",
+    "height": "of the extracted frame, in pixels",
     "iou": "intersection over union, 0 to 1",
-    "location_error": "distance of the box centres, as a share of a diagonal",
-    "object_name": "as the annotation spells it; may hold spaces, unicode and `/`",
+    "location_error": "distance of the box centres, as a share of the image diagonal",
+    "object_name": "as spelled in the annotation; may contain spaces, Unicode and `/`",
     "oracle_iou": "IoU of the best proposal",
     "oracle_proposal_idx": "the best proposal's proposal_idx",
     "pair_id": "`<take_uid>/<source_camera>><dest_camera>/<frame_idx>/<object_name>`",
-    "path": "of the picture, under the root",
+    "path": "of the image, relative to the root",
     "predicted_area": "pixels of the predicted mask at scoring size",
     "predicted_visible": "confidence above 0.5",
-    "proposal_idx": "0-based among the frame's proposals; of a prediction, null where its mask is "
-    "none of them",
-    "proposer": "who made it: `fastsam`, `regions` or `oracle`",
-    "reason": "why it was left out, as a sentence",
-    "rle_counts": "COCO compressed run lengths, column-major; null where there is no mask",
+    "proposal_idx": "0-based among the frame's proposals; null if a mask is not a proposal",
+    "proposer": "name of the proposer, for example `fastsam`, `regions` or `oracle`",
+    "reason": "why it was left out, in words",
+    "rle_counts": "COCO compressed run lengths, column-major; null without a mask",
     "rle_height": "pixels",
     "rle_width": "pixels",
-    "scenario": "the take's parent task",
-    "score": "the proposer's own, higher is better",
-    "scored_height": "pixels at which the masks were compared",
-    "scored_width": "pixels at which the masks were compared",
-    "similarity": "cosine of source and chosen candidate, -1 to 1; null where none was chosen",
+    "scenario": "parent task of the take",
+    "score": "given by the proposer; higher is better",
+    "scored_height": "of the masks when they were compared, in pixels",
+    "scored_width": "of the masks when they were compared, in pixels",
+    "similarity": "cosine similarity of source and predicted candidate, -1 to 1; null without one",
     "source_camera": "camera of the source view",
-    "source_height": "pixels of the video's frame",
-    "source_width": "pixels of the video's frame",
+    "source_height": "of the video's frame, in pixels",
+    "source_width": "of the video's frame, in pixels",
     "split": "`train`, `val` or `test`",
     "stage": "the stage that left it out",
     "take_name": "folder of the take in the release",
     "take_uid": "UUID of the take",
-    "top5_iou": "IoU of the best of the five candidates that the run ranked first",
-    "top_proposal_idxs": "the candidates that the run ranked first, best first; null if not kept",
+    "top5_iou": "IoU of the best among the five candidates that the run ranks highest",
+    "top_proposal_idxs": "candidates that the run ranks highest, best first; null if not stored",
     "truth_area": "pixels of the true mask at scoring size",
-    "truth_consistency": "IoU of the true mask with the one of the sample before it in its track",
-    "university": "who recorded the take",
+    "truth_consistency": "IoU of the true mask with that of the preceding sample of the track",
+    "university": "that recorded the take",
     "view": "`ego` or `exo`",
-    "visible": "the object can be seen",
-    "width": "pixels of the kept frame",
+    "visible": "whether the object is visible",
+    "width": "of the extracted frame, in pixels",
 }
-"""Column name → what it holds; a name means the same in every table."""
+"""Column name → its content; a name has the same meaning in every table."""
 
 Rows: TypeAlias = Any
 """A pyarrow table, a DataFrame, a list of row dicts, or a dict of columns."""
 
 
 def to_table(table: str, rows: Rows, *, schema: pa.Schema | None = None) -> pa.Table:
-    """Rows in any of the usual shapes → a table of exactly the schema of `table`.
+    """Rows in any form of Rows → a table with exactly the schema of `table`.
 
-    `schema` is that of a table with further columns. Columns that a row lacks become null; a
-    column that the schema lacks raises DataError.
+    `schema` replaces the default schema, for tables with additional columns. Columns that a row
+    lacks become null; a column that the schema lacks raises DataError.
     """
     schema = schema or _schema(table)
     if isinstance(rows, pa.Table):
@@ -246,9 +247,16 @@ def to_table(table: str, rows: Rows, *, schema: pa.Schema | None = None) -> pa.T
         count = len(rows)
     if unknown := sorted(set(columns) - set(schema.names)):
         raise DataError(f"table {table} has no column {', '.join(unknown)}; see SCHEMAS")
-    return pa.table(
-        [_column(columns.get(field.name), field.type, count) for field in schema], schema=schema
-    )
+    arrays = []
+    for field in schema:
+        values = columns.get(field.name)
+        if values is None:
+            arrays.append(pa.nulls(count, field.type))
+        elif isinstance(values, pa.Array | pa.ChunkedArray):
+            arrays.append(values.cast(field.type))
+        else:
+            arrays.append(pa.array(values, field.type, from_pandas=True))
+    return pa.table(arrays, schema=schema)
 
 
 def write_table(
@@ -259,7 +267,7 @@ def write_table(
     metadata: Mapping[str, str] | None = None,
     schema: pa.Schema | None = None,
 ) -> int:
-    """Write one Parquet file of the schema of `table`, atomically; returns the number of rows."""
+    """Write one Parquet file with the schema of `table`; returns the number of rows."""
     data = to_table(table, rows, schema=schema)
     extra = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
     data = data.replace_schema_metadata({**extra, _VERSION_KEY: SCHEMA_VERSION.encode()})
@@ -269,27 +277,29 @@ def write_table(
 
 
 def write_manifest(root: DatasetRoot, table: str, unit: str, rows: Rows) -> int:
-    """Write the part that one unit of work owns; returns the number of rows."""
+    """Write the part of one unit of work; returns the number of rows."""
     return write_table(root.part(table, unit), table, rows)
 
 
 def write_exclusions(
     root: DatasetRoot, stage: str, unit: str, rows: Sequence[Mapping[str, Any]]
 ) -> int:
-    """Write what a unit of a stage left out, and why; an empty list removes an older part."""
+    """Write what a unit left out and why; without rows, delete the part of an earlier run."""
     part_name = f"{stage}.{unit}"
     if not rows:
         root.part("exclusions", part_name).unlink(missing_ok=True)
         return 0
-    named = [
-        {"stage": stage, **{name: _written(part) for name, part in row.items()}} for row in rows
+    # Names from old zip files contain bytes that are not valid UTF-8, which Parquet rejects.
+    encodable = [
+        {
+            name: value.encode(errors="backslashreplace").decode()
+            if isinstance(value, str)
+            else value
+            for name, value in {"stage": stage, **row}.items()
+        }
+        for row in rows
     ]
-    return write_manifest(root, "exclusions", part_name, named)
-
-
-def _written(value: Any) -> Any:
-    """Text that a file can hold: names of old zips come with bytes that are no UTF-8."""
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+    return write_manifest(root, "exclusions", part_name, encodable)
 
 
 def read_manifest(
@@ -300,10 +310,10 @@ def read_manifest(
     filters: ds.Expression | None = None,
     units: Iterable[str] | None = None,
 ) -> pa.Table:
-    """A table (or some columns, rows or parts of it), parts in name order.
+    """A table, or some of its columns, rows or parts; parts in name order.
 
-    Raises DataError where the table is missing (naming the command that writes it) or a part
-    has another schema version.
+    Raises DataError if the table is missing (naming the command that writes it) or a part has
+    another schema version.
     """
     names = None if units is None else sorted(units)
     paths = (
@@ -326,26 +336,27 @@ def read_tables(
     filters: ds.Expression | None = None,
     schema: pa.Schema | None = None,
 ) -> pa.Table:
-    """The same, of named Parquet files."""
+    """A table from named Parquet files; otherwise as `read_manifest`."""
     for path in paths:
         _check_part(path, table)
     schema = schema or _schema(table)
-    wanted = None if columns is None else list(columns)
+    names = None if columns is None else list(columns)
     dataset = ds.dataset([str(path) for path in paths], schema=schema, format="parquet")
     try:
-        return dataset.to_table(columns=wanted, filter=filters)
+        return dataset.to_table(columns=names, filter=filters)
     except pa.ArrowInvalid as error:
         if "Expected all lists to be of size" not in str(error):
             raise
-        return _without_arrow_types(paths, schema).to_table(columns=wanted, filter=filters)
+        return _without_arrow_types(paths, schema).to_table(columns=names, filter=filters)
 
 
 def _without_arrow_types(paths: Sequence[Path], schema: pa.Schema) -> ds.Dataset:
-    """The same files, read as plain Parquet.
+    """The files as plain Parquet, without their embedded Arrow schema.
 
-    pyarrow 25.0 cannot read a box that is null where the footer says that a list has four items
-    (25.0.1: "Expected all lists to be of size=4 but index 1 had size=0"). With that entry of the
-    footer under another name of the same length it reads lists, which the schema makes boxes of.
+    pyarrow 25.0 cannot read a null box if the Arrow schema in the footer says that a list has four
+    items (25.0.1: "Expected all lists to be of size=4 but index 1 had size=0"). If that footer
+    entry has another name of the same length, pyarrow reads variable lists, and casting them to
+    our schema gives the boxes.
     """
     file_format = ds.ParquetFileFormat()
     fragments = []
@@ -371,16 +382,8 @@ _MADE_BY = {
 
 def _schema(table: str) -> pa.Schema:
     if table not in SCHEMAS:
-        raise DataError(f"{table!r} is no table; there are {', '.join(SCHEMAS)}")
+        raise DataError(f"{table!r} is not a table; use one of {', '.join(SCHEMAS)}")
     return SCHEMAS[table]
-
-
-def _column(values: Any, type_: pa.DataType, count: int) -> pa.Array | pa.ChunkedArray:
-    if values is None:
-        return pa.nulls(count, type_)
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values.cast(type_)
-    return pa.array(values, type_, from_pandas=True)
 
 
 def _check_part(path: Path, table: str) -> None:

@@ -1,9 +1,9 @@
-"""Choosing some of the pairs: a fraction or an exact count, the same on every machine.
+"""Samples pairs: a fraction or an exact count, reproducible on every machine.
 
-Chance comes from hashes of the names and the seed, never from a generator's state: whether a
-pair is taken does not depend on the order of the rows, on the library's version or on what other
-takes there are, and a smaller sample of the same seed lies inside a larger one. Both directions
-of a track share their hashes, so that they share most of their frames.
+Randomness comes from hashes of names and the seed, not from the state of a generator. So the
+sample does not depend on the order of the rows, on library versions or on the other takes, and a
+smaller sample is a subset of a larger one with the same seed. Both directions of a track have the
+same hashes and therefore share most of their frames.
 """
 
 import hashlib
@@ -27,21 +27,21 @@ BALANCE = ("scenario",)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many pairs to keep, and which; without fraction, count, balance and cap: all."""
+    """How many pairs to keep and which; without fraction, count, balance and cap: all."""
 
     fraction: float | None = None
-    """Share of the pairs, in (0, 1]; rounded to a whole number of pairs."""
+    """Share of the pairs, in (0, 1]; the number of pairs is rounded."""
     count: int | None = None
-    """Exactly this many pairs; DataError where there are fewer."""
+    """Exact number of pairs; DataError if there are fewer."""
     by: str = "frame"
-    """`frame`: each pair has the same chance. `track`: every track (an object in an ego and an
-    exo camera) gives the same share of its frames, and at least one while the count allows.
-    `take`: whole takes, the last of them cut to reach the number."""
+    """`frame`: each pair has the same probability. `track`: every track (an object in an ego and
+    an exo camera) contributes the same share of its frames, and at least one if the count
+    allows. `take`: whole takes, of which the last is cut to reach the number."""
     balance: str | None = None
-    """`scenario`: as many pairs of each scenario, as far as it has them. Alone, every scenario
-    is cut to the size of the smallest."""
+    """`scenario`: the same number of pairs from each scenario, as far as it has enough. Without
+    fraction and count, every scenario is cut to the size of the smallest."""
     floor: int | None = None
-    """Every object of a take keeps at least this many pairs (all, where it has fewer)."""
+    """Every object of a take keeps at least this many pairs, or all if it has fewer."""
     cap: int | None = None
     """No object of a take keeps more pairs than this."""
     seed: int = 0
@@ -50,7 +50,7 @@ class Sampling:
         if self.fraction is not None and self.count is not None:
             raise SettingsError("a split takes a fraction or a count of its pairs, not both")
         if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise SettingsError(f"fraction {self.fraction} must lie above 0 and up to 1")
+            raise SettingsError(f"fraction {self.fraction} must be above 0 and at most 1")
         if self.count is not None and self.count < 1:
             raise SettingsError(f"count {self.count} must be at least 1")
         if self.by not in BY:
@@ -64,23 +64,23 @@ class Sampling:
 
 @dataclass(frozen=True)
 class SplitSampling:
-    """A number of pairs for each split, and one rule by which they are chosen."""
+    """The number of pairs of each split, and one rule for selecting them."""
 
     fractions: Mapping[str, float] = field(default_factory=dict)
-    """Split → share of its pairs; a split that is not named keeps all."""
+    """Split → share of its pairs; other splits keep all."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Split → exact number of its pairs."""
     rule: Sampling = Sampling()
-    """Its own fraction and count do not matter."""
+    """How to select; its fraction and count are ignored."""
 
     def of(self, split: str) -> Sampling:
-        """The sampling of one split; SettingsError for settings that contradict each other."""
+        """The sampling of one split; SettingsError for contradictory settings."""
         fraction, count = self.fractions.get(split), self.counts.get(split)
         return replace(self.rule, fraction=fraction, count=count)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the pairs depend on, as the status files hold it."""
+        """The settings in the form in which status files store them."""
         rule = self.rule
         return {
             "fraction": dict(sorted(self.fractions.items())),
@@ -96,8 +96,8 @@ class SplitSampling:
 def select_pairs(pairs: "pd.DataFrame", sampling: Sampling) -> Bool:
     """Which rows to keep, (n,) bool in the order of `pairs`.
 
-    `pairs` has take_uid, object_name, exo_camera, frame_idx and scenario, no two rows the same.
-    Raises DataError where the count cannot be reached or holds less than the floor asks for.
+    `pairs` has the columns take_uid, object_name, exo_camera, frame_idx and scenario, without
+    duplicate rows. Raises DataError if the count exceeds the pairs or is below the floor's need.
     """
     order = _Order(pairs, sampling)
     allowed = order.first_of_object(sampling.cap)
@@ -106,9 +106,9 @@ def select_pairs(pairs: "pd.DataFrame", sampling: Sampling) -> Bool:
     quotas = _quotas(scenarios, allowed, needed, sampling)
     ranking = np.lexsort((*order.keys(), ~needed, ~allowed, scenarios))
     places = _places(scenarios[ranking])
-    chosen = np.zeros(len(pairs), bool)
-    chosen[ranking] = places < quotas[scenarios[ranking]]
-    return chosen
+    selected = np.zeros(len(pairs), bool)
+    selected[ranking] = places < quotas[scenarios[ranking]]
+    return selected
 
 
 def hash_names(names: Sequence[str], seed: int) -> UInt64:
@@ -120,7 +120,7 @@ def hash_names(names: Sequence[str], seed: int) -> UInt64:
 
 
 def splitmix64(values: UInt64) -> UInt64:
-    """SplitMix64 of each value (Steele, Lea & Flood 2014): equal chances for every bit."""
+    """SplitMix64 of each value (Steele, Lea & Flood 2014): uniformly distributed bits."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -128,7 +128,7 @@ def splitmix64(values: UInt64) -> UInt64:
 
 
 class _Order:
-    """The order in which pairs are taken, as sort keys."""
+    """The order in which pairs are selected, as sort keys."""
 
     def __init__(self, pairs: "pd.DataFrame", sampling: Sampling) -> None:
         self.by = sampling.by
@@ -142,21 +142,22 @@ class _Order:
         self.chance = splitmix64(self.track_hash ^ splitmix64(self.frame_idx))
 
     def keys(self) -> tuple[NDArray[Any], ...]:
-        """Sort keys for np.lexsort, the last the most important; equal only for equal pairs."""
+        """Sort keys for np.lexsort, the last the most significant; no two pairs are equal."""
         unique = (self.frame_idx, self.track)
         if self.by == "take":
             return (*unique, self.chance, self.take_hash)
         if self.by == "frame":
             return (*unique, self.chance)
-        # The n frames of a track stand at (0 + u)/n, (1 + u)/n, ...: any first part of the order
-        # holds the same share of every track. The first frame of each track comes before all.
+        # The n frames of a track get the positions (0 + u)/n, (1 + u)/n, ..., so that any prefix
+        # of the order contains the same share of every track. The first frame of every track
+        # precedes all other frames.
         place = self._places_within(self.track)
         size = np.bincount(self.track, minlength=1)[self.track]
         start = (splitmix64(self.track_hash) >> np.uint64(11)).astype(np.float64) / 2.0**53
         return (*unique, self.chance, (place + start) / size, place > 0)
 
     def first_of_object(self, count: int | None) -> Bool:
-        """Which pairs are among the first `count` of their object; None: all of them."""
+        """(n,) whether a pair is among the first `count` of its object; always true for None."""
         if count is None:
             return np.ones(len(self.track), bool)
         first: Bool = self._places_within(self.object) < count
@@ -170,7 +171,7 @@ class _Order:
 
 
 def _quotas(strata: Int64, allowed: Bool, needed: Bool, sampling: Sampling) -> Int64:
-    """How many pairs each stratum gives; they add up to the wanted number."""
+    """How many pairs each stratum contributes; they add up to the requested number."""
     size = int(strata.max(initial=0)) + 1
     most = np.bincount(strata[allowed], minlength=size)
     least = np.bincount(strata[needed], minlength=size)
@@ -178,24 +179,24 @@ def _quotas(strata: Int64, allowed: Bool, needed: Bool, sampling: Sampling) -> I
     if sampling.count is not None:
         if sampling.count > available:
             raise DataError(
-                f"{sampling.count:,} pairs are asked for and {available:,} are there; "
-                "ask for fewer, or raise the cap per object"
+                f"{sampling.count:,} pairs are requested and {available:,} are available; "
+                "request fewer, or raise the cap per object"
             )
         if sampling.count < floor:
             raise DataError(
-                f"the floor per object alone makes {floor:,} pairs, more than the "
-                f"{sampling.count:,} asked for; lower the floor"
+                f"the floor per object requires {floor:,} pairs, more than the "
+                f"{sampling.count:,} requested; lower the floor"
             )
         return _level(sampling.count, least, most)
     if sampling.fraction is not None:
-        wanted = round(sampling.fraction * len(strata))
-        return _level(min(max(wanted, floor), available), least, most)
-    # Balance alone: every scenario is cut to the smallest.
+        total = round(sampling.fraction * len(strata))
+        return _level(min(max(total, floor), available), least, most)
+    # Balance alone: every scenario is cut to the size of the smallest.
     return np.maximum(np.minimum(most, most.min()), least) if sampling.balance else most
 
 
 def _level(total: int, least: Int64, most: Int64) -> Int64:
-    """Shares as equal as least <= share <= most allow, adding up to `total`."""
+    """Shares that add up to `total`, as equal as least <= share <= most allows."""
     low, high = 0, int(most.max(initial=0)) + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -210,19 +211,19 @@ def _level(total: int, least: Int64, most: Int64) -> Int64:
 
 
 def _codes(column: "pd.Series[Any]") -> Int64:
-    """A number per row, in the order of the names: independent of the order of the rows."""
-    import pandas as pd  # here: `pairs --help` reads BY and BALANCE
+    """A number per row, ascending with the value: independent of the order of the rows."""
+    import pandas as pd  # not at the top: `pairs --help` reads BY and BALANCE of this module
 
     codes, _ = pd.factorize(column.astype(str), sort=True)
     return codes.astype(np.int64)
 
 
 def _named(pairs: "pd.DataFrame", columns: list[str]) -> tuple[Int64, list[str]]:
-    """Codes of the distinct combinations of columns, and their names joined by "/"."""
+    """Codes (n,) of the distinct combinations of columns, and their names joined by "/"."""
     codes = np.zeros(len(pairs), np.int64)
     for column in columns:
         part = _codes(pairs[column])
-        # Compacted at each step, so that the product cannot leave 64 bits.
+        # Compact the codes at each step, so that the product fits into 64 bits.
         _, codes = np.unique(codes * (part.max(initial=0) + 1) + part, return_inverse=True)
     first = np.unique(codes, return_index=True)[1]
     rows = pairs[columns].iloc[first].astype(str)
@@ -230,7 +231,7 @@ def _named(pairs: "pd.DataFrame", columns: list[str]) -> tuple[Int64, list[str]]
 
 
 def _places(groups: Int64) -> Int64:
-    """0, 1, 2, ... within each run of equal values."""
+    """0, 1, 2, ... within each run of equal neighbouring values."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     lengths = np.diff(np.append(starts, len(groups)))
     places: Int64 = np.arange(len(groups)) - np.repeat(starts, lengths)

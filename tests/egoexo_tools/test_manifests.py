@@ -43,7 +43,7 @@ def test_columns_as_a_dict_and_no_rows_at_all() -> None:
 def test_unknown_columns_and_tables_are_refused() -> None:
     with pytest.raises(DataError, match="table frames has no column colour"):
         to_table("frames", [{"colour": 1}])
-    with pytest.raises(DataError, match="'things' is no table"):
+    with pytest.raises(DataError, match="'things' is not a table"):
         to_table("things", [])
 
 

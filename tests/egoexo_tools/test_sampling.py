@@ -126,9 +126,9 @@ def test_floor_and_cap_hold_for_every_object() -> None:
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        (Sampling(count=427), "427 pairs are asked for and 426 are there"),
-        (Sampling(count=61, cap=3), "61 pairs are asked for and 60 are there"),
-        (Sampling(count=50, floor=3), "floor per object alone makes 60 pairs"),
+        (Sampling(count=427), "427 pairs are requested and 426 are available"),
+        (Sampling(count=61, cap=3), "61 pairs are requested and 60 are available"),
+        (Sampling(count=50, floor=3), "floor per object requires 60 pairs"),
     ],
 )
 def test_a_count_that_cannot_be_is_refused(sampling: Sampling, message: str) -> None:

@@ -143,7 +143,7 @@ def test_run_again_does_nothing_and_other_settings_are_refused(root: DatasetRoot
 def test_more_pairs_than_there_are_fails_that_unit_only(root: DatasetRoot) -> None:
     summary = run_pairs(root, sampling=SplitSampling(counts={"train": 17}), run=RUN)
     assert [result.unit for result in summary.failed] == ["train.exo2ego"]
-    assert "17 pairs are asked for and 16 are there" in summary.text()
+    assert "17 pairs are requested and 16 are available" in summary.text()
     assert len(pairs_of(root, "train.ego2exo")) == 17
 
 
@@ -183,7 +183,7 @@ def test_a_mask_row_that_comes_twice_is_refused(root: DatasetRoot) -> None:
         (["--fraction", "train"], 2, "is not SPLIT=NUMBER; write it as train=0.2"),
         (["--count", "dev=3"], 2, "'dev=3' is not SPLIT=NUMBER; write it as val=1950"),
         (["--count", "val=3", "--fraction", "val=0.1"], 2, "not both"),
-        (["--count", "val=999"], 1, "999 pairs are asked for"),
+        (["--count", "val=999"], 1, "999 pairs are requested"),
     ],
 )
 def test_command(root: DatasetRoot, arguments: list[str], code: int, message: str) -> None:
