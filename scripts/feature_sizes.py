@@ -38,7 +38,7 @@ BACKBONES = {
     "efficientnet-lite0": (16, 472),
 }
 """Name → patch size, channels."""
-STORAGE_TITLES = {"fp16": "fp16", "int8": "int8", "descriptors": "descriptors only"}
+STORAGE_FORMATS = ("fp16", "int8", "descriptors")
 FRAME_HW = {"ego": (704, 704), "exo": (540, 960)}
 CAMERAS = {"ego": "aria01_214-1", "exo": "cam01"}
 TAKES = {"train": 821, "val": 201, "test": 313}
@@ -142,21 +142,20 @@ def frames_of_root(root: DatasetRoot) -> Iterator[FrameGroup]:
 
 
 def markdown_table(samples: Mapping[str, list[FrameGroup]]) -> str:
-    """A row for each backbone and storage format, a column for each sample."""
-    heads = ["backbone", "stored", *samples]
-    lines = [f"| {' | '.join(heads)} |", "|---" * 2 + "|---:" * len(samples) + "|"]
+    """A row for each backbone, a column for each sample; GB as fp16, int8 and descriptors only."""
+    lines = [f"| backbone | {' | '.join(samples)} |", "|---" + "|---:" * len(samples) + "|"]
     for backbone in BACKBONES:
-        for stored, title in STORAGE_TITLES.items():
+        cells = []
+        for groups in samples.values():
             sizes = [
-                sum(group.bytes(backbone, stored) for group in groups)
-                for groups in samples.values()
+                sum(group.bytes(backbone, stored) for group in groups) / 1e9
+                for stored in STORAGE_FORMATS
             ]
             # From 10 GB on without a decimal point.
-            cells = [
-                f"{size / 1e9:,.0f} GB" if size >= 1e10 else f"{size / 1e9:.3g} GB"
-                for size in sizes
-            ]
-            lines.append(f"| {' | '.join([f'`{backbone}`', title, *cells])} |")
+            cells.append(
+                " / ".join(f"{size:,.0f}" if size >= 10 else f"{size:.3g}" for size in sizes)
+            )
+        lines.append(f"| `{backbone}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
