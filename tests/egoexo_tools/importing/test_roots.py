@@ -187,7 +187,7 @@ def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> 
         f"{stack.name} cannot be read", "its source has no mask",
     ):  # fmt: skip
         assert words in told, (words, told)
-    assert "is no pair" in told and "._" not in told
+    assert "is not a pair" in told and "._" not in told
     masks = read_manifest(root, "masks", units=[FIRST]).to_pylist()
     frames = [row["frame_idx"] for row in masks
               if (row["object_name"], row["camera"]) == ("red cup", "cam01")]  # fmt: skip
