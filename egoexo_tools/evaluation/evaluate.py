@@ -1,7 +1,7 @@
-"""Scores predictions against a ground truth: files in, a table of samples and a summary out.
+"""Scores predictions against a ground truth: a table with a row per sample, and a summary.
 
-Takes are scored side by side in threads: the compiled loops, where the time goes, release the
-GIL, and nothing has to be copied between processes. The result does not depend on their number.
+Takes are scored in parallel threads: the compiled loops, which take most of the time, release the
+GIL, and threads need no copies of the masks. The result does not depend on their number.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.evaluation.align import Problems, Protocol, extra_takes, match_take
+from egoexo_tools.evaluation.align import Problems, match_take
 from egoexo_tools.evaluation.analysis import summarize
 from egoexo_tools.evaluation.ceilings import add_ceilings
 from egoexo_tools.evaluation.ground_truth import GroundTruth, read_ground_truth, write_ground_truth
@@ -26,59 +26,47 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import RunFolder, Stamp, table_metadata
-from egoexo_tools.vocab import Direction, Split
+from egoexo_tools.vocab import Direction, Protocol, Split
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of every sample, and what they come to."""
+    """The scores of every sample and their summary."""
 
     scores: pa.Table
-    """Of the `scores` schema, tracks together and frames ascending."""
+    """Of the `scores` schema, track by track, frames ascending."""
     summary: dict[str, Any]
     """JSON values; see docs/metrics.md."""
 
     def write(self, *, scores: Path | None = None, summary: Path | None = None) -> None:
-        """Write the table as Parquet (protocol, direction and split in its metadata), the summary
-        as JSON."""
+        """Write the table as Parquet, with protocol, direction and split in its metadata, and the
+        summary as JSON."""
         if scores is not None:
-            about = {key: str(self.summary[key]) for key in ("protocol", "direction", "split")}
-            write_scores(scores, self.scores, about=about)
+            metadata = {key: str(self.summary[key]) for key in ("protocol", "direction", "split")}
+            write_scores(scores, self.scores, metadata=metadata)
         if summary is not None:
             write_atomic(summary, json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is scored, and what is forgiven."""
+    """Options of an evaluation under any protocol."""
 
     direction: Direction | None = None
-    """Needed where the predictions hold both."""
+    """Needed if the predictions contain both."""
     split: str | None = None
-    """Only for the record; from the ground truth or the root if not given."""
+    """Name in the summary; by default that of the ground truth, or of its takes in the root."""
     resize_predictions: bool = False
-    """Bring masks to the size at which the official protocol compares."""
+    """Resize masks to the size at which the official protocol compares them."""
     partial: bool = False
-    """Score what fits instead of refusing the rest."""
+    """Score the samples that fit instead of raising DataError."""
     threshold: float | None = None
-    """A confidence threshold chosen elsewhere (on val) to report visibility at."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every take of an evaluation is scored with."""
-
-    truth: GroundTruth
-    predictions: Predictions
-    protocol: Protocol
-    resize: bool
-    root: DatasetRoot | None
-    scenarios: Mapping[str, str]
+    """A confidence threshold selected on val; its visibility accuracy is added to the summary."""
 
 
 @dataclass(frozen=True)
 class _TakeScores:
-    """One take: its scores, what did not fit, and the counts of `coverage`."""
+    """The scores of one take, its problems, and its counts for the summary's `coverage`."""
 
     scores: pa.Table
     problems: Problems
@@ -96,58 +84,24 @@ def evaluate(
     workers: int | None = None,
     quiet: bool = False,
 ) -> Evaluation:
-    """Score a prediction file (or LM-EEC folder, or predictions.parquet) under a protocol.
+    """Score a prediction file, an LM-EEC folder or a predictions.parquet under a protocol.
 
-    `root` adds scenarios and the ceilings of its proposals. Raises DataError with the list of
-    what does not fit, unless `options.partial`: then what fits is scored and the summary's
-    `coverage` tells how much.
+    `root` adds scenarios and the ceilings of its proposals. Raises DataError with a list of the
+    problems if the predictions do not fit. With `options.partial` the samples that fit are scored,
+    and the summary's `coverage` gives their share.
     """
     if protocol not in list(Protocol):
-        raise SettingsError(f"{protocol!r} is no protocol; use {', '.join(Protocol)}")
+        raise SettingsError(f"{protocol!r} is not a protocol; use {', '.join(Protocol)}")
     truth = read_ground_truth(ground_truth)
-    predicted = read_predictions(predictions, direction=options.direction or truth.direction)
-    if truth.direction not in {None, predicted.direction}:
-        raise DataError(
-            f"{ground_truth} was written for {truth.direction}, {predictions} is "
-            f"{predicted.direction}; write the other with `egoexo-tools ground-truth`"
-        )
-    takes = _takes(root)
-    scenarios = {take["take_uid"]: take["scenario"] for take in takes.values()}
-    resize = options.resize_predictions
-    bounded = root if _may_choose_proposals(predictions) else None
-    job = _Job(truth, predicted, Protocol(protocol), resize, bounded, scenarios)
-    scored, problems = _score_takes(job, workers or available_cores(), quiet)
-    if problems.counts and not options.partial:
-        raise DataError(
-            f"{predictions} does not fit {ground_truth} under the {protocol} protocol:\n"
-            f"{problems.text()}\n--partial scores the rest"
-        )
-    scores = pa.concat_tables([take.scores for take in scored] or [_no_scores()])
-    if not scores.num_rows:
-        raise DataError(f"{predictions} and {ground_truth} have no sample in common to score")
-    about = {
-        "protocol": str(job.protocol),
-        "direction": str(predicted.direction),
-        "split": options.split or truth.split or _split_of(takes, truth) or "unstated",
-    }
-    coverage = _coverage(scored, problems)
-    summary = summarize(scores, about=about, coverage=coverage, threshold=options.threshold)
-    return Evaluation(scores=scores, summary=summary)
-
-
-def _may_choose_proposals(predictions: Path) -> bool:
-    """False only where a run's table says that its masks are not chosen among the proposals."""
-    if predictions.suffix != ".parquet":
-        return True
-    stamp = Stamp.from_metadata(table_metadata(predictions))
-    return stamp is None or stamp.chooses_proposals
-
-
-def scored_file(folder: Path) -> Path:
-    """The file of a run that is scored: its table; an official JSON in a folder without one."""
-    run = RunFolder(folder)
-    table, official = run.predictions, run.predictions_json
-    return official if official.exists() and not table.exists() else table
+    return score_predictions(
+        truth,
+        read_predictions(predictions, direction=options.direction or truth.direction),
+        protocol=Protocol(protocol),
+        root=root,
+        options=options,
+        workers=workers,
+        quiet=quiet,
+    )
 
 
 def evaluate_run(
@@ -157,105 +111,149 @@ def evaluate_run(
     direction: Direction,
     split: Split,
     protocols: Mapping[str, str],
-    resize_predictions: bool = False,
-    partial: bool = False,
 ) -> int:
     """Score a run's predictions under several protocols; returns the number of samples.
 
-    Writes ground_truth.json, one summary for each of `protocols` (protocol → file name) and
-    scores.parquet of the first. `partial` as in `evaluate`.
+    Writes ground_truth.json, a summary for each of `protocols` (protocol → file name) and the
+    scores.parquet of the first.
     """
     run = RunFolder(folder)
     truth = write_ground_truth(root, direction=direction, split=split, out=run.ground_truth)
-    options = EvaluateOptions(
-        direction=direction, split=split, resize_predictions=resize_predictions, partial=partial
-    )
+    predictions = read_predictions(scored_file(folder), direction=direction)
     samples = 0
     for number, (protocol, name) in enumerate(protocols.items()):
-        evaluation = evaluate(
-            truth,
-            scored_file(folder),
-            protocol=protocol,
-            root=root,
-            options=options,
-            quiet=True,
+        evaluation = score_predictions(
+            truth, predictions, protocol=Protocol(protocol), root=root, quiet=True
         )
-        scores = run.scores if number == 0 else None
-        evaluation.write(scores=scores, summary=folder / name)
+        evaluation.write(scores=None if number else run.scores, summary=folder / name)
         samples = samples or evaluation.scores.num_rows
     return samples
 
 
-def _score_takes(job: _Job, workers: int, quiet: bool) -> tuple[list[_TakeScores], Problems]:
-    """Every take of the truth, in its order; problems are the same whatever ran when."""
-    problems = Problems()
-    take_uids = list(job.truth.annotations)
-    scored = []
-    with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(lambda take_uid: _score_take(job, take_uid), take_uids)
-        with open_progress(total=len(take_uids), desc="evaluate", unit="take", quiet=quiet) as bar:
-            for take in results:
-                scored.append(take)
-                problems.update(take.problems)
-                bar.update()
-    extra_takes(iter(job.predictions.take_uids), job.truth.annotations, problems)
-    return scored, problems
+def scored_file(folder: Path) -> Path:
+    """The predictions of a run: its table, or the official JSON in a folder without a table."""
+    run = RunFolder(folder)
+    only_json = run.predictions_json.exists() and not run.predictions.exists()
+    return run.predictions_json if only_json else run.predictions
 
 
-def _score_take(job: _Job, take_uid: str) -> _TakeScores:
+def score_predictions(
+    truth: GroundTruth,
+    predictions: Predictions,
+    *,
+    protocol: Protocol,
+    root: DatasetRoot | None = None,
+    options: EvaluateOptions = EvaluateOptions(),
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Evaluation:
+    """`evaluate` for predictions and a ground truth that are already open."""
+    if truth.direction not in {None, predictions.direction}:
+        raise DataError(
+            f"{truth.path} was written for {truth.direction}, {predictions.path} is "
+            f"{predictions.direction}; write the other with `egoexo-tools ground-truth`"
+        )
+    takes: dict[str, dict[str, Any]] = {}
+    if root is not None:
+        table = read_manifest(root.require(), "takes", columns=["take_uid", "scenario", "split"])
+        takes = {take["take_uid"]: take for take in table.to_pylist()}
+    # The proposals are no ceiling for masks that a run did not choose among them.
+    if predictions.path.suffix == ".parquet":
+        stamp = Stamp.from_metadata(table_metadata(predictions.path))
+        ceilings_root = root if stamp is None or stamp.chooses_proposals else None
+    else:
+        ceilings_root = root
+
+    def score_take_uid(take_uid: str) -> _TakeScores:
+        return _score_take(
+            take_uid,
+            truth,
+            predictions,
+            protocol=protocol,
+            resize=options.resize_predictions,
+            ceilings_root=ceilings_root,
+            scenario=takes.get(take_uid, {}).get("scenario"),
+        )
+
+    take_scores: list[_TakeScores] = []
     problems = Problems()
-    known = take_uid in job.predictions.take_uids
+    with (
+        ThreadPoolExecutor(workers or available_cores()) as pool,
+        open_progress(
+            total=len(truth.take_uids), desc="evaluate", unit="take", quiet=quiet
+        ) as progress,
+    ):
+        # In the order of the truth, so that problems and rows do not depend on the threads.
+        for take in pool.map(score_take_uid, truth.take_uids):
+            take_scores.append(take)
+            problems.update(take.problems)
+            progress.update()
+    for take_uid in predictions.take_uids:
+        if take_uid not in truth.take_uids:
+            problems.add("extra_take", take_uid)
+    if problems.counts and not options.partial:
+        raise DataError(
+            f"{predictions.path} does not fit {truth.path} under the {protocol} protocol:\n"
+            f"{problems.text()}\n--partial scores the rest"
+        )
+    tables = [take.scores for take in take_scores] or [scores_schema().empty_table()]
+    scores = pa.concat_tables(tables)
+    if not scores.num_rows:
+        raise DataError(f"{predictions.path} and {truth.path} have no sample in common to score")
+    splits = {takes[uid]["split"] if uid in takes else None for uid in truth.take_uids}
+    root_split = splits.pop() if len(splits) == 1 else None
+    summary = summarize(
+        scores,
+        labels={
+            "protocol": str(protocol),
+            "direction": str(predictions.direction),
+            "split": options.split or truth.split or root_split or "unstated",
+        },
+        coverage={
+            "expected": sum(take.expected for take in take_scores),
+            "scored": scores.num_rows,
+            "unannotated": sum(take.unannotated for take in take_scores),
+            "complete": not problems.counts,
+            "problems": problems.to_json(),
+        },
+        threshold=options.threshold,
+    )
+    return Evaluation(scores=scores, summary=summary)
+
+
+def _score_take(
+    take_uid: str,
+    truth: GroundTruth,
+    predictions: Predictions,
+    *,
+    protocol: Protocol,
+    resize: bool,
+    ceilings_root: DatasetRoot | None,
+    scenario: str | None,
+) -> _TakeScores:
+    problems = Problems()
+    has_predictions = take_uid in predictions.take_uids
     try:
         samples = match_take(
             take_uid,
-            job.truth.take(take_uid),
-            job.predictions.read_take(take_uid) if known else None,
-            direction=job.predictions.direction,
-            protocol=job.protocol,
+            truth.read_take(take_uid),
+            predictions.read_take(take_uid) if has_predictions else None,
+            direction=predictions.direction,
+            protocol=protocol,
             problems=problems,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{job.truth.path} or {job.predictions.path}: take {take_uid} is damaged ({error!r})"
+            f"{truth.path} or {predictions.path}: take {take_uid} is damaged ({error!r})"
         ) from error
-    scores, groups = score_take(
-        samples, protocol=job.protocol, resize=job.resize, problems=problems
-    )
-    if job.root is not None:
-        scores = add_ceilings(job.root, samples, groups, scores)
-    place = scores.schema.get_field_index("scenario")
-    scenario = pa.array([job.scenarios.get(take_uid)] * scores.num_rows, pa.string())
+    scores, groups = score_take(samples, protocol=protocol, resize=resize, problems=problems)
+    if ceilings_root is not None:
+        scores = add_ceilings(ceilings_root, samples, groups, scores)
+    column = scores.schema.get_field_index("scenario")
+    scenarios = pa.array([scenario] * scores.num_rows, pa.string())
     return _TakeScores(
-        scores=scores.set_column(place, "scenario", scenario),
+        scores=scores.set_column(column, "scenario", scenarios),
         problems=problems,
         expected=samples.expected,
         unannotated=samples.unannotated,
     )
-
-
-def _coverage(scored: list[_TakeScores], problems: Problems) -> dict[str, Any]:
-    """How much of what the protocol asks for was scored, and why not the rest."""
-    return {
-        "expected": sum(take.expected for take in scored),
-        "scored": sum(take.scores.num_rows for take in scored),
-        "unannotated": sum(take.unannotated for take in scored),
-        "complete": not problems.counts,
-        "problems": problems.to_json(),
-    }
-
-
-def _no_scores() -> pa.Table:
-    return scores_schema().empty_table()
-
-
-def _takes(root: DatasetRoot | None) -> dict[str, dict[str, Any]]:
-    if root is None:
-        return {}
-    table = read_manifest(root.require(), "takes", columns=["take_uid", "scenario", "split"])
-    return {take["take_uid"]: take for take in table.to_pylist()}
-
-
-def _split_of(takes: Mapping[str, Mapping[str, Any]], truth: GroundTruth) -> str | None:
-    """The split of the takes of a ground truth, if the root knows them and they agree."""
-    splits = {takes[uid]["split"] if uid in takes else None for uid in truth.annotations}
-    return splits.pop() if len(splits) == 1 else None

@@ -1,7 +1,7 @@
-"""scores.parquet, read and written with a column for every metric that there is.
+"""Reads and writes scores.parquet, which has a column for every metric.
 
-The `scores` schema of the manifests holds the benchmark's metrics; a metric that was added to
-METRICS gets a float column after them. A file written before it was added reads as null there.
+The `scores` schema of the manifests contains the benchmark's metrics. A metric that is added to
+METRICS gets a float column after them, which is null in files written before it was added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from egoexo_tools.manifests import SCHEMAS, read_tables, write_table
 
 
 def scores_schema() -> pa.Schema:
-    """The `scores` schema with the columns of further metrics, as METRICS is now."""
+    """The `scores` schema with a column for each metric that METRICS currently adds to it."""
     schema = SCHEMAS["scores"]
-    further = [pa.field(name, pa.float64()) for name in METRICS if name not in schema.names]
-    return pa.schema([*schema, *further])
+    added = [pa.field(name, pa.float64()) for name in METRICS if name not in schema.names]
+    return pa.schema([*schema, *added])
 
 
 def read_scores(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """A scores file, all columns or some; DataError where it is missing or no scores file."""
+    """A scores file, all columns or some; DataError if it is missing or not a scores file."""
     return read_tables([path], "scores", columns=columns, schema=scores_schema())
 
 
-def write_scores(path: Path, scores: pa.Table, *, about: Mapping[str, str]) -> int:
-    """Write scores atomically, `about` in the metadata; returns the number of rows."""
-    return write_table(path, "scores", scores, metadata=about, schema=scores_schema())
+def write_scores(path: Path, scores: pa.Table, *, metadata: Mapping[str, str]) -> int:
+    """Write scores and text metadata atomically; returns the number of rows."""
+    return write_table(path, "scores", scores, metadata=metadata, schema=scores_schema())

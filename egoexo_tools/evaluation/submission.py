@@ -1,11 +1,11 @@
 """The EvalAI submission: the predictions of both directions in one JSON file.
 
-The benchmark's server wants every take and object of the ground truth, and an entry for every
-source frame of every camera pair. What it wants but does not score (objects that only one view
-has) is filled in empty; everything else that is missing stops here, before an upload is wasted.
+The benchmark's server requires every take and object of the ground truth, and an entry for every
+source frame of every camera pair. Objects that only one view has are not scored; they are added
+without entries. Everything else that is missing is an error here, so that no upload is wasted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import msgspec
 from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.align import Problems
-from egoexo_tools.evaluation.ground_truth import VERSION, GroundTruth, cameras_of, read_ground_truth
+from egoexo_tools.evaluation.ground_truth import (
+    VERSION,
+    cameras_of_view,
+    read_ground_truth,
+)
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.evaluation.predictions import (
-    Predictions,
     TakeMasks,
     parse_confidence,
     read_predictions,
@@ -38,165 +41,148 @@ def submit(
 ) -> dict[Direction, int]:
     """Write the submission; returns the number of predictions of each direction.
 
-    `ground_truth` names the official ground-truth file to check each direction against (often the
-    same file twice; a direction that it lacks is not checked for completeness);
-    `resize_predictions` brings masks to the size that the server compares at. Raises DataError
-    with the list of what is missing or broken, and writes nothing then.
+    `ground_truth` is the official ground-truth file that each direction is checked against (often
+    the same file twice); a direction without one is not checked for completeness.
+    `resize_predictions` resizes masks to the size at which the server compares them. Raises
+    DataError with a list of the missing and broken entries, and writes nothing in that case.
     """
     problems = Problems()
     counts: dict[Direction, int] = {}
     with atomic_path(out) as partial:
+        # Take by take: a whole submission does not fit into memory as Python objects.
         with partial.open("wb") as file:
             for direction, path in zip(Direction, (ego2exo, exo2ego), strict=True):
-                predictions = read_predictions(path, direction=direction)
-                truth = ground_truth.get(direction)
-                known = None if truth is None else read_ground_truth(truth)
-                head = msgspec.json.encode(VERSION)[:-1]
                 file.write(b"{" if direction is Direction.EGO2EXO else b",")
+                head = msgspec.json.encode(VERSION)[:-1]
                 file.write(msgspec.json.encode(direction.dashed) + b":" + head + b',"results":{')
+                predictions = read_predictions(path, direction=direction)
+                truth_path = ground_truth.get(direction)
+                truth = None if truth_path is None else read_ground_truth(truth_path)
+                take_uids = predictions.take_uids if truth is None else truth.take_uids
                 counts[direction] = 0
-                for number, (take_uid, take, count) in enumerate(
-                    _takes(predictions, known, resize_predictions, problems)
-                ):
+                for number, take_uid in enumerate(take_uids):
+                    has_predictions = take_uid in predictions.take_uids
+                    masks = predictions.read_take(take_uid) if has_predictions else {}
+                    true_masks = None if truth is None else truth.read_take(take_uid)["masks"]
+                    try:
+                        take, count = _clean_take(
+                            take_uid, true_masks, masks, direction, resize_predictions, problems
+                        )
+                    except (AttributeError, KeyError, TypeError, ValueError) as error:
+                        raise DataError(
+                            f"{path}: take {take_uid} is damaged ({error!r})"
+                        ) from error
                     file.write(b"," * (number > 0) + msgspec.json.encode(take_uid) + b":")
                     file.write(msgspec.json.encode(take))
                     counts[direction] += count
+                for take_uid in predictions.take_uids:
+                    if take_uid not in take_uids:
+                        problems.add("extra_take", take_uid)
                 file.write(b"}}")
             file.write(b"}")
         if problems.counts:
-            raise DataError(f"{out} was not written, the server would refuse:\n{problems.text()}")
+            raise DataError(
+                f"{out} was not written, because the server would refuse it:\n{problems.text()}"
+            )
     return counts
 
 
 def truths_by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:
-    """Which direction each ground-truth file is for; one that does not say is for both."""
-    found: dict[Direction, Path] = {}
+    """The ground-truth file of each direction; a file that does not name one is for both."""
+    truths: dict[Direction, Path] = {}
     for path in paths:
         direction = read_ground_truth(path).direction
-        for each in Direction if direction is None else (direction,):
-            found[each] = path
-    return found
+        truths |= dict.fromkeys(Direction if direction is None else [direction], path)
+    return truths
 
 
-def _takes(
-    predictions: Predictions, truth: GroundTruth | None, resize: bool, problems: Problems
-) -> Iterator[tuple[str, Json, int]]:
-    """take_uid, the take as the server reads it, its number of predictions."""
-    known = predictions.take_uids if truth is None else tuple(truth.annotations)
-    for take_uid in known:
-        masks: TakeMasks = {}
-        if take_uid in predictions.take_uids:
-            masks = predictions.read_take(take_uid)
-        take = None if truth is None else truth.take(take_uid)
-        if take is not None and (meant := match_names(masks, sorted(take["masks"]))):
-            masks = {meant.get(name, name): pairs for name, pairs in masks.items()}
-        try:
-            if take is not None:
-                _check_complete(take_uid, take, masks, predictions.direction, problems)
-            tree, frames, count = _clean(
-                take_uid, take, masks, predictions.direction, resize, problems
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{predictions.path}: take {take_uid} is damaged ({error!r})"
-            ) from error
-        yield take_uid, {"masks": tree, "subsample_idx": frames}, count
-    for take_uid in predictions.take_uids:
-        if take_uid not in known:
-            problems.add("extra_take", take_uid)
-
-
-def _check_complete(
+def _clean_take(
     take_uid: str,
-    take: Mapping[str, Any],
-    masks: TakeMasks,
-    direction: Direction,
-    problems: Problems,
-) -> None:
-    """Every source frame of every camera pair has an entry; nothing else has."""
-    for name, cameras in take["masks"].items():
-        pairs = {
-            f"{source}_{dest}": cameras[source]
-            for source in cameras_of(cameras, direction.source)
-            for dest in cameras_of(cameras, direction.dest)
-        }
-        given = masks.get(name, {})
-        for pair, frames in pairs.items():
-            where = f"{direction}, take {take_uid}, {name!r}, {pair}"
-            if frames and pair not in given:
-                problems.add("missing_pair", where)
-                continue
-            for frame in frames:
-                if frame not in given[pair]:
-                    problems.add("missing_frame", f"{where}, frame {frame}")
-        for pair in given:
-            if pair not in pairs:
-                problems.add("extra_pair", f"{direction}, take {take_uid}, {name!r}, {pair}")
-    for name in masks:
-        if name not in take["masks"]:
-            problems.add("extra_object", f"{direction}, take {take_uid}, {name!r}")
-
-
-def _clean(
-    take_uid: str,
-    take: Mapping[str, Any] | None,
+    true_masks: Mapping[str, Any] | None,
     masks: TakeMasks,
     direction: Direction,
     resize: bool,
     problems: Problems,
-) -> tuple[Json, list[int], int]:
-    """The take with plain confidences and checked masks, its frames, and how many there are."""
-    tree: Json = {name: {} for name in (take["masks"] if take is not None else masks)}
-    frames: set[int] = set()
+) -> tuple[dict[str, Any], int]:
+    """The take in the server's format, and its number of predictions.
+
+    `true_masks` (object → camera → frame → mask) is None if completeness is not checked.
+    """
+    if true_masks is not None:
+        names = match_names(masks, sorted(true_masks))
+        masks = {names.get(name, name): pairs for name, pairs in masks.items()}
+        _check_complete(f"{direction}, take {take_uid}", true_masks, masks, direction, problems)
+    tree: dict[str, Any] = {name: {} for name in (masks if true_masks is None else true_masks)}
+    frame_idxs: set[int] = set()
     count = 0
     for name, pairs in masks.items():
+        cameras = {} if true_masks is None else true_masks.get(name, {})
         for pair, entries in pairs.items():
+            dests = cameras_of_view(cameras, direction.dest)
+            truths = [cameras[dest] for dest in dests if pair.endswith(f"_{dest}")]
             for frame, entry in entries.items():
                 where = f"{direction}, take {take_uid}, {name!r}, {pair}, frame {frame}"
-                checked = _entry(entry, where, problems)
-                if checked is None:
+                mask, confidence = _parse_entry(entry, where, problems)
+                if mask is None or confidence is None:
                     continue
-                due = _wanted_size(take, name, pair, frame, direction)
-                size = tuple(checked["pred_mask"]["size"])
-                if due is not None and size != due and resize:
-                    mask = MaskRle.from_json(checked["pred_mask"]).decode_at(*due)
-                    checked["pred_mask"] = MaskRle.encode(mask).to_json()
-                elif due is not None and size != due:
-                    problems.add("wrong_size", f"{where} is {_x(size)}, not {_x(due)}")
-                tree.setdefault(name, {}).setdefault(pair, {})[frame] = checked
-                frames.add(int(frame))
+                # The server does not look at the mask of an absent object, so its size is free.
+                true_mask = next((truth[frame] for truth in truths if frame in truth), None)
+                size = (mask.height, mask.width)
+                official = size if true_mask is None else official_size(tuple(true_mask["size"]))
+                if size != official and resize:
+                    mask = MaskRle.encode(mask.decode_at(*official))
+                elif size != official:
+                    sizes = ["x".join(map(str, each)) for each in (size, official)]
+                    problems.add("wrong_size", f"{where} is {sizes[0]}, not {sizes[1]}")
+                frames = tree.setdefault(name, {}).setdefault(pair, {})
+                frames[frame] = {"pred_mask": mask.to_json(), "confidence": confidence}
+                frame_idxs.add(int(frame))
                 count += 1
-    return tree, sorted(frames), count
+    return {"masks": tree, "subsample_idx": sorted(frame_idxs)}, count
 
 
-def _entry(value: Any, where: str, problems: Problems) -> Json | None:
+def _check_complete(
+    where: str,
+    true_masks: Mapping[str, Any],
+    masks: TakeMasks,
+    direction: Direction,
+    problems: Problems,
+) -> None:
+    """Every source frame of every camera pair has an entry, and there are no other pairs."""
+    for name, cameras in true_masks.items():
+        frames_by_pair = {
+            f"{source}_{dest}": cameras[source]
+            for source in cameras_of_view(cameras, direction.source)
+            for dest in cameras_of_view(cameras, direction.dest)
+        }
+        entries = masks.get(name, {})
+        for pair, frames in frames_by_pair.items():
+            if frames and pair not in entries:
+                problems.add("missing_pair", f"{where}, {name!r}, {pair}")
+                continue
+            for frame in frames:
+                if frame not in entries[pair]:
+                    problems.add("missing_frame", f"{where}, {name!r}, {pair}, frame {frame}")
+        for pair in entries:
+            if pair not in frames_by_pair:
+                problems.add("extra_pair", f"{where}, {name!r}, {pair}")
+    for name in masks:
+        if name not in true_masks:
+            problems.add("extra_object", f"{where}, {name!r}")
+
+
+def _parse_entry(entry: Any, where: str, problems: Problems) -> tuple[MaskRle | None, float | None]:
+    """Mask and confidence of an entry; None for one that cannot be used, after adding a problem."""
     try:
-        mask = MaskRle.from_json(value["pred_mask"]).validate()
+        mask = MaskRle.from_json(entry["pred_mask"]).validate()
     except (DataError, KeyError, TypeError) as error:
         problems.add("bad_mask", f"{where} ({error})")
-        return None
+        return None, None
     try:
-        confidence = parse_confidence(value["confidence"])
+        confidence = parse_confidence(entry["confidence"])
+        if confidence is None:
+            raise DataError("none given")
     except (DataError, KeyError) as error:
         problems.add("bad_confidence", f"{where} ({error})")
-        return None
-    if confidence is None:
-        problems.add("bad_confidence", f"{where} (none given)")
-        return None
-    return {"pred_mask": mask.to_json(), "confidence": confidence}
-
-
-def _wanted_size(
-    take: Mapping[str, Any] | None, name: str, pair: str, frame: str, direction: Direction
-) -> tuple[int, int] | None:
-    """The size that the server compares at; None where it looks at no mask."""
-    cameras = {} if take is None else take["masks"].get(name, {})
-    for dest in cameras_of(cameras, direction.dest):
-        if pair.endswith(f"_{dest}") and frame in cameras[dest]:
-            height, width = cameras[dest][frame]["size"]
-            return official_size((height, width))
-    return None
-
-
-def _x(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
+        return mask, None
+    return mask, confidence

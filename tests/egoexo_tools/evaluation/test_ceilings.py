@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egoexo_tools.evaluation.align import Problems, Protocol, TakeSamples, match_take
+from egoexo_tools.evaluation.align import Problems, TakeSamples, match_take
 from egoexo_tools.evaluation.ceilings import add_ceilings
 from egoexo_tools.evaluation.scoring import score_take
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.vocab import Direction
+from egoexo_tools.vocab import Direction, Protocol
 
 EGO, EXO = "aria01_214-1", "cam01"
 HW = (24, 30)

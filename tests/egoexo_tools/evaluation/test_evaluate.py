@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> DatasetRoot:
 @pytest.fixture
 def truth(root: DatasetRoot, tmp_path: Path) -> Path:
     out = tmp_path / "gt.json"
-    return write_ground_truth(root, direction=Direction.EXO2EGO, split=Split.VAL, out=out)
+    return write_ground_truth(root, direction=Direction.EXO2EGO, split=Split.VAL, out=out).path
 
 
 def shifted_predictions(truth: Path, *, shift: int = 0, size: Any = official_size) -> Json:
@@ -241,7 +241,7 @@ def nan_confidence(p: Json) -> None:
             ["1 predictions that are not", "1 predicted masks with broken run lengths"],
             4,
         ),
-        (nan_confidence, ["2 confidences that are no finite number", "frame 30 (nan)"], 4),
+        (nan_confidence, ["2 confidences that are not finite numbers", "frame 30 (nan)"], 4),
     ],
 )
 def test_what_does_not_fit_is_listed(

@@ -30,7 +30,8 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path, Path]:
     truths, predicted = [], []
     for direction in Direction:
         out = tmp_path / f"gt_{direction}.json"
-        truths.append(write_ground_truth(root, direction=direction, split=Split.VAL, out=out))
+        truth = write_ground_truth(root, direction=direction, split=Split.VAL, out=out)
+        truths.append(truth.path)
         predicted.append(tmp_path / f"{direction}.json")
         predicted[-1].write_text(json.dumps(predictions(root, direction)))
     return truths[0], truths[1], predicted[0], predicted[1]
@@ -113,7 +114,7 @@ def drop_take(value: Json) -> None:
         (drop_frame, "1 frames without a prediction: exo2ego, take"),
         (resize, "frame 30 is 280x280, not 480x480"),
         (break_mask, "1 predicted masks with broken run lengths"),
-        (not_a_number, "1 confidences that are no finite number"),
+        (not_a_number, "1 confidences that are not finite numbers"),
         (drop_take, "2 camera pairs without predictions"),
     ],
 )
@@ -146,7 +147,7 @@ def test_masks_are_resized_if_asked(files: tuple[Path, ...], tmp_path: Path) -> 
 
 def test_directions_in_the_wrong_order(files: tuple[Path, ...], tmp_path: Path) -> None:
     _, _, ego, exo = files
-    with pytest.raises(DataError, match="holds exo2ego predictions, not ego2exo"):
+    with pytest.raises(DataError, match="contains exo2ego predictions, not ego2exo"):
         submit(exo, ego, out=tmp_path / "submission.json", ground_truth={})
 
 

@@ -202,7 +202,7 @@ READERS = {
     "manifest": lambda path: read_manifest_files(path.read_bytes(), str(path), lambda _: True),
     "pairs": lambda path: read_pair_table(path)[1][-1],
     "predictions": predictions, "folder": predictions, "palettes": palettes,
-    "truth": lambda path: read_ground_truth(path).take("t"),
+    "truth": lambda path: read_ground_truth(path).read_take("t"),
     "picture": picture, "stack": stack,
     "video": lambda path: (probe(path), len(list(read_frames(path, [0])))),
 }
