@@ -1,12 +1,12 @@
-"""The three measures of a predicted mask, as the benchmark's evaluator computes them.
+"""The three metrics of a predicted mask, as the benchmark's evaluator computes them.
 
-Plain functions on two boolean arrays of one shape (H, W), prediction first; METRICS names them.
-`score_masks` is what the evaluator calls: many masks as run lengths, drawn at the size of
-scoring, measured by compiled loops (egoexo_tools/evaluation/metric_loops.py), to the same numbers.
+METRICS lists plain functions of two boolean arrays of one shape (H, W), prediction first.
+`score_masks` gives the same numbers for many run-length masks with compiled loops
+(egoexo_tools/evaluation/metric_loops.py), which draw them at the size of the comparison.
 
 Definitions: IoU and contour accuracy are J and F of the DAVIS benchmark (Perazzi et al., CVPR
 2016) without temporal parts; location error is the distance of box centres over a diagonal.
-docs/metrics.md tells what each protocol makes of them.
+docs/metrics.md describes the protocols.
 """
 
 from collections.abc import Callable
@@ -22,51 +22,52 @@ from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.resizing import Size
 
 OFFICIAL_SIDE = 480
-"""Long side at which the official evaluator compares masks."""
+"""Long side, in pixels, at which the official evaluator compares masks."""
 OFFICIAL_DIAGONAL = float(np.sqrt(OFFICIAL_SIDE**2 + OFFICIAL_SIDE**2))
 BOUNDARY_SHARE = 0.008
-"""Boundaries match within this share of the image diagonal."""
+"""Boundary pixels match within this share of the image diagonal."""
 CONFIDENCE_THRESHOLD = 0.5
-"""A confidence above this says: the object is visible."""
+"""An object is predicted as visible if its confidence is above this."""
 
 
 def iou(predicted: Bool, truth: Bool) -> float:
     """|P and G| / (|P or G| + 1e-7); 1 where both are empty."""
-    both, a_area, b_area = (np.int64(mask.sum()) for mask in (predicted & truth, predicted, truth))
-    return bitmaps.iou_from_areas(both, a_area, b_area)
+    areas = (np.int64(mask.sum()) for mask in (predicted & truth, predicted, truth))
+    return bitmaps.iou_from_areas(*areas)
 
 
 def contour_accuracy(predicted: Bool, truth: Bool) -> float:
     """F-measure of the two boundaries, matched within `boundary_radius` pixels."""
-    size = _same_size(predicted, truth)
-    (a, a_box), (b, b_box) = _packed(predicted), _packed(truth)
-    edge_maps, near, scratch = _scratch(size)
+    height, width = _common_size(predicted, truth)
+    (a, a_box), (b, b_box) = _pack(predicted), _pack(truth)
+    edge_maps, scratch = np.zeros((2, *a.shape), np.uint64), np.zeros((3, a.shape[1]), np.uint64)
+    radius = boundary_radius((height, width))
     return bitmaps.contour_accuracy(
-        a, b, a_box, b_box, size[0], disk_heights(boundary_radius(size)), edge_maps, near, scratch
+        a, b, a_box, b_box, height, disk_heights(radius), edge_maps, np.zeros_like(a), scratch
     )
 
 
 def location_error(predicted: Bool, truth: Bool, *, diagonal: float | None = None) -> float:
     """Distance of the centres of the two boxes, over `diagonal` (default: the image's own)."""
-    height, width = size = _same_size(predicted, truth)
-    (_, a_box), (_, b_box) = _packed(predicted), _packed(truth)
+    height, width = size = _common_size(predicted, truth)
+    (_, a_box), (_, b_box) = _pack(predicted), _pack(truth)
     return bitmaps.location_error(a_box, b_box, height, width, diagonal or diagonal_of(size))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of a predicted mask: what tables call it, and which way is up."""
+    """A metric of a predicted mask, with its name in tables."""
 
     title: str
-    """Its first word alone heads a narrow column."""
+    """Narrow columns show its first word alone."""
     better: str
     """`higher` or `lower`."""
     function: Callable[[Bool, Bool], float]
-    """Of (predicted, truth), both (H, W) bool of one shape."""
+    """(predicted, truth), both (H, W) bool of one shape → value."""
 
     def __post_init__(self) -> None:
         if self.better not in {"higher", "lower"}:
-            raise SettingsError(f"better={self.better!r}; a metric is better higher or lower")
+            raise SettingsError(f"better={self.better!r} must be 'higher' or 'lower'")
 
 
 METRICS: dict[str, Metric] = {
@@ -75,24 +76,24 @@ METRICS: dict[str, Metric] = {
     "location_error": Metric("location error", "lower", location_error),
 }
 """Name → metric. The name is a column of `scores` and a key of every summary; tables, report and
-comparison show what is here, in this order."""
+comparison show these metrics in this order."""
 VISIBILITY_ACCURACY = "visibility_accuracy"
-"""The headline beside METRICS: it looks at confidences, over all samples."""
+"""The headline number that is computed from confidences, over all samples."""
 
 
 def headlines() -> dict[str, str]:
-    """Name → title of every headline number: METRICS as they are now, then visibility."""
+    """Name → title of every headline number: the current METRICS, then visibility accuracy."""
     titles = {name: metric.title for name, metric in METRICS.items()}
     return {**titles, VISIBILITY_ACCURACY: "visibility accuracy"}
 
 
 def existence_agrees(predicted: Bool, truth: Bool) -> bool:
-    """Both masks are empty, or neither is."""
+    """Whether both masks are empty or neither is."""
     return bool(predicted.any() == truth.any())
 
 
 def balanced_accuracy(predicted: Bool, truth: Bool) -> float | None:
-    """Mean recall over the classes that occur in `truth`, both (n,) bool; None without samples."""
+    """Mean recall over the classes in `truth`; both arrays (n,) bool. None without samples."""
     recalls = [
         float(np.mean(predicted[truth == value] == value))
         for value in (False, True)
@@ -104,9 +105,10 @@ def balanced_accuracy(predicted: Bool, truth: Bool) -> float | None:
 def official_size(size: Size) -> Size:
     """The size at which the official evaluator compares masks of images of `size`.
 
-    Long side 480. Multiplies by the rounded reciprocal, as the evaluator does: 480 / 1408 * 1408
-    is a bit below 480 and would cut ego masks to 479 rows.
+    The long side becomes 480.
     """
+    # The rounded reciprocal, as in the evaluator: 480 / 1408 * 1408 is slightly below 480 and would
+    # reduce ego masks to 479 rows.
     ratio = 1.0 / max(size) * OFFICIAL_SIDE
     return int(size[0] * ratio), int(size[1] * ratio)
 
@@ -116,12 +118,12 @@ def diagonal_of(size: Size) -> float:
 
 
 def boundary_radius(size: Size) -> int:
-    """How far boundaries may lie apart and still match, in pixels."""
+    """The largest distance of matching boundary pixels, in pixels."""
     return int(np.ceil(BOUNDARY_SHARE * np.linalg.norm(size)))
 
 
 def disk_heights(radius: int) -> Int64:
-    """How far the disk x² + y² <= radius² reaches up, for x = 0..radius."""
+    """The largest y of the disk x² + y² <= radius², for x = 0..radius."""
     offsets = np.arange(radius + 1)
     inside = offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
     heights: Int64 = inside.sum(axis=1).astype(np.int64) - 1
@@ -130,7 +132,7 @@ def disk_heights(radius: int) -> Int64:
 
 @dataclass(frozen=True)
 class MaskScores:
-    """What `score_masks` measured, each (n,); NaN where the truth has no mask."""
+    """The results of `score_masks`, each (n,); NaN if the truth has no mask."""
 
     iou: Float64
     contour_accuracy: Float64
@@ -138,11 +140,11 @@ class MaskScores:
     predicted_area: Int64
     truth_area: Int64
     consistency: Float64
-    """IoU of a prediction with the one before it; NaN where `follows` is false."""
+    """IoU of a prediction with the preceding one; NaN if `follows` is false."""
     truth_consistency: Float64
-    """The same of the truths; NaN where either is missing."""
+    """IoU of a truth with the preceding one; NaN if either is missing."""
     predicted_problem: Bytes
-    """A problem code of egoexo_tools.masks.rle_loops for each predicted mask; 0 is OK."""
+    """Problem code of egoexo_tools.masks.rle_loops for each predicted mask; 0 is OK."""
     truth_problem: Bytes
 
 
@@ -157,16 +159,16 @@ def score_masks(
 ) -> MaskScores:
     """Compare n predicted masks with the truth at `size`; diagonal in pixels.
 
-    The predicted masks have one size, and so have the true ones; DataError otherwise.
-    `visible[i]`: the truth has a mask. `follows[i]`: sample i - 1 is the same object before.
+    `visible[i]`: the truth has a mask. `follows[i]`: sample i - 1 precedes it in the same track.
+    Raises DataError unless all predicted masks have one size, and all true masks have one.
     """
     count = len(visible)
     floats = np.full((5, count), np.nan)
     areas = np.zeros((2, count), np.int64)
     problems = np.zeros((2, count), np.uint8)
     metric_loops.score(
-        metric_loops.source(predicted, size),
-        metric_loops.source(truth, size),
+        metric_loops.resized_masks(predicted, size),
+        metric_loops.resized_masks(truth, size),
         (*size, disk_heights(boundary_radius(size)), diagonal),
         (visible, follows),
         (floats, areas, problems),
@@ -184,7 +186,7 @@ def score_masks(
     )
 
 
-def _same_size(predicted: Bool, truth: Bool) -> Size:
+def _common_size(predicted: Bool, truth: Bool) -> Size:
     if predicted.shape != truth.shape or predicted.ndim != 2:
         raise DataError(
             f"masks of shape {predicted.shape} and {truth.shape} cannot be compared; "
@@ -194,18 +196,9 @@ def _same_size(predicted: Bool, truth: Bool) -> Size:
     return height, width
 
 
-def _packed(mask: Bool) -> tuple[UInt64, Int64]:
+def _pack(mask: Bool) -> tuple[UInt64, Int64]:
     height, width = mask.shape
     bitmap = np.zeros((width, -(-height // 64)), np.uint64)
     box = np.zeros(4, np.int64)
     bitmaps.pack(mask.astype(np.bool_), bitmap, box)
     return bitmap, box
-
-
-def _scratch(size: Size) -> tuple[UInt64, UInt64, UInt64]:
-    words = -(-size[0] // 64)
-    return (
-        np.zeros((2, size[1], words), np.uint64),
-        np.zeros((size[1], words), np.uint64),
-        np.zeros((3, words), np.uint64),
-    )
