@@ -1,4 +1,4 @@
-"""The scores of a root's runs as text: a table for each direction, a row for each method."""
+"""The scores of a root's runs as text: a table per direction with a row per method."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,27 +19,18 @@ from egoexo_tools.vocab import Direction
 LABEL_WIDTH = 36
 MIN_WIDTH = 8
 
-RunRow = tuple[Stamp, Mapping[str, Any]]
-"""What made a run, and its summary under the official protocol."""
+Row = tuple[Stamp, Mapping[str, Any]]
+"""A run's stamp and its summary under the official protocol."""
 
 
 def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
-    """The scores of every method's run, from their summary.json files, the bound first.
+    """The scores of every method's run from their summary.json files, the upper bound first.
 
-    Runs of other names than a method's own are left out: they are the user's experiments, and
-    `egoexo-tools compare` and `report` take them. A number that a summary does not have is a dash.
+    Runs that the user named are experiments and left out; `egoexo-tools compare` and `report` show
+    them. A number that a summary does not have is a dash. Damaged summaries are listed below the
+    tables.
     """
-    rows, damaged = _rows(root)
-    lines: list[str] = []
-    for direction in directions:
-        if mine := rows.get(direction):
-            lines += [*_table(direction, sorted(mine, key=lambda row: table_order(row[0]))), ""]
-    return "\n".join([*lines, *damaged]).rstrip()
-
-
-def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[RunRow]], list[str]]:
-    """The rows of each direction, and a sentence for each summary that cannot be read."""
-    found: dict[Direction, list[RunRow]] = {}
+    rows: dict[Direction, list[Row]] = {}
     damaged = []
     for path in sorted(root.runs.glob("*")):
         run = RunFolder(path)
@@ -51,14 +42,19 @@ def _rows(root: DatasetRoot) -> tuple[dict[Direction, list[RunRow]], list[str]]:
             direction = Direction(summary["direction"])
             stamp = read_stamp(run)
         except (DataError, KeyError, TypeError, ValueError) as error:
-            damaged.append(f"{run.name}: its files are damaged ({error}); evaluate again")
+            damaged.append(f"{run.name}: its files are damaged ({error}); evaluate it again")
             continue
         if run.name in default_run_names(direction, stamp):
-            found.setdefault(direction, []).append((stamp, summary))
-    return found, damaged
+            rows.setdefault(direction, []).append((stamp, summary))
+    lines: list[str] = []
+    for direction in directions:
+        if direction in rows:
+            in_order = sorted(rows[direction], key=lambda row: table_order(row[0]))
+            lines += [*_table_lines(direction, in_order), ""]
+    return "\n".join([*lines, *damaged]).rstrip()
 
 
-def _table(direction: Direction, rows: Sequence[RunRow]) -> list[str]:
+def _table_lines(direction: Direction, rows: Sequence[Row]) -> list[str]:
     first = rows[0][1]
     columns = {name: title.split()[0] for name, title in headlines().items()}
     widths = {name: max(len(title) + 2, MIN_WIDTH) for name, title in columns.items()}
@@ -69,11 +65,8 @@ def _table(direction: Direction, rows: Sequence[RunRow]) -> list[str]:
         f"  {'':{LABEL_WIDTH}}{head}",
     ]
     for stamp, summary in rows:
-        values = {name: _text(summary.get(name)) for name in columns}
-        shown = "".join(f"{value:>{widths[name]}}" for name, value in values.items())
-        lines.append(f"  {stamp.title:{LABEL_WIDTH}}{shown}")
+        values = {name: summary.get(name) for name in columns}
+        cells = {n: f"{v:.3f}" if isinstance(v, float) else "-" for n, v in values.items()}
+        row = "".join(f"{cell:>{widths[name]}}" for name, cell in cells.items())
+        lines.append(f"  {stamp.title:{LABEL_WIDTH}}{row}")
     return lines
-
-
-def _text(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "-"

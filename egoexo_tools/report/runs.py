@@ -211,7 +211,7 @@ def _summary_of(folder: Path, table: pa.Table) -> Json:
         raise DataError(f"{path} does not say its direction; evaluate again")
     return summarize(
         table,
-        about={key: about.get(key, "unstated") for key in ("protocol", "direction", "split")},
+        labels={key: about.get(key, "unstated") for key in ("protocol", "direction", "split")},
         coverage={"expected": table.num_rows, "scored": table.num_rows, "complete": False},
     )
 

@@ -59,7 +59,7 @@ def test_means_are_over_visible_samples_and_accuracy_over_all() -> None:
 
 def test_a_summary_without_visible_samples_has_no_scores() -> None:
     table = to_table("scores", [row("a", 0, None), row("a", 30, None)])
-    summary = analysis.summarize(table, about={"split": "val"}, coverage={})
+    summary = analysis.summarize(table, labels={"split": "val"}, coverage={})
     assert summary["iou"] is None
     assert summary["visibility_accuracy"] == 1.0
     assert summary["intervals"]["iou"] is None
@@ -199,9 +199,9 @@ def test_a_given_threshold_is_reported_beside() -> None:
 
 def test_printed_text_says_what_the_numbers_are_of() -> None:
     table = to_table("scores", [row("a", 0, 0.5), row("b", 0, None)])
-    about = {"protocol": "official", "direction": "ego2exo", "split": "val"}
+    labels = {"protocol": "official", "direction": "ego2exo", "split": "val"}
     coverage = {"complete": False, "scored": 2, "expected": 9}
-    text = analysis.format_summary(analysis.summarize(table, about=about, coverage=coverage))
+    text = analysis.format_summary(analysis.summarize(table, labels=labels, coverage=coverage))
     first, second, third = text.splitlines()[:3]
     assert first == "ego2exo, split val, official protocol: 2 samples (1 visible) in 2 takes"
     assert second == "PARTIAL: 2 of 9 expected samples scored"

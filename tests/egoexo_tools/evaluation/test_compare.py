@@ -60,8 +60,8 @@ def test_paired_differences(tmp_path: Path) -> None:
     assert comparison.summary["visibility_accuracy"]["difference"] == pytest.approx(-0.125)
     assert (comparison.summary["only_in_a"], comparison.summary["only_in_b"]) == (1, 1)
     wins, losses = wins_and_losses(comparison)
-    assert [round(win["difference"], 6) for win in wins] == [0.4, 0.1]
-    assert [loss["pair_id"] for loss in losses] == [f"t/{EGO}>cam01/60/cup"]
+    assert wins["difference"].round(6).tolist() == [0.4, 0.1]
+    assert losses["pair_id"].tolist() == [f"t/{EGO}>cam01/60/cup"]
 
 
 def test_the_command_prints_and_writes(tmp_path: Path) -> None:
