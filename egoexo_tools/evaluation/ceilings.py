@@ -33,7 +33,7 @@ def add_ceilings(
         unit = f"{samples.take_uid}.{camera}"
         if not root.part("proposals", unit).exists():
             continue
-        names = ("frame_idx", "proposal_idx", *COLUMNS)
+        names = ("frame_idx", "proposal_idx", *RLE_COLUMNS)
         table = read_manifest(root, "proposals", columns=names, units=[unit])
         # `propose` writes parts in this order, other programs may not. Stable, because of several
         # equally good candidates the first is taken.
@@ -87,7 +87,7 @@ def _update_best(
     frame_idxs, proposal_idxs = (
         proposals[name].to_numpy().astype(np.int64) for name in ("frame_idx", "proposal_idx")
     )
-    masks = MaskColumns.from_table(proposals.select(COLUMNS))
+    masks = MaskColumns.from_table(proposals.select(RLE_COLUMNS))
     sorted_best = best[0][by_frame], best[1][by_frame], best[2][by_frame]
     # The proposals of a camera usually have one size.
     for _, same_size in masks.rows_by_size():

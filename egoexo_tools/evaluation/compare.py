@@ -7,10 +7,11 @@ different protocol, direction or split has no meaning, so such runs are rejected
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pandas as pd
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.analysis import (
@@ -35,8 +36,6 @@ from egoexo_tools.viewing.painting import (
     true_mask,
     write_picture,
 )
-
-Json: TypeAlias = dict[str, Any]
 
 TIE = 1e-6
 """Smaller differences are ties."""

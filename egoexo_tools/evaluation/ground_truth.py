@@ -18,7 +18,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.large_json import open_json, open_members, parse_value
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks.columns import COLUMNS
+from egoexo_tools.masks.columns import RLE_COLUMNS
 from egoexo_tools.parsing.lenient import frame_number
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
@@ -122,7 +122,7 @@ def _take_from_manifest(
     for name, camera in frames:
         masks.setdefault(name, {})[camera] = {}
         annotated.setdefault(name, {})[camera] = []
-    columns = ("object_name", "camera", "frame_idx", "visible", *COLUMNS)
+    columns = ("object_name", "camera", "frame_idx", "visible", *RLE_COLUMNS)
     table = read_manifest(root, "masks", columns=columns, units=[take_uid])
     for name, camera, frame_idx, visible, height, width, counts in zip(
         *(table.column(column).to_pylist() for column in columns), strict=True

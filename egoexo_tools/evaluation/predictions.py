@@ -94,7 +94,7 @@ def read_object_names(path: Path) -> dict[str, dict[str, str]]:
     original_names: dict[str, dict[str, str]] = {}
     folders = [path] if path.is_dir() else []
     for folder in [*folders, path.resolve().parent]:
-        for file in entries(folder):
+        for file in list_folder(folder):
             if not (file.name.startswith(NAMES_FILE) and file.suffix.lower() == ".json"):
                 continue
             content = load_json(file)
@@ -132,7 +132,7 @@ def _open_json(path: Path, direction: Direction | None) -> Predictions:
 def _open_folder(path: Path, direction: Direction | None) -> Predictions:
     notes: list[str] = []
     pairs_by_take: dict[str, list[PairFolder]] = {}
-    for take in entries(path):
+    for take in list_folder(path):
         if not take.is_dir():
             if not take.name.startswith(NAMES_FILE):
                 notes.append(f"{take} is not a take's folder; it is not read")

@@ -19,7 +19,7 @@ from egoexo_tools.vocab import Direction
 LABEL_WIDTH = 36
 MIN_WIDTH = 8
 
-Row = tuple[Stamp, Mapping[str, Any]]
+RunRow = tuple[Stamp, Mapping[str, Any]]
 """A run's stamp and its summary under the official protocol."""
 
 
@@ -30,7 +30,7 @@ def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
     them. A number that a summary does not have is a dash. Damaged summaries are listed below the
     tables.
     """
-    rows: dict[Direction, list[Row]] = {}
+    rows: dict[Direction, list[RunRow]] = {}
     damaged = []
     for path in sorted(root.runs.glob("*")):
         run = RunFolder(path)
@@ -54,7 +54,7 @@ def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
     return "\n".join([*lines, *damaged]).rstrip()
 
 
-def _table_lines(direction: Direction, rows: Sequence[Row]) -> list[str]:
+def _table_lines(direction: Direction, rows: Sequence[RunRow]) -> list[str]:
     first = rows[0][1]
     columns = {name: title.split()[0] for name, title in headlines().items()}
     widths = {name: max(len(title) + 2, MIN_WIDTH) for name, title in columns.items()}

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.align import Problems
 from egoexo_tools.evaluation.ground_truth import (

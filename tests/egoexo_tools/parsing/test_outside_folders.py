@@ -119,10 +119,10 @@ HARMLESS: dict[str, Callable[[Path], None]] = {
     "loop": lambda f: (f / "t" / PAIR / "cup" / "again").symlink_to(".."),
 }
 TOLD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "text": (lambda f: stray(f, f"t/{PAIR}/cup/60.txt"), "60.txt is no JSON"),
+    "text": (lambda f: stray(f, f"t/{PAIR}/cup/60.txt"), "60.txt is not a JSON file"),
     "file": (lambda f: stray(f, "readme.txt"), "readme.txt is not a take's folder"),
     "one view": (lambda f: (f / "t" / "cam01__cam02").mkdir(), "cameras of one view"),
-    "no pair": (lambda f: (f / "t" / "cup").mkdir(), "cup is no <source>__<dest> folder"),
+    "no pair": (lambda f: (f / "t" / "cup").mkdir(), "cup is not a <source>__<dest> folder"),
     "no take": (lambda f: (f / "other").mkdir(), "other contains no <source>__<dest> folder"),
     "dead link": (
         lambda f: (f / "t" / PAIR / "cup" / "60.json").symlink_to("nowhere"),
