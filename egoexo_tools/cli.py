@@ -1,8 +1,8 @@
 """The `egoexo-tools` command: one Click group whose commands load when they are called.
 
-A command lives in a file of its own and does three things: parse, call one function, print.
-Nothing heavy is imported for `--help`. The table names modules as text, so that preparing data
-never imports `omama`, whose commands `run` and `demo` are.
+Each command has a file, which parses, calls one function and prints. The table names the modules
+as text: `--help` imports nothing heavy, and preparing data imports nothing of `omama`, to which
+the commands `run` and `demo` belong.
 """
 
 from egoexo_tools.commands import LazyGroup
@@ -12,12 +12,12 @@ _HERE = "egoexo_tools.commands"
 COMMANDS = {
     "demo": (
         "omama.commands.demo",
-        "Synthesize a release and run everything on it, with no weights and no network.",
+        "Synthesize a release and run the whole pipeline on it; needs no weights, no network.",
     ),
-    "run": ("omama.commands.run", "All of it: from raw videos to the score table."),
+    "run": ("omama.commands.run", "Run the whole pipeline, from a release to the score table."),
     "synthesize": (
         f"{_HERE}.synthesize",
-        "Write a small release in the shipped layout, with real videos.",
+        "Write a small synthetic release with real videos.",
     ),
     "doctor": (
         f"{_HERE}.doctor",
@@ -25,27 +25,27 @@ COMMANDS = {
     ),
     "download": (
         f"{_HERE}.download",
-        "Download what the selection needs from the Ego-Exo4D release.",
+        "Download the annotations and videos of selected takes.",
     ),
     "select": (f"{_HERE}.select", "Choose takes and split them into train, val and test."),
     "ingest": (f"{_HERE}.ingest", "Read annotations into the takes and masks manifests."),
-    "frames": (f"{_HERE}.frames", "Cut the annotated frames out of the videos."),
-    "pairs": (f"{_HERE}.pairs", "List the pairs of source mask and destination frame."),
+    "frames": (f"{_HERE}.frames", "Extract the annotated frames from the videos."),
+    "pairs": (f"{_HERE}.pairs", "List pairs of a source mask and a destination frame."),
     "propose": (f"{_HERE}.propose", "Segment candidate masks in the destination frames."),
-    "status": (f"{_HERE}.status", "Show what is done, per stage and take."),
+    "status": (f"{_HERE}.status", "Show the finished work of each stage and take."),
     "validate": (
         f"{_HERE}.validate",
-        "Check every manifest against every other and against the files.",
+        "Check the manifests against each other and against the files.",
     ),
-    "stats": (f"{_HERE}.stats", "Count and measure what a root holds."),
+    "stats": (f"{_HERE}.stats", "Count and measure a root's takes, objects, masks and pairs."),
     "view": (
         f"{_HERE}.view",
-        "Play a take's two views side by side, with masks and proposals.",
+        "Write a video or page of a take's views with masks and proposals.",
     ),
     "export": (f"{_HERE}.export", "Write a root in another tool's format."),
-    "import": (f"{_HERE}.import_", "Read other people's pictures or predictions."),
+    "import": (f"{_HERE}.import_", "Read pictures, datasets or predictions of other tools."),
     "ground-truth": (f"{_HERE}.ground_truth", "Write the official ground-truth file of a root."),
-    "evaluate": (f"{_HERE}.evaluate", "Score predictions under one of the protocols."),
+    "evaluate": (f"{_HERE}.evaluate", "Score predictions under a protocol."),
     "compare": (f"{_HERE}.compare", "Compare two runs, sample by sample."),
     "submit": (
         f"{_HERE}.submit",
@@ -53,14 +53,14 @@ COMMANDS = {
     ),
     "report": (
         f"{_HERE}.report",
-        "Write one HTML page of tables, curves and pictures about some runs.",
+        "Write an HTML page of tables, curves and pictures about runs.",
     ),
 }
 
 main = LazyGroup(
     name="egoexo-tools",
     table=COMMANDS,
-    help="Ego-Exo4D correspondence: data, scores and pages, from download to report.\n\n"
+    help="Ego-Exo4D correspondence: from the download to scores and reports.\n\n"
     "Start with `egoexo-tools demo`.",
 )
 

@@ -4,14 +4,14 @@ from egoexo_tools.cli import COMMANDS as DATA_COMMANDS
 from egoexo_tools.commands import LazyGroup
 
 SCORING = ("ground-truth", "evaluate", "submit", "report", "compare")
-"""Commands of `egoexo-tools` that this program has as well, under the same names."""
+"""Commands of `egoexo-tools` that `omama` offers too, under the same names."""
 
 COMMANDS = {
     "features": (
         "omama.commands.features",
         "Cache a frozen backbone's features of the frames that pairs use.",
     ),
-    "train": ("omama.commands.train", "Train O-MaMa on a root's pairs."),
+    "train": ("omama.commands.train", "Train a method on a root's pairs."),
     "predict": (
         "omama.commands.predict",
         "Predict destination masks for a split, or for one pair of pictures.",

@@ -86,6 +86,24 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Re
 
 
 @pytest.fixture(scope="session")
+def finished_demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a finished `egoexo-tools demo --tiny`; copy it before changing it.
+
+    Built once: all xdist workers share it.
+    """
+    from egoexo_tools.running.records import RunOptions
+    from omama.demo import TINY, run_demo
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    run = RunOptions(workers=1, quiet=True, executor="inline")
+    with (shared / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run_demo(shared / "demo", TINY, seed=0, run=run, say=lambda line: None)
+    return shared / "demo"
+
+
+@pytest.fixture(scope="session")
 def featured_root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
     """The tiny root of squares with cached `rgb_grid` features; copy it before changing it."""
     import torch

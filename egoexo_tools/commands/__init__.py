@@ -1,16 +1,17 @@
-"""What all commands share: the group that loads them, the options, and how errors end.
+"""Parts that all commands share: the group that loads them, common options, errors and exit codes.
 
 A command's module holds a Click command called `command`; the tables in `cli.py` name the modules.
 """
 
 import errno
+import functools
 import importlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -25,18 +26,16 @@ from egoexo_tools.errors import (
     disk_full_text,
 )
 
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions
-
 INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names and summaries, and imports one when it is called.
+    """A group that knows the names and summaries of its commands and imports one when it is called.
 
-    The toolkit's exceptions end here, once: DataError and StageFailed print one message and
-    exit 1, SettingsError exits 2 like any wrong usage, Ctrl-C exits 130. Anything else is told in
-    one sentence and its trace written to a file, unless --debug asks for the trace itself.
+    It turns the toolkit's exceptions into messages and exit codes: DataError and StageFailed exit
+    with 1, SettingsError with 2 (like wrong usage), Ctrl-C with 130. For any other exception it
+    prints one sentence and writes the traceback to a file; with --debug the traceback is printed.
     """
 
     def __init__(self, *, name: str, table: Mapping[str, tuple[str, str]], help: str) -> None:
@@ -45,31 +44,17 @@ class LazyGroup(click.Group):
             name=name, help=help, context_settings={"help_option_names": ["-h", "--help"]}
         )
         self.table = table
-        self.params.append(
-            click.Option(
-                ["--version"],
-                is_flag=True,
-                is_eager=True,
-                expose_value=False,
-                help="Show the version.",
-                callback=_print_version,
-            )
-        )
-        self.params.append(
-            click.Option(
-                ["--debug"],
-                is_flag=True,
-                expose_value=False,
-                help="Show the full trace of an unexpected error.",
-            )
-        )
+        version_text = f"egoexo-tools {__version__}"
+        click.version_option(__version__, message=version_text, help="Show the version.")(self)
+        debug_help = "Print the traceback of an unexpected error."
+        click.option("--debug", is_flag=True, expose_value=False, help=debug_help)(self)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """--debug may stand anywhere; workers read it in the environment."""
+        # --debug may also follow the command's name. Worker processes read it from the environment.
         end = args.index("--") if "--" in args else len(args)
         if "--debug" in args[:end]:
             os.environ[DEBUG] = "1"
-            args = [word for word in args[:end] if word != "--debug"] + args[end:]
+            args = [argument for argument in args[:end] if argument != "--debug"] + args[end:]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -83,6 +68,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Click's own version would import every command for its summary.
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in self.table.items()])
 
@@ -97,29 +83,22 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("Stopped. What was finished is kept; the same command goes on.", err=True)
+            click.echo("Stopped. Finished units are kept; the same command continues.", err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:
+            # Click itself ends quietly when the reader of a pipe is gone.
             if os.environ.get(DEBUG) or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            raise click.ClickException(_sentence(ctx, error)) from error
-
-
-def _sentence(ctx: click.Context, error: Exception) -> str:
-    if isinstance(error, OSError) and (sentence := disk_full_text(error)) is not None:
-        return sentence
-    doing = f"{ctx.info_name or 'egoexo-tools'} {ctx.invoked_subcommand or ''}".strip()
-    return describe_unexpected(error, doing)
-
-
-def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value:
-        click.echo(f"egoexo-tools {__version__}")
-        ctx.exit()
+            message = disk_full_text(error) if isinstance(error, OSError) else None
+            if message is None:
+                words = (ctx.info_name or "egoexo-tools", ctx.invoked_subcommand or "")
+                message = describe_unexpected(error, " ".join(words).strip())
+            raise click.ClickException(message) from error
 
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+ANY_PATH = click.Path(path_type=Path)
 
 root_argument = click.argument("root", type=FOLDER)
 release_option = click.option(
@@ -132,62 +111,80 @@ direction_option = click.option(
     show_default=True,
     help="Source view to destination view.",
 )
-
 all_frames_option = click.option(
-    "--all-frames", is_flag=True, help="Every frame, not only those that the root's pairs use."
+    "--all-frames", is_flag=True, help="All frames, not only those that the root's pairs use."
 )
 
 
 def stage_options(
     default_executor: str = "process", *, shards: bool = True
 ) -> Callable[[Any], Any]:
-    """The options of every command that runs a stage, as one argument `run` of type RunOptions.
+    """Options of every command that runs a stage; the function gets them as `run`, a RunOptions.
 
-    `shards` is off for a command that is no single stage: its steps need all of the one before.
+    Without `shards` for a command that runs several stages: a stage needs all units of the stage
+    before it, so a shard could not run the chain.
     """
-    shard_option: Callable[[Any], Any] = _as_it_is
-    if shards:
-        shard_option = click.option(
-            "--shard",
-            metavar="NUMBER/COUNT",
-            help="Only this part of the units, such as 3/40: for job arrays.",
-        )
-
-    def decorate(function: Any) -> Any:
-        import functools
-
-        @click.option(
+    options: dict[str, Any] = {
+        "executor": click.option(
             "--executor",
             type=EXECUTOR,
             default=default_executor,
             show_default=True,
             help="Where units run.",
-        )
-        @click.option(
+        ),
+        "workers": click.option(
             "--workers", type=click.IntRange(min=1), help="Units at a time.  [default: all cores]"
-        )
-        @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use.")
-        @click.option(
+        ),
+        "scheduler": click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use."),
+        "resources": click.option(
             "--resource",
             "resources",
             metavar="NAME=NUMBER",
             multiple=True,
-            help="Run only on Dask workers that offer it, such as GPU=1.",
-        )
-        @shard_option
-        @click.option("--overwrite", is_flag=True, help="Redo what is done.")
-        @click.option("--quiet", is_flag=True, help="No progress.")
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            chosen = {name: kwargs.pop(name) for name in _RUN if name in kwargs}
-            return function(*args, run=_run_options(**chosen), **kwargs)
+            help="Run only on Dask workers that offer this, such as GPU=1.",
+        ),
+        "shard": click.option(
+            "--shard",
+            metavar="NUMBER/COUNT",
+            help="Run only this part of the units, such as 3/40: for job arrays.",
+        ),
+        "overwrite": click.option("--overwrite", is_flag=True, help="Redo finished units."),
+        "quiet": click.option("--quiet", is_flag=True, help="Show no progress bar."),
+    }
+    if not shards:
+        del options["shard"]
 
-        return wrapper
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def command(*args: Any, **values: Any) -> Any:
+            run = _run_options(**{name: values.pop(name) for name in options})
+            return function(*args, run=run, **values)
+
+        for option in reversed(options.values()):
+            command = option(command)
+        return command
 
     return decorate
 
 
-_RUN = ("executor", "workers", "scheduler", "resources", "overwrite", "quiet", "shard")
+def _run_options(resources: Sequence[str], shard: str | None = None, **values: Any) -> Any:
+    from egoexo_tools.running.records import RunOptions
+    from egoexo_tools.running.shard import Shard
+
+    if values["executor"] != "dask" and (values["scheduler"] is not None or resources):
+        raise SettingsError("--scheduler and --resource are for Dask; add --executor dask")
+    amounts = {}
+    for text in resources:
+        name, _, number = text.partition("=")
+        try:
+            amounts[name] = float(number)
+        except ValueError:
+            raise SettingsError(f"{text!r} is not NAME=NUMBER; write it as GPU=1") from None
+    return RunOptions(
+        resources=amounts or None, shard=None if shard is None else Shard.parse(shard), **values
+    )
+
+
 Number = TypeVar("Number", int, float)
 
 
@@ -206,40 +203,3 @@ def per_split(texts: Sequence[str], kind: Callable[[str], Number]) -> dict[str, 
                 f"{'val=1950' if kind is int else 'train=0.2'}, with train, val or test"
             ) from None
     return values
-
-
-def _run_options(
-    executor: str,
-    workers: int | None,
-    scheduler: str | None,
-    resources: Sequence[str],
-    overwrite: bool,
-    quiet: bool,
-    shard: str | None = None,
-) -> "RunOptions":
-    from egoexo_tools.running.records import RunOptions
-    from egoexo_tools.running.shard import Shard
-
-    if executor != "dask" and (scheduler is not None or resources):
-        raise SettingsError("--scheduler and --resource are Dask's; add --executor dask")
-    return RunOptions(
-        executor=executor,
-        workers=workers,
-        scheduler=scheduler,
-        overwrite=overwrite,
-        quiet=quiet,
-        resources=dict(map(_resource, resources)) or None,
-        shard=None if shard is None else Shard.parse(shard),
-    )
-
-
-def _as_it_is(function: Any) -> Any:
-    return function
-
-
-def _resource(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise SettingsError(f"{text!r} is not NAME=NUMBER; write it as GPU=1") from None

@@ -1,4 +1,4 @@
-"""Options whose values are the names in a table: a name entered there is accepted and shown."""
+"""Options whose allowed values are the names in a table, so that a new name needs no other edit."""
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -11,17 +11,17 @@ from egoexo_tools.lazy import resolve
 
 
 class NameOf(click.Choice[str]):
-    """A choice of the names in a table, which is read when it is needed and not before.
+    """A choice of the names in a table, which is imported when an option is parsed or shown.
 
-    The table is a dict, a tuple of texts, an Enum of them, or a function that gives one. Reading
-    it must be light, because `--help` does it too: tables hold names and dotted text, not the
-    functions themselves.
+    The table is a dict, a tuple of texts, an Enum of texts, or a function that returns one of
+    these. Its module must import quickly, because `--help` imports it: tables hold names and
+    dotted text instead of functions.
     """
 
     def __init__(
         self, table: str, *, also: Sequence[str] = (), without: Sequence[str] = ()
     ) -> None:
-        """`table`: `package.module:NAME`; `also`: further values, last."""
+        """`table`: `package.module:NAME`; `also`: further values, appended."""
         super().__init__(())
         self.table, self.also, self.without = table, tuple(also), frozenset(without)
 
@@ -34,7 +34,7 @@ class NameOf(click.Choice[str]):
 
     @choices.setter
     def choices(self, values: Iterable[str]) -> None:
-        """What click sets at the start means nothing here."""
+        """Click assigns the choices once; here they come from the table each time."""
 
 
 DIRECTION = NameOf("egoexo_tools.vocab:Direction")

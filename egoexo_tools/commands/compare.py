@@ -4,18 +4,22 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import FILE, FOLDER
-
-RUN = click.Path(path_type=Path)
+from egoexo_tools.commands import ANY_PATH, FILE, FOLDER
 
 
 @click.command()
-@click.argument("run_a", type=RUN)
-@click.argument("run_b", type=RUN)
-@click.option("--json", "json_path", type=FILE, help="Write the comparison (JSON).")
+@click.argument("run_a", type=ANY_PATH)
+@click.argument("run_b", type=ANY_PATH)
+@click.option("--json", "json_path", type=FILE, help="Also write the comparison (JSON).")
 @click.option("--pictures", type=FOLDER, help="Folder for pictures of wins and losses.")
-@click.option("--root", type=FOLDER, help="Dataset root that the pictures are cut from.")
-@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--root", type=FOLDER, help="Dataset root with the frames of the pictures.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Pictures of wins, and of losses.",
+)
 def command(
     run_a: Path,
     run_b: Path,
@@ -24,9 +28,11 @@ def command(
     root: Path | None,
     count: int,
 ) -> None:
-    """Compare two runs, sample by sample (folders, or scores.parquet files).
+    """Compare two runs, sample by sample. RUN_A and RUN_B are folders or scores.parquet files.
 
-    Example: egoexo-tools compare demo/root/runs/ego2exo-knn demo/root/runs/ego2exo
+    \b
+    Example:
+      egoexo-tools compare demo/root/runs/ego2exo-knn demo/root/runs/ego2exo
     """
     import json
 
@@ -34,11 +40,11 @@ def command(
     from egoexo_tools.layout import DatasetRoot, write_atomic
 
     if (pictures is None) != (root is None):
-        raise click.UsageError("--pictures and --root go together")
+        raise click.UsageError("--pictures needs --root, and --root needs --pictures")
     comparison = compare(run_a, run_b)
     click.echo(format_comparison(comparison))
     if json_path is not None:
         write_atomic(json_path, json.dumps(comparison.summary, indent=1) + "\n")
     if pictures is not None and root is not None:
-        written = write_pictures(comparison, pictures, root=DatasetRoot(root), count=count)
-        click.echo(f"{len(written)} pictures in {pictures}")
+        paths = write_pictures(comparison, pictures, root=DatasetRoot(root), count=count)
+        click.echo(f"{len(paths)} pictures in {pictures}")

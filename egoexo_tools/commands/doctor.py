@@ -9,10 +9,10 @@ from egoexo_tools.commands import FILE, FOLDER
 
 @click.command()
 @click.argument("release", type=FOLDER, required=False)
-@click.option("--weights", type=FILE, multiple=True, help="A checkpoint to look at; repeatable.")
-@click.option("--profile", help="AWS profile.  [default: boto3's own search]")
-@click.option("--source", metavar="S3_URL", help="Another bucket and prefix.")
-@click.option("--offline", is_flag=True, help="Leave out what only downloads need.")
+@click.option("--weights", type=FILE, multiple=True, help="Weights file to check. Repeatable.")
+@click.option("--profile", help="AWS profile.  [default: boto3's usual search]")
+@click.option("--source", metavar="S3_URL", help="Bucket and prefix to download from.")
+@click.option("--offline", is_flag=True, help="Skip the checks that only downloads need.")
 def command(
     release: Path | None,
     weights: tuple[Path, ...],
@@ -20,9 +20,9 @@ def command(
     source: str | None,
     offline: bool,
 ) -> None:
-    """Check credentials, network, disk, versions, GPU and weights; exit 1 if one is broken.
+    """Check credentials, network, disk, versions, GPU and weights; exit with 1 if one is broken.
 
-    Example: egoexo-tools doctor data/release --weights FastSAM-x.pt
+    Example: egoexo-tools doctor demo/release --offline
     """
     from egoexo_tools.doctor import State, run_checks
     from egoexo_tools.download.s3 import DEFAULT_SOURCE
@@ -39,4 +39,4 @@ def command(
         click.echo(check.text())
         broken += check.state is State.BROKEN
     if broken:
-        raise StageFailed(f"{broken} broken; each line above says what to do")
+        raise StageFailed(f"{broken} broken; the lines above say how to repair each")

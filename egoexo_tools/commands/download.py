@@ -1,6 +1,5 @@
 """`egoexo-tools download`"""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,144 +11,133 @@ from egoexo_tools.commands.choices import RESOLUTION, SPLIT
 from egoexo_tools.errors import SettingsError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from egoexo_tools.download.files import DownloadOptions
-    from egoexo_tools.download.plan import DownloadPlan, TakeFilter
-    from egoexo_tools.download.s3 import S3
-    from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
 @click.argument("release", type=FOLDER)
 @click.option("--split-file", type=FILE, help="split.json of `select`.  [default: official]")
-@click.option("--split", "splits", multiple=True, type=SPLIT)
-@click.option("--take", "take_uids", multiple=True, metavar="UID", help="Only this take.")
-@click.option("--scenario", "scenarios", multiple=True, help="Only takes of this scenario.")
+@click.option("--split", "splits", multiple=True, type=SPLIT, help="Only this split. Repeatable.")
+@click.option(
+    "--take", "take_uids", multiple=True, metavar="UID", help="Only this take. Repeatable."
+)
+@click.option(
+    "--scenario", "scenarios", multiple=True, help="Only takes of this scenario. Repeatable."
+)
 @click.option(
     "--resolution",
     type=RESOLUTION,
     default="full",
     show_default=True,
-    help="The full-size videos, or the small copies.",
+    help="Full-size videos, or the release's small copies.",
 )
-@click.option("--dry-run", is_flag=True, help="Stop after the plan (annotation files do come).")
-@click.option("--profile", help="AWS profile.  [default: boto3's own search]")
-@click.option("--source", metavar="S3_URL", help="Another bucket and prefix.")
-@click.option("--connections", type=click.IntRange(1, 64), default=8, show_default=True)
-@click.option("--max-rate", metavar="BYTES", help="Bytes a second at most, such as 50MB.")
-@click.option("--root", type=FOLDER, help="Dataset root: keeps the exclusions, and the frames.")
+@click.option(
+    "--dry-run", is_flag=True, help="Download the annotation files only and print the plan."
+)
+@click.option("--profile", help="AWS profile.  [default: boto3's usual search]")
+@click.option("--source", metavar="S3_URL", help="Bucket and prefix to download from.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Files at a time.",
+)
+@click.option("--max-rate", metavar="BYTES", help="Greatest rate in bytes a second, such as 50MB.")
+@click.option("--root", type=FOLDER, help="Dataset root that receives exclusions and frames.")
 @click.option(
     "--disk-budget",
     metavar="BYTES",
-    help="Take by take into ROOT: download, cut frames, DELETE the videos; RELEASE and ROOT "
-    "together never above this, such as 200GB.",
+    help="Extract frames take by take into ROOT and DELETE each take's videos afterwards, so that "
+    "RELEASE and ROOT together stay below this size, such as 200GB.",
 )
-@click.option("--from-s3", is_flag=True, help="Cut ROOT's frames out of the bucket; keep no video.")
+@click.option(
+    "--from-s3", is_flag=True, help="Extract ROOT's frames from the bucket; store no video."
+)
 @stage_options()
 def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> None:
-    """Download the annotations and the annotated cameras' videos, verified and resumable.
+    """Download annotations and the annotated cameras' videos; verifies and resumes.
 
-    Example: egoexo-tools download data/release --scenario Cooking --dry-run
-
-    Example: egoexo-tools download data/release --root data/root --disk-budget 200GB
+    \b
+    Examples (need the dataset):
+      egoexo-tools download data/release --scenario Cooking --dry-run
+      egoexo-tools download data/release --root data/root --disk-budget 200GB
     """
     from egoexo_tools.download.files import (
+        STAGE,
         DownloadOptions,
         download_files,
         exclusions_path,
         prepare_download,
     )
+    from egoexo_tools.download.plan import TakeFilter
     from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
     from egoexo_tools.layout import DatasetRoot, Release
+    from egoexo_tools.running.lock import shared_files_lock
+    from egoexo_tools.vocab import Split
 
-    root, budget = choices["root"] and DatasetRoot(choices["root"]), _bytes(choices["disk_budget"])
-    if (budget or choices["from_s3"]) and (root is None or (budget and choices["from_s3"])):
-        raise SettingsError("--disk-budget and --from-s3 need --root, and not each other")
-    if budget and run.shard:
-        raise SettingsError("--disk-budget keeps one account of the disk; take --from-s3 in shards")
+    from_s3, budget_bytes = choices["from_s3"], _parse_bytes(choices["disk_budget"])
+    root = None if choices["root"] is None else DatasetRoot(choices["root"])
+    if (from_s3 or budget_bytes) and root is None or (from_s3 and budget_bytes):
+        raise SettingsError("--disk-budget and --from-s3 need --root and exclude each other")
+    if budget_bytes and run.shard:
+        # One process has to account for all of the disk.
+        raise SettingsError("--disk-budget does not work in shards; use --from-s3 with --shard")
     s3 = S3(choices["source"] or DEFAULT_SOURCE, profile=choices["profile"])
-    options = DownloadOptions(choices["connections"], _bytes(choices["max_rate"]), run.quiet)
-    with _turn(root or DatasetRoot(release), run):
+    options = DownloadOptions(choices["connections"], _parse_bytes(choices["max_rate"]), run.quiet)
+    # All shards need the same annotation files; only one shard at a time may fetch them.
+    status_dir = (root or DatasetRoot(release)).status_dir(STAGE)
+    with shared_files_lock(status_dir) if run.shard else nullcontext():
         plan = prepare_download(
             s3,
             Release(release),
-            selection=_take_filter(choices),
+            selection=TakeFilter(
+                split_file=choices["split_file"],
+                splits=tuple(Split(split) for split in choices["splits"]),
+                take_uids=choices["take_uids"],
+                scenarios=choices["scenarios"],
+            ),
             resolution=choices["resolution"],
             record=root,
-            budget_bytes=budget,
+            budget_bytes=budget_bytes,
             options=options,
         )
-    # Frames out of the bucket are cut by camera, and a shard has some of them.
-    if run.shard and not choices["from_s3"]:
+    # With --from-s3 the unit is a camera, and run_stage chooses the shard's cameras.
+    if run.shard and not from_s3:
         plan = plan.for_shard(run.shard)
     click.echo(plan.text())
     if plan.exclusions:
-        click.echo(f"  all of it: {exclusions_path(Release(release), root)}")
+        click.echo(f"  all exclusions: {exclusions_path(Release(release), root)}")
     if dry_run:
         return
-    if budget or choices["from_s3"]:
-        click.echo(_frames(s3, root, Release(release), plan, budget, options, run))
-    else:
+    if root is None or not (from_s3 or budget_bytes):
         click.echo(download_files(s3, plan.files, options=options).check().text())
+        return
 
-
-def _turn(record: "DatasetRoot", run: "RunOptions") -> "AbstractContextManager[None]":
-    """All shards begin with the same annotation files, which only one at a time may fetch."""
-    from egoexo_tools.download.files import STAGE
-    from egoexo_tools.running.lock import shared_files_lock
-
-    return shared_files_lock(record.status_dir(STAGE)) if run.shard else nullcontext()
-
-
-def _frames(
-    s3: "S3",
-    root: "DatasetRoot",
-    release: "Release",
-    plan: "DownloadPlan",
-    budget: int | None,
-    options: "DownloadOptions",
-    run: "RunOptions",
-) -> str:
-    """Frames without keeping videos; the text that says what was done."""
     from egoexo_tools.stages.disk_budget import frames_from_s3, frames_within_budget, share_text
 
-    if budget is None:
-        summary = frames_from_s3(s3, root, release, plan, run=run)
+    if budget_bytes is None:
+        summary = frames_from_s3(s3, root, Release(release), plan, run=run)
     else:
         summary = frames_within_budget(
-            s3, root, release, plan, budget_bytes=budget, options=options, run=run
+            s3, root, Release(release), plan, budget_bytes=budget_bytes, options=options, run=run
         )
-    return "\n".join(filter(None, [summary.check().text(), share_text(summary)]))
+    click.echo(summary.check().text())
+    if text := share_text(summary):
+        click.echo(text)
 
 
-def _take_filter(choices: dict[str, Any]) -> "TakeFilter":
-    from egoexo_tools.download.plan import TakeFilter
-    from egoexo_tools.vocab import Split
-
-    splits: Sequence[str] = choices["splits"]
-    return TakeFilter(
-        split_file=choices["split_file"],
-        splits=tuple(Split(split) for split in splits),
-        take_uids=tuple(choices["take_uids"]),
-        scenarios=tuple(choices["scenarios"]),
-    )
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-def _bytes(text: str | None) -> int | None:
+def _parse_bytes(text: str | None) -> int | None:
     """`200GB` → bytes, in units of 1000; SettingsError for other text."""
     if text is None:
         return None
+    factors = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
     number = text.strip().upper().rstrip("KMGTB")
     unit = text.strip().upper()[len(number) :]
     try:
-        size = int(float(number) * _UNITS[unit])
+        size = int(float(number) * factors[unit])
     except (ValueError, KeyError, OverflowError):
         size = 0
     if size <= 0:
-        raise SettingsError(f"{text!r} is no number of bytes; write it as 200GB or 500MB")
+        raise SettingsError(f"{text!r} is not a number of bytes; write it as 200GB or 500MB")
     return size

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.commands import ANY_PATH, FILE, FOLDER
 from egoexo_tools.commands.choices import DIRECTION, PROTOCOL
-
-ANY_PATH = click.Path(path_type=Path)
 
 
 @click.command()
@@ -22,18 +20,25 @@ ANY_PATH = click.Path(path_type=Path)
     "--protocol",
     type=PROTOCOL,
     required=True,
-    help="Whose evaluator's rules.",
+    help="Protocol whose rules apply.",
 )
-@click.option("--direction", type=DIRECTION, help="If a file has both.")
-@click.option("--split", help="Named in the result; known if the ground truth is ours.")
-@click.option("--root", type=FOLDER, help="Dataset root: adds scenarios and ceilings.")
-@click.option("--threshold", type=float, help="Confidence threshold chosen on val, to report too.")
-@click.option("--out", type=FILE, help="Write the score of every sample (Parquet).")
-@click.option("--json", "json_path", type=FILE, help="Write the summary (JSON).")
+@click.option("--direction", type=DIRECTION, help="Direction to score, if a file holds both.")
+@click.option(
+    "--split",
+    help="Split to name in the result.  [default: as in ground truth of this toolkit]",
+)
+@click.option("--root", type=FOLDER, help="Dataset root; adds scenarios and ceilings.")
+@click.option(
+    "--threshold", type=float, help="Confidence threshold selected on val, reported in addition."
+)
+@click.option("--out", type=FILE, help="Also write the score of every sample (Parquet).")
+@click.option("--json", "json_path", type=FILE, help="Also write the summary (JSON).")
 @click.option("--resize-predictions", is_flag=True, help="Resize masks to the official size.")
-@click.option("--partial", is_flag=True, help="Score what fits, and say how much that is.")
+@click.option(
+    "--partial", is_flag=True, help="Score samples that both files hold; report their share."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: all cores]")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 def command(
     ground_truth: Path,
     predictions: Path,
@@ -49,10 +54,13 @@ def command(
     workers: int | None,
     quiet: bool,
 ) -> None:
-    """Score predictions under one of the protocols.
+    """Score predictions under a protocol.
 
-    Example: egoexo-tools evaluate --ground-truth gt.json --predictions pred.json
-    --protocol official
+    \b
+    Example:
+      egoexo-tools evaluate --protocol official \\
+        --ground-truth demo/root/runs/ego2exo/ground_truth.json \\
+        --predictions demo/root/runs/ego2exo/predictions.json
     """
     from egoexo_tools.evaluation.analysis import format_summary
     from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     "format_name",
     type=EXPORT_FORMAT,
     required=True,
-    help="Whose format to write.",
+    help="Format to write.",
 )
-@click.option("-o", "--out", type=FOLDER, required=True, help="Folder to write, new or resumed.")
+@click.option("-o", "--out", type=FOLDER, required=True, help="Folder to write or resume.")
 @stage_options()
 def command(root: Path, format_name: str, out: Path, run: "RunOptions") -> None:
     """Write a root in another tool's format.
 
-    Frames are hard links where the disk allows. With --format omama, the folder may be the root
-    itself: then only the mask folders and O-MaMa's names for the pair files are added.
+    Frames are hard links if the file system supports them. With --format omama the folder may be
+    the root itself: then only the mask folders and O-MaMa's names of the pair files are added.
 
     Example: egoexo-tools export demo/root --format coco -o demo/coco
     """
@@ -37,4 +37,4 @@ def command(root: Path, format_name: str, out: Path, run: "RunOptions") -> None:
     summary = run_export(DatasetRoot(root), format_name, out, run=run).check()
     click.echo(summary.text())
     if count := left_out_count(out):
-        click.echo(f"{count:,} left out, with reasons: {out / LEFT_OUT}")
+        click.echo(f"{count:,} left out, for the reasons in {out / LEFT_OUT}")

@@ -21,24 +21,31 @@ if TYPE_CHECKING:
     type=SAMPLING,
     default="annotated",
     show_default=True,
-    help="Every annotated frame, or frames 0, 30, 60... of the whole video.",
+    help="All annotated frames, or frames 0, 30, 60... of the whole video.",
 )
 @click.option(
     "--size",
     type=NameOf("egoexo_tools.stages.settings:SIZES"),
     default="processed",
     show_default=True,
-    help="Ego halved and exo quartered; the video's size; or the release's small copies.",
+    help="Size of the frames: ego halved and exo quartered (processed), the video's (full), or "
+    "the release's small copies (448).",
 )
-@click.option("--scale", type=float, help="Another scale, for both views.")
-@click.option("--jpeg-quality", type=click.IntRange(1, 100), default=95, show_default=True)
+@click.option("--scale", type=float, help="Scale for both views, instead of the one of --size.")
+@click.option(
+    "--jpeg-quality",
+    type=click.IntRange(1, 100),
+    default=95,
+    show_default=True,
+    help="Quality of the frames.",
+)
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
-    help="Stop a camera that takes longer and mark it failed (process executor).",
+    help="Stop a camera that takes longer and mark it as failed (process executor only).",
 )
 @stage_options()
 def command(
@@ -51,9 +58,9 @@ def command(
     time_limit: float,
     run: "RunOptions",
 ) -> None:
-    """Cut the annotated frames out of the videos.
+    """Extract the annotated frames from the videos.
 
-    Example: egoexo-tools frames data/root --release data/release
+    Example: egoexo-tools frames demo/root --release demo/release
     """
     from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.stages.frames import run_frames

@@ -10,13 +10,16 @@ from egoexo_tools.commands.choices import DIRECTION, SPLIT
 
 @click.command()
 @root_argument
-@click.option("--direction", type=DIRECTION, required=True)
-@click.option("--split", type=SPLIT, required=True)
+@click.option("--direction", type=DIRECTION, required=True, help="Source view to destination view.")
+@click.option("--split", type=SPLIT, required=True, help="Split of the pairs.")
 @click.option("-o", "--out", type=FILE, required=True, help="File to write.")
 def command(root: Path, direction: str, split: str, out: Path) -> None:
     """Write the official ground-truth file of a root's pairs.
 
-    Example: egoexo-tools ground-truth demo/root --direction ego2exo --split val -o gt.json
+    \b
+    Example:
+      egoexo-tools ground-truth demo/root --direction ego2exo --split val \\
+        -o gt.json
     """
     from egoexo_tools.disk import size_text
     from egoexo_tools.evaluation.ground_truth import write_ground_truth

@@ -1,26 +1,25 @@
 """`egoexo-tools import`"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from egoexo_tools.commands import FOLDER, stage_options
+from egoexo_tools.commands import ANY_PATH, FOLDER, stage_options
 from egoexo_tools.commands.choices import DIRECTION, SPLIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from egoexo_tools.running.records import RunOptions, StageSummary
 
-root_option = click.option("--root", type=FOLDER, required=True, help="Root to write into.")
+root_option = click.option("--root", type=FOLDER, required=True, help="Root to write.")
 
 
 @click.group()
 def command() -> None:
-    """Read other people's pictures or predictions.
+    """Read pictures, datasets or predictions of other tools.
 
-    Example: egoexo-tools import images my_photos --root my_root
+    Example: egoexo-tools import processed demo/root --root my_root
     """
 
 
@@ -28,77 +27,73 @@ def command() -> None:
 @click.argument("folder", type=FOLDER)
 @root_option
 @click.option(
-    "--split",
-    type=SPLIT,
-    default="test",
-    show_default=True,
-    help="Where the takes go.",
+    "--split", type=SPLIT, default="test", show_default=True, help="Split of the new takes."
 )
-@click.option("--scenario", default="imported", show_default=True, help="What the takes show.")
+@click.option(
+    "--scenario", default="imported", show_default=True, help="Scenario of the new takes."
+)
 @stage_options()
 def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions") -> None:
-    """Make a root of pictures and masks: FOLDER/<take>/<ego|exo>/<frame>.jpg.
+    """Make a root of pictures and masks: FOLDER/<take>/<ego or exo camera>/<frame>.jpg.
 
-    Masks: <frame>/<object>.png, SAM-style <frame>.json, or COCO JSON; see docs/import.md.
+    Masks are <frame>/<object>.png, SAM-style <frame>.json, or COCO JSON; see docs/import.md.
 
-    Example: egoexo-tools import images my_photos --root my_root
+    \b
+    Example (needs your pictures):
+      egoexo-tools import images my_photos --root my_root
     """
     from egoexo_tools.importing.images import STAGE, run_import_images
     from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.stages.left_out import left_out_text
     from egoexo_tools.vocab import Split
 
     summary = run_import_images(
         DatasetRoot(root), folder, split=Split(split), scenario=scenario, run=run
     )
-    if left_out := left_out_text(DatasetRoot(root), STAGE):
-        click.echo(left_out)
-    click.echo(summary.check().text())
+    _print_summaries(root, STAGE, [summary])
 
 
 @command.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--root", type=FOLDER, help="Root to write into.  [default: FOLDER itself]")
+@click.option("--root", type=FOLDER, help="Root to write.  [default: FOLDER itself]")
 @stage_options()
 def processed(folder: Path, root: Path | None, run: "RunOptions") -> None:
-    """Make a root of a folder that the official script, or O-MaMa, wrote.
+    """Make a root of a folder that the official script or O-MaMa wrote.
 
     Frames are linked; annotation.json, pair files and Masks_* folders become manifests.
 
-    Example: egoexo-tools import processed their_data --root my_root
+    Example: egoexo-tools import processed demo/root --root my_root
     """
     from egoexo_tools.importing.roots import PROCESSED, import_processed
+    from egoexo_tools.layout import DatasetRoot
 
-    home = folder.parent if root is None and folder.name == "processed" else folder
-    _import_root(import_processed, PROCESSED, folder, root or home, run)
+    # The official script's folder is `processed` inside of what becomes the root.
+    place = root or (folder.parent if folder.name == "processed" else folder)
+    _print_summaries(place, PROCESSED, import_processed(DatasetRoot(place), folder, run=run))
 
 
 @command.command("lm-eec")
 @click.argument("folder", type=FOLDER)
-@click.option("--root", type=FOLDER, help="Root to write into.  [default: FOLDER-root]")
+@click.option("--root", type=FOLDER, help="Root to write.  [default: FOLDER-root]")
 @stage_options()
 def lm_eec(folder: Path, root: Path | None, run: "RunOptions") -> None:
-    """Make a root of LM-EEC's processed data set: FOLDER/<split>/<take>/annotation.json.
+    """Make a root of LM-EEC's processed dataset: FOLDER/<split>/<take>/annotation.json.
 
-    Example: egoexo-tools import lm-eec their_data --root my_root
+    \b
+    Example:
+      egoexo-tools export demo/root --format lm-eec -o their_data
+      egoexo-tools import lm-eec their_data --root my_root
     """
     from egoexo_tools.importing.roots import LM_EEC, import_lm_eec
+    from egoexo_tools.layout import DatasetRoot
 
     place = root or folder.with_name(f"{folder.name}-root")
-    _import_root(import_lm_eec, LM_EEC, folder, place, run)
+    _print_summaries(place, LM_EEC, import_lm_eec(DatasetRoot(place), folder, run=run))
 
 
-def _import_root(
-    function: "Callable[..., list[StageSummary]]",
-    stage: str,
-    folder: Path,
-    root: Path,
-    run: "RunOptions",
-) -> None:
+def _print_summaries(root: Path, stage: str, summaries: "Sequence[StageSummary]") -> None:
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.stages.left_out import left_out_text
 
-    summaries = function(DatasetRoot(root), folder, run=run)
     for summary in summaries:
         click.echo(summary.text())
     if left_out := left_out_text(DatasetRoot(root), stage):
@@ -109,29 +104,32 @@ def _import_root(
 
 
 @command.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=ANY_PATH)
 @root_option
 @click.option("--run", "run_name", required=True, metavar="NAME", help="Name of the run.")
 @click.option(
-    "--direction",
-    type=DIRECTION,
-    help="Which, where FILE holds both.  [default: what it holds]",
+    "--direction", type=DIRECTION, help="Direction to read, if FILE holds both directions."
 )
 def predictions(file: Path, root: Path, run_name: str, direction: str | None) -> None:
     """Read predictions of another method, to score, report and compare them.
 
     FILE is the official or O-MaMa's JSON, LM-EEC's folder, or SAM 2's folder of palette PNGs.
 
-    Example: egoexo-tools import predictions theirs.json --root demo/root --run theirs
+    \b
+    Example:
+      egoexo-tools import predictions demo/root/runs/ego2exo-knn/predictions.json \\
+        --root demo/root --run theirs
     """
     from egoexo_tools.importing.predictions import LEFT_OUT, import_run
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
 
     dataset = DatasetRoot(root).require()
-    chosen = Direction(direction) if direction else None
-    done = import_run(dataset, file, run_name, direction=chosen)
+    imported = import_run(
+        dataset, file, run_name, direction=None if direction is None else Direction(direction)
+    )
     folder = dataset.runs / run_name
-    if done.left_out:
-        click.echo(f"{len(done.left_out):,} left out, as {done.left_out[0]}: {folder / LEFT_OUT}")
-    click.echo(f"{done.predictions:,} predictions in {folder}")
+    if imported.left_out:
+        path = folder / LEFT_OUT
+        click.echo(f"{len(imported.left_out):,} left out, such as {imported.left_out[0]}: {path}")
+    click.echo(f"{imported.predictions:,} predictions in {folder}")

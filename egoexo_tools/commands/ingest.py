@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 @click.option(
     "--split-file",
     type=FILE,
-    help="split.json to use.  [default: the release's splits.json, else its file names]",
+    help="split.json of `select`.  [default: the release's splits.json, or its file names]",
 )
 @click.option("--take", "takes", multiple=True, metavar="UID", help="Only this take. Repeatable.")
 @click.option(
-    "--scenario", "scenarios", multiple=True, metavar="NAME", help="Only this one. Repeatable."
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="NAME",
+    help="Only takes of this scenario. Repeatable.",
 )
 @stage_options()
 def command(
@@ -34,7 +38,9 @@ def command(
 ) -> None:
     """Read a release's annotations into the takes and masks manifests.
 
-    Example: egoexo-tools ingest data/root --release data/egoexo --scenario Health
+    \b
+    Example:
+      egoexo-tools ingest my_root --release demo/release --scenario Health
     """
     from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.stages.ingest import STAGE, run_ingest

@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     "fractions",
     metavar="SPLIT=SHARE",
     multiple=True,
-    help="Share of a split's pairs to keep.",
+    help="Share of a split's pairs to keep. Repeatable.",
 )
 @click.option(
     "--count",
     "counts",
     metavar="SPLIT=NUMBER",
     multiple=True,
-    help="Exact number of a split's pairs to keep.",
+    help="Exact number of a split's pairs to keep. Repeatable.",
 )
 @click.option(
     "--by",
     type=NameOf("egoexo_tools.sampling:BY"),
     default="frame",
     show_default=True,
-    help="Single pairs; the same share of every object's track; or whole takes.",
+    help="Sample single pairs (frame), the same share of every track, or whole takes.",
 )
 @click.option(
     "--balance",
     type=NameOf("egoexo_tools.sampling:BALANCE"),
-    help="As many pairs of each, as far as it goes.",
+    help="Keep equally many pairs of each, as far as there are enough.",
 )
-@click.option("--per-object-min", "floor", type=click.IntRange(1), help="Kept of each, at least.")
-@click.option("--per-object-max", "cap", type=click.IntRange(1), help="Kept of each, at most.")
-@click.option("--seed", default=0, show_default=True, help="Same seed, same sample, anywhere.")
-@click.option("--legacy-names", is_flag=True, help="Also write the file names that O-MaMa reads.")
+@click.option("--per-object-min", "floor", type=click.IntRange(1), help="Fewest pairs per object.")
+@click.option("--per-object-max", "cap", type=click.IntRange(1), help="Most pairs per object.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option("--legacy-names", is_flag=True, help="Also write pair files with O-MaMa's names.")
 @stage_options("inline")
 def command(
     root: Path,
@@ -53,11 +53,13 @@ def command(
     counts: tuple[str, ...],
     legacy_names: bool,
     run: "RunOptions",
-    **rule: Any,
+    **sampling_options: Any,
 ) -> None:
-    """List the pairs of source mask and destination frame, or a sample of them.
+    """List pairs of a source mask and a destination frame, or a sample of them.
 
-    Example: egoexo-tools pairs demo/root --fraction train=0.2 --count val=1950 --by track
+    \b
+    Example:
+      egoexo-tools pairs demo/root --fraction train=0.5 --by track --overwrite
     """
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.sampling import Sampling, SplitSampling
@@ -68,7 +70,7 @@ def command(
         DatasetRoot(root),
         directions=directions(direction),
         sampling=SplitSampling(
-            per_split(fractions, float), per_split(counts, int), Sampling(**rule)
+            per_split(fractions, float), per_split(counts, int), Sampling(**sampling_options)
         ),
         legacy_names=legacy_names,
         run=run,

@@ -24,21 +24,23 @@ if TYPE_CHECKING:
     "--proposer",
     type=PROPOSER,
     required=True,
-    help="fastsam and sam2 need --weights; regions needs none; oracle takes the ground truth.",
+    help="Source of the masks; fastsam and sam2 need --weights, oracle uses the ground truth.",
 )
 @click.option(
     "--weights",
     type=FILE,
-    help="FastSAM-x.pt, or SAM 2's model.safetensors beside its config.json.",
+    help="FastSAM-x.pt, or SAM 2's model.safetensors next to its config.json.",
 )
-@click.option("--trust-weights", is_flag=True, help="Load a checkpoint even if it can run code.")
+@click.option("--trust-weights", is_flag=True, help="Load weights even if the file can run code.")
 @click.option(
     "--max-det",
     type=click.IntRange(min=1),
-    help="Most proposals a frame.  [default: fastsam 300, regions 60]",
+    help="Most proposals of a frame.  [default: fastsam 300, regions 60]",
 )
-@click.option("--device", help="Such as cuda:0 or cpu.  [default: a GPU if there is one]")
-@click.option("--image-size", type=click.IntRange(min=32), help="FastSAM's.  [default: 1024]")
+@click.option("--device", help="Device, such as cuda:0 or cpu.  [default: a GPU if present]")
+@click.option(
+    "--image-size", type=click.IntRange(min=32), help="FastSAM's input size.  [default: 1024]"
+)
 @direction_option
 @all_frames_option
 @stage_options()
@@ -52,9 +54,12 @@ def command(
 ) -> None:
     """Segment candidate masks in the destination frames of the root's pairs.
 
-    What it will take is printed first. With more pairs later only their frames are added.
+    Prints the expected time and disk space first. When pairs are added later, only proposals for
+    their frames are added.
 
-    Example: egoexo-tools propose demo/root --proposer regions --direction ego2exo
+    \b
+    Example:
+      egoexo-tools propose demo/root --proposer regions --direction ego2exo
     """
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.proposers import ProposerOptions

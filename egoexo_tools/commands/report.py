@@ -10,12 +10,15 @@ from egoexo_tools.commands import FILE, FOLDER
 @click.command()
 @click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
 @click.option(
-    "-o", "--output", type=FILE, help="The page.  [default: report.html beside the first run]"
+    "-o", "--output", type=FILE, help="Page to write.  [default: report.html next to the first run]"
 )
 def command(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Write one HTML page of tables, curves and pictures about scored runs.
+    """Write an HTML page of tables, curves and pictures about scored runs.
 
-    Example: egoexo-tools report root/runs/ego2exo root/runs/ego2exo-knn root/runs/exo2ego
+    \b
+    Example:
+      egoexo-tools report demo/root/runs/ego2exo demo/root/runs/ego2exo-knn \\
+        -o report.html
     """
     from egoexo_tools.disk import size_text
     from egoexo_tools.report.page import write_report

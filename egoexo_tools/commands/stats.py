@@ -10,9 +10,9 @@ from egoexo_tools.commands import FILE, FOLDER, root_argument
 @click.command()
 @root_argument
 @click.option("--parquet", type=FOLDER, help="Also write every table into this folder.")
-@click.option("--html", type=FILE, help="Also write one page with plots.")
+@click.option("--html", type=FILE, help="Also write a page with plots.")
 def command(root: Path, parquet: Path | None, html: Path | None) -> None:
-    """Count and measure takes, objects, tracks, masks, pairs and what was left out.
+    """Count and measure a root's takes, objects, tracks, masks, pairs and exclusions.
 
     Example: egoexo-tools stats demo/root --html stats.html
     """

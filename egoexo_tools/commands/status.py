@@ -9,9 +9,9 @@ from egoexo_tools.commands import root_argument
 
 @click.command()
 @root_argument
-@click.option("--all", "all_takes", is_flag=True, help="Show every take, not only the first 40.")
+@click.option("--all", "all_takes", is_flag=True, help="Show all takes instead of the first 40.")
 def command(root: Path, all_takes: bool) -> None:
-    """Show what is done, per stage and take, and the scores of the root's runs.
+    """Show the finished work of each stage and take, and the scores of the root's runs.
 
     Example: egoexo-tools status demo/root
     """

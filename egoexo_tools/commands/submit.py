@@ -4,9 +4,7 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import FILE
-
-ANY_PATH = click.Path(path_type=Path)
+from egoexo_tools.commands import ANY_PATH, FILE
 
 
 @click.command()
@@ -17,7 +15,8 @@ ANY_PATH = click.Path(path_type=Path)
     "--ground-truth",
     type=FILE,
     multiple=True,
-    help="Official ground truth to check against; twice if each direction has its own.",
+    help="Official ground truth to check the keys against; give it twice if each direction has "
+    "its own.",
 )
 @click.option("--resize-predictions", is_flag=True, help="Resize masks to the official size.")
 def command(
@@ -29,7 +28,10 @@ def command(
 ) -> None:
     """Join the predictions of both directions into an EvalAI submission.
 
-    Example: egoexo-tools submit ego2exo.json exo2ego.json --ground-truth gt.json -o submission.json
+    \b
+    Example:
+      egoexo-tools submit demo/root/runs/ego2exo/predictions.json \\
+        demo/root/runs/exo2ego/predictions.json -o submission.json
     """
     from egoexo_tools.evaluation.submission import submit, truths_by_direction
 
@@ -41,5 +43,5 @@ def command(
         resize_predictions=resize_predictions,
     )
     parts = [f"{count:,} {direction}" for direction, count in counts.items()]
-    checked = "" if ground_truth else "; keys not checked, for want of --ground-truth"
-    click.echo(f"{out}: {' and '.join(parts)} predictions{checked}")
+    note = "" if ground_truth else "; keys not checked, because there is no --ground-truth"
+    click.echo(f"{out}: {' and '.join(parts)} predictions{note}")

@@ -12,9 +12,9 @@ from egoexo_tools.commands import root_argument
 @root_argument
 @click.option("--files", is_flag=True, help="Also open the header of every frame.")
 def command(root: Path, files: bool) -> None:
-    """Check every manifest against every other and against the files; repair nothing.
+    """Check the manifests against each other and against the files; repair nothing.
 
-    Exit code 1 if anything was found.
+    The exit code is 1 if there are findings.
 
     Example: egoexo-tools validate demo/root --files
     """

@@ -9,18 +9,18 @@ from egoexo_tools.commands import FILE, FOLDER, root_argument
 
 @click.command()
 @root_argument
-@click.option("--take", required=True, metavar="UID|NAME", help="The take to look at.")
-@click.option("--camera", "cameras", multiple=True, help="Only this one. Repeatable.")
+@click.option("--take", required=True, metavar="UID|NAME", help="Take to show.")
+@click.option("--camera", "cameras", multiple=True, help="Only this camera. Repeatable.")
 @click.option(
     "-o",
     "--out",
     "outs",
     multiple=True,
     type=FILE,
-    help="File to write: .mp4 (side by side), .rrd (Rerun) or .html. Repeatable.  "
+    help="File to write: .mp4 (views side by side), .rrd (Rerun) or .html. Repeatable.  "
     "[default: TAKE.mp4]",
 )
-@click.option("--html", is_flag=True, help="Also TAKE.html, one page with a slider.")
+@click.option("--html", is_flag=True, help="Also write TAKE.html, a page with a slider.")
 @click.option(
     "--run",
     "runs",
@@ -29,8 +29,14 @@ from egoexo_tools.commands import FILE, FOLDER, root_argument
     help="Folder of a run whose predictions the page shows. Repeatable.",
 )
 @click.option("--no-proposals", is_flag=True, help="Draw masks only.")
-@click.option("--height", default=540, show_default=True, help="Of the MP4, in pixels.")
-@click.option("--fps", default=2, show_default=True, type=click.IntRange(1, 60), help="Of the MP4.")
+@click.option("--height", default=540, show_default=True, help="Height of the MP4 in pixels.")
+@click.option(
+    "--fps",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 60),
+    help="Frames per second of the MP4.",
+)
 def command(
     root: Path,
     take: str,
@@ -42,9 +48,12 @@ def command(
     height: int,
     fps: int,
 ) -> None:
-    """Write a take's views side by side, with masks and proposals, to look at.
+    """Write a video or page of a take's views with masks, proposals and predictions.
 
-    Example: egoexo-tools view demo/root --take cmu_cooking_01_1 --html --run demo/root/runs/ego2exo
+    \b
+    Examples:
+      egoexo-tools view demo/root --take sfu_health_02_1
+      egoexo-tools view demo/root --take sfu_health_02_1 --html --run demo/root/runs/ego2exo
     """
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.viewing.take_page import write_take_page
@@ -53,7 +62,7 @@ def command(
     view = open_take(DatasetRoot(root), take, cameras=cameras, proposals=not no_proposals)
     paths = [*outs, *([Path(f"{view.file_name}.html")] if html else [])]
     if runs and not any(path.suffix == ".html" for path in paths):
-        raise click.UsageError("only a page shows the predictions of --run: add --html")
+        raise click.UsageError("only a page shows the predictions of --run; add --html")
     for path in paths or [Path(f"{view.file_name}.mp4")]:
         if path.suffix == ".html":
             write_take_page(view, path, runs)

@@ -129,7 +129,7 @@ def test_shards_of_frames_from_the_bucket_need_an_ingested_root(
     root = tmp_path / "root"
     words = ["--root", str(root), "--executor", "inline", "--shard"]
     code, output = download(tmp_path / "release", source, *words, "1/2", "--disk-budget", "1GB")
-    assert (code, "take --from-s3 in shards" in output) == (2, True)
+    assert (code, "use --from-s3 with --shard" in output) == (2, True)
     code, output = download(tmp_path / "release", source, *words, "1/2", "--from-s3")
     assert (code, "3 takes are not ingested yet" in output) == (2, True)
     ingest = ["ingest", str(root), "--release", str(tmp_path / "release"), "--quiet"]
@@ -258,7 +258,7 @@ def test_a_stopped_download_goes_on_inside_the_file(
     process.send_signal(how)
     _, errors = process.communicate(timeout=30)
     if how is signal.SIGINT:
-        assert process.returncode == 130 and "the same command goes on" in errors
+        assert process.returncode == 130 and "the same command continues" in errors
         assert "Traceback" not in errors
     here = partial.stat().st_size
     code, output = download(release.path, source, "--split", "train")

@@ -207,7 +207,7 @@ def test_ctrl_c_ends_with_one_line_and_130(
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, partials(root)) == (130, "", [])
-    assert err == "Stopped. What was finished is kept; the same command goes on.\n"
+    assert err == "Stopped. Finished units are kept; the same command continues.\n"
     finish(command("frames", root, tiny_release))
     assert tree(root) == tree(framed)
 
