@@ -1,1 +1,1 @@
-"""Masks: run lengths, columns of many, bitmaps."""
+"""Masks as run lengths, as columns of many masks, and as bitmaps."""

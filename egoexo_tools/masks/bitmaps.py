@@ -1,15 +1,14 @@
-"""Compiled loops on masks drawn as bits: each pixel column in 64-bit words.
+"""Compiled loops over masks stored as bitmaps: each pixel column in 64-bit words.
 
 A mask of h x w pixels is an array (w, words) of uint64 with words = ceil(h / 64): bit y % 64 of
-word [x, y // 64] is pixel (y, x). Columns, because COCO's run lengths go down columns: a run
-becomes a range of bits without a division per pixel, straight at the size that is wanted. Areas
-are bit counts, the boundary map is a few shifts, and a dilation by a disk is an OR of shifted
-columns, 64 pixels at a time.
+word [x, y // 64] is pixel (y, x). COCO's run lengths go down columns, so a run becomes a range of
+bits without a division per pixel, directly at the requested size. Areas are bit counts, the
+boundary map is a few shifts, and a dilation by a disk is an OR of shifted columns, 64 pixels at a
+time.
 
-A box here is x_min, x_max, y_min, y_max, both ends inclusive; x_max < 0 says empty. (Manifests and
-`MaskRle.box_xywh` have xywh.)
-The rules that these loops compute are stated, and the plain versions of them tested, in
-egoexo_tools/evaluation/metrics.py and tests/reference.py.
+A box here is x_min, x_max, y_min, y_max, both ends inclusive; x_max < 0 means empty. (Manifests
+and `MaskRle.box_xywh` use xywh.) egoexo_tools/evaluation/metrics.py defines the metrics that these
+loops compute; tests compare them with the plain versions in tests/reference.py.
 """
 
 import math
@@ -65,8 +64,8 @@ def rasterise(
 ) -> int:
     """Counts of a height x width mask → `bitmap` (zeroed here) and `box` at another size.
 
-    Edges as in `rasterise_runs`. `runs` is scratch, at least as long as the text. Returns a problem
-    code of egoexo_tools.masks.rle_loops; OK is 0, and with any other the bitmap is empty.
+    rows and cols are as in `rasterise_runs`. `runs` is scratch space, at least as long as the text.
+    Returns a problem code of egoexo_tools.masks.rle_loops; the bitmap is empty unless it is OK.
     """
     problem, count, _ = parse_counts(text, height * width, runs)
     rasterise_runs(runs[: count if problem == OK else 0], height, rows, cols, bitmap, box)
@@ -77,10 +76,10 @@ def rasterise(
 def rasterise_runs(
     runs: Int64, height: int, rows: Int64, cols: Int64, bitmap: UInt64, box: Int64
 ) -> None:
-    """Run lengths of a mask of some height → `bitmap` (zeroed here) and `box` at another size.
+    """Run lengths of a mask of this height → `bitmap` (zeroed here) and `box` at another size.
 
-    `rows[y]` is the number of wanted rows that lie above source row y (length height + 1), `cols`
-    the same for columns: see `resizing.dest_edges`.
+    `rows` and `cols` come from `resizing.dest_edges`: `rows[y]` is the number of destination rows
+    above source row y (length height + 1), and `cols` is the same for columns.
     """
     bitmap[:] = 0
     box[0], box[1], box[2], box[3] = NO_BOX, -1, NO_BOX, -1
@@ -107,7 +106,7 @@ def _set_run(
     bitmap: UInt64,
     box: Int64,
 ) -> None:
-    """Set the wanted pixels of the source run from (row, column) up to (end_row, end_column)."""
+    """Set the destination pixels of the source run (row, column) .. (end_row, end_column)."""
     height = rows.size - 1
     last = end_column if end_row > 0 else end_column - 1
     for x in range(cols[column], cols[last + 1]):
@@ -134,47 +133,47 @@ def pack(mask: Bool, bitmap: UInt64, box: Int64) -> None:
 
 @compiled
 def overlap_area(a: UInt64, b: UInt64, a_box: Int64, b_box: Int64) -> np.int64:
-    """Pixels in both."""
+    """Number of pixels that are in both masks."""
     pixels = np.int64(0)
     if max(a_box[2], b_box[2]) > min(a_box[3], b_box[3]):
         return pixels
     first, last = max(a_box[2], b_box[2]) >> 6, min(a_box[3], b_box[3]) >> 6
     for x in range(max(a_box[0], b_box[0]), min(a_box[1], b_box[1]) + 1):
         for word in range(first, last + 1):
-            both = a[x, word] & b[x, word]
-            if both:
-                pixels += count_bits(both)
+            common = a[x, word] & b[x, word]
+            if common:
+                pixels += count_bits(common)
     return pixels
 
 
 @compiled
 def mask_area(bitmap: UInt64, box: Int64) -> np.int64:
-    """Foreground pixels."""
+    """Number of foreground pixels."""
     return overlap_area(bitmap, bitmap, box, box)
 
 
 @compiled
-def iou_from_areas(both: np.int64, a_area: np.int64, b_area: np.int64) -> float:
-    """|A and B| / (|A or B| + 1e-7), 1 where the union is empty (the DAVIS evaluator's rule)."""
-    union = a_area + b_area - both
-    return both / (union + 1e-7) if union else 1.0
+def iou_from_areas(common: np.int64, a_area: np.int64, b_area: np.int64) -> float:
+    """|A and B| / (|A or B| + 1e-7), 1 if the union is empty (the rule of the DAVIS evaluator)."""
+    union = a_area + b_area - common
+    return common / (union + 1e-7) if union else 1.0
 
 
 @compiled
 def boundary(bitmap: UInt64, box: Int64, height: int, edge: UInt64) -> np.int64:
-    """Boundary map of a mask into `edge` (its columns from x_min - 1 to x_max are written).
+    """Write the boundary map of a mask into columns x_min - 1 .. x_max of `edge`.
 
-    A pixel is on the boundary where it differs from its right, lower or lower-right neighbour;
-    the last row compares along the row, the last column along the column, the last pixel never.
-    Returns the number of boundary pixels.
+    A pixel is on the boundary if it differs from its right, lower or lower-right neighbour. The
+    last row compares only along the row, the last column only along the column, and the last pixel
+    is never on the boundary. Returns the number of boundary pixels.
     """
     width, words = bitmap.shape
     last_word, last_bit = (height - 1) >> 6, ONE << np.uint64((height - 1) & 63)
     pixels = np.int64(0)
     for x in range(max(box[0] - 1, 0), box[1] + 1):
         for word in range(words):
-            here = bitmap[x, word]
-            below = here >> ONE
+            current = bitmap[x, word]
+            below = current >> ONE
             right = bitmap[x + 1, word] if x + 1 < width else np.uint64(0)
             right_below = right >> ONE
             if word + 1 < words:
@@ -182,13 +181,13 @@ def boundary(bitmap: UInt64, box: Int64, height: int, edge: UInt64) -> np.int64:
                 if x + 1 < width:
                     right_below |= bitmap[x + 1, word + 1] << TOP_BIT
             if x + 1 == width:
-                bits = here ^ below
+                bits = current ^ below
                 if word == last_word:
                     bits &= ~last_bit
             else:
-                bits = (here ^ right) | (here ^ below) | (here ^ right_below)
+                bits = (current ^ right) | (current ^ below) | (current ^ right_below)
                 if word == last_word:
-                    bits = (bits & ~last_bit) | ((here ^ right) & last_bit)
+                    bits = (bits & ~last_bit) | ((current ^ right) & last_bit)
             edge[x, word] = bits
             if bits:
                 pixels += count_bits(bits)
@@ -199,11 +198,11 @@ def boundary(bitmap: UInt64, box: Int64, height: int, edge: UInt64) -> np.int64:
 def dilate(
     edge: UInt64, box: Int64, heights: Int64, first: int, stop: int, out: UInt64, scratch: UInt64
 ) -> None:
-    """Columns first..stop - 1 of `out` = `edge` dilated by a disk.
+    """Write `edge`, dilated by a disk, into columns first..stop - 1 of `out`.
 
-    `heights[d]` is how far the disk reaches up and down in the column at distance d from its
-    centre (radius = heights.size - 1); `edge` has bits only in columns x_min - 1 .. x_max of
-    `box`; `scratch` is (3, words).
+    `heights[d]` is the extent of the disk, up and down, in the column at distance d from its
+    centre (radius = heights.size - 1). `edge` has bits only in columns x_min - 1 .. x_max of
+    `box`. `scratch` is (3, words).
     """
     radius = heights.size - 1
     words = edge.shape[1]
@@ -220,7 +219,7 @@ def dilate(
         for word in range(low, high + 1):
             up[word] = down[word] = grown[word] = edge[x, word]
         reach = 0
-        # The disk's columns from the rim inwards, so that the reach only grows.
+        # From the rim inwards the disk's columns become taller, so `grown` is only ever extended.
         for distance in range(radius, -1, -1):
             while reach < heights[distance]:
                 _shift(up, down, low, high)
@@ -245,20 +244,20 @@ def _shift(up: UInt64, down: UInt64, low: int, high: int) -> None:
 
 
 @compiled
-def matched(edge: UInt64, box: Int64, near: UInt64) -> np.int64:
-    """Boundary pixels of `edge` that lie in `near`."""
+def count_matches(edge: UInt64, box: Int64, near: UInt64) -> np.int64:
+    """Number of boundary pixels of `edge` that are set in `near`."""
     pixels = np.int64(0)
     for x in range(max(box[0] - 1, 0), box[1] + 1):
         for word in range(edge.shape[1]):
-            both = edge[x, word] & near[x, word]
-            if both:
-                pixels += count_bits(both)
+            common = edge[x, word] & near[x, word]
+            if common:
+                pixels += count_bits(common)
     return pixels
 
 
 @compiled
 def f_measure(hits: np.int64, predicted: np.int64, truth_hits: np.int64, truth: np.int64) -> float:
-    """F of boundary precision and recall, with the DAVIS conventions for empty boundaries."""
+    """F-measure of boundary precision and recall; empty boundaries as in the DAVIS evaluator."""
     if predicted == 0 and truth == 0:
         return 1.0
     if predicted == 0 or truth == 0:
@@ -280,27 +279,28 @@ def contour_accuracy(
     near: UInt64,
     scratch: UInt64,
 ) -> float:
-    """Contour accuracy of prediction `a` and truth `b`; `edges` is (2, w, words) scratch.
+    """Contour accuracy of prediction `a` and truth `b`; `edges` is (2, w, words) scratch space.
 
-    Only the columns of either mask's boundary are looked at: outside of them there is nothing
-    to match.
+    Each dilation is limited to the columns of the other mask's boundary, since only boundary
+    pixels can match.
     """
     a_count = boundary(a, a_box, height, edges[0])
     b_count = boundary(b, b_box, height, edges[1])
     if a_count == 0 or b_count == 0:
         return f_measure(np.int64(0), a_count, np.int64(0), b_count)
     dilate(edges[1], b_box, heights, max(a_box[0] - 1, 0), a_box[1] + 1, near, scratch)
-    a_hits = matched(edges[0], a_box, near)
+    a_hits = count_matches(edges[0], a_box, near)
     dilate(edges[0], a_box, heights, max(b_box[0] - 1, 0), b_box[1] + 1, near, scratch)
-    b_hits = matched(edges[1], b_box, near)
+    b_hits = count_matches(edges[1], b_box, near)
     return f_measure(a_hits, a_count, b_hits, b_count)
 
 
 @compiled
 def location_error(a_box: Int64, b_box: Int64, height: int, width: int, diagonal: float) -> float:
-    """Distance of the two box centres over `diagonal`; an empty mask's centre is (h//2, w//2).
+    """Distance between the two box centres, divided by `diagonal`.
 
-    The benchmark swaps the two sides for an empty mask, x = h // 2 and y = w // 2, and so do we.
+    The centre of an empty mask is x = h // 2 and y = w // 2: the benchmark's evaluator swaps the
+    two sides here, and its scores are what we reproduce.
     """
     ax, ay = (a_box[0] + a_box[1]) // 2, (a_box[2] + a_box[3]) // 2
     bx, by = (b_box[0] + b_box[1]) // 2, (b_box[2] + b_box[3]) // 2

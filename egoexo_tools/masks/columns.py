@@ -1,7 +1,7 @@
-"""Many masks as columns: sizes, and all counts in one text. What the compiled loops read.
+"""Many masks as columns: sizes, and all counts in one text, for the compiled loops.
 
-The layout is that of an Arrow string column, so that the manifests' masks are used where they
-lie: reading a table, taking a slice and passing masks on copies no counts.
+The layout is that of an Arrow string column. Reading a manifest, slicing and passing masks on
+therefore copy no counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,36 +17,37 @@ from egoexo_tools.arrays import Bytes, Float32, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks import rle_loops
 from egoexo_tools.masks.resizing import Size
-from egoexo_tools.masks.rle import MaskRle, shortened
+from egoexo_tools.masks.rle import MaskRle, shorten
 from egoexo_tools.masks.rle_loops import PROBLEMS
 
 RLE_COLUMNS = ("rle_height", "rle_width", "rle_counts")
-"""What a manifest calls them."""
-_BASE = 1 << 32
-"""Above any width: manifests hold sizes in 32 bits."""
+"""Height, width and counts of a mask in a manifest."""
+_SIZE_BASE = 1 << 32
+"""Larger than any width, since manifests store sizes in 32 bits."""
 
 
 @dataclass(frozen=True, eq=False)
 class MaskColumns:
-    """n masks. A row of height 0 and without counts stands for no mask.
+    """n masks. A row with height 0 and without counts means that there is no mask.
 
-    Nothing is checked here: `measure` says which counts are damaged, and the loops that draw
-    masks report a problem code for each.
+    The counts are not checked here. `measure` reports damaged counts, and the loops that draw
+    masks return a problem code for each.
     """
 
     heights: Int64
-    """(n,) in pixels"""
+    """(n,) in pixels."""
     widths: Int64
+    """(n,) in pixels."""
     text: Bytes
     """The counts of mask i are text[offsets[i] : offsets[i + 1]]."""
     offsets: Int64
-    """(n + 1,), the first of them need not be 0"""
+    """(n + 1,); the first need not be 0."""
     boxes: Float32 | None = None
-    """(n, 4) xywh in pixels of each mask's own size, where a table had them."""
+    """(n, 4) xywh in pixels of each mask's own size, if the table has them."""
 
     def __post_init__(self) -> None:
-        # Arrow's buffers cannot be written to. If no column can, whoever made it, the loops are
-        # compiled once and not for every mixture of arrays that can and cannot.
+        # Numba compiles a loop for each combination of writable and read-only arrays. Arrow's
+        # buffers are read-only, so we make every column read-only and compile once.
         for name in ("heights", "widths", "text", "offsets"):
             column = np.ascontiguousarray(getattr(self, name)).view()
             column.flags.writeable = False
@@ -54,8 +55,8 @@ class MaskColumns:
 
     @classmethod
     def from_rles(cls, rles: Sequence[MaskRle | None]) -> "MaskColumns":
-        """The masks of a list; None: no mask."""
-        # Text that is not ASCII must reach the loops, which call it damaged.
+        """The masks of a list; None means no mask."""
+        # surrogatepass: text that is not ASCII must reach the loops, which report it as damaged.
         texts = [
             b"" if rle is None else rle.counts.encode("utf-8", "surrogatepass") for rle in rles
         ]
@@ -66,8 +67,10 @@ class MaskColumns:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "MaskColumns":
-        """The columns rle_height, rle_width and rle_counts of a table, and bbox_xywh if it is
-        there; a null is no mask. The counts of a table in one piece are not copied."""
+        """From the columns rle_height, rle_width, rle_counts and, if present, bbox_xywh.
+
+        A null means no mask. The counts are copied only if the table has several chunks.
+        """
         heights, widths = (
             np.asarray(pc.fill_null(table[name], 0).to_numpy(), np.int64)
             for name in RLE_COLUMNS[:2]
@@ -84,12 +87,12 @@ class MaskColumns:
 
     @property
     def counts(self) -> pa.LargeStringArray:
-        """(n,) texts, without a copy."""
+        """(n,) texts; shares memory with this object."""
         buffers = pa.py_buffer(self.offsets), pa.py_buffer(self.text)
         return pa.LargeStringArray.from_buffers(len(self), *buffers)
 
     def rle(self, row: int) -> MaskRle:
-        """One of the masks; DataError for a row that has none."""
+        """The mask of one row; DataError for a row without a mask."""
         text = self.text[self.offsets[row] : self.offsets[row + 1]].tobytes()
         counts = text.decode("utf-8", "surrogatepass")
         return MaskRle(int(self.heights[row]), int(self.widths[row]), counts)
@@ -98,7 +101,7 @@ class MaskColumns:
         return [self.rle(row) for row in range(len(self))]
 
     def slice(self, start: int, stop: int) -> "MaskColumns":
-        """Rows start..stop - 1, as views."""
+        """Rows start..stop - 1; shares memory with this object."""
         return MaskColumns(
             heights=self.heights[start:stop],
             widths=self.widths[start:stop],
@@ -108,7 +111,7 @@ class MaskColumns:
         )
 
     def take(self, rows: NDArray[Any]) -> "MaskColumns":
-        """Some rows, by index, in any order; their counts are copied."""
+        """Rows by index, in any order; copies their counts."""
         text, offsets = text_buffers(self.counts.take(pa.array(rows)))
         return MaskColumns(
             heights=self.heights[rows],
@@ -119,27 +122,28 @@ class MaskColumns:
         )
 
     def rows_by_size(self) -> Iterator[tuple[Size, Int64]]:
-        """Each size that occurs, ascending, and the rows (k,) of that size."""
-        sizes = self.heights * _BASE + self.widths  # one number a size: a sort, not one of pairs
+        """Each size that occurs, ascending, with the rows (k,) of that size."""
+        # One number per size, because np.unique is much faster on numbers than on pairs.
+        sizes = self.heights * _SIZE_BASE + self.widths
         for size in np.unique(sizes).tolist():
-            yield divmod(size, _BASE), np.flatnonzero(sizes == size)
+            yield divmod(size, _SIZE_BASE), np.flatnonzero(sizes == size)
 
     def common_size(self, default: Size) -> Size:
-        """The size that all masks share; `default` where there is none, DataError for several."""
+        """The size of all masks; `default` if there are no masks, DataError for different sizes."""
         sizes = [size for size, _ in self.rows_by_size() if size[0]]
         if len(sizes) > 1:
             raise DataError(
-                f"masks of {' and '.join(f'{h}x{w}' for h, w in sizes)} pixels come together "
-                "where one size is needed; resize them first"
+                f"masks of {' and '.join(f'{h}x{w}' for h, w in sizes)} pixels "
+                "cannot be used together; resize them to one size first"
             )
         return sizes[0] if sizes else default
 
     def measure(self) -> tuple[Int64, Float32, Bytes]:
         """Check and measure all masks in one call.
 
-        Returns areas (n,) in pixels, boxes (n, 4) xywh as of `MaskRle.box_xywh`, and problems
-        (n,): OK of egoexo_tools.masks.rle_loops, or why the mask cannot be used (its area and
-        box are 0 then).
+        Returns areas (n,) in pixels, boxes (n, 4) xywh like `MaskRle.box_xywh`, and problems
+        (n,), codes of egoexo_tools.masks.rle_loops. The area and box of a mask with a problem
+        are 0.
         """
         areas = np.zeros(len(self), np.int64)
         boxes = np.zeros((len(self), 4), np.float32)
@@ -150,10 +154,10 @@ class MaskColumns:
         return areas, boxes, problems
 
     def resize(self, rows: Int64, heights: Int64, widths: Int64) -> "MaskColumns":
-        """Rows (m,) of the masks, each at its own wanted size (m,), as `MaskRle.decode_at` does.
+        """Rows (m,) of the masks, each resized to its own size (m,) like `MaskRle.decode_at`.
 
-        Row -1 gives an empty mask. A mask that has its wanted size already keeps its counts, read
-        by nobody; DataError for damaged counts of any other.
+        Row -1 gives an empty mask. A mask that already has the requested size keeps its counts
+        unchecked; DataError for damaged counts of any other mask.
         """
         which = np.ascontiguousarray(rows, np.int64)
         dest = np.ascontiguousarray(heights, np.int64), np.ascontiguousarray(widths, np.int64)
@@ -162,14 +166,14 @@ class MaskColumns:
         source = self.heights, self.widths
         text = rle_loops.resize(self.text, self.offsets, source, which, dest, offsets, problems)
         if problems.any():
-            bad = int(np.flatnonzero(problems)[0])
-            counts = self.rle(int(which[bad])).counts
-            raise DataError(f"{PROBLEMS[problems[bad]]}: {shortened(counts)}")
+            damaged = int(np.flatnonzero(problems)[0])
+            counts = self.rle(int(which[damaged])).counts
+            raise DataError(f"{PROBLEMS[problems[damaged]]}: {shorten(counts)}")
         return MaskColumns(*dest, text, offsets)
 
 
 def mask_to_row(rle: MaskRle) -> dict[str, Any]:
-    """A mask as the fields RLE_COLUMNS of a manifest's row; `mask_from_row` is the way back."""
+    """A mask as the fields RLE_COLUMNS of a manifest row; the inverse of `mask_from_row`."""
     return dict(zip(RLE_COLUMNS, (rle.height, rle.width, rle.counts), strict=True))
 
 
@@ -181,7 +185,7 @@ def mask_from_row(row: Mapping[str, Any]) -> MaskRle:
 
 
 def text_buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Int64]:
-    """All texts one after the other, and where each begins and ends (n + 1,)."""
+    """All texts concatenated, and the n + 1 offsets where they start and end."""
     texts = pc.cast(texts, pa.large_string())
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()

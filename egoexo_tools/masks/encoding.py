@@ -1,7 +1,7 @@
 """Many bitmaps of one size → run lengths, in one compiled call.
 
-Only a mask's box is walked column by column, which is COCO's order; the rest is found empty row by
-row, as fast as memory gives it.
+Only the box of a mask is scanned column by column, which is COCO's order. The rest is recognised
+as empty row by row, which is as fast as memory allows.
 """
 
 import numpy as np
@@ -10,14 +10,11 @@ from egoexo_tools.arrays import Bytes, Int64
 from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
-from egoexo_tools.masks.rle_loops import format_counts
-
-_RUN_BYTES = 7
-"""Most characters of a run; see `runs_to_counts`."""
+from egoexo_tools.masks.rle_loops import MAX_RUN_CHARACTERS, format_counts
 
 
 def encode_stack(masks: Bytes) -> MaskColumns:
-    """(N, H, W) uint8, nonzero is foreground → N masks, as `MaskRle.encode` of each."""
+    """(N, H, W) uint8, nonzero is foreground → N masks, each as `MaskRle.encode` returns it."""
     if masks.ndim != 3 or masks.dtype != np.uint8:
         raise DataError(f"a stack of masks is (N, H, W) uint8, not {masks.shape} {masks.dtype}")
     count, height, width = masks.shape
@@ -35,48 +32,48 @@ def _encode(masks: Bytes) -> tuple[Bytes, Int64]:
     columns = np.empty(width, np.uint8)
     end = 0
     for n in range(count):
-        used = _runs(masks[n], columns, runs)
-        while out.size < end + used * _RUN_BYTES:
+        run_count = _runs(masks[n], columns, runs)
+        while out.size < end + run_count * MAX_RUN_CHARACTERS:
             larger = np.empty(2 * out.size, np.uint8)
             larger[:end] = out[:end]
             out = larger
-        end += format_counts(runs[:used], out[end:])
+        end += format_counts(runs[:run_count], out[end:])
         offsets[n + 1] = end
     return out[:end].copy(), offsets
 
 
 @compiled
 def _runs(mask: Bytes, columns: Bytes, runs: Int64) -> int:
-    """Fill `runs`, background first; returns their number. `columns` is room for one row."""
+    """Fill `runs`, background first; returns their number. `columns` is scratch for one row."""
     height, width = mask.shape
     columns[:] = 0
     top, bottom = height, -1
     for y in range(height):
         row = mask[y]
-        seen = np.uint8(0)
+        row_bits = np.uint8(0)
         for x in range(width):
             columns[x] |= row[x]
-            seen |= row[x]
-        if seen:
+            row_bits |= row[x]
+        if row_bits:
             top, bottom = min(top, y), y
-    used = start = value = 0
+    n = start = value = 0
     for x in range(width):
         if bottom < 0 or not columns[x]:
             if value and bottom >= 0:
-                runs[used], start, value, used = x * height - start, x * height, 0, used + 1
+                runs[n], start, value, n = x * height - start, x * height, 0, n + 1
             continue
         if value and top > 0:
-            runs[used], start, value, used = x * height - start, x * height, 0, used + 1
+            runs[n], start, value, n = x * height - start, x * height, 0, n + 1
         for y in range(top, bottom + 1):
             is_set = 1 if mask[y, x] else 0
             if is_set != value:
-                place = x * height + y
-                runs[used], start, value, used = place - start, place, is_set, used + 1
+                position = x * height + y
+                runs[n], start, value, n = position - start, position, is_set, n + 1
         if value and bottom < height - 1:
-            place = x * height + bottom + 1
-            runs[used], start, value, used = place - start, place, 0, used + 1
+            position = x * height + bottom + 1
+            runs[n], start, value, n = position - start, position, 0, n + 1
     total = height * width
     if start < total:
-        runs[used] = total - start
-        used += 1
-    return used
+        runs[n] = total - start
+        n += 1
+    return n

@@ -1,7 +1,7 @@
-"""Nearest-neighbour resizing as OpenCV does it: which source row each wanted row shows.
+"""Nearest-neighbour resizing, identical to OpenCV's, in terms of row and column indices.
 
-A mask of run lengths is resized without being drawn: either by asking for each wanted row (column)
-which source row it takes, or, the other way round, by asking how far a source run reaches.
+A mask of run lengths is resized without drawing it, either by looking up the source row (column)
+of each destination row (column), or by mapping the ends of source runs to the destination.
 """
 
 from functools import lru_cache
@@ -20,23 +20,23 @@ Size: TypeAlias = tuple[int, int]
 def nearest_idxs(source: int, dest: int) -> Int64:
     """The source index that `cv2.resize(..., INTER_NEAREST)` reads for each of `dest` pixels.
 
-    OpenCV's arithmetic to the bit: floor(i * (1 / (dest / source))), in double precision.
+    The same arithmetic as OpenCV's: floor(i * (1 / (dest / source))), in double precision.
     """
     step = 1.0 / (dest / source)
     idxs = np.floor(np.arange(dest) * step).astype(np.int64)
-    taken: Int64 = np.minimum(idxs, source - 1)
-    return taken
+    clipped: Int64 = np.minimum(idxs, source - 1)
+    return clipped
 
 
 def dest_edges(source: Size, dest: Size) -> tuple[Int64, Int64]:
-    """For each source row (column) border, the number of wanted rows (columns) before it.
+    """For each border between source rows (columns), the number of destination ones before it.
 
-    Source rows a..b - 1 fill the wanted rows edges[a]..edges[b] - 1, so that a run of pixels maps
-    to a run of wanted pixels by two look-ups.
+    Source rows a..b - 1 fill destination rows edges[a]..edges[b] - 1, so a run of pixels maps to
+    a run of destination pixels by two look-ups.
     """
-    return _edges(source[0], dest[0]), _edges(source[1], dest[1])
+    return _side_edges(source[0], dest[0]), _side_edges(source[1], dest[1])
 
 
 @lru_cache(maxsize=256)
-def _edges(source: int, dest: int) -> Int64:
+def _side_edges(source: int, dest: int) -> Int64:
     return np.searchsorted(nearest_idxs(source, dest), np.arange(source + 1)).astype(np.int64)

@@ -1,7 +1,7 @@
-"""The compiled loops over COCO run lengths: parse, write, measure, sample, resize.
+"""Compiled loops over COCO run lengths: parse, write, measure, sample, resize.
 
 A loop gets a mask's counts as bytes, or its run lengths in pixels (background first, column by
-column), and never makes a picture. What a text may hold is checked in `parse_counts` alone.
+column), and never creates an image. Only `parse_counts` validates the text of counts.
 """
 
 import numpy as np
@@ -11,10 +11,13 @@ from egoexo_tools.compiled import compiled
 from egoexo_tools.masks.resizing import nearest_idxs
 
 MAX_SIDE = 32_767
-"""Larger images are refused: OpenCV cannot resize them, and no camera makes them."""
+"""Larger images are rejected: OpenCV cannot resize them, and no camera records them."""
+MAX_RUN_CHARACTERS = 7
+"""Of counts: a run has at most 30 bits (MAX_SIDE squared), its difference also has a sign, and a
+character has five bits."""
 
 OK, BAD_TEXT, NEGATIVE_RUN, WRONG_TOTAL = range(4)
-"""What `measure` says about each mask; PROBLEMS has the words."""
+"""Problem codes of a mask; indices into PROBLEMS."""
 PROBLEMS = (
     "",
     "the counts are not COCO compressed run lengths",
@@ -24,11 +27,11 @@ PROBLEMS = (
 
 
 @compiled
-def _next(text: Bytes, position: int, before_last: int) -> tuple[int, int, bool]:
-    """One run from `position`: its length, the position after it, and whether it was well formed.
+def _parse_run(text: Bytes, position: int, previous_but_one: int) -> tuple[int, int, bool]:
+    """Parse one run at `position`: its length, the next position, and whether it is well formed.
 
-    The counts of pycocotools: five bits a character, a sixth says that more follow, and the top
-    bit of the last five is the sign.
+    As pycocotools writes counts: five bits per character, a sixth bit if more characters follow,
+    and the highest of the last five bits is the sign.
     """
     value = 0
     shift = 0
@@ -45,16 +48,16 @@ def _next(text: Bytes, position: int, before_last: int) -> tuple[int, int, bool]
             break
     if digit & 16:
         value -= 1 << shift
-    return value + before_last, position, True
+    return value + previous_but_one, position, True
 
 
 @compiled
 def parse_counts(text: Bytes, size: int, runs: Int64) -> tuple[int, int, int]:
-    """Fill `runs` from counts; returns the problem, the number of runs and their sum."""
+    """Fill `runs` from counts; returns the problem code, the number of runs and their sum."""
     position = count = total = 0
     while position < text.size:
-        before_last = runs[count - 2] if count > 2 else 0
-        run, position, well_formed = _next(text, position, before_last)
+        previous_but_one = runs[count - 2] if count > 2 else 0
+        run, position, well_formed = _parse_run(text, position, previous_but_one)
         if not well_formed:
             return BAD_TEXT, count, total
         if run < 0:
@@ -94,6 +97,7 @@ def _grow(box: Int64, start: int, stop: int, height: int) -> None:
 
 @compiled
 def runs_box(runs: Int64, height: int) -> tuple[int, int, int, int]:
+    """The box (xywh) of the foreground; zeros for an empty mask."""
     box = np.array([MAX_SIDE, MAX_SIDE, -1, -1], np.int64)
     position = 0
     for i in range(runs.size):
@@ -107,14 +111,14 @@ def runs_box(runs: Int64, height: int) -> tuple[int, int, int, int]:
 
 @compiled
 def runs_overlap(a: Int64, b: Int64) -> tuple[int, int]:
-    """Pixels in both and pixels in either of two masks of one size, walking both run lists."""
-    i = j = position = both = either = 0
+    """Number of pixels in both and in either of two masks of the same size."""
+    i = j = position = common = either = 0
     a_end = a[0] if a.size else 0
     b_end = b[0] if b.size else 0
     while i < a.size and j < b.size:
         end = min(a_end, b_end)
         length = end - position
-        both += length * (i & j & 1)
+        common += length * (i & j & 1)
         either += length * ((i | j) & 1)
         position = end
         if a_end == end:
@@ -123,12 +127,12 @@ def runs_overlap(a: Int64, b: Int64) -> tuple[int, int]:
         if b_end == end:
             j += 1
             b_end += b[j] if j < b.size else 0
-    return both, either
+    return common, either
 
 
 @compiled
 def sample_runs(ends: Int64, height: int, rows: Int64, cols: Int64) -> Bytes:
-    """Value of each (row, col): the parity of the run that its column-major position lies in."""
+    """Value of each (row, col): the parity of the run that contains its column-major position."""
     out = np.zeros((rows.size, cols.size), np.uint8)
     for c in range(cols.size):
         base = cols[c] * height
@@ -140,7 +144,7 @@ def sample_runs(ends: Int64, height: int, rows: Int64, cols: Int64) -> Bytes:
         run, last = first, -1
         for r in range(rows.size):
             position = base + rows[r]
-            if position < last:  # rows need not ascend
+            if position < last:  # rows need not be sorted
                 run = first
             while ends[run] <= position:
                 run += 1
@@ -151,9 +155,9 @@ def sample_runs(ends: Int64, height: int, rows: Int64, cols: Int64) -> Bytes:
 
 @compiled
 def _resize_runs(ends: Int64, height: int, rows: Int64, cols: Int64, runs: Int64) -> int:
-    """Run lengths at another size into `runs`, as of `sample_runs` with ascending rows.
+    """Write the run lengths of `sample_runs`' result into `runs`; rows must be ascending.
 
-    Returns their number. `runs` has room for two more than there are pixels.
+    Returns the number of runs. `runs` must have room for two more than there are pixels.
     """
     count = value = length = 0
     for c in range(cols.size):
@@ -173,7 +177,7 @@ def _resize_runs(ends: Int64, height: int, rows: Int64, cols: Int64, runs: Int64
 
 @compiled
 def _append(out: Bytes, end: int, piece: Bytes) -> Bytes:
-    """`out` with `piece` at `end`; a longer copy of it where it has no room."""
+    """`out` with `piece` written at `end`; a longer copy of `out` if there is no room."""
     if end + piece.size > out.size:
         longer = np.empty(2 * (end + piece.size), np.uint8)
         longer[:end] = out[:end]
@@ -192,17 +196,17 @@ def resize(
     ends: Int64,
     problems: Bytes,
 ) -> Bytes:
-    """The inside of `MaskColumns.resize`: returns the new counts, fills `ends` and `problems`.
+    """The loop of `MaskColumns.resize`: returns the new counts, fills `ends` and `problems`.
 
-    `source` has heights and widths of all masks, `dest` those that are wanted, (n,) as `which`.
-    Stops at the first damaged mask.
+    `source` has the heights and widths of all masks, `dest` (n,) the sizes to which the masks
+    `which` (n,) are resized. Stops at the first damaged mask.
     """
     out = np.empty(
         (offsets[-1] - offsets[0]) // max(offsets.size - 1, 1) * which.size + 64, np.uint8
     )
     buffer, runs = np.empty(64, np.uint8), np.empty(1, np.int64)
     rows, cols = np.empty(0, np.int64), np.empty(0, np.int64)
-    before = (0, 0, 0, 0)  # the sizes for which `rows` and `cols` were made
+    cached_sizes = (0, 0, 0, 0)  # the sizes for which `rows` and `cols` were computed
     for i in range(which.size):
         mask, height, width = which[i], dest[0][i], dest[1][i]
         if mask < 0:
@@ -221,14 +225,14 @@ def resize(
         problems[i], count, _ = parse_counts(counts, sizes[0] * sizes[1], parsed)
         if problems[i] != OK:
             return out[:0]
-        if sizes != before:  # neighbours share their sizes as a rule
+        if sizes != cached_sizes:  # neighbours usually have the same sizes
             rows, cols = nearest_idxs(sizes[0], height), nearest_idxs(sizes[1], width)
-            before = sizes
+            cached_sizes = sizes
         if runs.size < height * width + 2:
             runs = np.empty(height * width + 2, np.int64)
         count = _resize_runs(np.cumsum(parsed[:count]), sizes[0], rows, cols, runs)
-        if buffer.size < count * 7:  # characters of a run at most, as in `runs_to_counts`
-            buffer = np.empty(count * 14, np.uint8)
+        if buffer.size < count * MAX_RUN_CHARACTERS:
+            buffer = np.empty(2 * count * MAX_RUN_CHARACTERS, np.uint8)
         size = format_counts(runs[:count], buffer)
         out = _append(out, ends[i], buffer[:size])
         ends[i + 1] = ends[i] + size
@@ -245,7 +249,7 @@ def measure(
     boxes: Float32,
     problems: Bytes,
 ) -> None:
-    """The inside of `MaskColumns.measure`, which has made the three last arrays of zeros."""
+    """The loop of `MaskColumns.measure`; fills the last three arrays, which must be zeros."""
     for i in range(heights.size):
         counts = text[offsets[i] : offsets[i + 1]]
         runs = np.empty(counts.size, np.int64)

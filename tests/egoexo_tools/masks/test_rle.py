@@ -1,4 +1,4 @@
-"""Run-length masks: pycocotools is the oracle for the text, OpenCV for the sizes."""
+"""Run-length masks, compared with pycocotools (text) and OpenCV (resizing)."""
 
 import json
 from pathlib import Path
@@ -33,28 +33,28 @@ def mask_arrays(draw: st.DrawFn, max_side: int = 40) -> Bool:
 
 @settings(max_examples=150, deadline=None)
 @given(mask_arrays())
-def test_text_is_that_of_pycocotools(mask: Bool) -> None:
+def test_counts_equal_those_of_pycocotools(mask: Bool) -> None:
     rle = MaskRle.encode(mask)
-    theirs: Any = coco.encode(np.asfortranarray(mask.view(np.uint8)))
-    assert rle.to_json() == {"size": list(mask.shape), "counts": theirs["counts"].decode()}
-    assert MaskRle.from_json(theirs) == MaskRle.from_json(rle.to_json()) == rle
+    coco_rle: Any = coco.encode(np.asfortranarray(mask.view(np.uint8)))
+    assert rle.to_json() == {"size": list(mask.shape), "counts": coco_rle["counts"].decode()}
+    assert MaskRle.from_json(coco_rle) == MaskRle.from_json(rle.to_json()) == rle
     np.testing.assert_array_equal(rle.decode(), mask)
-    assert rle.area() == coco.area(theirs)
+    assert rle.area() == coco.area(coco_rle)
 
 
 @settings(max_examples=100, deadline=None)
 @given(mask_arrays(), mask_arrays())
-def test_boxes_and_iou_match_the_slow_twins(one: Bool, two: Bool) -> None:
-    assert MaskRle.encode(one).box_xywh() == reference.mask_box_xywh(one)
-    other = cv2.resize(two.view(np.uint8), one.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    other = other.reshape(one.shape).astype(bool)
-    expected = reference.mask_iou(one, other)
-    assert MaskRle.encode(one).iou(MaskRle.encode(other)) == pytest.approx(expected, abs=1e-12)
+def test_boxes_and_iou_match_the_slow_twins(a: Bool, b: Bool) -> None:
+    assert MaskRle.encode(a).box_xywh() == reference.mask_box_xywh(a)
+    resized = cv2.resize(b.view(np.uint8), a.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    resized = resized.reshape(a.shape).astype(bool)
+    expected = reference.mask_iou(a, resized)
+    assert MaskRle.encode(a).iou(MaskRle.encode(resized)) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=150, deadline=None)
 @given(mask_arrays(), st.integers(1, 90), st.integers(1, 90))
-def test_decode_at_is_opencv_nearest(mask: Bool, height: int, width: int) -> None:
+def test_decode_at_equals_opencv_nearest(mask: Bool, height: int, width: int) -> None:
     expected = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     decoded = MaskRle.encode(mask).decode_at(height, width)
     assert decoded.dtype == np.bool_
@@ -78,7 +78,7 @@ def test_decode_at_the_sizes_of_the_benchmark(
 
 @settings(max_examples=100, deadline=None)
 @given(mask_arrays(), st.data())
-def test_sample_is_fancy_indexing(mask: Bool, data: st.DataObject) -> None:
+def test_sample_equals_fancy_indexing(mask: Bool, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, mask.shape[0] - 1), max_size=9))
     cols = data.draw(st.lists(st.integers(0, mask.shape[1] - 1), max_size=9))
     expected = mask[np.array(rows, int)][:, np.array(cols, int)]
@@ -87,7 +87,7 @@ def test_sample_is_fancy_indexing(mask: Bool, data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**29), max_size=50))
-def test_runs_survive_the_text(lengths: list[int]) -> None:
+def test_runs_survive_a_round_trip_through_text(lengths: list[int]) -> None:
     total = np.array(lengths, np.int64).sum()
     parsed = np.empty(len(lengths) * 7 + 1, np.int64)
     text = np.frombuffer(runs_to_counts(np.array(lengths)).encode(), np.uint8)
@@ -103,12 +103,12 @@ def test_runs_survive_the_text(lengths: list[int]) -> None:
         ("7", "do not add up"),
         ("5\u00e9", "not COCO"),
         ("5 ", "not COCO"),
-        ("5o", "not COCO"),  # the last character says that more follow
+        ("5o", "not COCO"),  # the last character announces another one
         ("oooooooooooooo0", "not COCO"),
         ("6N", "negative"),
     ],
 )
-def test_counts_that_are_not_a_mask_are_refused(counts: str, words: str) -> None:
+def test_invalid_counts_are_rejected(counts: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         MaskRle(2, 3, counts).validate()
     with pytest.raises(DataError):
@@ -130,17 +130,17 @@ def test_counts_that_are_not_a_mask_are_refused(counts: str, words: str) -> None
         {"size": "ab", "counts": "6"},
     ],
 )
-def test_json_that_is_not_a_mask_is_refused(value: dict[str, Any]) -> None:
+def test_json_that_is_not_a_mask_is_rejected(value: dict[str, Any]) -> None:
     with pytest.raises(DataError):
         MaskRle.from_json(value)
 
 
-def test_json_with_plain_runs() -> None:
+def test_json_may_hold_plain_runs() -> None:
     rle = MaskRle.from_json({"size": [2, 3], "counts": [1, 2, 3]})
     assert rle.decode().tolist() == [[False, True, False], [True, False, False]]
 
 
-def test_masks_of_two_sizes_have_no_iou() -> None:
+def test_unsuitable_arguments_are_rejected() -> None:
     with pytest.raises(DataError, match="decode_at"):
         MaskRle(2, 3, "6").iou(MaskRle(3, 2, "6"))
     with pytest.raises(DataError, match="0..1"):
@@ -159,21 +159,21 @@ def test_zero_runs_inside_a_mask_are_skipped() -> None:
 
 
 def test_home_pairs_have_their_published_iou(home_pairs: Path) -> None:
-    """The published scores were made from pixels at the prediction's size; ours from runs."""
+    """The published scores come from pixels at the prediction's size, ours from runs."""
     truth, predictions, expected = (
         json.loads((home_pairs / f"{name}.json").read_text())
         for name in ("ground_truth", "predictions", "expected")
     )
-    found = []
+    ious = []
     for take, entry in predictions["exo-ego"]["results"].items():
         for name, cameras in entry["masks"].items():
             for pair, frames in cameras.items():
                 dest = truth["annotations"][take]["masks"][name][pair.split("_", 1)[1]]
                 for frame in frames.keys() & dest.keys():
                     predicted = MaskRle.from_json(frames[frame]["pred_mask"])
-                    whole = MaskRle.from_json(dest[frame])
-                    resized = MaskRle.encode(whole.decode_at(predicted.height, predicted.width))
-                    found.append(predicted.iou(resized))
+                    full_size = MaskRle.from_json(dest[frame])
+                    resized = full_size.decode_at(predicted.height, predicted.width)
+                    ious.append(predicted.iou(MaskRle.encode(resized)))
     published = expected["per_sample"]["iou_per_obs"]
-    assert len(found) == len(published) == 32
-    assert sorted(found) == pytest.approx(sorted(published), abs=1e-6)
+    assert len(ious) == len(published) == 32
+    assert sorted(ious) == pytest.approx(sorted(published), abs=1e-6)
