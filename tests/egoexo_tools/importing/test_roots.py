@@ -16,7 +16,6 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.importing.roots import import_lm_eec, import_processed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
@@ -253,16 +252,6 @@ def test_folders_of_another_kind_are_refused(root: DatasetRoot, tmp_path: Path) 
 def test_a_root_of_other_takes_is_not_mixed(ours: DatasetRoot, processed: Path) -> None:
     with pytest.raises(SettingsError, match="from elsewhere"):
         import_processed(ours, processed, run=INLINE)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_a_stack_of_masks_is_encoded_as_each_of_them(share: float) -> None:
-    rng = np.random.default_rng(int(share * 10))
-    for _ in range(40):
-        shape = tuple(rng.integers(1, 9, 3))
-        masks = np.asarray((rng.random(shape) < share) * rng.integers(1, 256), np.uint8)
-        assert encode_stack(masks).rles() == [MaskRle.encode(mask) for mask in masks]
-    assert len(encode_stack(np.zeros((0, 4, 5), np.uint8))) == 0
 
 
 def documented(page: str, start: str = "", end: str = "## no such") -> list[list[str]]:
