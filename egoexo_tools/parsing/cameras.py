@@ -11,12 +11,12 @@ from egoexo_tools.vocab import View, view_of
 
 
 def unusable_cameras(
-    mask_counts: Mapping[str, int], listed: frozenset[str] = frozenset()
+    mask_counts: Mapping[str, int], release_cameras: frozenset[str] = frozenset()
 ) -> dict[str, str]:
     """Camera → why its annotations cannot be used.
 
-    `mask_counts` is camera → number of masks, in the file's order; `listed` are the cameras that
-    takes.json names (empty: not known).
+    `mask_counts` is camera → number of masks, in the file's order; `release_cameras` are those that
+    takes.json lists (empty: not known).
     """
     reasons: dict[str, str] = {}
     ego_counts: dict[str, int] = {}
@@ -26,8 +26,8 @@ def unusable_cameras(
         except DataError:
             reasons[camera] = "its name cannot be a camera's"
             continue
-        if listed and camera not in listed:
-            reasons[camera] = f"unknown camera: takes.json has {', '.join(sorted(listed))}"
+        if release_cameras and camera not in release_cameras:
+            reasons[camera] = f"unknown camera: takes.json has {', '.join(sorted(release_cameras))}"
         elif view_of(camera) is View.EGO:
             ego_counts[camera] = count
     # Pairs have one ego view, and the benchmark's own script stops in a debugger on a second one.

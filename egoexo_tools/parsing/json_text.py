@@ -69,7 +69,7 @@ def parse_json(text: bytes) -> Any:
         return json.loads(text, object_pairs_hook=hook)
     except ValueError as error:
         # Python refuses integers of thousands of digits with a plain ValueError, as for text that
-        # is not JSON; only the message tells them apart.
+        # is not JSON; only the message differs.
         if "integer string conversion" not in str(error):
             raise
         return json.loads(text, object_pairs_hook=hook, parse_int=_parse_int)
@@ -244,7 +244,7 @@ def _find_items(data: Bytes, words: UInt64) -> Int64:
 def string_end(data: Bytes, words: UInt64, position: int) -> int:
     """The position behind the closing quote of a string whose content starts at `position`.
 
-    `words` are the same bytes eight at a time, to skip long strings. -1: there is no quote.
+    `words` are the same bytes eight at a time, to skip long strings. -1 without one.
     """
     while position < data.size:
         if position & 7 == 0:

@@ -88,16 +88,16 @@ def _read_masks(path: Path) -> Bytes:
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A member's bytes; never more than `info.file_size`, whatever the compressed data says."""
+    """A member's bytes; never more than `info.file_size`, even if the data holds more."""
     if info.compress_type != zipfile.ZIP_DEFLATED:
         return archive.read(info)
     # zipfile unpacks with zlib, which takes five times as long as zlib-ng for the long runs of
     # zeros in masks. Declared as stored, the member is read as the compressed bytes that it is.
-    stored = copy.copy(info)
-    stored.compress_type, stored.file_size = zipfile.ZIP_STORED, info.compress_size
-    del stored.CRC  # that of the unpacked bytes, compared below
+    packed_info = copy.copy(info)
+    packed_info.compress_type, packed_info.file_size = zipfile.ZIP_STORED, info.compress_size
+    del packed_info.CRC  # that of the unpacked bytes, compared below
     unpacker = zlib_ng.decompressobj(wbits=-zlib_ng.MAX_WBITS)  # negative: no zlib header
-    data = unpacker.decompress(archive.read(stored), info.file_size)
+    data = unpacker.decompress(archive.read(packed_info), info.file_size)
     if not unpacker.eof or len(data) != info.file_size or zlib_ng.crc32(data) != info.CRC:
         raise zipfile.BadZipFile(f"{info.filename} is damaged: wrong size or checksum")
     return data

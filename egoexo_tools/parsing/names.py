@@ -24,15 +24,15 @@ def folder_names(object_names: Iterable[str]) -> dict[str, str]:
     """
     objects = list(dict.fromkeys(object_names))
     names: dict[str, str] = {}
-    used: set[str] = set()
+    used_names: set[str] = set()
     # Valid names come first, so that no changed name takes one of them; then by name, so that a
     # reader with the names in another order gets the same result.
     for name in sorted(objects, key=lambda name: (_valid_name(name) != name, name)):
         base = new = _valid_name(name)
         number = 2
-        while _disk_key(new) in used:
+        while _disk_key(new) in used_names:
             new, number = f"{base}_{number}", number + 1
-        used.add(_disk_key(new))
+        used_names.add(_disk_key(new))
         names[name] = new
     return {name: names[name] for name in objects}
 
@@ -44,15 +44,15 @@ def match_names(names: Iterable[str], objects: Sequence[str]) -> dict[str, str]:
     Ambiguous names are left out.
     """
     names, object_set = list(names), set(objects)
-    used = set(names) & object_set
+    used_names = set(names) & object_set
     by_spelling = _unambiguous((plain_name(name), name) for name in objects)
     by_folder = _unambiguous((folder, name) for name, folder in folder_names(objects).items())
     matches: dict[str, str] = {}
     for name in names:
         match = by_spelling.get(plain_name(name), by_folder.get(name))
-        if name not in used and match is not None and match not in used:
+        if name not in used_names and match is not None and match not in used_names:
             matches[name] = match
-            used.add(match)
+            used_names.add(match)
     return matches
 
 

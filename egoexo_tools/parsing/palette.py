@@ -34,7 +34,7 @@ _LEVELS_UP = 3
 _VOID = 255
 """VOS data marks pixels without an object with it; mask pictures mark the object with it."""
 _EXPORT_FILES = frozenset({"objects", "videos.txt"})
-"""What an export writes beside the videos."""
+"""Files of an export beside its videos."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def find_videos(folder: Path, problems: list[str]) -> list[PaletteVideo]:
 
 
 def read_objects(folder: Path, take_uid: str) -> dict[int, str] | None:
-    """Number → object name, from the nearest export; None where there is no export."""
+    """Number → object name, from the nearest export; or None."""
     for place in (folder, *folder.resolve().parents[:_LEVELS_UP]):
         for split in ("", *Split):
             path = place / split / "objects" / f"{take_uid}.json"
@@ -153,7 +153,7 @@ def _pngs_by_frame(folder: Path, problems: list[str]) -> dict[int, Path]:
             files.setdefault(number, []).append(path)
         elif not path.is_dir():
             problems.append(f"{path} is not a PNG with a frame number; it is not read")
-    for first, *others in files.values():
-        if others:
-            problems.append(f"{first} and {others[0].name} are of one frame; keep one")
+    for first, *duplicates in files.values():
+        if duplicates:
+            problems.append(f"{first} and {duplicates[0].name} are of one frame; keep one")
     return {number: paths[0] for number, paths in files.items() if len(paths) == 1}

@@ -129,12 +129,12 @@ def _mask_with_alpha(image: Any, path: Path) -> Bool:
         coloured, opaque = _nonzero(whole, whole.getbands()[:-1]), _nonzero(whole.getchannel("A"))
     if opaque.all() or not opaque.any():
         return coloured
-    both = coloured & opaque
-    if not both.any() or np.array_equal(both, opaque):
+    overlap = coloured & opaque
+    if not overlap.any() or np.array_equal(overlap, opaque):
         return opaque
     raise DataError(
         f"{path} can be read in two ways: {int(opaque.sum()):,} pixels are not transparent, "
-        f"{int(both.sum()):,} of them are not black; save the mask without transparency, the "
+        f"{int(overlap.sum()):,} of them are not black; save the mask without transparency, the "
         "object white on black"
     )
 
