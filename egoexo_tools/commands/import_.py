@@ -120,12 +120,12 @@ def predictions(file: Path, root: Path, run_name: str, direction: str | None) ->
       egoexo-tools import predictions demo/root/runs/ego2exo-knn/predictions.json \\
         --root demo/root --run theirs
     """
-    from egoexo_tools.importing.predictions import LEFT_OUT, import_run
+    from egoexo_tools.importing.predictions import LEFT_OUT, import_predictions
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
 
     dataset = DatasetRoot(root).require()
-    imported = import_run(
+    imported = import_predictions(
         dataset, file, run_name, direction=None if direction is None else Direction(direction)
     )
     folder = dataset.runs / run_name

@@ -1,1 +1,1 @@
-"""Imports of data that other tools wrote: pictures, masks, processed folders, predictions."""
+"""Stages that make a root of data that other people and programs prepared."""

@@ -1,6 +1,7 @@
-"""The cameras of somebody's own take: which folders they are, which view, which frames.
+"""The cameras of a take of own pictures: their folders, views and frames.
 
-Everything in a folder that is no picture is named with its reason by whoever reads the rest.
+Every file that is not a picture of a camera gets a note with the reason why it is not read, here
+or in `masks.py`.
 """
 
 import re
@@ -14,9 +15,11 @@ from egoexo_tools.parsing.pictures import HEIF, PICTURES, heif_advice
 from egoexo_tools.vocab import View, view_of
 
 CAMERAS_JSON = "cameras.json"
-"""Says which camera is which view, `{"wrist": "ego", "front": "exo"}`."""
+"""File with the cameras' views, `{"wrist": "ego", "front": "exo"}`."""
 NAME = r"[\w-]+"
-"""Of takes and cameras."""
+"""Pattern for the names of takes and cameras."""
+_DIGITS = r"[0-9]{1,8}"
+"""Pattern for the names of pictures that are frame numbers."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class CameraFolder:
 
 
 def read_views(*folders: Path) -> dict[str, View]:
-    """What cameras.json says in these folders, the last one's word counts; DataError if nothing."""
+    """Camera → view, from cameras.json in these folders; a later folder overrides an earlier one.
+
+    Raises DataError for a file that holds anything else.
+    """
     views: dict[str, View] = {}
     for folder in folders:
         for path in list_folder(folder):
@@ -46,53 +52,58 @@ def read_views(*folders: Path) -> dict[str, View]:
 
 
 def not_read(path: Path) -> str:
-    """Why a file or folder is passed over, and what to do."""
+    """Why a file or folder is not read, and what to do about it."""
     suffix = path.suffix.lower()
     if path.is_symlink() and not path.exists():
-        return f"{path} is a link that leads nowhere"
+        return f"{path} is a link to a file that does not exist"
     if suffix in HEIF:
         return heif_advice(path)
     if path.is_dir():
         return f"{path} is a folder that belongs to no picture; it is not read"
     if suffix in PICTURES:
         return f"{path} is a picture that is not used here"
-    return f"{path} is no picture and no mask file; it is not read"
+    return f"{path} is neither a picture nor a mask file; it is not read"
 
 
 def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> list[CameraFolder]:
-    """The cameras of a take, the ego one first; DataError unless there is one ego and an exo.
+    """The cameras of a take, the ego one first; DataError unless it has one ego and an exo camera.
 
-    `views` (camera → view) is what cameras.json says; what is not read is added to `notes`.
+    `views` is what cameras.json says; `notes` gets a line for everything that is not read.
     """
     folders = [path for path in list_folder(folder) if path.is_dir()]
-    named = {plain_name(path.name) for path in folders}
+    names = {plain_name(path.name) for path in folders}
     notes += [
-        f"{CAMERAS_JSON} says what `{name}` is, but {folder} has no such folder"
+        f"{CAMERAS_JSON} gives a view to `{name}`, but {folder} has no such folder"
         for name in views
-        if name not in named
+        if name not in names
     ]
-    pictures = {}
+    pictures: dict[Path, dict[str, Path]] = {}
     for path in folders:
-        found = _pictures(path, notes)
-        if found:
-            pictures[path] = found
+        if files := _find_pictures(path, notes):
+            pictures[path] = files
         else:
-            notes.append(f"{path} holds no pictures that can be used")
+            notes.append(f"{path} holds no usable pictures")
             notes += [not_read(file) for file in list_folder(path) if file.is_file()]
-    names = {path: _camera_name(path.name, views) for path in pictures}
-    ego = [path for path, name in names.items() if view_of(name) is View.EGO]
-    if len(ego) != 1 or len(names) < 2:
-        listed = ", ".join(path.name for path in pictures) or "none"
-        why = "".join(f"; {note}" for note in notes[:5])
+    cameras = {path: _camera_name(path.name, views) for path in pictures}
+    ego = [path for path, name in cameras.items() if view_of(name) is View.EGO]
+    if len(ego) != 1 or len(cameras) < 2:
+        folder_list = ", ".join(path.name for path in pictures) or "none"
+        reasons = "".join(f"; {note}" for note in notes[:5])
         raise DataError(
             f"{folder} must hold one folder `ego` and at least one other with pictures, or "
-            f"{CAMERAS_JSON} must say which is which; it has {listed}{why}"
+            f"{CAMERAS_JSON} must give the views; it has {folder_list}{reasons}"
         )
-    idxs = _frame_idxs({stem for found in pictures.values() for stem in found})
+    stems = sorted({stem for files in pictures.values() for stem in files})
+    # A name means one instant in every camera. Numbers are frame_idxs; if a single name is not a
+    # number, the frames are counted in name order.
+    if all(re.fullmatch(_DIGITS, stem) for stem in stems):
+        frame_idxs = {stem: int(stem) for stem in stems}
+    else:
+        frame_idxs = {stem: place for place, stem in enumerate(stems)}
     return [
         CameraFolder(
-            names[path],
-            {idxs[stem]: file for stem, file in sorted(pictures[path].items())},
+            cameras[path],
+            {frame_idxs[stem]: file for stem, file in sorted(pictures[path].items())},
             path,
         )
         for path in sorted(pictures, key=lambda path: (path not in ego, path.name))
@@ -100,7 +111,7 @@ def find_cameras(folder: Path, views: Mapping[str, View], notes: list[str]) -> l
 
 
 def _camera_name(folder: str, views: Mapping[str, View]) -> str:
-    """A camera's name in the root, where the name says the view."""
+    """A camera's name in the root; the rest of the toolkit takes the view from the name."""
     folder = plain_name(folder)
     guess = View.EGO if folder.lower().startswith("ego") else view_of(folder)
     view = views.get(folder, guess)
@@ -110,28 +121,23 @@ def _camera_name(folder: str, views: Mapping[str, View]) -> str:
     if not re.fullmatch(NAME, name):
         raise DataError(f"{folder!r} cannot be a camera's name; use letters, digits, - and _ only")
     if view_of(name) is not view:
-        raise DataError(f"{folder!r} cannot be an exo camera: `aria` in a name says ego; rename it")
+        raise DataError(
+            f"{folder!r} cannot be an exo camera, because `aria` in a name means ego; rename it"
+        )
     return name
 
 
-def _pictures(folder: Path, notes: list[str]) -> dict[str, Path]:
-    """Stem → picture; pictures of one camera with one name or number are noted and left out."""
-    found: dict[str | int, list[Path]] = {}
+def _find_pictures(folder: Path, notes: list[str]) -> dict[str, Path]:
+    """Stem → picture; pictures of one camera with the same name or number are left out."""
+    files: dict[str | int, list[Path]] = {}
     for path in list_folder(folder):
         if path.suffix.lower() in PICTURES and path.is_file():
             stem = plain_name(path.stem)
-            number = frame_number(stem) if re.fullmatch(r"[0-9]{1,8}", stem) else None
-            found.setdefault(stem if number is None else number, []).append(path)
-    for paths in found.values():
+            number = frame_number(stem) if re.fullmatch(_DIGITS, stem) else None
+            files.setdefault(stem if number is None else number, []).append(path)
+    for paths in files.values():
         if len(paths) > 1:
-            same = "name" if len({path.stem for path in paths}) == 1 else "number"
-            listed = " and ".join(path.name for path in paths)
-            notes.append(f"{folder}: {listed} have one {same}; keep one")
-    return {plain_name(paths[0].stem): paths[0] for paths in found.values() if len(paths) == 1}
-
-
-def _frame_idxs(stems: set[str]) -> dict[str, int]:
-    """Stem → frame_idx: the number if all are numbers, else the place in name order."""
-    if all(re.fullmatch(r"[0-9]{1,8}", stem) for stem in stems):
-        return {stem: int(stem) for stem in stems}
-    return {stem: place for place, stem in enumerate(sorted(stems))}
+            kind = "name" if len({path.stem for path in paths}) == 1 else "number"
+            file_list = " and ".join(path.name for path in paths)
+            notes.append(f"{folder}: {file_list} have one {kind}; keep one")
+    return {plain_name(paths[0].stem): paths[0] for paths in files.values() if len(paths) == 1}

@@ -1,14 +1,14 @@
-"""Other people's predictions → a run of the root, to score, report and compare.
+"""Predictions of other programs → a run of the root, to score, report and compare.
 
-Reads every format of `read_predictions`, and palette PNGs of videos (see `outside.palette`). A
-value that cannot be used costs its own row, which `<run>/left_out.csv` names with its reason.
-Object names are brought back to the root's where an export or a disk had to change them.
+Reads every format of `read_predictions`, and palette PNGs of videos (see `parsing.palette`). An
+unusable value leaves out its own row, which `<run>/left_out.csv` names with its reason. Object
+names that an export or a disk changed are mapped back to the root's.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,90 +40,92 @@ LEFT_OUT = "left_out.csv"
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What an import came to."""
+class ImportResult:
+    """The outcome of an import."""
 
     predictions: int
-    left_out: list[str] = field(default_factory=list)
-    """What could not be used, and why."""
+    """Number of predictions."""
+    left_out: list[str]
+    """A reason for every prediction or file that was not used."""
 
 
 def import_predictions(
     root: DatasetRoot, path: Path, run_name: str, *, direction: Direction | None = None
-) -> int:
-    """Write `<root>/runs/<run_name>/predictions.{parquet,json}`; the number of predictions.
+) -> ImportResult:
+    """Write `<root>/runs/<run_name>/predictions.{parquet,json}` and left_out.csv.
 
-    Raises DataError where nothing of it can be used, and writes nothing then.
+    Raises DataError, and writes nothing, where no prediction is usable.
     """
-    return import_run(root, path, run_name, direction=direction).predictions
-
-
-def import_run(
-    root: DatasetRoot, path: Path, run_name: str, *, direction: Direction | None = None
-) -> Imported:
-    """The same, with what was left out."""
     problems: list[str] = []
     videos = find_videos(path, problems) if path.is_dir() else []
     if videos:
-        rows, chosen = _palette_rows(root, videos, direction, problems)
+        rows, file_direction = _read_videos(root, videos, direction, problems)
     else:
-        rows, chosen = _other_rows(root, path, direction, problems)
-    rows = _once(rows, problems)
+        rows, file_direction = _read_other_formats(root, path, direction, problems)
+    first_rows: dict[str, Row] = {}
+    contradictions: set[str] = set()
+    for row in rows:
+        if first_rows.setdefault(row["pair_id"], row) != row:
+            contradictions.add(row["pair_id"])
+    problems += [f"{pair_id} has two different predictions" for pair_id in sorted(contradictions)]
+    rows = [row for pair_id, row in first_rows.items() if pair_id not in contradictions]
     if not rows:
-        reasons = "; ".join(problems[:3])
-        raise DataError(f"{path} holds no predictions that can be used: {reasons}" if reasons else
-                        f"{path} holds no predictions")  # fmt: skip
+        reasons = f" that can be used: {'; '.join(problems[:3])}" if problems else ""
+        raise DataError(f"{path} holds no predictions{reasons}")
     run = RunFolder.of(root, run_name)
     write_table(run.predictions, "predictions", rows, metadata={"run": run_name})
     table = read_tables([run.predictions], "predictions")
-    write_predictions(run.predictions_json, table, direction=chosen)
-    _write_left_out(run.predictions.parent / LEFT_OUT, problems)
-    return Imported(len(rows), problems)
+    write_predictions(run.predictions_json, table, direction=file_direction)
+    left_out = run.predictions.parent / LEFT_OUT
+    if problems:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([["reason"], *([printable(problem)] for problem in problems)])
+        write_atomic(left_out, text.getvalue())
+    else:
+        left_out.unlink(missing_ok=True)
+    return ImportResult(len(rows), problems)
 
 
-def _once(rows: list[Row], problems: list[str]) -> list[Row]:
-    """Each pair's prediction; of a pair that has two different ones, neither."""
-    found: dict[str, Row] = {}
-    twice: set[str] = set()
-    for row in rows:
-        if found.setdefault(row["pair_id"], row) != row:
-            twice.add(row["pair_id"])
-    problems.extend(f"{pair_id} has two different predictions" for pair_id in sorted(twice))
-    return [row for pair_id, row in found.items() if pair_id not in twice]
+def read_prediction(frame: Any, entry: Any) -> tuple[int, MaskRle, float | None]:
+    """One frame's entry → frame_idx, mask and confidence; DataError for an invalid one."""
+    frame_idx = frame_number(frame)
+    if frame_idx is None:
+        raise DataError(f"{frame!r} is not a frame number")
+    if not isinstance(entry, Mapping):
+        raise DataError("it is not {pred_mask: {size, counts}, confidence}")
+    mask = read_rle(entry.get("pred_mask"), "its mask")
+    if "confidence" not in entry:
+        raise DataError("it has no confidence")
+    return frame_idx, mask, parse_confidence(entry["confidence"])
 
 
-def _other_rows(
+def _read_other_formats(
     root: DatasetRoot, path: Path, direction: Direction | None, problems: list[str]
 ) -> tuple[list[Row], Direction]:
     predictions = read_predictions(path, direction=direction)
     problems.extend(predictions.notes)
-    known = _objects_and_cameras(root)
+    columns = ["take_uid", "object_name", "camera"]
+    table = read_manifest(root, "masks", columns=columns)
+    objects: dict[str, dict[str, None]] = {}  # take_uid → object names; ordered, unlike a set
+    cameras: dict[str, set[str]] = {}
+    for row in table.group_by(columns).aggregate([]).to_pylist():
+        objects.setdefault(row["take_uid"], {})[row["object_name"]] = None
+        cameras.setdefault(row["take_uid"], set()).add(row["camera"])
     rows: list[Row] = []
     for take_uid in predictions.take_uids:
-        objects, cameras = known.get(take_uid, ({}, set()))
         try:
             masks = predictions.read_take(take_uid)
         except DataError as error:
             problems.append(f"{path}: take {take_uid} is left out ({error})")
             continue
-        names = match_names(masks, list(objects))
-        rows.extend(_rows(take_uid, masks, predictions, names, cameras, problems))
+        names = match_names(masks, list(objects.get(take_uid, ())))
+        take_cameras = cameras.get(take_uid, set())
+        rows.extend(_take_rows(take_uid, masks, predictions, names, take_cameras, problems))
     return rows, predictions.direction
 
 
-def _objects_and_cameras(root: DatasetRoot) -> dict[str, tuple[dict[str, None], set[str]]]:
-    """take_uid → its object names (in order) and cameras."""
-    table = read_manifest(root, "masks", columns=["take_uid", "object_name", "camera"])
-    tracks = table.group_by(["take_uid", "object_name", "camera"]).aggregate([]).to_pylist()
-    found: dict[str, tuple[dict[str, None], set[str]]] = {}
-    for row in tracks:
-        objects, cameras = found.setdefault(row["take_uid"], ({}, set()))
-        objects[row["object_name"]] = None
-        cameras.add(row["camera"])
-    return found
-
-
-def _rows(
+def _take_rows(
     take_uid: str,
     masks: TakeMasks,
     predictions: Predictions,
@@ -131,70 +133,59 @@ def _rows(
     cameras: set[str],
     problems: list[str],
 ) -> Iterator[Row]:
+    """A take's rows; `names` maps object names to the root's where they differ."""
     for name, pairs in masks.items():
-        of_object = f"{predictions.path}: {take_uid}, {name!r}"
-        if not isinstance(pairs, Mapping) or not is_text(name):
-            why = f"its camera pairs are {kind_of(pairs)}" if is_text(name) else "no name"
-            problems.append(f"{of_object}: {why}")
+        object_text = f"{predictions.path}: {take_uid}, {name!r}"
+        if not is_text(name):
+            problems.append(f"{object_text}: its name is not valid text")
+            continue
+        if not isinstance(pairs, Mapping):
+            problems.append(f"{object_text}: its camera pairs are {kind_of(pairs)}")
             continue
         for pair, frames in pairs.items():
-            where = f"{of_object}, {pair}"
             if not isinstance(frames, Mapping):
-                problems.append(f"{where}: its frames are {kind_of(frames)}")
+                problems.append(f"{object_text}, {pair}: its frames are {kind_of(frames)}")
                 continue
             try:
                 source, dest = split_cameras(pair, predictions.direction, cameras)
             except DataError as error:
-                problems.append(f"{where}: {error}")
+                problems.append(f"{object_text}, {pair}: {error}")
                 continue
             for frame, entry in frames.items():
                 try:
-                    yield _row(join_pair_id, take_uid, source, dest, frame, names.get(name, name),
-                               entry)  # fmt: skip
+                    frame_idx, mask, confidence = read_prediction(frame, entry)
+                    object_name = names.get(name, name)
+                    pair_id = join_pair_id(take_uid, source, dest, frame_idx, object_name)
+                    yield _row(pair_id, mask, confidence)
                 except (DataError, TypeError, ValueError) as error:
-                    problems.append(f"{where}, frame {frame}: {error}")
+                    problems.append(f"{object_text}, {pair}, frame {frame}: {error}")
 
 
-def _row(
-    pair_id: Any, take_uid: str, source: str, dest: str, frame: Any, name: str, entry: Any
-) -> Row:
-    number = frame_number(frame)
-    if number is None:
-        raise DataError(f"{frame!r} is no frame number")
-    if not isinstance(entry, Mapping):
-        raise DataError("it is not {pred_mask: {size, counts}, confidence}")
-    mask = read_rle(entry.get("pred_mask"), "its mask")
-    if "confidence" not in entry:
-        raise DataError("it has no confidence")
-    confidence = parse_confidence(entry["confidence"])
-    return _prediction(pair_id(take_uid, source, dest, number, name), mask, confidence)
-
-
-def _prediction(pair_id: str, mask: MaskRle, confidence: float | None) -> Row:
+def _row(pair_id: str, mask: MaskRle, confidence: float | None) -> Row:
     if confidence is None:
         confidence = confidence_from_area(mask.area(), mask.height * mask.width)
     return {"pair_id": pair_id, "confidence": confidence, **mask_to_row(mask)}
 
 
-def _palette_rows(
+def _read_videos(
     root: DatasetRoot,
-    videos: Iterable[PaletteVideo],
+    videos: Sequence[PaletteVideo],
     direction: Direction | None,
     problems: list[str],
 ) -> tuple[list[Row], Direction]:
-    """A video is a destination camera; the pairs of the root say what was to be found in it."""
-    videos = list(videos)
+    """A video shows a destination camera; the root's pairs give the source cameras."""
     views = {view_of(video.camera) for video in videos}
     if direction is None:
         if len(views) > 1:
-            raise SettingsError("the videos are of both views; choose one with --direction")
-        direction = next(choice for choice in Direction if choice.dest in views)
-    wanted = _wanted_pairs(root, direction)
+            raise SettingsError("the videos are of both views; select one with --direction")
+        direction = next(d for d in Direction if d.dest in views)
+    pair_ids = _pair_ids(root, direction)
     rows: list[Row] = []
     for video in videos:
         if view_of(video.camera) is not direction.dest:
             problems.append(
-                f"{video.path} is of the {direction.source} view, not where {direction} looks"
+                f"{video.path} is of the {direction.source} view, but {direction} predicts in the "
+                f"{direction.dest} view"
             )
             continue
         objects = read_objects(video.path.parent, video.take_uid)
@@ -203,33 +194,23 @@ def _palette_rows(
         if not objects:
             problems.append(f"{video.path}: the root has no take {video.take_uid!r}")
             continue
-        seen = len(rows)
+        count_before = len(rows)
         for frame_idx, name, mask in read_video(video, objects, problems):
-            for pair_id in wanted.get((video.take_uid, video.camera, frame_idx, name), ()):
-                rows.append(_prediction(pair_id, mask, None))
-        if len(rows) == seen:
-            problems.append(f"{video.path}: no pair of the root looks for its objects there")
+            for pair_id in pair_ids.get((video.take_uid, video.camera, frame_idx, name), ()):
+                rows.append(_row(pair_id, mask, None))
+        if len(rows) == count_before:
+            problems.append(f"{video.path}: no pair of the root has its objects and frames")
     return rows, direction
 
 
-def _wanted_pairs(
+def _pair_ids(
     root: DatasetRoot, direction: Direction
 ) -> dict[tuple[str, str, int, str], list[str]]:
     """(take_uid, dest_camera, frame_idx, object_name) → pair_ids."""
     columns = ["pair_id", "direction", "take_uid", "dest_camera", "frame_idx", "object_name"]
-    found: dict[tuple[str, str, int, str], list[str]] = {}
+    pair_ids: dict[tuple[str, str, int, str], list[str]] = {}
     for row in read_manifest(root, "pairs", columns=columns).to_pylist():
         if row["direction"] == direction:
             key = (row["take_uid"], row["dest_camera"], row["frame_idx"], row["object_name"])
-            found.setdefault(key, []).append(row["pair_id"])
-    return found
-
-
-def _write_left_out(path: Path, problems: list[str]) -> None:
-    if not problems:
-        path.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([["reason"], *([printable(problem)] for problem in problems)])
-    write_atomic(path, text.getvalue())
+            pair_ids.setdefault(key, []).append(row["pair_id"])
+    return pair_ids

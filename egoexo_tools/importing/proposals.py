@@ -1,23 +1,24 @@
-"""O-MaMa's mask folders → the proposals manifest, a unit for each take and camera.
+"""O-MaMa's mask folders → the proposals manifest, one unit per take and camera.
 
-Reads `Masks_<SPLIT>_<DIRECTION>/<take_uid>/<camera>/<frame>_{masks.npz,boxes.npy}` for the frames
-that the root has. Who proposed them is not known: the proposer is `imported`, scores are null.
+Reads `Masks_<SPLIT>_<DIRECTION>/<take_uid>/<camera>/<frame>_{masks.npz,boxes.npy}` for the root's
+frames. The folders do not name their proposer: it is recorded as `imported`, with null scores.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions, write_manifest
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.parsing.lenient import list_folder
 from egoexo_tools.parsing.mask_folders import find_frames, read_stack
+from egoexo_tools.running.inputs import hash_texts
 from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
@@ -25,13 +26,13 @@ from egoexo_tools.running.stage import run_stage
 STAGE = "import-proposals"
 PROPOSER = "imported"
 SHARED_UNIT = "source"
-"""Exclusions of what belongs to no camera of the root."""
+"""Exclusions of files that belong to no camera of the root."""
 
 
 def run_import_proposals(
     root: DatasetRoot, home: Path, *, run: RunOptions = RunOptions()
 ) -> StageSummary:
-    """Import every camera's proposals of `home`'s mask folders, of the takes that the root has."""
+    """Import the proposals in `home`'s mask folders, for the takes of the root."""
     todo = units(root, home)
     summary = run_stage(
         root,
@@ -47,23 +48,25 @@ def run_import_proposals(
 
 
 def units(root: DatasetRoot, home: Path) -> list[Unit]:
-    """One unit a take and camera, each named once however many folders hold it."""
-    found: dict[tuple[str, str], Unit] = {}
+    """One unit per take and camera, also where several mask folders hold it."""
+    todo: dict[tuple[str, str], Unit] = {}
     frames = {path.stem for path in root.table("frames").glob("*.parquet")}
-    for folder in _camera_folders(home):
+    takes = [take for masks in _mask_folders(home) for take in list_folder(masks) if take.is_dir()]
+    for folder in [path for take in takes for path in list_folder(take) if path.is_dir()]:
         key = (folder.parent.name, folder.name)
-        if f"{key[0]}.{key[1]}" in frames:
-            unit = ".".join(key)
-            inputs = (root.part("frames", unit),)
-            # With its take, whose frames it needs: another shard may not have imported them yet.
-            found[key] = Unit(
+        name = ".".join(key)
+        if name in frames:
+            files = [file for path in _camera_folders(home, *key) for file in list_folder(path)]
+            todo[key] = Unit(
                 key,
-                inputs,
-                (root.part("proposals", unit),),
-                _listing(home, *key),
+                (root.part("frames", name),),
+                (root.part("proposals", name),),
+                # Names, sizes and times of the files, because reading them all takes minutes.
+                fingerprint=hash_texts([*map(_file_stat, files), ""]),
+                # The unit needs its take's frames, which another shard may not have imported yet.
                 shard_key=key[0],
             )
-    return list(found.values())
+    return list(todo.values())
 
 
 def work(unit: Unit, *, root: DatasetRoot, home: Path) -> dict[str, int]:
@@ -71,19 +74,19 @@ def work(unit: Unit, *, root: DatasetRoot, home: Path) -> dict[str, int]:
     take_uid, camera = unit.key
     rows = read_manifest(root, "frames", units=[unit.name]).to_pylist()
     sizes = {row["frame_idx"]: (row["height"], row["width"]) for row in rows}
-    left_out: list[dict[str, Any]] = []
+    left_out: list[Row] = []
     tables = []
-    done: set[int] = set()
-    for folder in _folders_of(home, take_uid, camera):
+    frame_idxs: set[int] = set()
+    for folder in _camera_folders(home, take_uid, camera):
         for frame_idx, masks_path, boxes_path in find_frames(folder, left_out):
-            if frame_idx in done:
+            if frame_idx in frame_idxs:
                 continue
             if frame_idx not in sizes:
-                left_out.append({"frame_idx": frame_idx, "reason": "its frame is not there"})
+                left_out.append({"frame_idx": frame_idx, "reason": "the root has no such frame"})
                 continue
-            done.add(frame_idx)
+            frame_idxs.add(frame_idx)
             try:
-                tables.append(_frame_table(masks_path, boxes_path, sizes[frame_idx], frame_idx))
+                tables.append(_read_frame(masks_path, boxes_path, sizes[frame_idx], frame_idx))
             except DataError as error:
                 left_out.append({"frame_idx": frame_idx, "reason": str(error)})
     table = pa.concat_tables(tables) if tables else SCHEMAS["proposals"].empty_table()
@@ -91,15 +94,16 @@ def work(unit: Unit, *, root: DatasetRoot, home: Path) -> dict[str, int]:
         for name, value in (("take_uid", take_uid), ("camera", camera), ("proposer", PROPOSER)):
             table = table.append_column(name, pa.repeat(pa.scalar(value), table.num_rows))
     write_manifest(root, "proposals", unit.name, table)
-    keys = {"take_uid": take_uid, "camera": camera}
-    write_exclusions(root, STAGE, unit.name, [{**keys, **row} for row in left_out])
-    counts = {"frames": len(done), "proposals": table.num_rows}
+    key = {"take_uid": take_uid, "camera": camera}
+    write_exclusions(root, STAGE, unit.name, [{**key, **row} for row in left_out])
+    counts = {"frames": len(frame_idxs), "proposals": table.num_rows}
     return counts | ({"excluded": len(left_out)} if left_out else {})
 
 
-def _frame_table(
+def _read_frame(
     masks_path: Path, boxes_path: Path | None, frame_hw: tuple[int, int], frame_idx: int
 ) -> pa.Table:
+    """One frame's proposals as columns of the manifest, without those that name the camera."""
     masks, boxes = read_stack(masks_path, boxes_path)
     if len(masks) and masks.shape[1:] != frame_hw:
         height, width = frame_hw
@@ -108,8 +112,8 @@ def _frame_table(
             f"has {height}x{width}"
         )
     columns = encode_stack(masks)
-    areas, measured, _ = columns.measure()
-    sides = measured if boxes is None else boxes
+    areas, mask_boxes, _ = columns.measure()
+    boxes = mask_boxes if boxes is None else boxes
     count = len(masks)
     return pa.table(
         {
@@ -120,52 +124,39 @@ def _frame_table(
             "rle_counts": columns.counts.cast(pa.string()),
             "area": pa.array(areas, pa.int64()),
             "bbox_xywh": pa.FixedSizeListArray.from_arrays(
-                pa.array(np.ascontiguousarray(sides, np.float32).ravel()), 4
+                pa.array(np.ascontiguousarray(boxes, np.float32).ravel()), 4
             ),
         }
     )
 
 
-def _not_read(home: Path, done: set[tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Rows of exclusions for what lies in the mask folders and belongs to no frame of the root."""
-    rows: list[dict[str, Any]] = []
+def _not_read(home: Path, cameras: Collection[tuple[str, ...]]) -> list[Row]:
+    """Rows of exclusions for everything in the mask folders but the imported `cameras`."""
+    rows: list[Row] = []
     for masks in _mask_folders(home):
         for take in list_folder(masks):
             if not take.is_dir():
-                rows.append({"reason": f"{take} is no take's folder; it is not read"})
+                rows.append({"reason": f"{take} is not a take's folder; it is not read"})
                 continue
             for camera in list_folder(take):
                 if not camera.is_dir():
-                    rows.append({"reason": f"{camera} is no camera's folder; it is not read"})
-                elif (take.name, camera.name) not in done:
+                    rows.append({"reason": f"{camera} is not a camera's folder; it is not read"})
+                elif (take.name, camera.name) not in cameras:
                     reason = f"{camera}: the root has no frames of this camera"
                     rows.append({"take_uid": take.name, "camera": camera.name, "reason": reason})
     return rows
-
-
-def _camera_folders(home: Path) -> Iterator[Path]:
-    for masks in _mask_folders(home):
-        for take in filter(Path.is_dir, list_folder(masks)):
-            yield from filter(Path.is_dir, list_folder(take))
-
-
-def _folders_of(home: Path, take_uid: str, camera: str) -> list[Path]:
-    folders = [masks / take_uid / camera for masks in _mask_folders(home)]
-    return [folder for folder in folders if folder.is_dir()]
 
 
 def _mask_folders(home: Path) -> list[Path]:
     return [p for p in list_folder(home) if p.is_dir() and p.name.upper().startswith("MASKS_")]
 
 
-def _listing(home: Path, take_uid: str, camera: str) -> str:
-    """What the result depends on, without reading it: names, sizes and times of the files."""
-    import hashlib
+def _camera_folders(home: Path, take_uid: str, camera: str) -> list[Path]:
+    """The folders of one camera; a take's proposals may be in one mask folder per direction."""
+    folders = [masks / take_uid / camera for masks in _mask_folders(home)]
+    return [folder for folder in folders if folder.is_dir()]
 
-    digest = hashlib.sha256()
-    for folder in _folders_of(home, take_uid, camera):
-        for path in list_folder(folder):
-            stat = path.stat() if path.exists() else path.lstat()
-            name = path.name.encode(errors="surrogateescape")
-            digest.update(name + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+
+def _file_stat(path: Path) -> str:
+    stat = path.stat() if path.exists() else path.lstat()
+    return f"{path.name} {stat.st_size} {stat.st_mtime_ns}"

@@ -74,8 +74,9 @@ def hash_files(paths: Iterable[Path], *, digests: FileDigests | None = None) -> 
 
 
 def hash_texts(texts: Iterable[str]) -> str:
-    """16 hex digits of texts in order."""
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    """16 hex digits of texts in order, which may be file names that are not valid UTF-8."""
+    data = "\n".join(texts).encode(errors="surrogateescape")
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:

@@ -85,10 +85,10 @@ def work(
     """List one split's pairs in one direction; returns how many, and how many are visible."""
     split, direction = Split(unit.key[0]), Direction(unit.key[1])
     takes = _takes_in_order(root, split)
-    pairs = list_pairs(masks_in_order(root, list(takes.index)), direction)
+    pairs = list_pairs(read_ordered_masks(root, list(takes.index)), direction)
     pairs["scenario"] = pairs["take_uid"].map(takes["scenario"])
     pairs = pairs[select_pairs(pairs, samplings[split])]
-    table = with_ids(pairs, split, direction)
+    table = to_pair_table(pairs, split, direction)
     write_manifest(root, STAGE, unit.name, table)
     writable = benchmark.names_fit(table["object_name"])
     _exclude(root, unit.name, table.filter(pc.invert(writable)))
@@ -162,7 +162,7 @@ def _first_row(masks: pd.DataFrame, columns: list[str], row: Any) -> Any:
     )
 
 
-def with_ids(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa.Table:
+def to_pair_table(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa.Table:
     """Pairs as of `list_pairs` → rows of the pairs manifest."""
     columns = {
         str(name): pa.array(values).cast(pa.string())
@@ -187,7 +187,7 @@ def _takes_in_order(root: DatasetRoot, split: Split) -> pd.DataFrame:
     return in_order
 
 
-def masks_in_order(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
+def read_ordered_masks(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
     """The mask rows of takes, in the order of the takes and, within one, of its file."""
     names = [*_OBJECT, "camera"]
     table = read_manifest(

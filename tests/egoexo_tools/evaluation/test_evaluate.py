@@ -290,7 +290,7 @@ def test_imported_predictions_score_as_before(
     root: DatasetRoot, truth: Path, tmp_path: Path
 ) -> None:
     path = save(shifted_predictions(truth, shift=5), tmp_path / "p.json")
-    assert import_predictions(root, path, "theirs") == 6
+    assert import_predictions(root, path, "theirs").predictions == 6
     before = evaluate(truth, path, protocol="official").scores
     for name in ("predictions.json", "predictions.parquet"):
         after = evaluate(truth, root.runs / "theirs" / name, protocol="official").scores
@@ -301,7 +301,9 @@ def test_imported_predictions_score_as_before(
 def test_a_broken_mask_costs_its_own_row(root: DatasetRoot, truth: Path, tmp_path: Path) -> None:
     predictions = shifted_predictions(truth)
     break_rle(predictions)
-    assert import_predictions(root, save(predictions, tmp_path / "p.json"), "theirs") == 4
+    assert (
+        import_predictions(root, save(predictions, tmp_path / "p.json"), "theirs").predictions == 4
+    )
     left_out = (root.runs / "theirs" / "left_out.csv").read_text()
     assert "'red cup', cam01_aria01_214-1, frame" in left_out
 

@@ -20,7 +20,7 @@ from video_factory import every_frame, number_in, write_video
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.importing.images import STAGE
-from egoexo_tools.importing.predictions import import_run
+from egoexo_tools.importing.predictions import import_predictions
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.parsing.names import folder_names, match_names
@@ -246,7 +246,7 @@ def test_no_mask_file_is_passed_over_in_silence(root: DatasetRoot, take: Path) -
     (take / "__MACOSX").mkdir()
     load(root, take.parent).check()
     told = left_out_text(root, STAGE, reasons=99)
-    for named in ("pan.heic is HEIC", "notes.txt is no picture", "ego/7 is a folder"):
+    for named in ("pan.heic is HEIC", "notes.txt is neither a picture", "ego/7 is a folder"):
         assert named in told
     assert "._" not in told and "DS_Store" not in told and "MACOSX" not in told
     assert states(root)["CUP", "aria_ego", 1]
@@ -403,7 +403,7 @@ def lm_eec_folder(root: DatasetRoot, out: Path, *, name: str, pad: int) -> Path:
 def test_lm_eec_s_own_predictions_come_back(tmp_path: Path, pad: int) -> None:
     root = make_tiny_root(tmp_path / "root")
     folder = lm_eec_folder(root, tmp_path / "theirs", name="green box-lid", pad=pad)
-    done = import_run(root, folder, "theirs")
+    done = import_predictions(root, folder, "theirs")
     assert (done.predictions, done.left_out) == (4, [])
     from egoexo_tools.manifests import read_tables
 
@@ -443,7 +443,7 @@ def test_sam2_s_palettes_become_a_run(tmp_path: Path, objects: bool, by_object: 
             target.write_bytes(path.read_bytes())
     if objects:
         (annotations.parent / "objects").rename(theirs / "objects")
-    done = import_run(root, theirs, "sam2")
+    done = import_predictions(root, theirs, "sam2")
     expected = [
         row for row in read_manifest(root, "pairs").to_pylist()
         if row["direction"] == Direction.EGO2EXO and row["split"] == "val"

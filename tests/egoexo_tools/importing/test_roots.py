@@ -77,7 +77,7 @@ def test_a_processed_folder_is_what_it_was_made_of(
                  "rle_counts", "area")  # fmt: skip
     assert found == visible
     reasons = read_manifest(root, "exclusions")["reason"].to_pylist()
-    assert sum("cannot be told apart" in reason for reason in reasons) == 4
+    assert sum("cannot be distinguished" in reason for reason in reasons) == 4
     assert validate(root, files=True) == []
     frame = root.frame(FIRST, EGO, 0)
     assert frame.samefile(DatasetRoot(processed).frame(FIRST, EGO, 0))
@@ -155,7 +155,9 @@ def test_a_processed_folder_becomes_a_root_in_its_place(processed: Path) -> None
         main, ["import", "processed", str(processed), "--executor", "inline", "--quiet"]
     )
     assert result.exit_code == 0, result.output
-    assert "import-processed: 4 done" in result.output and "cannot be told apart" in result.output
+    assert (
+        "import-processed: 4 done" in result.output and "cannot be distinguished" in result.output
+    )
     assert (processed / "takes.json").read_bytes() == before
     assert read_manifest(DatasetRoot(processed), "takes").num_rows == 4
 
@@ -181,8 +183,8 @@ def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> 
     check_all(import_processed(root, processed, run=INLINE))
     told = "\n".join(read_manifest(root, "exclusions")["reason"].to_pylist())
     for words in (
-        "undecodable mask: null", "do not add up", "'x' is no frame number", "two ego cameras",
-        "30.jpg is not a picture", "x.png is no JPEG",
+        "undecodable mask: null", "do not add up", "'x' is not a frame number", "two ego cameras",
+        "30.jpg is not a picture", "x.png is not a JPEG",
         f"{stack.name} cannot be read", "its source has no mask",
     ):  # fmt: skip
         assert words in told, (words, told)
@@ -250,7 +252,7 @@ def test_folders_of_another_kind_are_refused(root: DatasetRoot, tmp_path: Path) 
 
 
 def test_a_root_of_other_takes_is_not_mixed(ours: DatasetRoot, processed: Path) -> None:
-    with pytest.raises(SettingsError, match="from elsewhere"):
+    with pytest.raises(SettingsError, match="from another source"):
         import_processed(ours, processed, run=INLINE)
 
 

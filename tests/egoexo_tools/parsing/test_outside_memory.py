@@ -153,7 +153,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
 from pathlib import Path
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import read_ground_truth
-from egoexo_tools.importing.predictions import _row
+from egoexo_tools.importing.predictions import read_prediction
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.formats.benchmark import read_pair_table
 from egoexo_tools.masks.encoding import encode_stack
@@ -182,7 +182,7 @@ def predictions(path):
             for frames in pairs.values():
                 for frame, entry in frames.items():
                     try:
-                        _row(lambda *key: key, take, "a", "b", frame, "cup", entry)
+                        read_prediction(frame, entry)
                     except DataError as error:
                         print(frame, error)
 
