@@ -76,7 +76,7 @@ class Predictor:
 
 
 _OPTIONS = "omama.matching.config:MatchingOptions"
-_RESOLVE = "omama.deciding.choosing:resolve_decision"
+_RESOLVE = "omama.deciding.decision:resolve_decision"
 
 METHODS: dict[str, Method] = {
     DEFAULT_METHOD: Method(
@@ -84,7 +84,7 @@ METHODS: dict[str, Method] = {
         needs=("proposals", "features"),
         chooses_proposals=True,
         train="omama.matching.train:train",
-        finish="omama.deciding.choosing:finish_training",
+        finish="omama.deciding.fitting:finish_training",
         predict="omama.prediction:predict",
         config="omama.matching.config:TrainConfig",
         options=_OPTIONS,

@@ -25,10 +25,14 @@ from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import DEFAULT_METHOD, run_name
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, load_dataset
-from omama.deciding.apply import decide_take, take_by_take
-from omama.deciding.choosing import fitted_mode, resolve_decision
-from omama.deciding.chosen_proposals import ChosenProposals, choose_best, join
+from omama.deciding.apply import (
+    ChosenProposals,
+    candidates_by_take,
+    choose_most_similar,
+    decide_takes,
+)
 from omama.deciding.decide import Mode
+from omama.deciding.decision import decision_path, read_fitted_mode, resolve_decision
 from omama.features.store import FeatureStore
 from omama.matching.config import MatchingOptions
 from omama.matching.loading import frame_order, load_batches
@@ -88,9 +92,10 @@ def predict(
         if mode is Mode.BEST:
             parts = _choose_most_similar(dataset, store, match, options.batch_pairs)
         else:
-            fitted = fitted_mode(root, direction, checkpoint, mode, store.key.name)
-            takes = take_by_take(dataset, store, match, batch_pairs=options.batch_pairs)
-            parts = (decide_take(dataset, candidates, mode, fitted) for candidates in takes)
+            path = decision_path(root, direction, checkpoint)
+            fitted = read_fitted_mode(path, mode, direction=direction, features=store.key.name)
+            takes = candidates_by_take(dataset, store, match, batch_pairs=options.batch_pairs)
+            parts = (decide_takes(dataset, candidates, mode, fitted) for candidates in takes)
         for choices in parts:
             absent += int((choices.top[:, 0] < 0).sum())
             yield _table(dataset, choices, options.size).replace_schema_metadata(metadata)
@@ -115,12 +120,12 @@ def _choose_most_similar(
     parts: list[ChosenProposals] = []
     for bucket in chain.from_iterable(load_batches(dataset.frames, dataset.pairs, batches, store)):
         with explain_full_gpu(batch_pairs):
-            parts.append(choose_best(bucket, matcher))
+            parts.append(choose_most_similar(bucket, matcher))
         if sum(len(part.pair) for part in parts) >= TABLE_PAIRS:
-            yield join(parts)
+            yield ChosenProposals.join(parts)
             parts = []
     if parts:
-        yield join(parts)
+        yield ChosenProposals.join(parts)
 
 
 def _table(dataset: Dataset, choices: ChosenProposals, size: str) -> pa.Table:

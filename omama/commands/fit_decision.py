@@ -37,7 +37,7 @@ def command(
     """
     from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.vocab import Direction
-    from omama.deciding.choosing import fit_decision
+    from omama.deciding.fitting import fit_decision
     from omama.matching.config import MatchingOptions
 
     if (checkpoint is None) == (method is None):
@@ -53,4 +53,4 @@ def command(
         accuracy = fitted.visibility and fitted.visibility.balanced_accuracy
         accuracy_text = "" if accuracy is None else f", visibility {accuracy:.3f}"
         click.echo(f"{mode:13} val IoU {fitted.val_iou:.3f}{accuracy_text}")
-    click.echo(f"best on val: {decision.chosen}; written to {path}")
+    click.echo(f"best on val: {decision.best_mode}; written to {path}")

@@ -1,89 +1,117 @@
-"""From batches of pairs to decisions, one take after the other, so that memory holds one take."""
+"""Apply a decision to a dataset, take by take, so that memory holds the candidates of one take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
+import torch
 
-from omama.confidence import LogisticConfidence, Scores
+from egoexo_tools.arrays import Float64, Int64
 from omama.dataset import Dataset
-from omama.deciding.candidates import Candidates, gather
-from omama.deciding.chosen_proposals import TOP, ChosenProposals, join
-from omama.deciding.clips import Clip, clips
-from omama.deciding.decide import Belief, Mode, decide
-from omama.deciding.decision import Fitted
-from omama.deciding.links import link
-from omama.deciding.visible import visible_scores
+from omama.deciding.candidates import Candidates, select_candidates
+from omama.deciding.clips import make_clips
+from omama.deciding.decide import Mode, decide, visibility_scores
+from omama.deciding.decision import FittedMode
+from omama.deciding.links import link_frames
 from omama.features.store import FeatureStore
 from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher
 from omama.matching.objective import explain_full_gpu
+from omama.matching.samples import Bucket
+
+TOP_PROPOSALS = 5
+"""Proposals that a prediction lists."""
 
 
-def take_by_take(
-    dataset: Dataset,
-    store: FeatureStore,
-    matcher: Matcher,
-    *,
-    batch_pairs: int,
+@dataclass(frozen=True)
+class ChosenProposals:
+    """The proposals that are predicted for P pairs."""
+
+    pair: Int64
+    """(P,) positions in `Pairs`."""
+    top: Int64
+    """(P, TOP_PROPOSALS) proposal_idx in the destination frame, the chosen one first; -1 for
+    padding."""
+    similarity: Float64
+    """(P,) of the chosen one."""
+    confidence: Float64
+    """(P,) that the object is visible, in 0..1; 0 where there are no proposals."""
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate at least one part."""
+        columns = ([getattr(part, column.name) for part in parts] for column in fields(cls))
+        return cls(*map(np.concatenate, columns))
+
+
+def choose_most_similar(bucket: Bucket, matcher: Matcher) -> ChosenProposals:
+    """The most similar proposals of a bucket's pairs: the decision `best`."""
+    scores = matcher(bucket)
+    similarity = scores.similarity.float().cpu()
+    is_proposal = bucket.is_proposal[bucket.group].cpu()
+    count = min(TOP_PROPOSALS, similarity.shape[1])
+    best = similarity.masked_fill(~is_proposal, -torch.inf).topk(count, 1)
+    proposal_idxs = best.indices - bucket.first_proposal[bucket.group].cpu()[:, None]
+    top = np.full((len(similarity), TOP_PROPOSALS), -1)
+    top[:, :count] = proposal_idxs.where(best.values > -torch.inf, -1).numpy()
+    confidence = scores.confidence.double().cpu().numpy()
+    return ChosenProposals(
+        pair=bucket.pair.cpu().numpy(),
+        top=top,
+        similarity=best.values[:, 0].double().numpy(),
+        confidence=np.where(top[:, 0] < 0, 0.0, confidence),
+    )
+
+
+def candidates_by_take(
+    dataset: Dataset, store: FeatureStore, matcher: Matcher, *, batch_pairs: int
 ) -> Iterator[Candidates]:
-    """The candidates of each take's pairs, when all of them are there."""
+    """The candidates of one or more whole takes at a time."""
     takes = dataset.pairs.rows["take_uid"].to_numpy()
     batches = frame_order(dataset.pairs, batch_size=batch_pairs)
+    loaded = load_batches(dataset.frames, dataset.pairs, batches, store)
     parts: list[Candidates] = []
-    for batch, buckets in zip(
-        batches, load_batches(dataset.frames, dataset.pairs, batches, store), strict=True
-    ):
+    for batch, buckets in zip(batches, loaded, strict=True):
         for bucket in buckets:
             with explain_full_gpu(batch_pairs):
-                parts.append(gather(bucket, matcher(bucket)))
-        # Batches follow the takes: only the last take of this one can go on in the next.
-        held = Candidates.join(parts)
-        goes_on = takes[held.pair] == takes[batch[-1]]
-        if not goes_on.all():
-            yield held.take(~goes_on)
-            parts = [held.take(goes_on)]
+                parts.append(select_candidates(bucket, matcher(bucket)))
+        candidates = Candidates.join(parts)
+        # Batches follow the takes: only a batch's last take can continue in the next batch.
+        continues = takes[candidates.pair] == takes[batch[-1]]
+        if not continues.all():
+            yield candidates.take(~continues)
+            parts = [candidates.take(continues)]
     if parts:
         yield Candidates.join(parts)
 
 
-def decide_take(dataset: Dataset, held: Candidates, mode: Mode, fitted: Fitted) -> ChosenProposals:
-    """Decide the pairs of whole takes; those without a proposal are absent, as ever."""
-    parts: list[ChosenProposals] = []
-    for clip in clips(dataset, held):
-        links = link(clip)
-        belief = decide(clip, links, mode, fitted.parameters)
-        scores = visible_scores(clip, links, belief, fitted.past)
-        parts.append(_found(held, clip, belief, scores, fitted.visibility))
-    return join(parts)
-
-
-def _found(
-    held: Candidates,
-    clip: Clip,
-    belief: Belief,
-    scores: Scores,
-    visibility: LogisticConfidence | None,
+def decide_takes(
+    dataset: Dataset, candidates: Candidates, mode: Mode, fitted: FittedMode
 ) -> ChosenProposals:
-    at = clip.time, clip.item
-    choice, order = belief.choice[at], _order(clip, belief)
-    proposal = held.proposal[clip.row]
-    if visibility is None:
-        confidence = 1 - belief.absent[at].astype(np.float64)
-    else:
-        confidence = visibility.confidence(scores)[at]
-    return ChosenProposals(
-        pair=held.pair[clip.row],
-        top=np.take_along_axis(proposal, order[:, :TOP], axis=1),
-        similarity=np.where(choice < 0, -np.inf, scores["similarity"][at]),
-        confidence=np.where(choice < 0, 0.0, confidence),
-    )
-
-
-def _order(clip: Clip, belief: Belief) -> np.ndarray:
-    """(n, K) a pair's candidates, the chosen one first, then the likeliest; missing ones last."""
-    at = clip.time, clip.item
-    rank = np.where(clip.proposal[at] >= 0, belief.mass[at], -1.0)
-    chosen = belief.choice[at]
-    rows = np.flatnonzero(chosen >= 0)
-    rank[rows, chosen[rows]] = 2.0
-    return np.argsort(-rank, axis=1, kind="stable")
+    """Decide the pairs of whole takes. A pair without proposals is predicted absent."""
+    parts: list[ChosenProposals] = []
+    for clip in make_clips(dataset, candidates):
+        links = link_frames(clip)
+        belief = decide(clip, links, mode, fitted.parameters)
+        scores = visibility_scores(clip, links, belief, fitted.past)
+        if fitted.visibility is None:
+            confidence = 1 - belief.absent.astype(np.float64)
+        else:
+            confidence = fitted.visibility.confidence(scores)
+        pairs = clip.time, clip.item
+        choice = belief.choice[pairs]
+        # The chosen candidate first, then by probability, padding last.
+        rank = np.where(clip.proposal[pairs] >= 0, belief.mass[pairs], -1.0)
+        has_choice = np.flatnonzero(choice >= 0)
+        rank[has_choice, choice[has_choice]] = 2.0
+        order = np.argsort(-rank, axis=1, kind="stable")[:, :TOP_PROPOSALS]
+        parts.append(
+            ChosenProposals(
+                pair=candidates.pair[clip.row],
+                top=np.take_along_axis(candidates.proposal[clip.row], order, axis=1),
+                similarity=np.where(choice < 0, -np.inf, scores["similarity"][pairs]),
+                confidence=np.where(choice < 0, 0.0, confidence[pairs]),
+            )
+        )
+    return ChosenProposals.join(parts)

@@ -1,6 +1,6 @@
-"""What deciding keeps of a pair after a matcher: its best candidates, and how these look.
+"""The best candidates of each pair after a matcher, with their embeddings and appearance.
 
-Legend: P pairs, K candidates of a pair (the best TOP), W values of an embedding, C channels of
+Legend: P pairs, K candidates of a pair (TOP_CANDIDATES), W values of an embedding, C channels of
 the backbone, G frame pairs, R destination rows, B pairs of a bucket.
 """
 
@@ -19,8 +19,8 @@ from egoexo_tools.errors import SettingsError
 from omama.matching.matchers import MatchScores
 from omama.matching.samples import Bucket
 
-TOP = 10
-"""Candidates of a pair that are looked at: the ten best hold nearly all that can be chosen."""
+TOP_CANDIDATES = 10
+"""Candidates of a pair that a decision considers; the right one is nearly always among them."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,21 @@ class Candidates:
     pair: Int64
     """(P,) positions in `Pairs`."""
     proposal: Int64
-    """(P, K) proposal_idx in the destination frame, the most similar first; -1 where none."""
+    """(P, K) proposal_idx in the destination frame, the most similar first; -1 for padding."""
     similarity: Float32
-    """(P, K), -inf where none."""
+    """(P, K), -inf for padding."""
     confidence: Float64
-    """(P,) the matcher's own, in 0..1; 0 where there are no proposals."""
-    source: Float16
+    """(P,) the matcher's confidence, in 0..1; 0 where there are no proposals."""
+    source_embedding: Float16
     """(P, W) unit embedding of the object."""
     embedding: Float16
-    """(P, K, W) unit embeddings of the candidates; zeros where none."""
-    look: Float16
-    """(P, K, C) mask parts of the descriptors less the frame's mean, unit; zeros where none."""
-    truth: Float32
-    """(P, K) IoU with the ground truth, 0 where none. Fits are judged by it; clips, and with
-    them all decisions, do not hold it."""
+    """(P, K, W) unit embeddings of the candidates; zeros for padding."""
+    appearance: Float16
+    """(P, K, C) mask parts of the descriptors minus the frame's mean, as unit vectors; zeros for
+    padding."""
+    iou: Float32
+    """(P, K) IoU with the ground truth, 0 for padding. Only fitting uses it: clips, and with them
+    all decisions, do not contain it."""
 
     def __len__(self) -> int:
         return int(self.pair.size)
@@ -54,51 +55,52 @@ class Candidates:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """One after the other; at least one part."""
+        """Concatenate at least one part."""
         columns = ([getattr(part, column.name) for part in parts] for column in fields(cls))
         return cls(*map(np.concatenate, columns))
 
 
-def gather(bucket: Bucket, scored: MatchScores) -> Candidates:
+def select_candidates(bucket: Bucket, scores: MatchScores) -> Candidates:
     """The best proposals of a bucket's pairs; ground-truth rows are never among them.
 
-    SettingsError for a matcher that has no embeddings.
+    SettingsError for a matcher without embeddings.
     """
-    if scored.source is None or scored.dests is None:
-        raise SettingsError("this matcher looks at masks alone; it decides by `best`, no other way")
-    similarity = scored.similarity.float()  # (B, R)
+    if scores.source is None or scores.dests is None:
+        raise SettingsError("this matcher uses masks alone; it can only decide by `best`")
+    similarity = scores.similarity.float()  # (B, R)
     bucket = bucket.to(similarity.device)
     allowed = bucket.is_proposal[bucket.group]
-    best = similarity.masked_fill(~allowed, -torch.inf).topk(min(TOP, similarity.shape[1]), 1)
+    count = min(TOP_CANDIDATES, similarity.shape[1])
+    best = similarity.masked_fill(~allowed, -torch.inf).topk(count, 1)
     proposal = best.indices - bucket.first_proposal[bucket.group][:, None]
-    is_one = best.values > -torch.inf
-    confidence = scored.confidence.double().cpu().numpy()
+    exists = best.values > -torch.inf
+    confidence = scores.confidence.double().cpu().numpy()
+    # What all objects of a frame share, such as its light, tells nothing about which one it is.
+    mask_parts = bucket.dests[..., : bucket.dests.shape[-1] // 2].float()  # (G, R, C)
+    weight = bucket.is_proposal[..., None].float()
+    mean = (mask_parts * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(
+        min=1
+    )
+    appearance = F.normalize(mask_parts - mean, dim=-1)
     return Candidates(
         pair=bucket.pair.cpu().numpy(),
-        proposal=_to_top(proposal.where(is_one, -1), -1).cpu().numpy(),
-        similarity=_to_top(best.values, -torch.inf).cpu().numpy(),
-        confidence=np.where(is_one.any(dim=1).cpu().numpy(), confidence, 0.0),
-        source=scored.source.half().cpu().numpy(),
-        embedding=_rows(scored.dests, bucket.group, best.indices, is_one),
-        look=_rows(_looks(bucket), bucket.group, best.indices, is_one),
-        truth=_to_top(bucket.truth.ious.gather(1, best.indices) * is_one, 0).cpu().numpy(),
+        proposal=_pad(proposal.where(exists, -1), -1).cpu().numpy(),
+        similarity=_pad(best.values, -torch.inf).cpu().numpy(),
+        confidence=np.where(exists.any(dim=1).cpu().numpy(), confidence, 0.0),
+        source_embedding=scores.source.half().cpu().numpy(),
+        embedding=_select_rows(scores.dests, bucket.group, best.indices, exists),
+        appearance=_select_rows(appearance, bucket.group, best.indices, exists),
+        iou=_pad(bucket.truth.ious.gather(1, best.indices) * exists, 0).cpu().numpy(),
     )
 
 
-def _looks(bucket: Bucket) -> Tensor:
-    """(G, R, C): mask parts less the mean of the frame's proposals, which all things share."""
-    parts = bucket.dests[..., : bucket.dests.shape[-1] // 2].float()
-    weight = bucket.is_proposal[..., None].float()
-    mean = (parts * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(min=1)
-    return F.normalize(parts - mean, dim=-1)
-
-
-def _rows(table: Tensor, group: Tensor, rows: Tensor, is_one: Tensor) -> Float16:
-    """(G, R, W), (B,), (B, k), (B, k) → (B, TOP, W)."""
-    chosen = table[group[:, None], rows].half() * is_one[..., None]
-    padded = F.pad(chosen, (0, 0, 0, TOP - rows.shape[1]))
+def _select_rows(table: Tensor, group: Tensor, rows: Tensor, exists: Tensor) -> Float16:
+    """(G, R, W), (B,), (B, k), (B, k) → (B, TOP_CANDIDATES, W)."""
+    values = table[group[:, None], rows].half() * exists[..., None]
+    padded = F.pad(values, (0, 0, 0, TOP_CANDIDATES - rows.shape[1]))
     return np.asarray(padded.cpu().numpy(), np.float16)
 
 
-def _to_top(values: Tensor, filler: float) -> Tensor:
-    return F.pad(values, (0, TOP - values.shape[1]), value=filler)
+def _pad(values: Tensor, filler: float) -> Tensor:
+    """(B, k) → (B, TOP_CANDIDATES)."""
+    return F.pad(values, (0, TOP_CANDIDATES - values.shape[1]), value=filler)

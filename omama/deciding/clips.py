@@ -1,7 +1,8 @@
 """A clip: the annotated frames of a take, seen from one source camera in one destination camera.
 
-All its tracks lie in dense arrays, so that deciding is arithmetic on matrices. Legend: T frames in
-time order, O objects in name order, K candidates of a pair, W values of an embedding.
+All tracks of a clip are dense arrays, so that decisions are arithmetic on matrices. Legend:
+T frames in time order, O objects in name order, K candidates of a pair, W values of an embedding,
+C channels of the backbone. Boxes are x_min, y_min, x_max, y_max as fractions of the image's width.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ from omama.deciding.overlaps import mask_ious
 
 @dataclass(frozen=True)
 class Clip:
-    """The pairs of one (take, source camera, destination camera); pair row i is at time, item."""
+    """The pairs of one (take, source camera, destination camera).
+
+    Pair i of n is row `row[i]` of the candidates; in the dense arrays it is at (time[i], item[i]).
+    """
 
     row: Int64
     """(n,) positions in `Candidates`."""
@@ -31,101 +35,101 @@ class Clip:
     """(n,) 0..O - 1"""
     frame_idx: Int64
     """(T,) ascending"""
-    moves: bool
-    """Whether the destination camera is worn, so that what stands still moves in its picture."""
+    camera_moves: bool
+    """Whether the destination camera is worn, so that static objects move in its image."""
     exists: Bool
     """(T, O) whether there is a pair."""
     proposal: Int64
-    """(T, O, K) -1 where none."""
+    """(T, O, K) proposal_idx, -1 for padding."""
     similarity: Float32
-    """(T, O, K) -inf where none."""
-    source: Float32
+    """(T, O, K) -inf for padding."""
+    source_embedding: Float32
     """(T, O, W)"""
     embedding: Float32
     """(T, O, K, W)"""
-    look: Float32
+    appearance: Float32
     """(T, O, K, C)"""
     boxes: Float32
-    """(T, O, K, 4) x_min, y_min, x_max, y_max in shares of the image's width."""
+    """(T, O, K, 4) of the candidates."""
     source_boxes: Float32
-    """(T, O, 4) the same of the source masks, in their own image."""
+    """(T, O, 4) of the source masks, in their own image."""
     overlap: Float32
-    """(T, O * K, O * K) IoU of the masks of a frame's candidates; 0 where there is none."""
+    """(T, O * K, O * K) IoU of the masks of a frame's candidates; 0 for padding."""
 
     @cached_property
     def own_overlap(self) -> Float32:
-        """(T, O, K, K) of a pair's candidates among themselves."""
+        """(T, O, K, K) the part of `overlap` between candidates of one pair."""
         frames, items, top = self.proposal.shape
         blocks = self.overlap.reshape(frames, items, top, items, top)
-        at = np.arange(items)
-        return np.ascontiguousarray(np.moveaxis(blocks[:, at, :, at], 0, 1))
+        diagonal = np.arange(items)
+        return np.ascontiguousarray(np.moveaxis(blocks[:, diagonal, :, diagonal], 0, 1))
 
 
-def clips(dataset: Dataset, found: Candidates) -> Iterator[Clip]:
-    """The clips of some pairs, in table order."""
-    rows = dataset.pairs.rows.iloc[found.pair]
+def make_clips(dataset: Dataset, candidates: Candidates) -> Iterator[Clip]:
+    """The clips of the candidates' pairs, sorted by take and cameras."""
+    pairs = dataset.pairs.rows.iloc[candidates.pair]
     keys = ["take_uid", "source_camera", "dest_camera"]
-    for (_, _, camera), part in rows.assign(_at=np.arange(len(rows))).groupby(keys, sort=True):
-        yield _clip(dataset, found, part["_at"].to_numpy(np.int64), str(camera))
+    for (_, _, camera), rows in pairs.assign(_row=np.arange(len(pairs))).groupby(keys, sort=True):
+        yield _make_clip(dataset, candidates, rows["_row"].to_numpy(np.int64), str(camera))
 
 
-def _clip(dataset: Dataset, found: Candidates, row: Int64, camera: str) -> Clip:
-    pairs = dataset.pairs.rows.iloc[found.pair[row]]
+def _make_clip(dataset: Dataset, candidates: Candidates, row: Int64, dest_camera: str) -> Clip:
+    pairs = dataset.pairs.rows.iloc[candidates.pair[row]]
     frame_idx, time = np.unique(pairs["frame_idx"].to_numpy(np.int64), return_inverse=True)
     names, item = np.unique(pairs["object_name"].to_numpy(str), return_inverse=True)
     shape = (frame_idx.size, names.size)
 
     def dense(values: NDArray[Any], filler: float) -> NDArray[Any]:
+        """(P, ...) → (T, O, ...)."""
         out = np.full((*shape, *values.shape[1:]), filler, values.dtype)
         out[time, item] = values[row]
         return out
 
-    proposal = dense(found.proposal, -1)
-    frames = np.full(shape[0], -1)
-    frames[time] = dataset.pairs.dest_frame[found.pair[row]]
+    proposal = dense(candidates.proposal, -1)
+    dest_frames = np.full(shape[0], -1)
+    dest_frames[time] = dataset.pairs.dest_frame[candidates.pair[row]]
     exists = np.zeros(shape, np.bool_)
     exists[time, item] = True
+
+    boxes = np.zeros((*proposal.shape, 4), np.float32)
+    is_proposal = proposal >= 0
+    first_rows = dataset.frames.proposals.start[dest_frames][:, None, None]
+    mask_rows = (first_rows + proposal)[is_proposal]
+    boxes[is_proposal] = _relative_boxes(dataset.frames.proposals, mask_rows)
+    source_masks = dataset.pairs.source_mask[candidates.pair]
     return Clip(
         row=row,
         time=time,
         item=item,
         frame_idx=frame_idx,
-        moves=view_of(camera) is View.EGO,
+        camera_moves=view_of(dest_camera) is View.EGO,
         exists=exists,
         proposal=proposal,
-        similarity=dense(found.similarity, -np.inf),
-        source=dense(found.source, 0).astype(np.float32),
-        embedding=dense(found.embedding, 0).astype(np.float32),
-        look=dense(found.look, 0).astype(np.float32),
-        boxes=_boxes(dataset, frames, proposal),
-        source_boxes=dense(_shares(dataset.frames.masks, dataset.pairs.source_mask[found.pair]), 0),
-        overlap=_overlap(dataset, frames, proposal),
+        similarity=dense(candidates.similarity, -np.inf),
+        source_embedding=dense(candidates.source_embedding, 0).astype(np.float32),
+        embedding=dense(candidates.embedding, 0).astype(np.float32),
+        appearance=dense(candidates.appearance, 0).astype(np.float32),
+        boxes=boxes,
+        source_boxes=dense(_relative_boxes(dataset.frames.masks, source_masks), 0),
+        overlap=_overlap(dataset, dest_frames, proposal),
     )
 
 
-def _boxes(dataset: Dataset, frames: Int64, proposal: Int64) -> Float32:
-    proposals = dataset.frames.proposals
-    out = np.zeros((*proposal.shape, 4), np.float32)
-    is_one = proposal >= 0
-    rows = (proposals.start[frames][:, None, None] + proposal)[is_one]
-    out[is_one] = _shares(proposals, rows)
-    return out
-
-
-def _shares(masks: MasksByFrame, rows: Int64) -> Float32:
-    """(n, 4) corners of masks' boxes in shares of their image's width."""
+def _relative_boxes(masks: MasksByFrame, rows: Int64) -> Float32:
+    """(n, 4) boxes of some masks."""
     xywh = masks.boxes[rows]
     corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:] + 1], axis=1)
     return np.asarray(corners / masks.columns.widths[rows, None], np.float32)
 
 
-def _overlap(dataset: Dataset, frames: Int64, proposal: Int64) -> Float32:
+def _overlap(dataset: Dataset, dest_frames: Int64, proposal: Int64) -> Float32:
+    """(T, O * K, O * K); a proposal that is a candidate of several objects is compared once."""
     flat = proposal.reshape(len(proposal), -1)
     out = np.zeros((len(flat), flat.shape[1], flat.shape[1]), np.float32)
-    for time, frame in enumerate(frames.tolist()):
-        chosen, which = np.unique(flat[time], return_inverse=True)
-        first = int(chosen.size > 0 and chosen[0] < 0)  # -1 sorts first
-        ious = np.zeros((chosen.size, chosen.size), np.float32)
-        ious[first:, first:] = mask_ious(dataset.frames.proposals.of_frame(frame), chosen[first:])
-        out[time] = ious[which[:, None], which[None, :]]
+    for time, frame in enumerate(dest_frames.tolist()):
+        unique, position = np.unique(flat[time], return_inverse=True)
+        first = int(unique.size > 0 and unique[0] < 0)  # -1 sorts first
+        ious = np.zeros((unique.size, unique.size), np.float32)
+        ious[first:, first:] = mask_ious(dataset.frames.proposals.of_frame(frame), unique[first:])
+        out[time] = ious[position[:, None], position[None, :]]
     return out

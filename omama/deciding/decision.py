@@ -1,7 +1,7 @@
-"""What was chosen on val for one matcher and direction: each mode's parameters and thresholds.
+"""The decision that was fitted on val for a matcher and direction, and the file that holds it.
 
-It lies in our checkpoints' `decision` field, beside other people's checkpoints as
-`<name>.decision.json`, and for k-NN as `runs/<direction>-knn/decision.json` of the root.
+The file is our checkpoint itself (its field `decision`), `<name>.decision.json` beside another
+project's checkpoint, or `runs/<direction>-knn/decision.json` of the root for k-NN.
 """
 
 import json
@@ -15,38 +15,37 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.vocab import Direction
 from omama.checkpoint import is_ours, load_checkpoint, load_file, save_checkpoint
 from omama.confidence import LogisticConfidence
-from omama.deciding.decide import Mode, Parameters
-from omama.deciding.visible import PAST, SCORES
+from omama.deciding.decide import PAST_LOG_ODDS, VISIBILITY_SCORES, Mode, Parameters
+from omama.matching.config import MatchingOptions
 
 VERSION = 2
-"""1 had a threshold of the log odds alone, named calibration; such files are read as ever."""
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """One mode, as val chose it."""
+class FittedMode:
+    """A mode with the parameters that val selected."""
 
     parameters: Parameters
     visibility: LogisticConfidence | None
-    """How sure to be that the object is in view; None where val could not say."""
+    """Confidence that the object is visible; None where val has no absent or no visible pairs."""
     val_iou: float
     past: Parameters | None = None
-    """Of the past-only decision that its visibility asks too; None where it asks none."""
+    """Parameters of `track-causal` for the score `past_log_odds` of `visibility`; None without."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """All modes of a matcher in a direction."""
+    """All fitted modes of a matcher in a direction."""
 
     direction: str
     features: str
-    """Name of the features that it was fitted on."""
+    """Name of the features it was fitted on."""
     best_val_iou: float
-    """Of the most similar candidate, on the same val pairs."""
-    modes: Mapping[Mode, Fitted]
+    """Val IoU of the most similar candidate, on the same val pairs."""
+    modes: Mapping[Mode, FittedMode]
 
     @property
-    def chosen(self) -> Mode:
+    def best_mode(self) -> Mode:
         """The mode of the greatest val IoU."""
         ious = {Mode.BEST: self.best_val_iou}
         ious |= {mode: fitted.val_iou for mode, fitted in self.modes.items()}
@@ -54,98 +53,103 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"version": VERSION, **asdict(self), "modes": _plain_modes(self.modes)}
+        modes = {mode.value: asdict(fitted) for mode, fitted in self.modes.items()}
+        return {"version": VERSION, **asdict(self), "modes": modes}
 
     @classmethod
-    def from_dict(cls, value: Any, source: object) -> "Decision":
-        """DataError for anything that `to_dict` did not make; `source` is named in it."""
+    def from_dict(cls, value: Any, source: Path) -> "Decision":
+        """The inverse of `to_dict`; DataError, which names `source`, for anything else."""
         try:
-            if value["version"] not in (1, VERSION):
+            if value["version"] != VERSION:
                 raise ValueError(f"version {value['version']!r}")
             return cls(
                 direction=str(Direction(value["direction"])),
                 features=str(value["features"]),
                 best_val_iou=float(value["best_val_iou"]),
-                modes={Mode(name): _fitted(part) for name, part in value["modes"].items()},
+                modes={Mode(name): _fitted_mode(part) for name, part in value["modes"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
-                f"{source} holds no decision that this program reads ({error}); run "
-                "`omama fit-decision` again"
+                f"{source} has no decision that can be read ({error}); run `omama fit-decision` "
+                "again"
             ) from error
 
 
-def is_own(checkpoint: Path) -> bool:
-    """Whether a checkpoint is of our format, which has a place for a decision."""
-    return is_ours(load_file(checkpoint))
-
-
-def decision_path(root: DatasetRoot, direction: Direction, checkpoint: Path | None) -> Path:
-    """Where the decision of k-NN (no checkpoint) or of other people's checkpoint lies."""
-    if checkpoint is None:
-        return root.runs / f"{direction}-knn" / "decision.json"
-    return checkpoint.with_name(f"{checkpoint.stem}.decision.json")
-
-
-def read_decision(
-    root: DatasetRoot, direction: Direction, checkpoint: Path | None
-) -> Decision | None:
-    """The decision of a checkpoint, or of k-NN on this root; None where none was fitted."""
-    if checkpoint is not None and is_own(checkpoint):
-        kept = load_checkpoint(checkpoint).decision
-        return None if kept is None else Decision.from_dict(kept, checkpoint)
-    path = decision_path(root, direction, checkpoint)
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON; run `omama fit-decision` again") from error
-    return Decision.from_dict(value, path)
-
-
-def write_decision(
-    decision: Decision, root: DatasetRoot, direction: Direction, checkpoint: Path | None
-) -> Path:
-    """Into our checkpoint, or as a file where `decision_path` says; returns the file written."""
-    if checkpoint is not None and is_own(checkpoint):
-        stored = replace(load_checkpoint(checkpoint), decision=decision.to_dict())
-        save_checkpoint(stored, checkpoint)
-        return checkpoint
-    path = decision_path(root, direction, checkpoint)
-    write_atomic(path, json.dumps(decision.to_dict(), indent=1) + "\n")
-    return path
-
-
-def _plain_modes(modes: Mapping[Mode, Fitted]) -> dict[str, Any]:
-    return {mode.value: asdict(fitted) for mode, fitted in modes.items()}
-
-
-def _fitted(value: Mapping[str, Any]) -> Fitted:
-    past = value.get("past")
-    return Fitted(
-        parameters=_parameters(value["parameters"]),
-        visibility=_visibility(value),
+def _fitted_mode(value: Mapping[str, Any]) -> FittedMode:
+    past, visibility = value["past"], None
+    if value["visibility"] is not None:
+        visibility = LogisticConfidence(**value["visibility"])
+        names = [n for n in VISIBILITY_SCORES if n != PAST_LOG_ODDS or past is not None]
+        if unknown := set(visibility.weights) - set(names):
+            raise ValueError(f"weights of {', '.join(sorted(unknown))}, not of {', '.join(names)}")
+    return FittedMode(
+        parameters=Parameters(**value["parameters"]),
+        visibility=visibility,
         val_iou=float(value["val_iou"]),
-        past=None if past is None else _parameters(past),
+        past=None if past is None else Parameters(**past),
     )
 
 
-def _parameters(value: Mapping[str, Any]) -> Parameters:
-    return Parameters(**{name: float(number) for name, number in value.items()})
+def decision_path(root: DatasetRoot, direction: Direction, checkpoint: Path | None) -> Path:
+    """The file that holds the decision of a checkpoint, or of k-NN without one."""
+    if checkpoint is None:
+        return root.runs / f"{direction}-knn" / "decision.json"
+    if is_ours(load_file(checkpoint)):
+        return checkpoint
+    return checkpoint.with_name(f"{checkpoint.stem}.decision.json")
 
 
-def _visibility(value: Mapping[str, Any]) -> LogisticConfidence | None:
-    if (new := value.get("visibility")) is not None:
-        weights = {str(name): float(weight) for name, weight in new["weights"].items()}
-        known = [name for name in SCORES if name != PAST or value["past"] is not None]
-        if unknown := set(weights) - set(known):
-            raise ValueError(f"weights of {', '.join(sorted(unknown))}, not of {', '.join(known)}")
-        accuracy = new["balanced_accuracy"]
-        accuracy = None if accuracy is None else float(accuracy)
-        return LogisticConfidence(weights, float(new["constant"]), accuracy)
-    if (old := value.get("calibration")) is not None:
-        scale, threshold = float(old["scale"]), float(old["threshold"])
-        weights = {"log_odds": 1 / scale}
-        return LogisticConfidence(weights, -threshold / scale, float(old["balanced_accuracy"]))
-    return None
+def read_decision(path: Path) -> Decision | None:
+    """The decision in a file of `decision_path`; None if none was fitted."""
+    if path.suffix != ".json":
+        value = load_checkpoint(path).decision
+    elif path.is_file():
+        try:
+            value = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON; run `omama fit-decision` again") from error
+    else:
+        value = None
+    return None if value is None else Decision.from_dict(value, path)
+
+
+def write_decision(decision: Decision, path: Path) -> None:
+    """Write the decision into a file of `decision_path`."""
+    if path.suffix == ".json":
+        write_atomic(path, json.dumps(decision.to_dict(), indent=1) + "\n")
+    else:
+        save_checkpoint(replace(load_checkpoint(path), decision=decision.to_dict()), path)
+
+
+def resolve_decision(
+    root: DatasetRoot, direction: Direction, checkpoint: Path | None, options: MatchingOptions
+) -> MatchingOptions:
+    """The options with a mode: the user's, or the best one on val if a decision was fitted.
+
+    The authors' checkpoints keep `best`, by which the published numbers were made.
+    """
+    if options.decision is not None:
+        return options
+    path = decision_path(root, direction, checkpoint)
+    decision = read_decision(path) if checkpoint in (None, path) else None
+    mode = Mode.BEST if decision is None else decision.best_mode
+    return replace(options, decision=mode.value)
+
+
+def read_fitted_mode(path: Path, mode: Mode, *, direction: Direction, features: str) -> FittedMode:
+    """A fitted mode of a file of `decision_path`.
+
+    DataError if it was not fitted, or for another direction, or on other features.
+    """
+    decision = read_decision(path)
+    if decision is None or mode not in decision.modes:
+        raise DataError(
+            f"{path} has no parameters for --decide {mode}; run `omama fit-decision` first, with "
+            f"--direction {direction} and the same --checkpoint or --method"
+        )
+    if (decision.direction, decision.features) != (direction, features):
+        raise DataError(
+            f"the decision was fitted for {decision.direction} on features {decision.features}, "
+            f"this is {direction} on {features}; run `omama fit-decision` on these"
+        )
+    return decision.modes[mode]

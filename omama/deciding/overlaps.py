@@ -1,7 +1,7 @@
-"""Overlaps that deciding looks at: masks of one frame, and boxes of two frames.
+"""IoU of the masks of one frame, and of boxes of two frames.
 
-Masks are drawn once as bitmaps (egoexo_tools/masks/bitmaps.py) at the size of scoring, and only
-where two boxes meet are they compared. Legend: n masks of a frame.
+Masks become bitmaps (egoexo_tools/masks/bitmaps.py) at the size of scoring, each once, and are
+compared only where their boxes meet. Legend: n masks of a frame.
 """
 
 import numpy as np
@@ -17,60 +17,73 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import PROBLEMS
 
 
-def mask_ious(masks: MaskColumns, chosen: Int64) -> Float32:
-    """(n, n) IoU of some masks (by position) of a frame, all of one size; 0 where both are empty.
+def mask_ious(masks: MaskColumns, rows: Int64) -> Float32:
+    """(n, n) IoU of the masks at `rows`, all of one size; 0 where both masks are empty.
 
-    Compared with the long side at 480, as scores are. DataError for damaged run lengths.
+    Compared at a long side of 480, as in scoring. DataError for damaged run lengths.
     """
-    ious = np.zeros((chosen.size, chosen.size), np.float32)
-    if not chosen.size:
+    ious = np.zeros((rows.size, rows.size), np.float32)
+    if not rows.size:
         return ious
-    height, width = int(masks.heights[chosen[0]]), int(masks.widths[chosen[0]])
-    MaskRle(height, width, "")  # raises for sides that cannot be
+    height, width = int(masks.heights[rows[0]]), int(masks.widths[rows[0]])
+    MaskRle(height, width, "")  # raises for impossible sides
     size = official_size((height, width))
-    rows, cols = dest_edges((height, width), size)
-    problems = np.zeros(chosen.size, np.uint8)
-    _iou_loop(masks.text, masks.offsets, chosen, height, width, rows, cols, size[0], ious, problems)
-    bad = np.flatnonzero(problems)
-    if bad.size:
-        raise DataError(f"proposal {chosen[bad[0]]} of a frame: {PROBLEMS[problems[bad[0]]]}")
+    row_edges, column_edges = dest_edges((height, width), size)
+    problems = np.zeros(rows.size, np.uint8)
+    _fill_ious(
+        masks.text,
+        masks.offsets,
+        rows,
+        height,
+        width,
+        row_edges,
+        column_edges,
+        size[0],
+        ious,
+        problems,
+    )
+    damaged = np.flatnonzero(problems)
+    if damaged.size:
+        raise DataError(f"proposal {rows[damaged[0]]} of a frame: {PROBLEMS[problems[damaged[0]]]}")
     return ious
 
 
 @compiled
-def _iou_loop(
+def _fill_ious(
     text: Bytes,
     offsets: Int64,
-    chosen: Int64,
+    rows: Int64,
     height: int,
     width: int,
-    rows: Int64,
-    cols: Int64,
-    height_drawn: int,
+    row_edges: Int64,
+    column_edges: Int64,
+    bitmap_height: int,
     ious: Float32,
     problems: Bytes,
 ) -> None:
-    count = chosen.size
-    bitmaps = np.empty((count, cols[width], (height_drawn + 63) // 64), np.uint64)
+    count = rows.size
+    bitmaps = np.empty((count, column_edges[width], (bitmap_height + 63) // 64), np.uint64)
     boxes = np.empty((count, 4), np.int64)
     areas = np.empty(count, np.int64)
     for i in range(count):
-        counts = text[offsets[chosen[i]] : offsets[chosen[i] + 1]]
+        counts = text[offsets[rows[i]] : offsets[rows[i] + 1]]
         space = np.empty(counts.size, np.int64)
-        problems[i] = rasterise(counts, space, height, width, rows, cols, bitmaps[i], boxes[i])
+        problems[i] = rasterise(
+            counts, space, height, width, row_edges, column_edges, bitmaps[i], boxes[i]
+        )
         areas[i] = mask_area(bitmaps[i], boxes[i])
         for j in range(i + 1):
-            both = overlap_area(bitmaps[i], bitmaps[j], boxes[i], boxes[j])
-            union = areas[i] + areas[j] - both
+            intersection = overlap_area(bitmaps[i], bitmaps[j], boxes[i], boxes[j])
+            union = areas[i] + areas[j] - intersection
             if union:
-                ious[i, j] = ious[j, i] = both / union
+                ious[i, j] = ious[j, i] = intersection / union
 
 
 def box_ious(a: Float32, b: Float32) -> Float32:
     """Boxes (..., n, 4) and (..., m, 4) as x_min, y_min, x_max, y_max → (..., n, m)."""
     low = np.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = np.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    both = np.prod(np.maximum(high - low, 0), axis=-1)
-    areas = [np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (a, b)]
-    union = areas[0][..., :, None] + areas[1][..., None, :] - both
-    return np.asarray(np.where(union > 0, both / np.maximum(union, 1e-9), 0), np.float32)
+    intersection = np.prod(np.maximum(high - low, 0), axis=-1)
+    a_area, b_area = (np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (a, b))
+    union = a_area[..., :, None] + b_area[..., None, :] - intersection
+    return np.asarray(np.where(union > 0, intersection / np.maximum(union, 1e-9), 0), np.float32)

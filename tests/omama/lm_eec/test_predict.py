@@ -26,7 +26,6 @@ from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.vocab import Direction, Split  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.commands.predict import command as predict_command  # noqa: E402
-from omama.confidence import MaskConfidence, fit_mask_confidence  # noqa: E402
 from omama.features.images import normalise  # noqa: E402
 from omama.lm_eec.bank import DEFAULT, REFERENCE  # noqa: E402
 from omama.lm_eec.pictures import read_squashed, squash_mask  # noqa: E402
@@ -235,37 +234,6 @@ def test_a_mask_is_squashed_as_torch_does_it(size):
     assert sure.mean() > 0.9
     assert np.array_equal(ours[sure], (small.numpy() >= 0.5)[sure])
     assert not squash_mask(MaskRle.encode(np.zeros(size, np.bool_)), 160).any()
-
-
-def test_confidence_is_chosen_between_score_and_area():
-    generator = np.random.default_rng(0)
-    visible = generator.random(400) > 0.3
-    score = generator.normal(size=400) + 2 * visible
-    share = np.exp(generator.normal(size=400) + 1.5 * visible) * 1e-3
-    found = fit_mask_confidence(score, share, visible)
-    alone = [
-        fit_mask_confidence(score, np.full(400, 0.1), visible),
-        fit_mask_confidence(np.zeros(400), share, visible),
-    ]
-    accuracy = found.calibration.balanced_accuracy
-    assert accuracy >= max(one.calibration.balanced_accuracy for one in alone) > 0.7
-    sure = found.confidence(score, share)
-    balanced = ((sure > 0.5)[visible].mean() + (sure <= 0.5)[~visible].mean()) / 2
-    assert balanced == pytest.approx(accuracy)
-    assert found.confidence(np.array([50.0]), np.array([0.0])) == 0
-    again = MaskConfidence.from_dict(found.to_dict())
-    assert np.array_equal(again.confidence(score, share), sure)
-    assert fit_mask_confidence(score, share, np.ones(400, np.bool_)) is None
-
-
-def test_without_a_calibration_the_released_rule_counts_pixels():
-    assert MaskConfidence().confidence(
-        np.zeros(3), np.array([0.0, 230 / 480**2, 231 / 480**2])
-    ).tolist() == [
-        0.0,
-        0.0,
-        1.0,
-    ]
 
 
 def test_both_directions_by_one_command(tmp_path, checkpoint, passes):

@@ -476,7 +476,7 @@ def test_training_ends_with_a_decision_that_prediction_goes_by(own_root: Dataset
     assert set(decision.modes) == {Mode.FRAME, Mode.TRACK_CAUSAL, Mode.TRACK}
     folder = RunFolder.of(own_root, "predicted")
     predict_run("o-mama", own_root, Direction.EGO2EXO, Split.TEST, folder, checkpoint=best)
-    assert read_stamp(folder).decision == decision.chosen
+    assert read_stamp(folder).decision == decision.best_mode
     theirs = run(own_root, "reference", replace(CONFIG, epochs=1, reference_behaviour=True))
     finish(own_root, "reference")
     assert load_checkpoint(theirs).decision is None
