@@ -1,5 +1,5 @@
-"""Formats of other programs, a module each, and the benchmark's own, which is read here too.
+"""Formats of other programs, one module each, and the benchmark's own, which is also read here.
 
-EXPORTERS is where one to write is entered; `source` says what its module holds. What people bring
-along is read in `parsing`.
+A new export format is entered in EXPORTERS (`registry`); `source` says what its module defines.
+Files that users bring along are read by `parsing`.
 """

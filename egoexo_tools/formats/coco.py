@@ -1,14 +1,14 @@
-"""COCO instance annotations, one file a split.
+"""COCO instance annotations, one file per split.
 
 ```
 <out>/annotations/instances_<split>.json
 <out>/images/<split>/<take_uid>/<camera>/<frame>.jpg
 ```
 
-Masks are brought to the size of the frame. `bbox` is COCO's own: [x, y, width, height] with
-width = x_max - x_min + 1, one more than in the manifests. A category is an object name; an
-annotation also says its take, camera, frame and track (the object in its take, the same in
-every camera). Each file is written take by take, without holding the split in memory.
+Masks are resized to the frame. `bbox` follows COCO: [x, y, width, height] with width = x_max -
+x_min + 1, one more than in the manifests. A category is an object name. An annotation also has its
+take, camera, frame and track (the object in its take, the same in every camera). Each file is
+written take by take, so that memory does not grow with the split.
 """
 
 import json
@@ -20,15 +20,14 @@ from pycocotools import mask as coco_mask
 
 from egoexo_tools.aliases import Row
 from egoexo_tools.formats.source import (
-    Done,
+    ExportResult,
     Take,
-    left_out,
+    exclusion,
     link_or_copy,
     list_takes,
+    mask_at_size,
+    read_extracted,
     read_frames,
-    read_masks,
-    rle_at,
-    with_frame,
 )
 from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.manifests import read_manifest
@@ -37,59 +36,55 @@ from egoexo_tools.vocab import Split, view_of
 
 
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
-    """One unit per split: image and annotation ids count through it."""
+    """One unit per split, because image and annotation ids are numbered through it."""
     takes = list_takes(root)
-    found = []
+    split_units = []
     for split in Split:
         parts = [part for take in takes if take.split == split for part in take.parts(root)]
         if parts:
-            found.append(Unit(("split", split), tuple(parts), (_json_file(out, split),)))
-    return found
+            split_units.append(Unit(("split", split), tuple(parts), (_json_file(out, split),)))
+    return split_units
 
 
-def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
+def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
     split = Split(unit.key[1])
     takes = [take for take in list_takes(root) if take.split == split]
-    categories = _categories(root)
+    # Of all splits, so that a category has the same id in each of their files.
+    names = read_manifest(root, "masks", columns=["object_name"])["object_name"].unique()
+    categories = {name: number for number, name in enumerate(sorted(names.to_pylist()), start=1)}
     counts = {"frames": 0, "annotations": 0}
     excluded: list[Row] = []
     with atomic_path(_json_file(out, split)) as partial, partial.open("w") as file:
         info = {"description": f"Ego-Exo correspondence, {split} split", "version": "1.0"}
         file.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n"images": [')
-        for image in _numbered(_images(root, out, split, takes), file):
-            counts["frames"] = image
+        counts["frames"] = _write_rows(file, _images(root, out, split, takes))
         file.write('\n],\n"annotations": [')
-        for annotation in _numbered(_annotations(root, takes, categories, excluded), file):
-            counts["annotations"] = annotation
+        annotations = _annotations(root, takes, categories, excluded)
+        counts["annotations"] = _write_rows(file, annotations)
         names = [{"id": number, "name": name} for name, number in categories.items()]
         file.write(f'\n],\n"categories": {json.dumps(names)}}}\n')
     return counts, excluded
 
 
 def finish(root: DatasetRoot, out: Path) -> None:
-    """Nothing spans the splits."""
+    """No file covers several splits."""
 
 
 def _json_file(out: Path, split: str) -> Path:
     return out / "annotations" / f"instances_{split}.json"
 
 
-def _categories(root: DatasetRoot) -> dict[str, int]:
-    """Object name → category id, from 1, the same in every split."""
-    names = read_manifest(root, "masks", columns=["object_name"])["object_name"].unique()
-    return {name: number for number, name in enumerate(sorted(names.to_pylist()), start=1)}
-
-
-def _numbered(rows: Iterator[Row], file: Any) -> Iterator[int]:
-    """Write each row with its id, from 1; yields the ids."""
+def _write_rows(file: Any, rows: Iterator[Row]) -> int:
+    """Write rows with ids from 1, one per line; returns their number."""
+    number = 0
     for number, row in enumerate(rows, start=1):
         file.write(",\n" if number > 1 else "\n")
         file.write(json.dumps({"id": number, **row}))
-        yield number
+    return number
 
 
 def _images(root: DatasetRoot, out: Path, split: str, takes: list[Take]) -> Iterator[Row]:
-    """The images of a split, each placed in the export as it is yielded."""
+    """The images of a split; each file is placed in the export when its row is yielded."""
     for take in takes:
         for (camera, frame_idx), row in read_frames(root, take).items():
             name = f"{path_component(take.take_uid)}/{path_component(camera)}/{frame_idx}.jpg"
@@ -108,32 +103,33 @@ def _images(root: DatasetRoot, out: Path, split: str, takes: list[Take]) -> Iter
 def _annotations(
     root: DatasetRoot, takes: list[Take], categories: dict[str, int], excluded: list[Row]
 ) -> Iterator[Row]:
-    images_before = tracks_before = 0
+    image_count = track_count = 0  # of the takes before
     for take in takes:
-        frames = read_frames(root, take)
-        image_ids = {key: number for number, key in enumerate(frames, start=images_before + 1)}
-        masks, missing = with_frame(read_masks(root, take.take_uid), frames)
+        frames, masks, missing = read_extracted(root, take)
         excluded += missing
-        objects = list(dict.fromkeys(row["object_name"] for row in masks))
-        track_ids = {name: number for number, name in enumerate(objects, tracks_before + 1)}
+        # The same order as `_images`, which gave the ids.
+        image_ids = {key: number for number, key in enumerate(frames, start=image_count + 1)}
+        objects = dict.fromkeys(row["object_name"] for row in masks)
+        track_ids = {name: number for number, name in enumerate(objects, start=track_count + 1)}
         for row in masks:
-            key = (row["camera"], row["frame_idx"])
-            annotation = _annotation(row, frames[key]) if row["visible"] else None
-            if annotation:
-                ids = {"image_id": image_ids[key], "category_id": categories[row["object_name"]]}
-                yield {**ids, "track_id": track_ids[row["object_name"]], **annotation}
-            elif row["visible"]:
-                excluded.append(left_out(row, "its mask is empty at the size of the frame"))
-        images_before += len(frames)
-        tracks_before += len(objects)
-
-
-def _annotation(row: Row, frame: Row) -> Row | None:
-    """Mask, area and COCO's box at the frame's size; None where nothing is left of the mask."""
-    rle = rle_at(row, frame["height"], frame["width"]).to_json()
-    area = int(coco_mask.area(rle))
-    if not area:
-        return None
-    names = {name: row[name] for name in ("take_uid", "camera", "object_name", "frame_idx")}
-    box = [float(value) for value in coco_mask.toBbox(rle)]
-    return {"segmentation": rle, "area": area, "bbox": box, "iscrowd": 0, **names}
+            if not row["visible"]:
+                continue
+            frame_key, name = (row["camera"], row["frame_idx"]), row["object_name"]
+            frame = frames[frame_key]
+            rle = mask_at_size(row, frame["height"], frame["width"]).to_json()
+            area = int(coco_mask.area(rle))
+            if not area:
+                excluded.append(exclusion(row, "its mask is empty at the size of the frame"))
+                continue
+            yield {
+                "image_id": image_ids[frame_key],
+                "category_id": categories[name],
+                "track_id": track_ids[name],
+                "segmentation": rle,
+                "area": area,
+                "bbox": [float(value) for value in coco_mask.toBbox(rle)],
+                "iscrowd": 0,
+                **{key: row[key] for key in ("take_uid", "camera", "object_name", "frame_idx")},
+            }
+        image_count += len(frames)
+        track_count += len(objects)

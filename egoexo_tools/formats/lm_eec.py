@@ -6,13 +6,16 @@
 <out>/object_names_<split>.json        {take_uid: {name here: name in the data set}}
 ```
 
-That code uses object names as folder names and replaces "/" by "-" while it lists them, but then
-looks the replaced name up in annotation.json; so the names are replaced there too. It opens the
-picture of every annotated frame: masks of frames that were not extracted are left out. It reads a
-mask of every object in every annotated frame of both views, so an object that is absent there, or
-of which nobody knows, gets an empty one, at the size of its camera's other masks;
-`annotated_frames` says which of them somebody has looked at. It takes everything in a split's
-folder for a take, so nothing else lies there.
+LM-EEC's code has four requirements:
+
+- It uses object names as folder names. It replaces "/" by "-" while it lists them, but then looks
+  the replaced name up in annotation.json, so the names are replaced there too.
+- It opens the image of every annotated frame, so masks of frames that were not extracted are left
+  out.
+- It reads a mask of every object in every annotated frame of both views. An object that is absent
+  or unannotated there gets an empty mask, at the size of its camera's other masks;
+  `annotated_frames` lists the frames that were annotated.
+- It treats everything in a split's folder as a take, so the folder contains nothing else.
 """
 
 import json
@@ -23,13 +26,13 @@ import numpy as np
 from egoexo_tools.aliases import Row
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import (
-    Done,
+    ExportResult,
+    FrameRows,
     link_or_copy,
     list_takes,
-    read_frames,
-    read_masks,
+    read_extracted,
     read_take,
-    with_frame,
+    take_units,
 )
 from egoexo_tools.layout import DatasetRoot, path_component, write_atomic
 from egoexo_tools.masks.rle import runs_to_counts
@@ -38,82 +41,78 @@ from egoexo_tools.running.records import Unit
 
 
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
-    return [
-        Unit(
-            ("take", take.take_uid),
-            take.parts(root),
-            (_take_folder(out, take.split, take.take_uid) / "annotation.json",),
-        )
-        for take in list_takes(root)
-    ]
+    return take_units(root, lambda take: (_annotation_json(out, take.split, take.take_uid),))
 
 
-def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
+def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
     take = read_take(root, unit.key[1])
-    folder = _take_folder(out, take.split, take.take_uid)
-    frames = read_frames(root, take)
+    path = _annotation_json(out, take.split, take.take_uid)
+    frames, masks, excluded = read_extracted(root, take)
     for (camera, frame_idx), row in frames.items():
-        link_or_copy(root.path / row["path"], folder / path_component(camera) / f"{frame_idx}.jpg")
-    masks, missing = with_frame(read_masks(root, take.take_uid), frames)
+        image = path.parent / path_component(camera) / f"{frame_idx}.jpg"
+        link_or_copy(root.path / row["path"], image)
     names = folder_names([row["object_name"] for row in masks])
-    renamed = [{**row, "object_name": names[row["object_name"]]} for row in masks]
+    masks = [{**row, "object_name": names[row["object_name"]]} for row in masks]
+    annotated: dict[str, dict[str, list[int]]] = {}
+    for row in masks:
+        cameras = annotated.setdefault(row["object_name"], {})
+        cameras.setdefault(row["camera"], []).append(row["frame_idx"])
     benchmark.write_annotation(
-        folder / "annotation.json",
-        [*renamed, *_empty_masks(renamed, frames)],
+        path,
+        [*masks, *_empty_masks(masks, frames)],
         sorted({frame_idx for _, frame_idx in frames}),
         extra={
-            "annotated_frames": _annotated_frames(renamed),
+            "annotated_frames": annotated,
             "object_names": {new: name for name, new in names.items()},
         },
     )
-    return {"takes": 1, "frames": len(frames)}, missing
+    return {"takes": 1, "frames": len(frames)}, excluded
 
 
 def finish(root: DatasetRoot, out: Path) -> None:
-    """One list of replaced names per split; empty where nothing was replaced."""
+    """One list of replaced names per split; empty where no name was replaced."""
     replaced: dict[str, dict[str, dict[str, str]]] = {}
     for take in list_takes(root):
-        path = _take_folder(out, take.split, take.take_uid) / "annotation.json"
+        path = _annotation_json(out, take.split, take.take_uid)
         names = benchmark.read_json(path)["object_names"]
         changed = {new: name for new, name in names.items() if new != name}
         takes = replaced.setdefault(take.split, {})
-        takes.update({take.take_uid: changed} if changed else {})
+        if changed:
+            takes[take.take_uid] = changed
     for split, takes in replaced.items():
         text = json.dumps(takes, indent=1, sort_keys=True) + "\n"
         write_atomic(out / f"object_names_{path_component(split)}.json", text)
 
 
-def _take_folder(out: Path, split: str, take_uid: str) -> Path:
-    return out / path_component(split) / path_component(take_uid)
+def _annotation_json(out: Path, split: str, take_uid: str) -> Path:
+    return out / path_component(split) / path_component(take_uid) / "annotation.json"
 
 
-def _empty_masks(masks: list[Row], frames: dict[tuple[str, int], Row]) -> list[Row]:
-    """A mask without pixels for each object and annotated frame that has none."""
+def _empty_masks(masks: list[Row], frames: FrameRows) -> list[Row]:
+    """A mask without pixels for each object and annotated frame without a visible mask."""
     sizes: dict[str, tuple[int, int]] = {}
     for row in masks:
         if row["visible"]:
             sizes.setdefault(row["camera"], (row["rle_height"], row["rle_width"]))
-    known = {
+    visible = {
         (row["object_name"], row["camera"], row["frame_idx"]) for row in masks if row["visible"]
     }
     annotated = {row["frame_idx"] for row in masks}
     empty = []
     for name in dict.fromkeys(row["object_name"] for row in masks):
         for (camera, frame_idx), frame in frames.items():
-            if frame_idx not in annotated or (name, camera, frame_idx) in known:
+            if frame_idx not in annotated or (name, camera, frame_idx) in visible:
                 continue
             height, width = sizes.get(camera) or (frame["source_height"], frame["source_width"])
-            key = {"object_name": name, "camera": camera, "frame_idx": frame_idx}
-            counts = runs_to_counts(np.array([height * width]))
-            size = {"rle_height": height, "rle_width": width, "rle_counts": counts}
-            empty.append({**key, "visible": True, **size})
+            empty.append(
+                {
+                    "object_name": name,
+                    "camera": camera,
+                    "frame_idx": frame_idx,
+                    "visible": True,
+                    "rle_height": height,
+                    "rle_width": width,
+                    "rle_counts": runs_to_counts(np.array([height * width])),
+                }
+            )
     return empty
-
-
-def _annotated_frames(masks: list[Row]) -> dict[str, dict[str, list[int]]]:
-    """object → camera → frames that were annotated, visible or not."""
-    frames: dict[str, dict[str, list[int]]] = {}
-    for row in masks:
-        cameras = frames.setdefault(row["object_name"], {})
-        cameras.setdefault(row["camera"], []).append(row["frame_idx"])
-    return frames

@@ -1,4 +1,4 @@
-"""The folder that O-MaMa's code trains and evaluates on, unchanged.
+"""The folder on which O-MaMa's code trains and evaluates, without changes to that code.
 
 ```
 <out>/takes.json
@@ -9,9 +9,9 @@
 <out>/Masks_<SPLIT>_<DIRECTION>/<take_uid>/<camera>/<frame>_{masks.npz,boxes.npy}
 ```
 
-Masks and boxes are the proposals of the destination frames of that split and direction. With
-`out` the root itself, only what the root lacks is written: the mask folders and O-MaMa's names
-for the pair files.
+Masks and boxes are the proposals of the destination frames of that split and direction. If `out` is
+the root itself, only what the root lacks is written: the mask folders and O-MaMa's names for the
+pair files.
 """
 
 from pathlib import Path
@@ -23,14 +23,15 @@ from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.formats.source import (
-    Done,
+    ExportResult,
+    exclusion,
     is_in,
-    left_out,
     link_or_copy,
     list_takes,
     read_frames,
     read_masks,
     read_take,
+    take_units,
 )
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
@@ -44,31 +45,30 @@ _FRAME = ["take_uid", "camera", "frame_idx"]
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
     """Takes (frames and annotation), pair files, and the proposals of each camera."""
     takes = list_takes(root)
-    pairs = sorted(root.table("pairs").glob("*.parquet"))
-    if not pairs:
+    pair_parts = sorted(root.table("pairs").glob("*.parquet"))
+    if not pair_parts:
         raise DataError(f"{root.path} has no pairs manifest; run `egoexo-tools pairs` first")
-    in_place = out.resolve() == root.path.resolve()
     dest = DatasetRoot(out)
-    found = [
-        Unit(("take", take.take_uid), take.parts(root), (dest.annotation_json(take.take_uid),))
-        for take in (() if in_place else takes)
-    ]
-    frames = tuple(part for take in takes for part in take.parts(root)[2:])
-    for part in pairs:
+    in_place = out.resolve() == root.path.resolve()
+    result = (
+        [] if in_place else take_units(root, lambda take: (dest.annotation_json(take.take_uid),))
+    )
+    frame_parts = tuple(part for take in takes for part in take.parts(root)[2:])
+    for part in pair_parts:
         split, direction = part.stem.split(".")
         files = _pair_files(dest, Split(split), Direction(direction))
-        found.append(Unit(("pairs", split, direction), (part, *frames), files))
+        result.append(Unit(("pairs", split, direction), (part, *frame_parts), files))
     for take in takes:
         for camera in take.cameras:
-            part = root.part("proposals", f"{take.take_uid}.{camera}")
-            direction = next(d for d in Direction if d.dest == view_of(camera))
-            inputs = (part, root.part("pairs", f"{take.split}.{direction}"))
-            if part.exists() and inputs[1].exists():
-                found.append(Unit(("masks", take.take_uid, camera), inputs))
-    return found
+            direction = _direction_to(camera)
+            proposals = root.part("proposals", f"{take.take_uid}.{camera}")
+            pairs = root.part("pairs", f"{take.split}.{direction}")
+            if proposals.exists() and pairs.exists():
+                result.append(Unit(("masks", take.take_uid, camera), (proposals, pairs)))
+    return result
 
 
-def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
+def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
     kind, *key = unit.key
     if kind == "take":
         return _export_take(root, DatasetRoot(out), *key)
@@ -79,19 +79,29 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
 
 def finish(root: DatasetRoot, out: Path) -> None:
     """takes.json and split.json, as the root has them."""
+    if out.resolve() == root.path.resolve():
+        return
+    dest = DatasetRoot(out)
     splits: dict[str, list[str]] = {split: [] for split in Split}
     for take in list_takes(root):
         splits[take.split].append(take.take_uid)
-    dest = DatasetRoot(out)
-    if out.resolve() != root.path.resolve():
-        benchmark.write_splits(dest.split_json, splits)
-        if root.takes_json.exists():
-            link_or_copy(root.takes_json, dest.takes_json)
+    benchmark.write_splits(dest.split_json, splits)
+    if root.takes_json.exists():
+        link_or_copy(root.takes_json, dest.takes_json)
 
 
-def _export_take(root: DatasetRoot, dest: DatasetRoot, take_uid: str) -> Done:
-    take = read_take(root, take_uid)
-    frames = read_frames(root, take)
+def _direction_to(camera: str) -> Direction:
+    """The direction of the pairs with this destination camera."""
+    return next(direction for direction in Direction if direction.dest == view_of(camera))
+
+
+def _pair_files(dest: DatasetRoot, split: Split, direction: Direction) -> tuple[Path, ...]:
+    path = dest.pairs_json(split, direction)
+    return tuple(path.with_name(name) for name in benchmark.pair_file_names(split, direction))
+
+
+def _export_take(root: DatasetRoot, dest: DatasetRoot, take_uid: str) -> ExportResult:
+    frames = read_frames(root, read_take(root, take_uid))
     for (camera, frame_idx), row in frames.items():
         link_or_copy(root.path / row["path"], dest.frame(take_uid, camera, frame_idx))
     masks = read_masks(root, take_uid)
@@ -100,44 +110,45 @@ def _export_take(root: DatasetRoot, dest: DatasetRoot, take_uid: str) -> Done:
     return {"takes": 1, "frames": len(frames)}, []
 
 
-def _pair_files(dest: DatasetRoot, split: Split, direction: Direction) -> tuple[Path, ...]:
-    path = dest.pairs_json(split, direction)
-    return tuple(path.with_name(name) for name in benchmark.pair_file_names(split, direction))
-
-
-def _export_pairs(root: DatasetRoot, dest: DatasetRoot, split: Split, direction: Direction) -> Done:
-    """Pairs whose two frames are there; a missing one would stop the reader."""
+def _export_pairs(
+    root: DatasetRoot, dest: DatasetRoot, split: Split, direction: Direction
+) -> ExportResult:
+    """The pairs of which both frames were extracted; the reader stops at a missing frame."""
     table = read_manifest(root, "pairs", units=[f"{split}.{direction}"])
     pairs = table.select(["take_uid", "object_name", "frame_idx"]).to_pandas()
     pairs["camera"] = None
     frames = read_manifest(root, "frames", columns=_FRAME).to_pandas()
     pairs["reason"] = ""
-    nameless = ~benchmark.names_fit(table["object_name"]).to_numpy()
-    pairs.loc[nameless, "reason"] = "pair files cannot hold this object's name"
+    unfit = ~benchmark.names_fit(table["object_name"]).to_numpy()
+    pairs.loc[unfit, "reason"] = "pair files cannot hold this object's name"
     for side in ("source", "dest"):
         side_frames = pairs.assign(camera=table[f"{side}_camera"].to_numpy())
-        gone = ~is_in(side_frames, frames, _FRAME)
-        pairs.loc[gone, "reason"] = f"its {side} frame was not extracted"
-        pairs.loc[gone, "camera"] = side_frames["camera"]
-    kept = table.filter(pa.array(pairs["reason"] == ""))
+        missing = ~is_in(side_frames, frames, _FRAME)
+        pairs.loc[missing, "reason"] = f"its {side} frame was not extracted"
+        pairs.loc[missing, "camera"] = side_frames["camera"]
+    complete = table.filter(pa.array(pairs["reason"] == ""))
     for path in _pair_files(dest, split, direction):
-        benchmark.write_pairs(path, kept)
-    excluded = pairs[pairs["reason"] != ""].to_dict("records")
-    rows = [left_out({**row}, str(row["reason"])) for row in excluded]
-    targets = kept.group_by(["take_uid", "dest_camera"]).aggregate([]).to_pylist()
+        benchmark.write_pairs(path, complete)
+    excluded = [
+        exclusion({**row}, str(row["reason"]))
+        for row in pairs[pairs["reason"] != ""].to_dict("records")
+    ]
+    targets = complete.group_by(["take_uid", "dest_camera"]).aggregate([]).to_pylist()
     for target in targets:
         camera = target["dest_camera"]
         if not root.part("proposals", f"{target['take_uid']}.{camera}").exists():
             reason = "its frames have no proposals, so no mask folder; run `egoexo-tools propose`"
-            rows.append(left_out({**target, "camera": camera}, reason))
-    return {"pairs": kept.num_rows}, rows
+            excluded.append(exclusion({**target, "camera": camera}, reason))
+    return {"pairs": complete.num_rows}, excluded
 
 
-def _export_proposals(root: DatasetRoot, dest: DatasetRoot, take_uid: str, camera: str) -> Done:
-    """The proposals of the frames of one camera that are a pair's destination."""
+def _export_proposals(
+    root: DatasetRoot, dest: DatasetRoot, take_uid: str, camera: str
+) -> ExportResult:
+    """The proposals of one camera, in the frames that are the destination of a pair."""
     take = read_take(root, take_uid)
-    direction = next(d for d in Direction if d.dest == view_of(camera))
-    wanted = read_manifest(
+    direction = _direction_to(camera)
+    pairs = read_manifest(
         root,
         "pairs",
         units=[f"{take.split}.{direction}"],
@@ -147,17 +158,17 @@ def _export_proposals(root: DatasetRoot, dest: DatasetRoot, take_uid: str, camer
     frames = read_frames(root, take)
     table = read_manifest(root, "proposals", units=[f"{take_uid}.{camera}"])
     folder = dest.masks_dir(Split(take.split), direction) / take_uid / camera
-    missing: list[Row] = []
-    written = 0
-    for frame_idx in sorted(set(wanted["frame_idx"].to_pylist())):
+    excluded: list[Row] = []
+    count = 0
+    for frame_idx in sorted(set(pairs["frame_idx"].to_pylist())):
         frame = frames.get((camera, frame_idx))
         if frame is None:
-            continue  # the pairs of this frame are recorded with the pair files
+            continue  # the exclusion of its pairs is recorded with the pair files
         rows = table.filter(pc.field("frame_idx") == frame_idx).sort_by("proposal_idx").to_pylist()
         rles = [mask_from_row(row) for row in rows]
         height, width = frame["height"], frame["width"]
         benchmark.write_proposals(folder, frame_idx, rles, height=height, width=width)
-        written += len(rles)
+        count += len(rles)
         if not rles:
-            missing.append(left_out(frame, "no proposal in this frame: arr_0 has no masks"))
-    return {"proposals": written}, missing
+            excluded.append(exclusion(frame, "no proposal in this frame: arr_0 has no masks"))
+    return {"proposals": count}, excluded

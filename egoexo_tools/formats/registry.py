@@ -1,6 +1,7 @@
-"""EXPORTERS: the names that `export --format` takes, and the module that writes each.
+"""EXPORTERS: the names that `export --format` accepts, and the module that writes each format.
 
-Names only: the modules are imported when they are used, so that reading the table stays light.
+The table holds names only. A module is imported when it is used, so that `--help`, which lists the
+formats, stays fast.
 """
 
 from importlib import import_module
@@ -20,14 +21,14 @@ EXPORTERS: dict[str, str] = {
     "objectrelator": "egoexo_tools.formats.objectrelator",
     "vggt-s": "egoexo_tools.formats.vggt_s",
 }
-"""Name → dotted module with `units`, `work` and `finish`, as source.py describes them."""
+"""Name → dotted module with `units`, `work` and `finish`, as described in source.py."""
 
 
 def load_exporter(name: str) -> "Exporter":
-    """The functions of a format; SettingsError for a name that is none."""
+    """The functions of a format; SettingsError for an unknown name."""
     from egoexo_tools.formats.source import Exporter
 
     if name not in EXPORTERS:
-        raise SettingsError(f"{name!r} is no export format; use {', '.join(EXPORTERS)}")
+        raise SettingsError(f"{name!r} is not an export format; use {', '.join(EXPORTERS)}")
     module = import_module(EXPORTERS[name])
     return Exporter(module.units, module.work, module.finish)

@@ -7,30 +7,27 @@
 <out>/<split>/videos.txt                                               one video a line
 ```
 
-The value of a pixel is the object's number, the same in all cameras of a take; 0 is background.
-One pixel holds one object: where masks overlap, the smaller lies on top. SAM 2 needs a PNG for
-every JPEG, so frames of which nothing was annotated are left out; an object checked and not
-visible has no pixels.
+The value of a pixel is the object's number, the same in all cameras of a take; 0 is background. A
+pixel holds one object: where masks overlap, the smaller one is on top. SAM 2 needs a PNG for every
+JPEG, so frames without annotations are left out; an absent object has no pixels.
 """
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from egoexo_tools.aliases import Row
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.formats.source import (
-    Done,
-    left_out,
+    ExportResult,
+    exclusion,
     link_or_copy,
     list_takes,
-    read_frames,
-    read_masks,
+    mask_at_size,
+    read_extracted,
     read_take,
-    rle_at,
-    with_frame,
+    take_units,
 )
 from egoexo_tools.layout import DatasetRoot, atomic_path, path_component, write_atomic
 from egoexo_tools.running.records import Unit
@@ -40,38 +37,38 @@ MAX_OBJECTS = 254
 
 
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
-    return [
-        Unit(
-            ("take", take.take_uid),
-            take.parts(root),
-            (_objects_file(out, take.split, take.take_uid),),
-        )
-        for take in list_takes(root)
-    ]
+    return take_units(root, lambda take: (_objects_file(out, take.split, take.take_uid),))
 
 
-def work(unit: Unit, root: DatasetRoot, out: Path) -> Done:
+def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
+    from PIL import Image
+
     take = read_take(root, unit.key[1])
-    frames = read_frames(root, take)
-    masks, excluded = with_frame(read_masks(root, take.take_uid), frames)
-    numbers = _numbers(masks)
+    frames, masks, excluded = read_extracted(root, take)
+    numbers = _number_objects(masks)
     by_frame: dict[tuple[str, int], list[Row]] = {}
     for row in masks:
         if row["object_name"] in numbers:
             by_frame.setdefault((row["camera"], row["frame_idx"]), []).append(row)
         else:
-            excluded.append(left_out(row, f"a palette PNG holds {MAX_OBJECTS} objects"))
-    for key, frame in frames.items():
-        if key not in by_frame:
-            excluded.append(left_out(frame, "nothing was annotated in this frame"))
+            excluded.append(exclusion(row, f"a palette PNG holds {MAX_OBJECTS} objects"))
+    folder = out / path_component(take.split)
+    palette = davis_palette().tobytes()
+    for (camera, frame_idx), frame in frames.items():
+        rows = by_frame.get((camera, frame_idx))
+        if rows is None:
+            excluded.append(exclusion(frame, "nothing was annotated in this frame"))
             continue
-        image, annotation = _files(out, take.split, take.take_uid, *key)
-        link_or_copy(root.path / frame["path"], image)
-        labels, hidden = _labels(by_frame[key], frame, numbers)
-        _write_palette_png(annotation, labels)
+        name = f"{path_component(f'{take.take_uid}.{camera}')}/{frame_idx:05d}"
+        link_or_copy(root.path / frame["path"], folder / "JPEGImages" / f"{name}.jpg")
+        labels, hidden = _draw_labels(rows, frame, numbers)
         excluded += hidden
+        image = Image.frombytes("P", labels.shape[::-1], labels.tobytes())
+        image.putpalette(palette)
+        with atomic_path(folder / "Annotations" / f"{name}.png") as partial:
+            image.save(partial, format="PNG")
     content = {str(number): name for name, number in numbers.items()}
-    # Written last: it is the unit's output, so where it lies all else does too.
+    # Written last: it is the unit's output, so where it exists, all other files do too.
     text = json.dumps(content, indent=1) + "\n"
     write_atomic(_objects_file(out, take.split, take.take_uid), text)
     return {"takes": 1, "frames": len(by_frame), "objects": len(numbers)}, excluded
@@ -86,23 +83,17 @@ def finish(root: DatasetRoot, out: Path) -> None:
 
 
 def object_numbers(root: DatasetRoot, take_uid: str) -> dict[int, str]:
-    """Number → object name as this export counts them; empty for a take that the root lacks."""
+    """Number → object name as in this export; empty for a take that the root does not have."""
     if not root.part("takes", take_uid).is_file():
         return {}
-    take = read_take(root, take_uid)
-    masks, _ = with_frame(read_masks(root, take_uid), read_frames(root, take))
-    return {number: name for name, number in _numbers(masks).items()}
-
-
-def _numbers(masks: list[Row]) -> dict[str, int]:
-    names = list(dict.fromkeys(row["object_name"] for row in masks))
-    return {name: number for number, name in enumerate(names[:MAX_OBJECTS], start=1)}
+    _, masks, _ = read_extracted(root, read_take(root, take_uid))
+    return {number: name for name, number in _number_objects(masks).items()}
 
 
 def davis_palette() -> Bytes:
-    """The 256 colours of DAVIS and PASCAL VOC, (256, 3): the bits of the number, spread.
+    """The 256 colours of DAVIS and PASCAL VOC, (256, 3) RGB.
 
-    Bit k of number n (three at a time for red, green, blue) becomes bit 7 - k // 3 of a colour.
+    Bit k of a number belongs to red, green or blue (k % 3) and becomes bit 7 - k // 3 of it.
     """
     numbers = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
@@ -112,47 +103,33 @@ def davis_palette() -> Bytes:
     return colours
 
 
+def _number_objects(masks: list[Row]) -> dict[str, int]:
+    names = list(dict.fromkeys(row["object_name"] for row in masks))
+    return {name: number for number, name in enumerate(names[:MAX_OBJECTS], start=1)}
+
+
 def _objects_file(out: Path, split: str, take_uid: str) -> Path:
     return out / path_component(split) / "objects" / f"{path_component(take_uid)}.json"
 
 
-def _files(out: Path, split: str, take_uid: str, camera: str, frame_idx: int) -> tuple[Path, Path]:
-    folder, video = out / path_component(split), path_component(f"{take_uid}.{camera}")
-    return (
-        folder / "JPEGImages" / video / f"{frame_idx:05d}.jpg",
-        folder / "Annotations" / video / f"{frame_idx:05d}.png",
-    )
-
-
-def _labels(rows: list[Row], frame: Row, numbers: dict[str, int]) -> tuple[Bytes, list[Row]]:
+def _draw_labels(rows: list[Row], frame: Row, numbers: dict[str, int]) -> tuple[Bytes, list[Row]]:
     """Object numbers by pixel (H, W), and exclusion rows of masks that others hide in part."""
     height, width = frame["height"], frame["width"]
     labels = np.zeros((height, width), np.uint8)
-    drawn: list[tuple[Row, int]] = []
-    for row in sorted((row for row in rows if row["visible"]), key=_size, reverse=True):
-        mask = rle_at(row, height, width).decode()
+    areas: list[tuple[Row, int]] = []
+    visible = [row for row in rows if row["visible"]]
+    # Large masks first, so that small ones are drawn over them. The name makes a tie reproducible.
+    for row in sorted(visible, key=lambda row: (row["area"], row["object_name"]), reverse=True):
+        mask = mask_at_size(row, height, width).decode()
         labels[mask] = numbers[row["object_name"]]
-        drawn.append((row, int(mask.sum())))
-    left = np.bincount(labels.reshape(-1), minlength=256)
+        areas.append((row, int(mask.sum())))
+    remaining = np.bincount(labels.reshape(-1), minlength=256)
     hidden = []
-    for row, area in drawn:
-        lost = area - int(left[numbers[row["object_name"]]])
-        if lost:
-            hidden.append(left_out(row, f"{lost} of {area} pixels lie under smaller objects"))
+    for row, area in areas:
+        covered = area - int(remaining[numbers[row["object_name"]]])
+        if covered:
+            reason = f"{covered} of {area} pixels are under smaller objects"
+            hidden.append(exclusion(row, reason))
         elif not area:
-            hidden.append(left_out(row, "its mask is empty at the size of the frame"))
+            hidden.append(exclusion(row, "its mask is empty at the size of the frame"))
     return labels, hidden
-
-
-def _size(row: Row) -> Any:
-    return row["area"], row["object_name"]
-
-
-def _write_palette_png(path: Path, labels: Bytes) -> None:
-    from PIL import Image
-
-    height, width = labels.shape
-    image = Image.frombytes("P", (width, height), labels.tobytes())
-    image.putpalette(davis_palette().tobytes())
-    with atomic_path(path) as partial:
-        image.save(partial, format="PNG")

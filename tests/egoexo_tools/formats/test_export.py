@@ -276,7 +276,7 @@ def test_sam2_records_what_one_label_a_pixel_cannot_say(root: DatasetRoot) -> No
     out = export(root, "sam2")
     reasons = {(row["object_name"], row["reason"]) for row in left_out(out)}
     assert reasons == {
-        ("tray", "676 of 676 pixels lie under smaller objects"),
+        ("tray", "676 of 676 pixels are under smaller objects"),
         ("", "nothing was annotated in this frame"),
     }
 
@@ -402,7 +402,7 @@ def test_objectrelator_s_list_is_what_its_code_makes(tmp_path: Path) -> None:
             assert prompt["segmentation"]["size"] == [704, 704]
     back = json.loads((out / "exo2ego_val_visual.json").read_text())
     assert back[0]["image"] == "t/aria01_214-1/0.jpg"
-    assert any("one exo camera a take: cam01" in row["reason"] for row in left_out(out))
+    assert any("one exo camera per take: cam01" in row["reason"] for row in left_out(out))
 
 
 def test_vggt_s_samples_and_the_sizes_that_it_cannot_use(tmp_path: Path) -> None:
