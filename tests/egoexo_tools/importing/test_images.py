@@ -296,28 +296,3 @@ def test_commands(root: DatasetRoot, photos: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "1 predictions in" in result.output
     assert (root.runs / "theirs" / "predictions.parquet").is_file()
-
-
-@pytest.mark.slow
-def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from omama.cli import main as omama
-
-    page = (Path(__file__).parents[3] / "docs" / "import.md").read_text()
-    page = page.partition("## What goes where")[0]
-    commands = [line.split() for line in page.splitlines() if line.startswith(("egoexo-", "omama"))]
-    assert len(commands) == 5
-    monkeypatch.chdir(tmp_path)
-    for camera in ("ego", "phone"):
-        scene = np.random.default_rng(0).integers(0, 60, (480, 640, 3)).astype(np.uint8)
-        cup = square(100, 200, 120, height=480, width=640)
-        scene[cup > 0] = (20, 40, 230)
-        save(Path("my_photos") / "kitchen" / camera / "1.jpg", scene)
-        save(Path("my_photos") / "kitchen" / camera / "1" / "cup.png", cup * 255)
-    for program, *arguments in commands:
-        group = main if program == "egoexo-tools" else omama
-        inline = [] if arguments[0] == "predict" else ["--executor", "inline", "--quiet"]
-        result = CliRunner().invoke(group, [*arguments, *inline])
-        assert result.exit_code == 0, (arguments, result.output)
-    root = DatasetRoot(Path("my_root"))
-    assert validate(root, files=True) == []
-    assert list(root.runs.glob("*/predictions.parquet"))

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from tiny_root import EGO, make_tiny_root
@@ -16,7 +15,6 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.importing.roots import import_lm_eec, import_processed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
-from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
 from egoexo_tools.stages.pairs import run_pairs
@@ -254,54 +252,3 @@ def test_folders_of_another_kind_are_refused(root: DatasetRoot, tmp_path: Path) 
 def test_a_root_of_other_takes_is_not_mixed(ours: DatasetRoot, processed: Path) -> None:
     with pytest.raises(SettingsError, match="from another source"):
         import_processed(ours, processed, run=INLINE)
-
-
-def documented(page: str, start: str = "", end: str = "## no such") -> list[list[str]]:
-    """The commands of a page of docs, from one heading to another."""
-    text = (Path(__file__).parents[3] / "docs" / page).read_text()
-    part = text.partition(start)[2].partition(end)[0] if start else text
-    return [line.split()[1:] for line in part.splitlines() if line.startswith("egoexo-tools ")]
-
-
-def test_the_examples_of_the_import_page_run(
-    ours: DatasetRoot, processed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    processed.rename("their_data")
-    run_export(ours, "lm-eec", Path("their_lm_eec"), run=INLINE).check()
-    run_export(ours, "sam2", Path("out"), run=INLINE).check()
-    Path("out/test/Annotations").rename("their_masks")
-    Path("out/test/objects").rename("their_masks/objects")
-    mask = MaskRle.encode(np.eye(140, 224)).to_json()
-    test = "44444444-0000-4000-8000-000000000004"
-    frame = {"pred_mask": mask, "confidence": [0.9]}
-    masks = {"red cup": {f"{EGO}_cam01": {"000": frame}}}
-    theirs = {"ego-exo": {"results": {test: {"masks": masks, "subsample_idx": [0]}}}}
-    Path("theirs.json").write_text(json.dumps(theirs))
-    folder = Path("their_predictions", test, f"{EGO}__cam01", "green box-lid")
-    folder.mkdir(parents=True)
-    (folder / "00030.json").write_text(json.dumps(mask))
-    commands = documented("import.md", "## A folder that the official script")
-    assert len(commands) == 7
-    for command in commands:
-        inline = ["--executor", "inline", "--quiet"] if command[1] != "predictions" else []
-        result = CliRunner().invoke(main, [*command, *inline])
-        assert result.exit_code == 0, (command, result.output)
-    runs = sorted(path.parent.name for path in Path("root_of_processed/runs").glob("*/*.parquet"))
-    assert runs == ["lm-eec", "sam2", "theirs"]
-
-
-def test_the_examples_of_the_export_page_run(
-    ours: DatasetRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from egoexo_tools.formats.registry import EXPORTERS
-
-    monkeypatch.chdir(tmp_path)
-    Path("demo").mkdir()
-    ours.path.rename("demo/root")
-    shutil.copytree("demo", "full")  # the page has it of a release of full size
-    commands = [c for c in documented("exports.md") if c[0] == "export"]
-    assert sorted(command[3] for command in commands) == sorted(EXPORTERS)
-    for command in commands:
-        result = CliRunner().invoke(main, [*command, "--executor", "inline", "--quiet"])
-        assert result.exit_code == 0, (command, result.output)
