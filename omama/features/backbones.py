@@ -1,9 +1,9 @@
 """Frozen dense backbones by name: images (B, 3, H, W) → features (B, C, h, w).
 
-`dinov2`, `dinov3` and `resnet50-dino` load their original checkpoint file unchanged through
-timm, or fetch it where no file is given and there is a network. `efficientnet-lite0` has its
-weights from an installed package; `rgb_grid` needs none. To add one, write a builder (weights
-file or None → Backbone) and enter it in BACKBONES (registry.py); `rgb_grid` is the template.
+`dinov2`, `dinov3` and `resnet50-dino` load their original checkpoint file through timm, or
+download it if no file is given. `efficientnet-lite0` takes its weights from an installed package;
+`rgb_grid` needs none. To add a backbone, write a builder (weights file or None → Backbone) and
+enter it in BACKBONES (registry.py); `rgb_grid` is the template.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ DINO_RESNET50_URL = (
 
 
 class Backbone(nn.Module):
-    """A frozen network with what the rest needs to know about it.
+    """A frozen network with its name, patch size and number of channels.
 
     Images are (B, 3, H, W) float32 from `omama.features.images.normalise`, H and W multiples of
     `patch_size`; features are (B, dim, H / patch_size, W / patch_size).
@@ -52,12 +52,12 @@ class Backbone(nn.Module):
         return self.network(images)  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode: it is frozen."""
+        """Does nothing: a frozen network stays in evaluation mode."""
         return super().train(False)
 
     @cached_property
     def weights_hash(self) -> str:
-        """16 hex digits that change with the weights; part of a feature cache's key."""
+        """16 hex digits: a hash of name, version and weights; part of a feature cache's key."""
         digest = hashlib.sha256(f"{self.name} {getattr(self.network, 'version', '')}".encode())
         for key, value in sorted(self.network.state_dict().items()):
             digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
@@ -70,16 +70,16 @@ def build_backbone(name: str, weights: Path | None = None, **options: Any) -> Ba
 
     `weights` is the original checkpoint file; without it the weights come from the hub.
     `options` go to timm (smaller networks in tests). Raises DataError for an unknown name, a
-    missing or wrong file, or where the hub cannot be reached.
+    missing or wrong file, or a hub that cannot be reached.
     """
     if name not in BACKBONES:
-        raise DataError(f"{name!r} is no backbone; there are {', '.join(BACKBONES)}")
+        raise DataError(f"{name!r} is not a backbone; use one of {', '.join(BACKBONES)}")
     backbone: Backbone = BACKBONES[name](weights, **options)
     return backbone
 
 
 class RgbGrid(nn.Module):
-    """The mean colour of each patch: the smallest backbone there is, for tests."""
+    """The mean colour of each patch: the smallest possible backbone, for tests."""
 
     version = "1"
 
@@ -156,10 +156,10 @@ def _load(
     """The timm network with the weights of a file, or of the hub."""
     if weights is not None and not weights.is_file():
         raise DataError(
-            f"there is no weights file {weights}; give the original checkpoint of {name}, or "
-            "leave it out to fetch it from the hub"
+            f"the weights file {weights} does not exist; give the original checkpoint of {name}, "
+            "or leave it out to fetch it from the hub"
         )
-    # num_classes=0 on both sides keeps timm strict: without it, missing weights pass silently.
+    # num_classes=0 on both sides keeps timm strict: otherwise missing weights pass silently.
     overlay = {**hub, "num_classes": 0}
     if weights is not None:
         overlay["file"] = str(weights)
@@ -168,21 +168,16 @@ def _load(
             architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **options
         )
     except Exception as error:
-        # timm, huggingface_hub and urllib each raise their own kinds for one and the same cause.
-        reason = _first_line(error)
+        # timm, huggingface_hub and urllib raise different exceptions for the same cause.
+        text = textwrap.shorten(" ".join(str(error).split()), 160, placeholder=" ...")
+        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if weights is None:
             raise DataError(
                 f"the weights of {name} could not be fetched ({reason}); give their file instead"
             ) from error
         if isinstance(error, pickle.UnpicklingError | EOFError) or "weights_only" in reason:
-            reason = "it is no checkpoint, or holds more than tensors"
+            reason = "it is not a checkpoint, or holds more than tensors"
         raise DataError(
             f"{weights} does not hold the weights of {name} ({reason}); give its original "
             "checkpoint file"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    shown = textwrap.shorten(text, 160, placeholder=" ...")
-    return f"{type(error).__name__}: {shown}" if text else type(error).__name__

@@ -1,9 +1,9 @@
 """One vector per mask: the mean of the dense features over it, and over the box around it.
 
-The reference upsamples an image's tokens bilinearly to a quarter of the image and loops over
-the masks. Upsampling and averaging are both linear, U = Ry F Rx' and mean = sum(M * U) / |M|,
-so the weights can be carried back to the token grid once, Ry' M Rx / |M|, and all masks are one
-matrix product. Nothing as large as the upsampled features is ever made.
+The reference upsamples an image's tokens bilinearly to a quarter of the image's size and loops over
+the masks. Upsampling and averaging are both linear, U = Ry F Rx' and mean = sum(M * U) / |M|, so
+that the weights Ry' M Rx / |M| can be computed on the token grid and one matrix product pools all
+masks. The upsampled features are never computed.
 
 Legend: N masks, C channels, h x w tokens, q x r cells of the quarter grid. Boxes are in pixels
 of the prepared image; weights are float32, (N, h * w), row by row.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 CONTEXT_PIXELS = 100
-"""How far a box is grown on each side, in pixels of the prepared image."""
+"""Number of pixels of the prepared image by which a box grows on each side."""
 QUARTER = 4
 
 HW = tuple[int, int]
@@ -26,21 +26,8 @@ def quarter_grid(h: int, w: int, patch_size: int) -> HW:
     return int(h * patch_size / QUARTER), int(w * patch_size / QUARTER)
 
 
-def nearest_idx(size_in: int, size_out: int) -> Tensor:
-    """Which of `size_in` rows torch's nearest interpolation takes for each of `size_out`."""
-    positions = torch.arange(size_in, dtype=torch.float32)[None, None]
-    return torch.nn.functional.interpolate(positions, size=size_out).flatten().long()
-
-
-def quarter_masks(masks: Tensor, h: int, w: int, patch_size: int) -> Tensor:
-    """Masks at the prepared image's size (N, H, W) → on the quarter grid (N, q, r), nearest."""
-    q, r = quarter_grid(h, w, patch_size)
-    rows, cols = nearest_idx(masks.shape[1], q), nearest_idx(masks.shape[2], r)
-    return masks[:, rows.to(masks.device)][:, :, cols.to(masks.device)]
-
-
 def mask_weights(masks_quarter: Tensor, h: int, w: int) -> Tensor:
-    """Masks on the quarter grid (N, q, r) → weights (N, h * w) of their mean; empty: zeros."""
+    """Masks on the quarter grid (N, q, r) → weights (N, h * w) of the mean; zeros if empty."""
     device = masks_quarter.device
     up_rows = _upsampling(masks_quarter.shape[1], h, device)
     up_cols = _upsampling(masks_quarter.shape[2], w, device)
@@ -52,9 +39,9 @@ def mask_weights(masks_quarter: Tensor, h: int, w: int) -> Tensor:
 
 
 def context_boxes(boxes_xywh: Tensor, image_hw: HW) -> Tensor:
-    """Boxes (N, 4) in pixels → the grown boxes x1, y1, x2, y2 on the quarter grid, int64 (N, 4).
+    """Boxes xywh (N, 4) in pixels → grown boxes x1, y1, x2, y2 on the quarter grid, int64 (N, 4).
 
-    Half open; each is at least one cell, and inside the grid of image_hw // 4.
+    The boxes are half open, at least one cell large, and inside the grid of image_hw // 4 cells.
     """
     height, width = image_hw
     x1, y1, box_width, box_height = boxes_xywh.to(torch.int32).long().unbind(1)
@@ -70,9 +57,9 @@ def context_boxes(boxes_xywh: Tensor, image_hw: HW) -> Tensor:
 
 
 def context_weights(boxes: Tensor, quarter_hw: HW, h: int, w: int) -> Tensor:
-    """Boxes of `context_boxes` (N, 4) → weights (N, h * w) of the mean inside each.
+    """Boxes of `context_boxes` (N, 4) → weights (N, h * w) of the mean inside each box.
 
-    A box is a product of two intervals, so its weights are one too.
+    A box is a product of two intervals, and so are its weights.
     """
     x1, y1, x2, y2 = boxes.unbind(1)
     rows = _interval_weights(y1, y2, quarter_hw[0], h)  # (N, h)
@@ -84,24 +71,16 @@ def descriptor_weights(
     masks_quarter: Tensor, boxes_xywh: Tensor, h: int, w: int, patch_size: int
 ) -> Tensor:
     """Masks (N, q, r) and their boxes (N, 4) → weights (N, 2, h * w): mask part, context part."""
-    image_hw = (h * patch_size, w * patch_size)
-    boxes = context_boxes(boxes_xywh, image_hw)
+    boxes = context_boxes(boxes_xywh, (h * patch_size, w * patch_size))
     context = context_weights(boxes, quarter_grid(h, w, patch_size), h, w)
     return torch.stack([mask_weights(masks_quarter, h, w), context], dim=1)  # (N, 2, h * w)
 
 
 def pool(weights: Tensor, tokens: Tensor) -> Tensor:
     """weights (..., N, h * w), tokens (..., C, h, w) → means (..., N, C), float32."""
-    # A mean over thousands of tokens wants float32, whatever autocast is on.
+    # Under autocast a mean over thousands of tokens would lose its last digits.
     with torch.autocast(tokens.device.type, enabled=False):
         return weights.float() @ tokens.float().flatten(-2).transpose(-1, -2)  # (..., N, C)
-
-
-def pool_descriptors(weights: Tensor, tokens: Tensor) -> Tensor:
-    """weights (..., N, 2, h * w), tokens (..., C, h, w) → descriptors (..., N, 2C), float32."""
-    means = pool(weights.flatten(-3, -2), tokens)  # (..., N * 2, C)
-    descriptors: Tensor = means.unflatten(-2, (-1, 2)).flatten(-2)  # (..., N, 2C)
-    return descriptors
 
 
 def describe(
@@ -109,8 +88,9 @@ def describe(
 ) -> Tensor:
     """Descriptors (N, 2C), float32, of masks (N, q, r) with boxes (N, 4) on tokens (C, h, w)."""
     h, w = tokens.shape[-2:]
-    weights = descriptor_weights(masks_quarter, boxes_xywh, h, w, patch_size)
-    return pool_descriptors(weights.to(tokens.device), tokens)  # (N, 2C)
+    weights = descriptor_weights(masks_quarter, boxes_xywh, h, w, patch_size)  # (N, 2, h * w)
+    means = pool(weights.flatten(0, 1).to(tokens.device), tokens)  # (N * 2, C)
+    return means.reshape(len(weights), -1)  # (N, 2C)
 
 
 def _interval_weights(start: Tensor, stop: Tensor, n_cells: int, n_tokens: int) -> Tensor:

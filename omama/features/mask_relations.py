@@ -1,7 +1,7 @@
-"""How the masks of a frame lie to each other, besides their features.
+"""Relations between the ground-truth masks and the proposals of one frame.
 
-Who is near whom for the negatives, and how well each proposal covers each ground truth. Boxes
-and centroids come from `omama.features.frame_masks`. Legend: M ground-truth masks, N proposals.
+IoUs, and which proposals are near which ground truth (for hard negatives). Boxes and centroids come
+from `omama.features.frame_masks`. Legend: M ground-truth masks, N proposals.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from omama.features.negatives import adjacency, box_overlap
 
 @dataclass(frozen=True)
 class MaskRelations:
-    """The masks of one frame in relation to each other."""
+    """Relations between the masks of one frame."""
 
     ious: Float32
     """(M, N) IoU of ground truth and proposal, at the proposals' size."""
     best: Int64
     """(M,) the proposal whose box overlaps that of the ground truth most; 0 where N = 0."""
     near: Bool
-    """(M, N) second-order Delaunay neighbours of `best`, itself not among them."""
+    """(M, N) whether a proposal is a second-order Delaunay neighbour of `best`, and not `best`."""
 
 
 def relate_masks(

@@ -160,7 +160,7 @@ def test_bad_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty.pth").write_bytes(b"")
     resnet = ResNet(Bottleneck, [1, 1, 1, 1]).state_dict()
     cases = {
-        tmp_path / "none.pth": "there is no weights file .*none.pth; give the original checkpoint",
+        tmp_path / "none.pth": "file .*none.pth does not exist; give the original checkpoint",
         tmp_path / "text.pth": "does not hold the weights of dinov3",
         tmp_path / "empty.pth": "does not hold the weights of dinov3",
         saved(tmp_path / "wide.pth", dinov3_state(gated=True, width=48)): "size mismatch",
@@ -175,7 +175,7 @@ def test_bad_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"resnet50-dino \(.*Missing key"):
         short = {key: value for key, value in resnet.items() if "layer4" not in key}
         build_backbone("resnet50-dino", saved(tmp_path / "r.pth", short), layers=[1, 1, 1, 1])
-    with pytest.raises(DataError, match="'dinov9' is no backbone; there are dinov2, dinov3"):
+    with pytest.raises(DataError, match="'dinov9' is not a backbone; use one of dinov2, dinov3"):
         build_backbone("dinov9")
     with pytest.raises(DataError, match="rgb_grid has no weights; leave out"):
         build_backbone("rgb_grid", tmp_path / "short.pth")

@@ -15,7 +15,6 @@ from omama.features.descriptors import (
     mask_weights,
     pool,
     quarter_grid,
-    quarter_masks,
 )
 from omama.features.images import PreparationConfig, candidate_quarter_idx, truth_quarter_idx
 
@@ -33,6 +32,13 @@ def blobs(count: int, height: int, width: int, rng: np.random.Generator) -> np.n
             for c, r in zip(centres, radii, strict=True)
         ]
     )
+
+
+def quarter_masks(masks: torch.Tensor, h: int, w: int, patch_size: int) -> torch.Tensor:
+    """Masks at the prepared image's size (N, H, W) → on the quarter grid (N, q, r), nearest."""
+    size = quarter_grid(h, w, patch_size)
+    small = torch.nn.functional.interpolate(masks[:, None].float(), size, mode="nearest")
+    return small[:, 0].bool()
 
 
 @pytest.mark.parametrize("view", ["exo", "ego"])
