@@ -66,7 +66,7 @@ class FrameGroup:
         patch, width = BACKBONES[backbone]
         grid = token_grid(self.height, self.width, PreparationConfig(patch_size=patch))
         counts = round(self.masks), round(self.proposals), round(self.frames)
-        return bytes_of(grid[0] * grid[1], width, *counts, stored=stored)
+        return bytes_of(grid[0] * grid[1], width, *counts, storage=stored)
 
 
 def frames_of_takes(takes: float, share: float, proposals: int) -> list[FrameGroup]:

@@ -68,7 +68,7 @@ class DataSet:
                 self.masks // 2,
                 self.frames * self.proposals,
                 self.frames,
-                stored=stored,
+                storage=stored,
             )
             for tokens in (self.ego_tokens, self.exo_tokens)
         )

@@ -1,11 +1,11 @@
-"""The stage `features`: a frozen backbone's features of the frames that the pairs use, on disk.
+"""The stage `features`: features of a frozen backbone, on disk, for the frames that pairs use.
 
-`omama/features/cache_files.py` says what lies in `<root>/features/<key>/` and reads it. The key
-(see `omama.features.key`) names the backbone and a hash of its weights, precision, preparation and
-format, so that features of two backbones lie side by side and none passes for another's. Tokens
-that were made at another image size than training uses cost the known study 0.12 IoU: here a cache
-that does not fit is refused by name. What is there and was made from the same masks and proposals
-stays; frames that new pairs need are added.
+The files are in `<root>/features/<key>/`; `omama/features/cache_files.py` describes and reads them.
+The key (see `omama.features.key`) names the backbone and a hash of its weights, precision,
+preparation and format, so that the features of two backbones have separate folders and cannot be
+confused. Tokens of another image size than training uses cost the known study 0.12 IoU: here a
+cache that does not fit is refused with a message. Features that were made from the same masks and
+proposals are kept; frames that new pairs need are added.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from egoexo_tools.aliases import Row
 from egoexo_tools.arrays import Int64
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot, path_component, write_atomic
@@ -41,7 +42,7 @@ from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from omama.dataset import FrameTable, load_frames
 from omama.features import cache_files
-from omama.features.cache_files import DamagedCache, Part, input_files
+from omama.features.cache_files import CameraFeatures, DamagedCache, input_files
 from omama.features.frame_features import (
     IMAGES_AT_ONCE,
     READERS,
@@ -54,7 +55,7 @@ from omama.features.key import FeatureKey, feature_key, make_extractor
 from omama.features.registry import CACHE_PRECISIONS
 
 STAGE = "features"
-CURES = (
+ADVICE = (
     "choose fewer pairs (`egoexo-tools pairs --fraction`), give --cache-precision int8 (half), "
     "or --descriptors-only (a fifteenth, for k-NN), or a larger disk"
 )
@@ -62,21 +63,21 @@ CURES = (
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """What to keep, of which frames."""
+    """Frames and values that a cache keeps."""
 
     all_frames: bool = False
-    """Of every frame, not only of those that the root's pairs use."""
+    """Cache every frame, not only the frames that the root's pairs use."""
     precision: str = "fp16"
-    """One of CACHE_PRECISIONS: bytes of a token's values."""
+    """Number format of a token's values, one of CACHE_PRECISIONS."""
     descriptors_only: bool = False
-    """No tokens, only what k-NN compares."""
+    """Keep no tokens, only the descriptors that k-NN compares."""
 
     @property
-    def stored(self) -> str:
-        """As FeatureKey has it; SettingsError for what cannot be."""
+    def storage(self) -> str:
+        """FeatureKey's `stored`. SettingsError for an impossible combination."""
         if self.precision not in CACHE_PRECISIONS:
-            known = " or ".join(CACHE_PRECISIONS)
-            raise SettingsError(f"cache precision {self.precision!r}; use {known}")
+            allowed = " or ".join(CACHE_PRECISIONS)
+            raise SettingsError(f"cache precision {self.precision!r}; use {allowed}")
         if self.descriptors_only and self.precision != "fp16":
             raise SettingsError(
                 "descriptors are float16 in every cache; leave out --cache-precision"
@@ -95,81 +96,84 @@ def run_features(
     cache: CacheOptions = CacheOptions(),
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
-    """Cache the features of the frames that a root's pairs use, a (take, camera) a unit.
+    """Cache the features of the frames that a root's pairs use; a unit is one (take, camera).
 
     `squash_portrait` also caches portrait cameras at the landscape size, which training with the
-    reference's behaviour reads. Raises DataError where the disk has too little room.
+    reference's behaviour reads. Raises DataError if the disk has too little room.
     """
     key = feature_key(backbone, weights, feature_precision=feature_precision)
-    key = replace(key, stored=cache.stored)
+    key = replace(key, stored=cache.storage)
     keys = {key.name: key}
-    todo = units(root, key, every=cache.all_frames, quiet=run.quiet)
+    pending = units(root, key, every=cache.all_frames, quiet=run.quiet)
     if squash_portrait:
         squashed = replace(key, squash_portrait=True)
         keys[squashed.name] = squashed
-        portrait = units(root, squashed, every=cache.all_frames, quiet=True)
-        todo += [unit for unit in portrait if _is_portrait(root, unit)]
-    how = FeatureJob(
+        pending += [
+            unit
+            for unit in units(root, squashed, every=cache.all_frames, quiet=True)
+            if any(row["height"] > row["width"] for row in _frame_sizes(root, unit))
+        ]
+    job = FeatureJob(
         root, keys, weights, images_at_once, run.overwrite, threads=run.executor != "inline"
     )
     return run_stage(
         root,
         STAGE,
-        todo,
-        how.do,
+        pending,
+        job.do,
         settings=key.settings,
         options=run,
-        prepare=partial(_begin, how=how, run=run),
+        prepare=partial(_prepare, job=job, run=run),
     )
 
 
 def units(
     root: DatasetRoot, key: FeatureKey, *, every: bool = False, quiet: bool = True
 ) -> list[Unit]:
-    """A unit for each camera that has frames which pairs use (or any, if `every`)."""
-    read_manifest(root.require(), "frames", columns=[])  # raises where there is none
-    chosen = ALL_FRAMES if every else needed_frames(root)
-    if chosen.is_all and not every and not quiet:
+    """A unit for each camera that has frames which pairs use (or any frames, if `every`)."""
+    read_manifest(root.require(), "frames", columns=[])  # raises if there is none
+    needed = ALL_FRAMES if every else needed_frames(root)
+    if needed.is_all and not every and not quiet:
         print_line(
             "features: the root has no pairs yet, so every frame is done; after `egoexo-tools "
-            "pairs` only those that pairs use would be"
+            "pairs` only the frames that pairs use would be"
         )
-    found = []
-    for camera, there in sorted(existing_frames(root).items()):
-        wanted = chosen.of(camera, there)
-        if not wanted.size:
+    result = []
+    for camera, existing in sorted(existing_frames(root).items()):
+        frame_idxs = needed.of(camera, existing)
+        if not frame_idxs.size:
             continue
-        output = root.features(key.name) / path_component(".".join(camera)) / cache_files.INDEX
-        covered = cache_files.covered_frames(output.parent)
-        is_incomplete = covered is not None and bool(np.setdiff1d(wanted, covered).size)
-        found.append(
+        index = root.features(key.name) / path_component(".".join(camera)) / cache_files.INDEX
+        covered = cache_files.covered_frames(index.parent)
+        result.append(
             Unit(
                 (*camera, key.name),
                 input_files(root, camera),
-                (output,),
-                frames=tuple(wanted.tolist()),
-                is_incomplete=is_incomplete,
+                (index,),
+                frames=tuple(frame_idxs.tolist()),
+                is_incomplete=covered is not None and bool(np.setdiff1d(frame_idxs, covered).size),
             )
         )
-    if not found:
+    if not result:
         raise DataError(
             f"no frame of {root.path} is used by its pairs; run `egoexo-tools frames` and "
             "`egoexo-tools pairs` again, or give --all-frames"
         )
-    return found
+    return result
 
 
 @dataclass(frozen=True)
 class FeatureJob:
-    """How a unit is done."""
+    """Everything that the units of a run share; `do` is the stage's work."""
 
     root: DatasetRoot
     keys: Mapping[str, FeatureKey]
+    """Key by its name, which is the last part of a unit's key."""
     weights: Path | None
     images_at_once: int
     overwrite: bool
     threads: bool
-    """One process a core: more torch threads than one only get in the way."""
+    """Units run side by side, one a core: then more than one torch thread slows them down."""
 
     def extractor(self, unit: Unit) -> Extractor:
         if self.threads:
@@ -183,162 +187,147 @@ class FeatureJob:
         )
 
     def do(self, unit: Unit) -> Mapping[str, int]:
-        """Write the frames that are wanted and not there; returns counts of all that are."""
+        """Write the needed frames that are missing; returns counts of all that are there then."""
         folder, camera = unit.outputs[0].parent, (unit.key[0], unit.key[1])
-        frames = load_frames(self.root, [camera])
         inputs = hash_files(unit.inputs)
-        kept = None if self.overwrite else _kept(folder, frames)
+        frames = load_frames(self.root, [camera])
+        reusable = None if self.overwrite else _reusable_features(folder, frames)
         missing = _positions(frames, unit.frames)
-        if kept is None:
-            # Arrays without an index are nothing.
+        if reusable is None:
+            # Without an index the arrays count as absent, whenever this is interrupted.
             unit.outputs[0].unlink(missing_ok=True)
-            number, known = 0, np.empty(0, np.int64)
+            number, existing = 0, np.empty(0, np.int64)
         else:
-            number, known = len(kept.part.files), kept.positions
-            missing = np.setdiff1d(missing, known)
-        about = {"inputs": inputs, "stored": self.keys[unit.key[2]].stored}
+            number, existing = len(reusable.camera.files), reusable.positions
+            missing = np.setdiff1d(missing, existing)
+        key = self.keys[unit.key[2]]
+        provenance = {"inputs": inputs, "stored": key.stored}
         if missing.size:
-            extractor = self.extractor(unit)
             cache_files.write_files(
                 cache_files.added_folder(folder, number),
                 frames,
                 missing,
-                extract_all(frames, missing, extractor, self.images_at_once),
-                stored=about["stored"],
-                about=about,
+                extract_all(frames, missing, self.extractor(unit), self.images_at_once),
+                storage=key.stored,
+                provenance=provenance,
             )
             number += 1
-        if kept is not None:
-            first = {**kept.part.files[0].index, **about, "files": number}
+        if reusable is not None:
+            first = {**reusable.camera.files[0].index, **provenance, "files": number}
             cache_files.write_index(folder, first)
-        _remove_more(folder, number)
-        return _counts(frames, np.union1d(known, missing))
+        counted = {cache_files.added_folder(folder, count) for count in range(1, number)}
+        for path in set(folder.glob("more-*")) - counted:  # left by an interrupted or replaced run
+            shutil.rmtree(path, ignore_errors=True)
+        positions = np.union1d(existing, missing)
+        masks, proposals = (
+            int(np.diff(masks.start)[positions].sum()) for masks in (frames.masks, frames.proposals)
+        )
+        return {"frames": positions.size, "masks": masks, "proposals": proposals}
 
     def time(self, unit: Unit) -> TimedBatch:
-        """Of a batch that a unit lacks."""
+        """Time a batch of the unit's frames; the features are thrown away."""
         frames = load_frames(self.root, [(unit.key[0], unit.key[1])])
         extractor = self.extractor(unit)
 
-        def work(some: Sequence[int]) -> int:
-            at = np.array(some, np.int64)
-            return len(list(extract_all(frames, at, extractor, self.images_at_once)))
+        def work(batch: Sequence[int]) -> int:
+            positions = np.array(batch, np.int64)
+            return len(list(extract_all(frames, positions, extractor, self.images_at_once)))
 
-        wanted = _positions(frames, unit.frames).tolist()
-        return time_batch(wanted, work, self.images_at_once)
+        positions = _positions(frames, unit.frames).tolist()
+        return time_batch(positions, work, self.images_at_once)
 
 
 @dataclass(frozen=True)
 class ExistingFeatures:
-    """What of a camera's files is as it would be made now."""
+    """Features of a camera that would be equal if they were made now."""
 
-    part: Part
+    camera: CameraFeatures
     positions: Int64
-    """In the FrameTable."""
+    """Their frames' positions in the FrameTable."""
 
 
-def _kept(folder: Path, frames: FrameTable) -> ExistingFeatures | None:
-    """None where nothing is there that could stay."""
+def extract_all(
+    frames: FrameTable, positions: Int64, extractor: Extractor, images_at_once: int
+) -> Iterator[FrameFeatures]:
+    """Features of some frames in order; threads read the pictures one batch ahead."""
+    with ThreadPoolExecutor(READERS) as pool:
+        read = partial(extractor.read, frames)
+        starts = range(0, len(positions), images_at_once)
+        batches = [positions[start : start + images_at_once].tolist() for start in starts]
+        futures = [pool.submit(read, frame) for frame in (batches[0] if batches else ())]
+        for number in range(len(batches)):
+            raws: list[RawFrame] = [future.result() for future in futures]
+            following = batches[number + 1] if number + 1 < len(batches) else ()
+            futures = [pool.submit(read, frame) for frame in following]
+            yield from extractor(raws)
+
+
+def _reusable_features(folder: Path, frames: FrameTable) -> ExistingFeatures | None:
+    """The features that can stay; None if the camera has none, or if its files are damaged."""
     try:
-        part = cache_files.read_part(folder)
+        camera = cache_files.read_camera(folder)
     except DamagedCache:
         return None
-    if part is None:
+    if camera is None:
         return None
     frame_idx = frames.rows["frame_idx"].to_numpy(np.int64)
-    there = part.rows(frame_idx)[:, 0] >= 0
-    digests = part.digests(frame_idx)
-    same = there & (digests == cache_files.frame_digests(frames, range(len(frames))))
-    return ExistingFeatures(part, np.flatnonzero(same)) if same.any() else None
+    digests = cache_files.frame_digests(frames, range(len(frames)))
+    same = camera.digests(frame_idx) == digests
+    return ExistingFeatures(camera, np.flatnonzero(same)) if same.any() else None
 
 
 def _positions(frames: FrameTable, frame_idx: Sequence[int]) -> Int64:
     return np.flatnonzero(np.isin(frames.rows["frame_idx"].to_numpy(np.int64), frame_idx))
 
 
-def _remove_more(folder: Path, count: int) -> None:
-    """What is left of files that were added and are no longer told of."""
-    for path in folder.glob("more-*"):
-        if path not in {cache_files.added_folder(folder, number) for number in range(1, count)}:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _counts(frames: FrameTable, which: Int64) -> dict[str, int]:
-    masks, proposals = (np.diff(one.start)[which] for one in (frames.masks, frames.proposals))
-    return {"frames": which.size, "masks": int(masks.sum()), "proposals": int(proposals.sum())}
-
-
-def _is_portrait(root: DatasetRoot, unit: Unit) -> bool:
-    sizes = read_manifest(
-        root, "frames", columns=["height", "width"], units=[".".join(unit.key[:2])]
-    ).to_pylist()
-    return any(row["height"] > row["width"] for row in sizes)
-
-
-def extract_all(
-    frames: FrameTable, which: Int64, extractor: Extractor, images_at_once: int
-) -> Iterator[FrameFeatures]:
-    """Features of some frames in order; pictures are read in threads, a chunk ahead."""
-    with ThreadPoolExecutor(READERS) as pool:
-        read = partial(extractor.read, frames)
-        starts = range(0, len(which), images_at_once)
-        chunks = [which[at : at + images_at_once].tolist() for at in starts]
-        waiting = [pool.submit(read, frame) for frame in (chunks[0] if chunks else ())]
-        for number in range(len(chunks)):
-            raws: list[RawFrame] = [future.result() for future in waiting]
-            following = chunks[number + 1] if number + 1 < len(chunks) else ()
-            waiting = [pool.submit(read, frame) for frame in following]
-            yield from extractor(raws)
-
-
-def _begin(
-    todo: Sequence[Unit], submit: TaskSubmitter, *, how: FeatureJob, run: RunOptions
+def _prepare(
+    pending: Sequence[Unit], submit: TaskSubmitter, *, job: FeatureJob, run: RunOptions
 ) -> None:
-    """Once the disk has room for all of it: what the folders are of."""
-    _price(todo, submit, how=how, run=run)
-    with shared_files_lock(how.root.status_dir(STAGE)):
-        for key in how.keys.values():
-            path = how.root.features(key.name) / "settings.json"
+    """Check that the disk has room; then write each cache folder's settings."""
+    key = job.keys[pending[0].key[2]]
+    # A backbone that cannot be built is one error here, not one for each unit.
+    make_extractor(key.backbone, job.weights, feature_precision=key.feature_precision)
+    counts = [_count(job.root, job.keys[unit.key[2]], unit, run.overwrite) for unit in pending]
+    estimate = CostEstimate(*(sum(column) for column in zip(*counts, strict=True)))
+    if not run.quiet:
+        sample = measure_sample(submit, job.time, pending[0])
+        if sample is not None:
+            seconds = sample.seconds / sample.frames * estimate.frames
+            estimate = replace(estimate, seconds=seconds / concurrent_units(run, len(pending)))
+    check_disk_space(STAGE, job.root.path, estimate, ADVICE, quiet=run.quiet)
+    with shared_files_lock(job.root.status_dir(STAGE)):
+        for key in job.keys.values():
+            path = job.root.features(key.name) / "settings.json"
             write_atomic(path, json.dumps(key.settings, indent=1) + "\n")
 
 
-def _price(
-    todo: Sequence[Unit], submit: TaskSubmitter, *, how: FeatureJob, run: RunOptions
-) -> None:
-    """What is to be done, by counting; and its time, by trying."""
-    key = how.keys[todo[0].key[2]]
-    # A backbone that cannot be built is one sentence here, not one for each unit.
-    make_extractor(key.backbone, how.weights, feature_precision=key.feature_precision)
-    bills = [_bill(how.root, how.keys[unit.key[2]], unit, run.overwrite) for unit in todo]
-    price = CostEstimate(*(sum(column) for column in zip(*bills, strict=True)))
-    if not run.quiet:
-        sample = measure_sample(submit, how.time, todo[0])
-        if sample is not None:
-            seconds = (
-                sample.seconds / sample.frames * price.frames / concurrent_units(run, len(todo))
-            )
-            price = replace(price, seconds=seconds)
-    check_disk_space(STAGE, how.root.path, price, CURES, quiet=run.quiet)
-
-
-def _bill(root: DatasetRoot, key: FeatureKey, unit: Unit, overwrite: bool) -> tuple[int, int, int]:
-    """Frames to do, frames that are there, bytes to write; where proposals have changed since,
-    more may have to be done."""
-    camera = ".".join(unit.key[:2])
+def _count(root: DatasetRoot, key: FeatureKey, unit: Unit, overwrite: bool) -> tuple[int, int, int]:
+    """Frames to do, frames that exist, bytes to write. Frames whose proposals have changed count as
+    existing here: to find them takes as long as reading all masks."""
+    take_uid, camera, _ = unit.key
     covered = None if overwrite else cache_files.covered_frames(unit.outputs[0].parent)
     missing = np.setdiff1d(unit.frames, [] if covered is None else covered)
-    rows = read_manifest(root, "frames", columns=["height", "width"], units=[camera]).slice(0, 1)
-    (size,) = rows.to_pylist()
+    size = _frame_sizes(root, unit)[0]
     grid = token_grid(size["height"], size["width"], key.preparation)
-    masks = _rows_of(root, "masks", unit.key[0], unit.key[1], missing)
-    proposals = _rows_of(root, "proposals", camera, unit.key[1], missing)
-    needed = cache_files.bytes_of(
-        grid[0] * grid[1], key.width, masks, proposals, missing.size, stored=key.stored
+    masks = _count_rows(root, "masks", take_uid, camera, missing)
+    proposals = _count_rows(root, "proposals", f"{take_uid}.{camera}", camera, missing)
+    size_bytes = cache_files.bytes_of(
+        grid[0] * grid[1], key.width, masks, proposals, missing.size, storage=key.stored
     )
-    return missing.size, len(unit.frames) - missing.size, needed
+    return missing.size, len(unit.frames) - missing.size, size_bytes
 
 
-def _rows_of(root: DatasetRoot, table: str, part: str, camera: str, frame_idx: Any) -> int:
-    """Rows of a camera's frames in one part of a table, visible ones."""
+def _frame_sizes(root: DatasetRoot, unit: Unit) -> list[Row]:
+    """Height and width of the camera's frames."""
+    table = read_manifest(
+        root, "frames", columns=["height", "width"], units=[".".join(unit.key[:2])]
+    )
+    rows: list[Row] = table.to_pylist()
+    return rows
+
+
+def _count_rows(root: DatasetRoot, table: str, part: str, camera: str, frame_idx: Any) -> int:
+    """Number of visible rows of a camera's frames in one part of a table."""
     if not root.part(table, part).exists():
         return 0
     names = ["frame_idx", "camera", *(["visible"] if table == "masks" else [])]

@@ -90,7 +90,8 @@ def describe(
     h, w = tokens.shape[-2:]
     weights = descriptor_weights(masks_quarter, boxes_xywh, h, w, patch_size)  # (N, 2, h * w)
     means = pool(weights.flatten(0, 1).to(tokens.device), tokens)  # (N * 2, C)
-    return means.reshape(len(weights), -1)  # (N, 2C)
+    descriptors: Tensor = means.unflatten(0, (-1, 2)).flatten(1)  # (N, 2C)
+    return descriptors
 
 
 def _interval_weights(start: Tensor, stop: Tensor, n_cells: int, n_tokens: int) -> Tensor:

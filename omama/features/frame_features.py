@@ -1,13 +1,12 @@
 """Features of one frame: dense tokens, and a descriptor for each of its masks.
 
-`read_frame` does what needs no backbone (a picture decoded, masks sampled on the quarter grid)
-and may run in a thread; `Extractor` runs the backbone on the pictures of several frames at once
-and pools. Legend: M ground-truth masks, N proposals, C channels, h x w tokens, q x r cells of the
-quarter grid.
+`read_frame` does the part without the backbone (it decodes the picture and samples the masks on the
+quarter grid) and may run in a thread. `Extractor` runs the backbone on the pictures of several
+frames at once and pools. Legend: M ground-truth masks, N proposals, C channels, h x w tokens,
+q x r cells of the quarter grid.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,15 +35,15 @@ if TYPE_CHECKING:
     from omama.features.backbones import Backbone
 
 READERS = max(4, min(16, available_cores()))
-"""Threads that read pictures and masks ahead: a GPU takes several hundred pictures a second."""
+"""Threads that read pictures and masks ahead: a GPU consumes several hundred pictures a second."""
 
 IMAGES_AT_ONCE = 8
-"""In one forward pass, where nobody chose another number."""
+"""Default number of images in one forward pass."""
 
 
 @dataclass(frozen=True)
 class RawFrame:
-    """A frame before the backbone."""
+    """A prepared frame, before the backbone."""
 
     image: Tensor
     """(H, W, 3) uint8, at the prepared size."""
@@ -53,25 +52,25 @@ class RawFrame:
     boxes: Tensor
     """(M + N, 4) float32 xywh in pixels of the prepared image."""
     masks: int
-    """M"""
+    """M: the first M rows of `quarters` and `boxes` are ground truth."""
     relations: MaskRelations
 
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """A frame after the backbone."""
+    """Features of a frame."""
 
     tokens: Tensor
-    """(C, h, w)"""
+    """(C, h, w) output of the backbone."""
     masks: Tensor
-    """(M, 2C)"""
+    """(M, 2C) descriptors of the ground-truth masks: mask part, context part."""
     proposals: Tensor
-    """(N, 2C)"""
+    """(N, 2C) descriptors of the proposals."""
     relations: MaskRelations
 
 
 def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> RawFrame:
-    """A frame of the table with its masks; DataError for a picture that cannot be used."""
+    """Read and prepare a frame of the table; DataError if its picture cannot be used."""
     rgb = read_image(frames.path(frame))
     row = frames.rows.iloc[frame]
     if rgb.shape[:2] != (row["height"], row["width"]):
@@ -93,7 +92,7 @@ def prepare_frame(
     proposals: MaskColumns,
     config: PreparationConfig,
 ) -> RawFrame:
-    """A picture (H, W, 3), its ground-truth masks (any size) and its proposals."""
+    """Prepare a picture (H, W, 3) uint8, its ground-truth masks (any size) and its proposals."""
     prepared = prepared_size(rgb.shape[0], rgb.shape[1], config)
     masks = read_masks(truths, proposals, prepared_hw=prepared, patch_size=config.patch_size)
     candidates = np.zeros((0, 4), np.float32)
@@ -111,7 +110,7 @@ def prepare_frame(
 
 
 class Extractor:
-    """A frozen backbone on a device, and how pictures are prepared for it."""
+    """A frozen backbone on a device, with the preparation of its pictures."""
 
     def __init__(
         self,
@@ -137,26 +136,26 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
-        """Features on the device, in order; on a GPU pictures of one size share a forward pass."""
+        """Features on the device, in order; on a GPU, pictures of one size share a forward pass."""
         by_size: dict[torch.Size, list[int]] = {}
         for i, raw in enumerate(raws):
             by_size.setdefault(raw.image.shape, []).append(i)
         features: dict[int, FrameFeatures] = {}
         for members in by_size.values():
-            # A CPU's caches hold one picture's features, not a batch's: 30 % faster one by one.
+            # A CPU's caches hold one picture's features but not a batch's: 30 % faster one by one.
             size = 1 if self.device.type == "cpu" else len(members)
-            for at in range(0, len(members), size):
-                chunk = members[at : at + size]
-                own = self._features([raws[i] for i in chunk])
-                features.update(zip(chunk, own, strict=True))
+            for start in range(0, len(members), size):
+                batch = members[start : start + size]
+                results = self._features([raws[i] for i in batch])
+                features.update(zip(batch, results, strict=True))
         return [features[i] for i in range(len(raws))]
 
     def _features(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
         try:
             images = torch.stack([raw.image for raw in raws]).to(self.device)
-            with self._autocast():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 tokens = self.backbone(normalise(images)).float()  # (B, C, h, w)
-            return [self._pool(raw, own) for raw, own in zip(raws, tokens, strict=True)]
+            return [self._pool(raw, image) for raw, image in zip(raws, tokens, strict=True)]
         except torch.OutOfMemoryError as error:
             count = len(raws)
             smaller = (
@@ -170,13 +169,11 @@ class Extractor:
             ) from error
 
     def _pool(self, raw: RawFrame, tokens: Tensor) -> FrameFeatures:
-        described = describe(
+        descriptors = describe(
             tokens,
             raw.quarters.to(self.device),
             raw.boxes.to(self.device),
             patch_size=self.config.patch_size,
         )
-        return FrameFeatures(tokens, described[: raw.masks], described[raw.masks :], raw.relations)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        masks, proposals = descriptors[: raw.masks], descriptors[raw.masks :]
+        return FrameFeatures(tokens, masks, proposals, raw.relations)

@@ -1,8 +1,7 @@
-"""The masks of one frame, read together: each is parsed once, in compiled loops over all of them.
+"""The masks of one frame: run lengths → masks on the quarter grid, boxes, centroids and IoUs.
 
-From run lengths to what training and the feature cache want of a frame's ground-truth masks and
-proposals: masks on the quarter grid, boxes, centroids, overlaps. Nothing of an image's size is made
-in Python. Legend: M ground-truth masks, N proposals, q x r cells of the quarter grid.
+Compiled loops parse each mask once, and no array of an image's size is made. Legend: M ground-truth
+masks, N proposals, q x r cells of the quarter grid.
 """
 
 from dataclasses import dataclass
@@ -24,12 +23,12 @@ from omama.features.descriptors import quarter_grid
 from omama.features.images import candidate_quarter_idx, truth_quarter_idx
 
 Edges: TypeAlias = tuple[Int64, Int64]
-"""Per source row (column) border the number of wanted rows (columns) before it."""
+"""For each border between source rows (columns), the number of sampled rows (columns) before it."""
 
 
 @dataclass(frozen=True)
 class FrameMasks:
-    """What run lengths say about the masks of a frame."""
+    """Measurements of the masks of a frame."""
 
     quarters: Bool
     """(M + N, q, r): ground truth, then proposals."""
@@ -44,61 +43,67 @@ class FrameMasks:
 def read_masks(
     truths: MaskColumns, proposals: MaskColumns, *, prepared_hw: HW, patch_size: int
 ) -> FrameMasks:
-    """Ground truth may have any sizes (the source video's), proposals have one: the frame's.
+    """Measure a frame's masks at the size `prepared_hw` of the prepared image.
 
-    Raises DataError for run lengths that are damaged and for proposals of different sizes.
+    Ground truth may have any sizes (the source video's); proposals have one size, the frame's.
+    Raises DataError for damaged run lengths and for proposals of different sizes.
     """
     size = _size_of(proposals, prepared_hw)
     grid = quarter_grid(prepared_hw[0] // patch_size, prepared_hw[1] // patch_size, patch_size)
     quarters = np.zeros((len(truths) + len(proposals), *grid), np.uint8)
-    drawn = _draw_truths(truths, size, prepared_hw, patch_size, quarters)
-    centroids, ious = _walk(
+    bitmaps = _draw_truths(truths, size, prepared_hw, patch_size, quarters)
+    centroids, ious = _measure_proposals(
         proposals,
         size,
-        drawn,
+        bitmaps,
         _candidate_edges(size, prepared_hw, patch_size),
         quarters[len(truths) :],
     )
+    x_min, x_max, y_min, y_max = bitmaps.prepared_boxes.T
+    boxes = np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
     return FrameMasks(
         quarters=quarters.view(np.bool_),
-        truth_boxes=_xywh(drawn.prepared_boxes),
+        truth_boxes=np.where((x_max < 0)[:, None], 0, boxes).astype(np.float32),
         centroids=centroids * (prepared_hw[1] / size[1], prepared_hw[0] / size[0]),
         ious=ious,
     )
 
 
 def mask_ious(truths: MaskColumns, proposals: MaskColumns) -> Float32:
-    """(M, N) IoU at the proposals' size, as in `FrameMasks`; no picture is needed."""
+    """(M, N) IoU at the proposals' size, as in `FrameMasks`, without an image size."""
     size = _size_of(proposals, (1, 1))
-    nothing = np.zeros((len(truths) + len(proposals), 1, 1), np.uint8)
-    drawn = _draw_truths(truths, size, (4, 4), 1, nothing)  # one cell of the quarter grid
-    return _walk(proposals, size, drawn, dest_edges(size, (1, 1)), nothing[len(truths) :])[1]
+    # A prepared image of 4 x 4 pixels has a quarter grid of one cell, which costs next to nothing.
+    quarters = np.zeros((len(truths) + len(proposals), 1, 1), np.uint8)
+    bitmaps = _draw_truths(truths, size, (4, 4), 1, quarters)
+    one_cell = dest_edges(size, (1, 1))
+    return _measure_proposals(proposals, size, bitmaps, one_cell, quarters[len(truths) :])[1]
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _TruthBitmaps:
     """Ground truth as bitmaps at the proposals' size (see egoexo_tools/masks/bitmaps.py)."""
 
     bitmaps: UInt64
     boxes: Int64
     areas: Int64
     prepared_boxes: Int64
-    """At the prepared image's size; x_min, x_max, y_min, y_max."""
+    """x_min, x_max, y_min, y_max at the prepared image's size."""
 
 
 def _draw_truths(
     truths: MaskColumns, size: HW, prepared: HW, patch_size: int, quarters: Bytes
-) -> _Drawn:
+) -> _TruthBitmaps:
+    """Draw the bitmaps, and the quarter-grid masks into `quarters`."""
     count = len(truths)
-    drawn = _Drawn(
+    result = _TruthBitmaps(
         bitmaps=np.empty((count, size[1], -(-size[0] // 64)), np.uint64),
         boxes=np.empty((count, 4), np.int64),
         areas=np.zeros(count, np.int64),
         prepared_boxes=np.empty((count, 4), np.int64),
     )
     problems = np.zeros(count, np.uint8)
-    for (height, width), rows in truths.rows_by_size():  # one size, as a rule
-        MaskRle(height, width, "")  # raises for sides that cannot be
+    for (height, width), rows in truths.rows_by_size():  # usually one size
+        MaskRle(height, width, "")  # raises for an impossible size
         _truth_loop(
             truths.text,
             truths.offsets,
@@ -109,22 +114,22 @@ def _draw_truths(
             dest_edges((height, width), size),
             dest_edges((height, width), prepared),
             quarters,
-            drawn.bitmaps,
-            drawn.boxes,
-            drawn.areas,
-            drawn.prepared_boxes,
+            result.bitmaps,
+            result.boxes,
+            result.areas,
+            result.prepared_boxes,
             problems,
         )
-    _refuse(problems, "ground-truth mask")
-    return drawn
+    _raise_problem(problems, "ground-truth mask")
+    return result
 
 
-def _walk(
-    proposals: MaskColumns, size: HW, drawn: _Drawn, quarter_edges: Edges, quarters: Bytes
+def _measure_proposals(
+    proposals: MaskColumns, size: HW, truths: _TruthBitmaps, quarter_edges: Edges, quarters: Bytes
 ) -> tuple[Float64, Float32]:
-    """Paint the proposals' `quarters`; returns centroids (N, 2) at `size` and IoUs (M, N)."""
+    """Draw `quarters`; returns the centroids (N, 2) at `size` and the IoUs (M, N)."""
     centroids = np.full((len(proposals), 2), np.nan)
-    ious = np.zeros((len(drawn.areas), len(proposals)), np.float32)
+    ious = np.zeros((len(truths.areas), len(proposals)), np.float32)
     problems = np.zeros(len(proposals), np.uint8)
     _proposal_loop(
         proposals.text,
@@ -132,41 +137,36 @@ def _walk(
         *size,
         quarter_edges,
         dest_edges(size, size),
-        drawn.bitmaps,
-        drawn.boxes,
-        drawn.areas,
+        truths.bitmaps,
+        truths.boxes,
+        truths.areas,
         quarters,
         centroids,
         ious,
         problems,
     )
-    _refuse(problems, "proposal")
+    _raise_problem(problems, "proposal")
     return centroids, ious
 
 
 def _size_of(proposals: MaskColumns, default: HW) -> HW:
     if not len(proposals):
         return default
-    (height, width), *others = [size for size, _ in proposals.rows_by_size()]
-    if others:
+    (height, width), *more_sizes = [size for size, _ in proposals.rows_by_size()]
+    if more_sizes:
         raise DataError(
             "the proposals of a frame have masks of different sizes; run `egoexo-tools propose "
             "--overwrite`"
         )
-    MaskRle(height, width, "")  # raises for sides that cannot be
+    MaskRle(height, width, "")  # raises for an impossible size
     return height, width
 
 
-def _refuse(problems: Bytes, what: str) -> None:
+def _raise_problem(problems: Bytes, kind: str) -> None:
+    """DataError for the first mask with a problem."""
     bad = np.flatnonzero(problems)
     if bad.size:
-        raise DataError(f"{what} {bad[0]} of a frame: {PROBLEMS[problems[bad[0]]]}")
-
-
-def _xywh(boxes: Int64) -> Float32:
-    x_min, x_max, y_min, y_max = boxes.T
-    found = np.stack([x_min, y_min, x_max - x_min, y_max - y_min], axis=1)
-    return np.where((x_max < 0)[:, None], 0, found).astype(np.float32)
+        raise DataError(f"{kind} {bad[0]} of a frame: {PROBLEMS[problems[bad[0]]]}")
 
 
 @lru_cache(maxsize=64)
@@ -180,7 +180,7 @@ def _candidate_edges(mask_hw: HW, prepared: HW, patch_size: int) -> Edges:
 
 
 def _edges_of(mask_hw: HW, idxs: tuple[Int64, Int64]) -> Edges:
-    """Which source row each wanted row takes, ascending → edges; the same for columns."""
+    """Source row of each sampled row, ascending, and the same for columns → edges."""
     rows, cols = (
         np.searchsorted(idx, np.arange(side + 1)).astype(np.int64)
         for idx, side in zip(idxs, mask_hw, strict=True)
@@ -190,7 +190,7 @@ def _edges_of(mask_hw: HW, idxs: tuple[Int64, Int64]) -> Edges:
 
 @compiled
 def _paint(runs: Int64, height: int, rows: Int64, cols: Int64, out: Bytes) -> None:
-    """Set the pixels of `out` (zeros before) that the foreground runs reach through edges."""
+    """Set the pixels of `out` (all 0 before) whose source pixel is foreground."""
     column, row = 0, 0
     for run in range(runs.size):
         end_row = row + runs[run]
@@ -211,15 +211,15 @@ def _paint(runs: Int64, height: int, rows: Int64, cols: Int64, out: Bytes) -> No
 @compiled
 def _sums(position: int, height: int) -> tuple[int, int]:
     """Sums of x and of y over the column-major positions before `position`."""
-    column, rest = position // height, position % height
-    x = height * (column * (column - 1) // 2) + column * rest
-    y = column * (height * (height - 1) // 2) + rest * (rest - 1) // 2
+    column, row = position // height, position % height
+    x = height * (column * (column - 1) // 2) + column * row
+    y = column * (height * (height - 1) // 2) + row * (row - 1) // 2
     return x, y
 
 
 @compiled
 def _centroid(runs: Int64, height: int, point: Float64) -> int:
-    """Mean x, y of the foreground into `point` (left as it is if there is none) → its pixels."""
+    """Number of foreground pixels; their mean x, y is written into `point` if there are any."""
     position = pixels = x_sum = y_sum = 0
     for run in range(runs.size):
         if run & 1:
@@ -251,13 +251,13 @@ def _truth_loop(
     prepared_boxes: Int64,
     problems: Bytes,
 ) -> None:
-    wanted = prepared_edges[0][height], prepared_edges[1][width]
-    scratch = np.empty((wanted[1], (wanted[0] + 63) // 64), np.uint64)
+    prepared = prepared_edges[0][height], prepared_edges[1][width]
+    scratch = np.empty((prepared[1], (prepared[0] + 63) // 64), np.uint64)
     for i in members:
         counts = text[offsets[i] : offsets[i + 1]]
         space = np.empty(counts.size, np.int64)
         problem, count, _ = parse_counts(counts, height * width, space)
-        # Nothing is raised in here: a damaged mask counts as empty until `_refuse` names it.
+        # Compiled loops do not raise: a damaged mask is empty here, and the caller raises for it.
         problems[i] = problem
         runs = space[: count if problem == OK else 0]
         _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])
@@ -297,7 +297,7 @@ def _proposal_loop(
         if truth_areas.size:
             rasterise_runs(runs, height, own_edges[0], own_edges[1], bitmap, box)
         for k in range(truth_areas.size):
-            both = overlap_area(truths[k], bitmap, truth_boxes[k], box)
-            union = pixels + truth_areas[k] - both
+            intersection = overlap_area(truths[k], bitmap, truth_boxes[k], box)
+            union = pixels + truth_areas[k] - intersection
             if union:
-                ious[k, i] = both / union
+                ious[k, i] = intersection / union

@@ -1,7 +1,7 @@
-"""Which features: a frozen backbone with its weights, and all else that changes a token.
+"""The key of features: the frozen backbone with its weights, and all else that changes a token.
 
 The key names the caches of `omama.features.cache`, is part of a training run's fingerprint and is
-kept in its checkpoints, so that features of two kinds never pass for one another.
+saved in its checkpoints, so that features of two kinds cannot be confused.
 """
 
 import hashlib
@@ -25,25 +25,26 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 STORED = ("fp16", "int8", "descriptors")
-"""What a cache keeps: tokens of 2 bytes a value or of 1 with a scale a token, or only the
-descriptors of the masks, which are float16 in all of them."""
+"""Content of a cache: tokens in one of CACHE_PRECISIONS and the masks' descriptors, or only
+descriptors, which are float16 in every cache."""
 
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """What features depend on besides the root's manifests."""
+    """Everything that features depend on besides the root's manifests."""
 
     backbone: str
     weights_hash: str
     patch_size: int
-    """Pixels of the prepared image to a token."""
+    """Side of a token in pixels of the prepared image."""
     width: int
     """Channels of the tokens."""
     feature_precision: str = "fp32"
+    """Precision of the backbone, one of PRECISIONS."""
     squash_portrait: bool = False
-    """Portrait frames at the landscape size, as the reference trains."""
+    """Portrait frames have the landscape size, as in the reference's training."""
     stored: str = "fp16"
-    """One of STORED: what a cache keeps."""
+    """Content of the cache, one of STORED."""
 
     @classmethod
     def of(cls, extractor: Extractor) -> "FeatureKey":
@@ -59,8 +60,9 @@ class FeatureKey:
 
     @property
     def settings(self) -> Mapping[str, Any]:
+        """Plain values: the stage's settings, from which `name` is computed."""
         squashed = ", portrait squashed to landscape" if self.squash_portrait else ""
-        # Only where it is not what every cache once was: their names go on.
+        # Left out for fp16, because the names of existing caches depend on it.
         stored = {} if self.stored == "fp16" else {"stored": self.stored}
         return {
             "backbone": self.backbone,
@@ -75,28 +77,27 @@ class FeatureKey:
 
     @property
     def preparation(self) -> PreparationConfig:
-        """How frames become the backbone's input."""
+        """How frames are prepared for the backbone."""
         return PreparationConfig(patch_size=self.patch_size, squash_portrait=self.squash_portrait)
 
     @property
     def name(self) -> str:
-        """The cache's folder: backbone and a hash of everything."""
+        """Name of the cache's folder: the backbone and a hash of `settings`."""
         text = json.dumps(self.settings, sort_keys=True)
         return f"{self.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @property
     def command(self) -> str:
-        """What makes these features."""
+        """Options of `omama features` that make these features."""
         words = [f"--backbone {self.backbone}"]
-        words += (
-            [f"--feature-precision {self.feature_precision}"]
-            if self.feature_precision != "fp32"
-            else []
-        )
-        words += ["--reference-behaviour"] if self.squash_portrait else []
-        words += {"int8": ["--cache-precision int8"], "descriptors": ["--descriptors-only"]}.get(
-            self.stored, []
-        )
+        if self.feature_precision != "fp32":
+            words.append(f"--feature-precision {self.feature_precision}")
+        if self.squash_portrait:
+            words.append("--reference-behaviour")
+        if self.stored != "fp16":
+            words.append(
+                "--cache-precision int8" if self.stored == "int8" else "--descriptors-only"
+            )
         return " ".join(words)
 
 
@@ -107,10 +108,10 @@ def feature_key(
     feature_precision: str = "fp32",
     squash_portrait: bool = False,
 ) -> FeatureKey:
-    """`FeatureKey.of` the extractor of the same arguments, built only where that must be."""
-    if weights is None and (known := IDENTITIES.get(backbone)) is not None:
+    """`FeatureKey.of` the extractor of the same arguments; builds the network only if needed."""
+    if weights is None and (identity := IDENTITIES.get(backbone)) is not None:
         _check_precision(feature_precision)
-        return FeatureKey(backbone, *known, feature_precision, squash_portrait)
+        return FeatureKey(backbone, *identity, feature_precision, squash_portrait)
     extractor = make_extractor(
         backbone, weights, feature_precision=feature_precision, squash_portrait=squash_portrait
     )
@@ -124,12 +125,14 @@ def make_extractor(
     feature_precision: str = "fp32",
     squash_portrait: bool = False,
 ) -> Extractor:
-    """The backbone on the accelerator if there is one; the last one is kept: weights are large."""
+    """The extractor, on the GPU if there is one. SettingsError for an unknown precision."""
     _check_precision(feature_precision)
-    built = _loaded(backbone, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Extractor(
-        built, device=device, bf16=feature_precision == "bf16", squash_portrait=squash_portrait
+        _load_backbone(backbone, weights),
+        device=device,
+        bf16=feature_precision == "bf16",
+        squash_portrait=squash_portrait,
     )
 
 
@@ -138,8 +141,8 @@ def _check_precision(name: str) -> None:
         raise SettingsError(f"feature precision {name!r}; use {' or '.join(PRECISIONS)}")
 
 
-@lru_cache(maxsize=1)
-def _loaded(backbone: str, weights: Path | None) -> "Backbone":
+@lru_cache(maxsize=1)  # weights are large: only the last backbone stays in memory
+def _load_backbone(backbone: str, weights: Path | None) -> "Backbone":
     from omama.features.backbones import build_backbone  # timm, which takes seconds to import
 
     return build_backbone(backbone, weights)

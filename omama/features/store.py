@@ -1,7 +1,7 @@
-"""Where the features of frames come from: the cache, the backbone as it goes, or masks alone.
+"""Sources of a frame's features: the cache, the backbone itself, or masks only.
 
-A store gives features in two steps: `read` may run in a thread a few batches ahead (a picture
-decoded, a memory map copied), `finish` runs in order in the thread that trains (the backbone).
+A store works in two steps. `read` may run in a thread some batches ahead: it decodes a picture or
+copies from a memory map. `finish` runs in order in the training thread: it runs the backbone.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, path_component
 from egoexo_tools.running.inputs import FileDigests, hash_files
 from omama.dataset import FrameTable, Pairs
-from omama.features.cache_files import INDEX, DamagedCache, Part, input_files, read_part
+from omama.features.cache_files import INDEX, CameraFeatures, DamagedCache, input_files, read_camera
 from omama.features.frame_features import IMAGES_AT_ONCE, Extractor, FrameFeatures, RawFrame
 from omama.features.frame_masks import mask_ious
 from omama.features.key import STORED, FeatureKey, feature_key, make_extractor
@@ -27,29 +27,29 @@ from omama.tables.mapped import open_digests
 
 
 class FeatureStore(Protocol):
-    """Where the features of a FrameTable's frames come from."""
+    """Source of the features of a FrameTable's frames, which are given by position."""
 
     key: FeatureKey
-    """What the features are of."""
+    """Key of the features."""
     is_cache: bool
+    """Whether `read` is so cheap that threads do not help on a CPU."""
 
     def read(self, frames: Int64) -> list[Any]:
-        """What a thread can prepare of these frames."""
+        """The part of the work that may run in any thread."""
         ...
 
     def finish(self, raw: Sequence[Any]) -> list[FrameFeatures]:
-        """The rest, in the order of `read`."""
+        """The features of the frames that `read` returned, in its order."""
         ...
 
 
 class LiveFeatures:
-    """A FeatureStore that runs the backbone as it goes, and counts its passes."""
+    """A FeatureStore that runs the backbone."""
 
     is_cache = False
 
     def __init__(self, frames: FrameTable, extractor: Extractor) -> None:
         self.key = FeatureKey.of(extractor)
-        self.passes = 0
         self._frames = frames
         self._extractor = extractor
 
@@ -57,13 +57,13 @@ class LiveFeatures:
         return [self._extractor.read(self._frames, frame) for frame in frames.tolist()]
 
     def finish(self, raw: Sequence[RawFrame]) -> list[FrameFeatures]:
-        self.passes += len(raw)
-        chunks = [raw[at : at + IMAGES_AT_ONCE] for at in range(0, len(raw), IMAGES_AT_ONCE)]
-        return [features for chunk in chunks for features in self._extractor(chunk)]
+        starts = range(0, len(raw), IMAGES_AT_ONCE)
+        batches = [raw[start : start + IMAGES_AT_ONCE] for start in starts]
+        return [features for batch in batches for features in self._extractor(batch)]
 
 
 class MasksOnly:
-    """A FeatureStore for matchers that look at masks alone: no picture is read."""
+    """A FeatureStore for matchers that use only masks: it reads no picture."""
 
     key = FeatureKey(backbone="none", weights_hash="", patch_size=1, width=1)
     is_cache = False
@@ -78,10 +78,8 @@ class MasksOnly:
         return list(raw)
 
     def _read(self, frame: int) -> FrameFeatures:
-        masks, proposals = (
-            self._frames.masks.of_frame(frame),
-            self._frames.proposals.of_frame(frame),
-        )
+        masks = self._frames.masks.of_frame(frame)
+        proposals = self._frames.proposals.of_frame(frame)
         ious = mask_ious(masks, proposals)
         near = np.zeros(ious.shape, np.bool_)
         return FrameFeatures(
@@ -98,8 +96,11 @@ class CachedFeatures:
     is_cache = True
 
     def __init__(self, frames: FrameTable, key: FeatureKey, needed: Int64 | None = None) -> None:
-        """Opens the parts of every camera in the table; DataError names one that does not fit, or
-        lacks one of the `needed` frames (positions)."""
+        """Open the cache of every camera in the table.
+
+        Raises DataError for a camera that does not fit, or that lacks one of the `needed` frames
+        (positions). A camera without needed frames is not opened.
+        """
         self.key = key
         self._frames = frames
         rows = frames.rows
@@ -107,41 +108,39 @@ class CachedFeatures:
         first = np.unique(cameras, return_index=True)[1]
         self._camera: Int64 = cameras.astype(np.int64)
         self._row: Int64 = np.full((len(rows), 2), -1, np.int64)
-        # A camera of which no frame is needed may lack all.
-        used = set(np.unique(cameras if needed is None else cameras[needed]).tolist())
-        known = open_digests(frames.root)
+        needed_cameras = set(np.unique(cameras if needed is None else cameras[needed]).tolist())
+        digests = open_digests(frames.root)
         # Only portrait cameras have squashed features of their own.
         plain = replace(key, squash_portrait=False)
         portrait = (rows["height"] > rows["width"]).to_numpy()[first].tolist()
         names = rows.iloc[first][["take_uid", "camera"]].itertuples(index=False)
         frame_idx = np.split(rows["frame_idx"].to_numpy(np.int64), first[1:])
-        self._parts: list[Part | None] = []
+        self._cameras: dict[int, CameraFeatures] = {}
         for camera, (take_uid, name) in enumerate(names):
-            part = None
-            if camera in used:
-                own = key if portrait[camera] else plain
-                part = _open_part(frames.root, own, (str(take_uid), str(name)), known)
-                at = slice(first[camera], first[camera] + frame_idx[camera].size)
-                self._row[at] = part.rows(frame_idx[camera])
-            self._parts.append(part)
+            if camera in needed_cameras:
+                camera_key = key if portrait[camera] else plain
+                features = _open_camera(
+                    frames.root, camera_key, (str(take_uid), str(name)), digests
+                )
+                rows_of_camera = slice(first[camera], first[camera] + frame_idx[camera].size)
+                self._row[rows_of_camera] = features.rows(frame_idx[camera])
+                self._cameras[camera] = features
         self._check(np.arange(0) if needed is None else needed)
 
     def read(self, frames: Int64) -> list[FrameFeatures]:
         self._check(frames)
-        return [self._read(frame) for frame in frames.tolist()]
+        features = []
+        for camera, (files, row) in zip(
+            self._camera[frames].tolist(), self._row[frames].tolist(), strict=True
+        ):
+            features.append(self._cameras[camera].files[files].frame(row))
+        return features
 
     def finish(self, raw: Sequence[Any]) -> list[FrameFeatures]:
         return list(raw)
 
-    def _read(self, frame: int) -> FrameFeatures:
-        part = self._parts[self._camera[frame]]
-        files, row = self._row[frame].tolist()
-        assert part is not None  # its frame has a row
-        found: FrameFeatures = part.files[files].frame(row)
-        return found
-
     def _check(self, frames: Int64) -> None:
-        """DataError where one of the frames is not in the cache."""
+        """DataError if one of the frames is not in the cache."""
         missing = frames[self._row[frames, 0] < 0]
         if missing.size:
             raise DataError(
@@ -149,7 +148,7 @@ class CachedFeatures:
                 f"{self._frames.name(int(missing[0]))}"
                 + (f" and {missing.size - 1:,} more" if missing.size > 1 else "")
                 + f"; run `omama features {self._frames.root.path} {self.key.command}`, which "
-                "adds what the root's pairs use"
+                "adds the frames that the root's pairs use"
             )
 
 
@@ -164,55 +163,58 @@ def open_store(
     pairs: Pairs | None = None,
     tokens: bool = True,
 ) -> FeatureStore:
-    """The cache of a backbone, or the backbone itself. DataError where the cache does not fit.
+    """The cache of a backbone, or the backbone itself. DataError if the cache does not fit.
 
-    Of several caches the most exact is taken; one of descriptors alone only where no `tokens` are
-    needed. With `pairs` their frames must all be there.
+    Of several caches the most exact one is taken, and one with only descriptors if no `tokens` are
+    needed. With `pairs`, all their frames must be cached.
     """
-    how: dict[str, Any] = {
+    preparation: dict[str, Any] = {
         "feature_precision": feature_precision,
         "squash_portrait": squash_portrait,
     }
     if not cached:
-        return LiveFeatures(frames, make_extractor(backbone, weights, **how))
+        return LiveFeatures(frames, make_extractor(backbone, weights, **preparation))
     needed = None
     if pairs is not None:
         needed = np.unique(np.concatenate([pairs.source_frame, pairs.dest_frame]))
-    key = _stored_key(frames.root, feature_key(backbone, weights, **how), tokens=tokens)
+    key = _stored_key(frames.root, feature_key(backbone, weights, **preparation), tokens=tokens)
     return CachedFeatures(frames, key, needed)
 
 
 def _stored_key(root: DatasetRoot, key: FeatureKey, *, tokens: bool) -> FeatureKey:
-    """The key of the cache that there is; `key` itself where there is none."""
-    there = [
+    """Key of the most exact cache that exists; `key` itself if none exists."""
+    existing = [
         each
-        for each in (replace(key, stored=stored) for stored in STORED)
-        # Only portrait cameras have squashed features; where none is, there are none.
+        for each in (replace(key, stored=storage) for storage in STORED)
+        # Only portrait cameras have squashed features, and there may be no such camera.
         if any(root.features(replace(each, squash_portrait=False).name).glob(f"*/{INDEX}"))
     ]
-    usable = [each for each in there if each.stored != "descriptors" or not tokens]
-    if there and not usable:
+    usable = [each for each in existing if each.stored != "descriptors" or not tokens]
+    if existing and not usable:
         raise DataError(
-            f"the cached features {there[0].name} are descriptors alone, which k-NN reads; a "
+            f"the cached features {existing[0].name} are only descriptors, which k-NN reads; a "
             f"trained matcher and its training need tokens: run `omama features {root.path} "
             f"{key.command}`"
         )
     return usable[0] if usable else key
 
 
-def _open_part(root: DatasetRoot, key: FeatureKey, camera: TakeCamera, known: FileDigests) -> Part:
+def _open_camera(
+    root: DatasetRoot, key: FeatureKey, camera: TakeCamera, digests: FileDigests
+) -> CameraFeatures:
+    """The cached features of a camera. DataError if they are missing, damaged or outdated."""
     name = ".".join(camera)
     folder = root.features(key.name) / path_component(name)
-    again = f"run `omama features {root.path} {key.command}`"
+    advice = f"run `omama features {root.path} {key.command}`"
     try:
-        part = read_part(folder)
+        features = read_camera(folder)
     except DamagedCache as error:
-        raise DataError(f"the cached features in {folder} are damaged; {again}") from error
-    if part is None:
-        raise DataError(f"there are no cached features {key.name} of {name}; {again} first")
-    if part.inputs != hash_files(input_files(root, camera), digests=known):
+        raise DataError(f"the cached features in {folder} are damaged; {advice}") from error
+    if features is None:
+        raise DataError(f"{name} has no cached features {key.name}; {advice} first")
+    if features.inputs != hash_files(input_files(root, camera), digests=digests):
         raise DataError(
             f"the cached features {key.name} of {name} are older than its frames, masks or "
-            f"proposals; {again}"
+            f"proposals; {advice}"
         )
-    return part
+    return features

@@ -448,7 +448,7 @@ def test_descriptors_alone_are_for_knn(root: DatasetRoot) -> None:
     train = ["train", str(root.path), "--direction", "ego2exo", "--backbone", "rgb_grid"]
     refused = runner.invoke(main, train)
     assert refused.exit_code == 1
-    assert "are descriptors alone, which k-NN reads; a trained matcher and its" in refused.output
+    assert "are only descriptors, which k-NN reads; a trained matcher and its" in refused.output
     predict = ["predict", str(root.path), "--direction", "ego2exo", "--split", "test", "--quiet"]
     knn = runner.invoke(main, [*predict, "--method", "knn", "--backbone", "rgb_grid"])
     assert knn.exit_code == 0, knn.output

@@ -150,7 +150,7 @@ def test_features_older_than_the_proposals_are_refused_by_name(own_root: Dataset
 
 def test_missing_and_damaged_features_are_refused_by_name(own_root: DatasetRoot) -> None:
     with pytest.raises(
-        DataError, match="no cached features efficientnet-lite0.*--backbone efficientnet-lite0"
+        DataError, match="has no cached features efficientnet.*--backbone efficientnet-lite0"
     ):
         scores(own_root, "efficientnet-lite0", cached=True, matcher=lambda b: b.truth.ious)
     (index,) = own_root.path.glob(f"features/*/{FIRST}.cam01/index.npz")

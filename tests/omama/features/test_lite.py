@@ -98,8 +98,8 @@ def test_weights_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> No
     (tmp_path / "text.pth").write_bytes(b"no weights")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "small.pth")
     cases = {
-        "none.pth": "there is no weights file .*none.pth; leave it out to take those of",
-        "text.pth": "does not hold the weights of efficientnet-lite0 .it is no checkpoint",
+        "none.pth": "none.pth does not exist; leave it out to take the weights of",
+        "text.pth": "does not hold the weights of efficientnet-lite0 .it is not a checkpoint",
         "small.pth": "does not hold the weights of efficientnet-lite0 .1 tensors of other shapes",
     }
     for name, message in cases.items():
