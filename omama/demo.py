@@ -1,6 +1,6 @@
-"""The demo: a release rendered from nothing, and the whole chain run on it.
+"""The demo: a synthetic release, and the whole pipeline run on it.
 
-What it renders and how it trains are the two records below; everything else is `run_pipeline`.
+The two records below set what is rendered and how a model is trained on it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from omama.pipeline import PipelineOptions, Say, run_pipeline
 
 @dataclass(frozen=True)
 class Demo:
-    """What is rendered, and how it is learned from."""
+    """A synthetic release and the training on it."""
 
     scene: Mapping[str, Any]
     """Fields of SyntheticOptions."""
@@ -24,8 +24,8 @@ class Demo:
 
 
 DEMO = Demo(
-    # Two fifths of the size and few pictures a second: rendering and encoding 4K would alone take
-    # longer than all the rest. Six instants a take, so that there is something to follow.
+    # At full size and frame rate, rendering and encoding would take longer than everything else.
+    # Six annotated instants a take, so that objects can be followed.
     scene={
         "scale": 0.4,
         "train_takes": 20,
@@ -35,7 +35,7 @@ DEMO = Demo(
         "annotated_frames": 6,
         "motion_fps": 3,
     },
-    # A small model on small features learns faster than the reference's settings allow for.
+    # A small model needs fewer epochs and a higher learning rate than the reference's.
     training={
         "epochs": 8,
         "learning_rate": 1e-3,
@@ -47,7 +47,7 @@ DEMO = Demo(
 )
 
 TINY = Demo(
-    # Whether everything works: far too little to learn anything from.
+    # Only checks that everything works; it is far too small to learn from.
     scene={
         "scale": 0.2,
         "train_takes": 2,
@@ -62,7 +62,7 @@ TINY = Demo(
 
 
 def run_demo(folder: Path, demo: Demo = DEMO, *, seed: int, run: RunOptions, say: Say) -> str:
-    """Synthesize FOLDER/release, run everything into FOLDER/root, return the score table."""
+    """Make `folder`/release, run the pipeline into `folder`/root; returns the score table."""
     from egoexo_tools.synthetic import SyntheticOptions, synthesize
 
     say("Synthesizing a release (rendered scenes, real H.264 videos) ...")

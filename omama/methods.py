@@ -1,14 +1,14 @@
-"""Every method by name: two functions, and what the toolkit has to know about them.
+"""Every method by name: its functions, and what the toolkit has to know about it.
 
 A method is a line in METHODS and two plain functions, named by dotted text and imported when used:
 
     train(root, direction, config, run) -> Path
     predict(root, direction, split, checkpoint) -> Iterator[pa.Table]
 
-`run` is the `RunFolder` to write into, the returned path the checkpoint to predict with (None for
-a method that learns nothing); the tables are of the `predictions` schema, each pair in one of
-them. `omama.writing` does the rest. A method with choices names a frozen dataclass for them and
-takes it as one further keyword, `options`; see docs/extending.md.
+`run` is the `RunFolder` to write into. `train` returns the checkpoint that `predict` gets; a method
+that is not trained gets None. The tables have the `predictions` schema, and each pair of the split
+is in one of them; `omama.writing` writes them. A method with options names a frozen dataclass of
+them, and its functions take one more keyword, `options`. See docs/extending.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,38 +31,37 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """What predicts."""
+    """A line of METHODS. Functions and classes are named as `module:name`."""
 
     label: str
-    """What tables and pages call it; written into its predictions."""
+    """Name in tables and pages; stored with the predictions."""
     needs: tuple[str, ...] = ()
-    """Of `proposals` and `features`: what must have been made for the root."""
+    """What the root must have: `proposals`, `features`."""
     chooses_proposals: bool
-    """Its masks are proposals of the root; False where it paints its own."""
+    """True: the predicted masks are proposals of the root. False: the method paints its own."""
     predict: str
-    """`module:function`"""
+    """Function, see above."""
     predict_together: str | None = None
-    """`module:function(root, directions, split, checkpoint, options)` → (direction, table) pairs,
-    for a method that has less to do where it predicts several directions at once."""
+    """Function (root, directions, split, checkpoint, options) → pairs of direction and table, for a
+    method that saves work when it predicts several directions at once."""
     train: str | None = None
-    """`module:function`; None for a method that learns nothing."""
+    """Function, see above; None for a method that is not trained."""
     finish: str | None = None
-    """`module:function(root, direction, run, options)`: what follows training, by one process: what
-    is chosen on val is added to the run's best checkpoint. For methods with `options`."""
+    """Function (root, direction, run, options) that completes the run's best checkpoint after
+    training, on val and in one process."""
     config: str | None = None
-    """`module:Class` of its training settings; without one `train` gets them as a mapping."""
+    """Dataclass of the training settings; without one `train` gets them as a mapping."""
     options: str | None = None
-    """`module:Class`, a frozen dataclass of its further choices; without one its functions take
-    just the four arguments."""
+    """Frozen dataclass of the options; without one the functions get no `options`."""
     resolve: str | None = None
-    """`module:function(root, direction, checkpoint, options)` → options in which nothing is open
-    that the checkpoint decides; for methods with `options`."""
+    """Function (root, direction, checkpoint, options) → options, with the values that depend on the
+    checkpoint."""
 
 
 BASELINES = ("oracle", "knn", "random")
-"""What a trained method is measured against: the bound, a start without training, the floor."""
-DECIDED_BASELINES = ("knn",)
-"""Those that look at features, so that a decision can be fitted for them."""
+"""Methods that a trained one is compared with: upper bound, no training, lower bound."""
+BASELINES_WITH_FEATURES = ("knn",)
+"""Baselines that a decision can be fitted for."""
 
 
 @dataclass(frozen=True)
@@ -122,24 +121,24 @@ METHODS: dict[str, Method] = {
         options="omama.lm_eec.settings:LmEecOptions",
     ),
 }
-"""Name, as `--method` takes it and a run's folder shows it → the method."""
+"""Name, as `--method` takes it and run folders show it → the method."""
 
 
-def method(name: str) -> Method:
-    """The entry of METHODS; SettingsError for another name."""
+def get_method(name: str) -> Method:
+    """The entry of METHODS; SettingsError for an unknown name."""
     if name not in METHODS:
-        raise SettingsError(f"{name!r} is no method; use {', '.join(METHODS)}")
+        raise SettingsError(f"{name!r} is not a method; use {', '.join(METHODS)}")
     return METHODS[name]
 
 
-def untrained() -> tuple[str, ...]:
+def untrained_methods() -> tuple[str, ...]:
     """The methods that predict without a checkpoint."""
     return tuple(name for name, entry in METHODS.items() if entry.train is None)
 
 
-def stamp_of(name: str, options: Any = None) -> Stamp:
-    """What a method's predictions will say about themselves."""
-    entry = method(name)
+def make_stamp(name: str, options: Any = None) -> Stamp:
+    """The stamp of a method's predictions."""
+    entry = get_method(name)
     return Stamp(
         method=name,
         label=entry.label,
@@ -149,38 +148,41 @@ def stamp_of(name: str, options: Any = None) -> Stamp:
 
 
 def make_config(name: str, settings: Settings) -> Any:
-    """A method's training settings, those not given at its defaults; SettingsError for others."""
-    entry = method(name)
-    if entry.config is None:
+    """A method's training settings, with defaults; SettingsError for one that it does not have."""
+    dotted = get_method(name).config
+    if dotted is None:
         return dict(settings)
-    record = load(entry.config)
-    known = sorted(field.name for field in fields(record))
-    if unknown := sorted(set(settings) - set(known)):
+    config = load(dotted)
+    names = sorted(field.name for field in fields(config))
+    if unknown := sorted(set(settings) - set(names)):
         raise SettingsError(
-            f"training {name} has no setting {', '.join(unknown)}; there are {', '.join(known)}"
+            f"training {name} has no setting {', '.join(unknown)}; it has {', '.join(names)}"
         )
-    return _make(record, settings)
+    return _make(config, settings)
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """What `make_config` made, as the plain values that a status file keeps."""
+def plain_settings(config: Any) -> dict[str, Any]:
+    """The settings of `make_config` as plain values for a status file."""
     return dict(config) if isinstance(config, dict) else asdict(config)
 
 
-def make_options(name: str, choices: Settings, *, where_known: Settings | None = None) -> Any:
-    """A method's options, those not given (or None) at its defaults; None if it has no choices.
+def make_options(name: str, choices: Settings, *, shared: Settings | None = None) -> Any:
+    """A method's options, with defaults for those not given or None; None without a dataclass.
 
-    `choices` were made by the user: SettingsError for one that the method does not have;
-    `where_known` are passed on where the method has them.
+    `choices` are the user's: SettingsError for one that the method does not have. `shared` are
+    passed on if the method has them.
     """
-    given = {key: value for key, value in choices.items() if value is not None}
-    record = None if (dotted := method(name).options) is None else load(dotted)
-    known = set() if record is None else {field.name for field in fields(record)}
-    if unknown := sorted(set(given) - known):
-        words = ", ".join(f"--{key.replace('_', '-')}" for key in unknown)
-        raise SettingsError(f"the method {name} has no use for {words}; leave it out")
-    further = {key: value for key, value in (where_known or {}).items() if key in known}
-    return None if record is None else _make(record, {**further, **given})
+    dotted = get_method(name).options
+    options = None if dotted is None else load(dotted)
+    names = set() if options is None else {field.name for field in fields(options)}
+    values = {key: value for key, value in choices.items() if value is not None}
+    if unknown := sorted(set(values) - names):
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in unknown)
+        raise SettingsError(f"the method {name} does not have {flags}; leave it out")
+    if options is None:
+        return None
+    known = {key: value for key, value in (shared or {}).items() if key in names}
+    return _make(options, {**known, **values})
 
 
 def _make(record: Any, values: Settings) -> Any:
@@ -200,34 +202,32 @@ def train(
     *,
     options: Any = None,
 ) -> Path:
-    """Train by name; returns the checkpoint. SettingsError for a method that learns nothing."""
-    entry = method(name)
+    """Train by name; returns the checkpoint. SettingsError for a method that is not trained."""
+    entry = get_method(name)
     if entry.train is None:
-        trained = [key for key, one in METHODS.items() if one.train is not None]
-        raise SettingsError(f"{name} learns nothing; train one of {', '.join(trained)}")
-    further = {} if entry.options is None else {"options": options or load(entry.options)()}
-    path: Path = load(entry.train)(root, direction, config, run, **further)
+        trained = [key for key, other in METHODS.items() if other.train is not None]
+        raise SettingsError(f"{name} is not trained; train one of {', '.join(trained)}")
+    path: Path = load(entry.train)(root, direction, config, run, **_keywords(entry, options))
     return path
 
 
 def finish_training(
     name: str, root: DatasetRoot, direction: Direction, run: RunFolder, *, options: Any = None
 ) -> None:
-    """What follows training by name: the run's best checkpoint is completed, once it is trained."""
-    entry = method(name)
-    if entry.finish is not None and entry.options is not None:
-        load(entry.finish)(root, direction, run, options=options or load(entry.options)())
+    """Complete a run's best checkpoint after training, if the method has such a step."""
+    entry = get_method(name)
+    if entry.finish is not None:
+        load(entry.finish)(root, direction, run, **_keywords(entry, options))
 
 
 def resolve_options(
     name: str, root: DatasetRoot, direction: Direction, checkpoint: Path | None, options: Any
 ) -> Any:
-    """The options, with what the checkpoint decides where the user did not: then they tell what
-    the stamp has to say."""
-    entry = method(name)
-    if entry.resolve is None or entry.options is None:
+    """The options with the values that depend on the checkpoint, as the stamp needs them."""
+    entry = get_method(name)
+    if entry.resolve is None:
         return options
-    return load(entry.resolve)(root, direction, checkpoint, options or load(entry.options)())
+    return load(entry.resolve)(root, direction, checkpoint, **_keywords(entry, options))
 
 
 def predict(
@@ -240,9 +240,10 @@ def predict(
     options: Any = None,
 ) -> "Iterator[pa.Table]":
     """Predict by name: tables of the `predictions` schema, each pair of the split in one."""
-    arguments, further = _to_predict(name, root, split, checkpoint, options)
-    tables: Iterator[pa.Table] = load(method(name).predict)(
-        arguments[0], direction, *arguments[1:], **further
+    entry = get_method(name)
+    _require_checkpoint(name, checkpoint)
+    tables: Iterator[pa.Table] = load(entry.predict)(
+        root, direction, split, checkpoint, **_keywords(entry, options)
     )
     return tables
 
@@ -256,30 +257,27 @@ def predict_together(
     *,
     options: Any = None,
 ) -> "Iterator[tuple[Direction, pa.Table]]":
-    """The same of several directions by one checkpoint, each table with its direction; of the
-    methods that name a function for it."""
-    together = method(name).predict_together
-    assert together is not None
-    arguments, further = _to_predict(name, root, split, checkpoint, options)
-    tables: Iterator[tuple[Direction, pa.Table]] = load(together)(
-        arguments[0], directions, *arguments[1:], **further
+    """Predict several directions by a method that has `predict_together`."""
+    entry = get_method(name)
+    assert entry.predict_together is not None
+    _require_checkpoint(name, checkpoint)
+    tables: Iterator[tuple[Direction, pa.Table]] = load(entry.predict_together)(
+        root, directions, split, checkpoint, **_keywords(entry, options)
     )
     return tables
 
 
-def _to_predict(
-    name: str, root: DatasetRoot, split: Split, checkpoint: Path | None, options: Any
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A method's arguments but for the direction; SettingsError where a checkpoint is missing."""
-    entry = method(name)
-    if entry.train is not None and checkpoint is None:
+def _keywords(entry: Method, options: Any) -> dict[str, Any]:
+    return {} if entry.options is None else {"options": options or load(entry.options)()}
+
+
+def _require_checkpoint(name: str, checkpoint: Path | None) -> None:
+    if get_method(name).train is not None and checkpoint is None:
         raise SettingsError(f"{name} predicts with a checkpoint; give one, or train first")
-    further = {} if entry.options is None else {"options": options or load(entry.options)()}
-    return (root, split, checkpoint), further
 
 
 def load(dotted: str) -> Any:
-    """What `module:name` names; SettingsError where there is no such thing."""
+    """The object that `module:name` names; SettingsError if there is none."""
     try:
         return resolve(dotted)
     except (ImportError, AttributeError, ValueError) as error:

@@ -1,12 +1,13 @@
-"""The whole chain, from raw videos to the score table, one step after the other.
+"""The whole pipeline, from videos to the score table, one step after the other.
 
-Every step is a command of its own; here they only follow each other, each through `run_stage`,
-so that a second run does nothing and a changed setting is refused by name. The steps that train,
-predict and score live in `omama`, imported inside functions: preparing data never needs torch.
+Every step is a stage that a command also runs on its own. All go through `run_stage`, so that a
+second run does nothing and a changed setting is refused by name. Stages are imported when the
+pipeline runs: a command's --help must not load them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,23 @@ from omama.methods import Predictor
 
 Say = Callable[[str], None]
 """Receives one finished line of text for the user."""
+Step = tuple[str, Callable[[], StageSummary]]
+"""Title, and a stage to run."""
 
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What to run, and with which models; the defaults fetch no weights and need no GPU."""
+    """What to run, and with which models; the defaults download no weights and need no GPU."""
 
     directions: tuple[Direction, ...] = tuple(Direction)
     split_file: Path | None = None
+    """Splits of `egoexo-tools select`; None: the official ones."""
     scenarios: tuple[str, ...] = ()
+    """Only takes of these; empty: all."""
     take_uids: tuple[str, ...] = ()
+    """Only these takes; empty: all."""
     sampling: str = "annotated"
+    """Which frames, as in `egoexo-tools frames`."""
     short_side: int | None = None
     """448 reads the release's small copies of the videos."""
     fractions: Mapping[str, float] = field(default_factory=dict)
@@ -40,32 +47,33 @@ class PipelineOptions:
     counts: Mapping[str, int] = field(default_factory=dict)
     """Split → exact number of pairs to keep."""
     seed: int = 0
+    """Of the sample of pairs."""
     proposer: str = "regions"
     proposer_options: ProposerOptions = ProposerOptions()
     features: Features = Features(LEARNED_BACKBONE, feature_precision="fp32")
     cache_precision: str = "fp16"
-    """Of cached tokens; int8 takes half the disk."""
+    """Of cached tokens; int8 needs half the disk space."""
     all_frames: bool = False
-    """Proposals and features of every frame, not only of those that the pairs use."""
+    """Proposals and features of every frame, not only of those that pairs use."""
     method: str = methods.DEFAULT_METHOD
-    """A name of omama.methods.METHODS; trained if it learns."""
+    """A name in METHODS; trained first if it can be."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Its training settings that differ from its defaults."""
+    """Its training settings, where they differ from the defaults."""
     init: Path | None = None
-    """Weights that its training starts from; LM-EEC needs some."""
+    """Checkpoint that training starts from; LM-EEC needs one."""
     baselines: bool = True
-    """Also score the proposal oracle, k-NN on descriptors and a random proposal, where the method
-    chooses among proposals too; for one that paints its own masks nothing is proposed."""
+    """Also score the proposal oracle, k-NN on descriptors and a random proposal, if the method
+    chooses among proposals too. A method that paints its own masks needs no proposals."""
     test_split: Split = Split.TEST
     export: bool = True
-    """Also write the mask folders that the O-MaMa code reads, into the root itself; they hold the
-    proposals, so only where there are some."""
+    """Also write the mask folders that the O-MaMa code reads into the root, if it has proposals."""
     report: bool = True
+    """Also write the report."""
 
     @property
     def predictors(self) -> tuple[Predictor, ...]:
         """All that are scored, the upper bound first; O-MaMa also with the decision of val."""
-        is_compared = self.baselines and methods.method(self.method).chooses_proposals
+        is_compared = self.baselines and methods.get_method(self.method).chooses_proposals
         bound, *others = methods.BASELINES if is_compared else (self.method,)
         predictors = [Predictor(name) for name in (bound, self.method, *others)]
         if self.method == methods.DEFAULT_METHOD:
@@ -74,7 +82,7 @@ class PipelineOptions:
 
     def needs(self, artifact: str) -> bool:
         """Whether a scored method needs `proposals` or `features`."""
-        return any(artifact in methods.method(each.method).needs for each in self.predictors)
+        return any(artifact in methods.get_method(each.method).needs for each in self.predictors)
 
 
 def run_pipeline(
@@ -89,22 +97,16 @@ def run_pipeline(
 
     Raises StageFailed at the first stage with failed units, after the stage's other units ended.
     """
-    steps = [
-        *_data_steps(root, release, options, run),
-        *_learning_steps(root, options, run),
-    ]
+    steps = [*_data_steps(root, release, options, run), *_learning_steps(root, options, run)]
     for number, (title, step) in enumerate(steps, start=1):
         say(f"[{number}/{len(steps)}] {title}")
         say(f"  {step().check().text()}")
     return score_table(root, options.directions)
 
 
-Step = tuple[str, Callable[[], StageSummary]]
-
-
 def _data_steps(
     root: DatasetRoot, release: Release, options: PipelineOptions, run: RunOptions
-) -> list[Step]:
+) -> Iterator[Step]:
     from egoexo_tools.sampling import Sampling, SplitSampling
     from egoexo_tools.stages.export import run_export
     from egoexo_tools.stages.frames import run_frames
@@ -114,127 +116,89 @@ def _data_steps(
     from egoexo_tools.stages.settings import FrameSettings
 
     release.require()
-    steps: list[Step] = [
-        (
-            "ingest: annotations to manifests",
-            lambda: run_ingest(
-                root,
-                release,
-                split_file=options.split_file,
-                take_uids=options.take_uids or None,
-                scenarios=options.scenarios or None,
-                run=run,
-            ),
-        ),
-        (
-            "frames: annotated frames out of the videos",
-            lambda: run_frames(
-                root,
-                release,
-                settings=FrameSettings.choose(
-                    sampling=options.sampling, short_side=options.short_side
-                ),
-                run=run,
-            ),
-        ),
-        (
-            "pairs: source mask and destination frame",
-            lambda: run_pairs(
-                root,
-                directions=options.directions,
-                sampling=SplitSampling(
-                    options.fractions, options.counts, Sampling(seed=options.seed)
-                ),
-                run=run,
-            ),
-        ),
-    ]
-    if options.needs("proposals"):
-        steps.append(
-            (
-                f"propose: candidate masks by {options.proposer}",
-                lambda: run_propose(
-                    root,
-                    proposer=options.proposer,
-                    options=options.proposer_options,
-                    directions=options.directions,
-                    all_frames=options.all_frames,
-                    run=run,
-                ),
-            )
-        )
-    if options.export and options.needs("proposals"):
-        steps.append(
-            (
-                "export: mask folders in O-MaMa's layout",
-                lambda: run_export(root, "omama", root.path, run=run),
-            )
-        )
-    return steps
-
-
-def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> list[Step]:
-    from omama import steps as omama_steps
-
-    # Settings of training are refused before hours of other stages, not after.
-    config = methods.make_config(options.method, options.training)
-    method, predictors, split = options.method, options.predictors, options.test_split
-    entry = methods.method(method)
-    features, directions = options.features, options.directions
-    steps: list[Step] = []
-    if options.needs("features"):
-        steps.append(_features_step(root, options, run))
-    if entry.train is not None:
-        steps.append(
-            (
-                f"train: {entry.label}",
-                lambda: omama_steps.run_train(
-                    root, directions, config, features, method=method, init=options.init, run=run
-                ),
-            )
-        )
-    if entry.finish is not None:
-        steps.append(
-            (
-                "fit-decision: on val, how candidates are chosen",
-                lambda: omama_steps.run_fit_decision(
-                    root, directions, features, method=method, run=run
-                ),
-            )
-        )
-    steps += [
-        (
-            "predict: the test pairs, by every method",
-            lambda: omama_steps.run_predict(root, directions, predictors, split, features, run=run),
-        ),
-        (
-            "evaluate: official and O-MaMa protocol",
-            lambda: omama_steps.run_evaluate(root, directions, predictors, split, run=run),
-        ),
-    ]
-    if options.report:
-        steps.append(
-            (
-                "report: one page of tables and pictures",
-                lambda: omama_steps.run_report(root, directions, predictors, run=run),
-            )
-        )
-    return steps
-
-
-def _features_step(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> Step:
-    from omama.features.cache import CacheOptions, run_features
-
-    features = options.features
-    backbone = features.backbone or DEFAULT_BACKBONE
-    return (
-        f"features: {backbone} on the frames of the pairs",
-        lambda: run_features(
+    yield (
+        "ingest: annotations to manifests",
+        partial(
+            run_ingest,
             root,
-            backbone=backbone,
-            weights=features.weights,
-            feature_precision=features.feature_precision or "fp32",
-            cache=CacheOptions(options.all_frames, options.cache_precision),
+            release,
+            split_file=options.split_file,
+            take_uids=options.take_uids or None,
+            scenarios=options.scenarios or None,
             run=run,
         ),
     )
+    frames = FrameSettings.choose(sampling=options.sampling, short_side=options.short_side)
+    yield (
+        "frames: annotated frames of the videos",
+        partial(run_frames, root, release, settings=frames, run=run),
+    )
+    sampling = SplitSampling(options.fractions, options.counts, Sampling(seed=options.seed))
+    yield (
+        "pairs: source masks and destination frames",
+        partial(run_pairs, root, directions=options.directions, sampling=sampling, run=run),
+    )
+    if not options.needs("proposals"):
+        return
+    yield (
+        f"propose: candidate masks by {options.proposer}",
+        partial(
+            run_propose,
+            root,
+            proposer=options.proposer,
+            options=options.proposer_options,
+            directions=options.directions,
+            all_frames=options.all_frames,
+            run=run,
+        ),
+    )
+    if options.export:
+        yield (
+            "export: mask folders in O-MaMa's layout",
+            partial(run_export, root, "omama", root.path, run=run),
+        )
+
+
+def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions) -> Iterator[Step]:
+    from omama import steps
+    from omama.features.cache import CacheOptions, run_features
+
+    method, directions, features = options.method, options.directions, options.features
+    entry, split, predictors = methods.get_method(method), options.test_split, options.predictors
+    # Checked here, so that wrong training settings are refused before hours of other stages.
+    config = methods.make_config(method, options.training)
+    if options.needs("features"):
+        backbone = features.backbone or DEFAULT_BACKBONE
+        yield (
+            f"features: {backbone} on the frames of the pairs",
+            partial(
+                run_features,
+                root,
+                backbone=backbone,
+                weights=features.weights,
+                feature_precision=features.feature_precision or "fp32",
+                cache=CacheOptions(options.all_frames, options.cache_precision),
+                run=run,
+            ),
+        )
+    if entry.train is not None:
+        training = partial(steps.run_train, root, directions, config, features, method=method)
+        yield f"train: {entry.label}", partial(training, init=options.init, run=run)
+    if entry.finish is not None:
+        yield (
+            "fit-decision: select on val how candidates are chosen",
+            partial(steps.run_fit_decision, root, directions, features, method=method, run=run),
+        )
+    yield (
+        "predict: the test pairs, by every method",
+        partial(steps.run_predict, root, directions, predictors, split, features, run=run),
+    )
+    yield (
+        "evaluate: official and O-MaMa protocol",
+        partial(steps.run_evaluate, root, directions, predictors, split, run=run),
+    )
+    if options.report:
+        yield (
+            "report: one page of tables and pictures",
+            partial(steps.run_report, root, directions, predictors, run=run),
+        )

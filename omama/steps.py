@@ -48,7 +48,7 @@ def run_train(
         for name, each in runs.items()
     ]
     shared = {"features": features, "resume": not run.overwrite, "quiet": run.quiet}
-    options = methods.make_options(method, {"init": init}, where_known=shared)
+    options = methods.make_options(method, {"init": init}, shared=shared)
     # `init` is a setting only where it is given: finished roots without it stay finished.
     start = {} if init is None else {"init": str(init)}
     return run_stage(
@@ -56,7 +56,7 @@ def run_train(
         "train",
         units,
         partial(_train, root=root, runs=runs, config=config, options=options),
-        settings={**features.settings, **methods.plain(config), **start},
+        settings={**features.settings, **methods.plain_settings(config), **start},
         options=_in_order(run),
     )
 
@@ -81,7 +81,7 @@ def run_fit_decision(
         for name, each in runs.items()
     ]
     shared = {"features": features, "quiet": run.quiet}
-    options = methods.make_options(method, {}, where_known=shared)
+    options = methods.make_options(method, {}, shared=shared)
     return run_stage(
         root,
         "fit-decision",
@@ -183,7 +183,7 @@ def _runs(
     for direction in directions:
         for predictor in predictors:
             trained = RunFolder.of(root, run_name(direction, predictor.method))
-            is_trained = methods.method(predictor.method).train is not None
+            is_trained = methods.get_method(predictor.method).train is not None
             name = run_name(direction, predictor.method, predictor.decision)
             runs[name] = _PipelineRun(
                 direction=direction,
@@ -224,8 +224,7 @@ def _predict(
     method, decision = run.predictor.method, run.predictor.decision
     # None stands for the decision that val chose.
     decision_option = None if decision == FITTED_DECISION else decision
-    known = {**shared, "decision": decision_option}
-    options = methods.make_options(method, {}, where_known=known)
+    options = methods.make_options(method, {}, shared={**shared, "decision": decision_option})
     predict_run(
         method, root, run.direction, split, run.folder, checkpoint=run.checkpoint, options=options
     )
@@ -254,7 +253,7 @@ def _previous_statuses(root: DatasetRoot, method: str) -> list[Path]:
 
     New proposals lead to new features, so the features stand for both.
     """
-    stages = ("features", "propose") if methods.method(method).needs else ("frames",)
+    stages = ("features", "propose") if methods.get_method(method).needs else ("frames",)
     for stage in stages:
         if paths := sorted(root.status_dir(stage).glob("*.json")):
             return paths

@@ -1,4 +1,4 @@
-"""What a method yields, made into a run: predictions.parquet, stamped, and predictions.json."""
+"""Write a method's predictions as a run: predictions.parquet with a stamp, and predictions.json."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -30,9 +30,9 @@ def predict_run(
     """Predict a split by a method's name and write the run; returns its predictions.json."""
     options = methods.resolve_options(method, root, direction, checkpoint, options)
     tables = methods.predict(method, root, direction, split, checkpoint, options=options)
-    stamp = methods.stamp_of(method, options)
-    about = {"checkpoint": str(checkpoint or ""), "split": str(split)}
-    return write_run(run, tables, stamp, direction=direction, about=about)
+    stamp = methods.make_stamp(method, options)
+    metadata = {"checkpoint": str(checkpoint or ""), "split": str(split)}
+    return write_run(run, tables, stamp, direction=direction, metadata=metadata)
 
 
 def predict_runs(
@@ -44,8 +44,8 @@ def predict_runs(
     checkpoint: Path | None = None,
     options: Any = None,
 ) -> list[Path]:
-    """The same of several directions by one checkpoint, which some methods do in one go."""
-    if methods.method(method).predict_together is None:
+    """`predict_run` of several directions with one checkpoint, together if the method can."""
+    if methods.get_method(method).predict_together is None:
         return [
             predict_run(method, root, direction, split, run, checkpoint=checkpoint, options=options)
             for direction, run in runs.items()
@@ -55,10 +55,10 @@ def predict_runs(
         method, root, tuple(runs), split, checkpoint, options=options
     ):
         tables[direction].append(table)
-    stamp = methods.stamp_of(method, options)
-    about = {"checkpoint": str(checkpoint or ""), "split": str(split)}
+    stamp = methods.make_stamp(method, options)
+    metadata = {"checkpoint": str(checkpoint or ""), "split": str(split)}
     return [
-        write_run(run, tables[direction], stamp, direction=direction, about=about)
+        write_run(run, tables[direction], stamp, direction=direction, metadata=metadata)
         for direction, run in runs.items()
     ]
 
@@ -69,45 +69,44 @@ def write_run(
     stamp: Stamp,
     *,
     direction: Direction,
-    about: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Collect a method's tables (of the `predictions` schema) and write them; returns the JSON.
+    """Write tables of the `predictions` schema as a run; returns its predictions.json.
 
-    Rows are written in the order of pair_id. `about` and the tables' own metadata (what the method
-    says of itself, such as the size of its masks) go beside the stamp. Both files take their
-    places only when both are whole. Raises DataError for a pair that comes twice or has no mask
-    and confidence, and writes nothing then.
+    Rows are sorted by pair_id. `metadata` and that of the tables, such as the size of the masks, is
+    stored with the stamp. Both files are replaced only when both are complete. Raises DataError,
+    and writes nothing, for a duplicate pair and for a pair without mask or confidence.
     """
-    parts, said = [SCHEMAS["predictions"].empty_table()], dict(about or {})
+    parts, metadata = [SCHEMAS["predictions"].empty_table()], dict(metadata or {})
     for table in tables:
-        said |= {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        metadata |= {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         parts.append(to_table("predictions", table.replace_schema_metadata(None)))
-    whole = pa.concat_tables(parts).combine_chunks().sort_by("pair_id")
-    _check(whole, stamp)
+    predictions = pa.concat_tables(parts).combine_chunks().sort_by("pair_id")
+    _check(predictions, stamp)
     if stamp.chooses_proposals:
-        said["pairs_without_proposals"] = str(whole.column("proposal_idx").null_count)
+        metadata["pairs_without_proposals"] = str(predictions.column("proposal_idx").null_count)
+    metadata = {"run": run.name, "direction": str(direction), **metadata, **stamp.to_metadata()}
     with ExitStack() as files:
         table_path, json_path = (
             files.enter_context(atomic_path(path))
             for path in (run.predictions, run.predictions_json)
         )
-        metadata = {"run": run.name, "direction": str(direction), **said, **stamp.to_metadata()}
-        write_table(table_path, "predictions", whole, metadata=metadata)
-        write_predictions(json_path, whole, direction=direction)
+        write_table(table_path, "predictions", predictions, metadata=metadata)
+        write_predictions(json_path, predictions, direction=direction)
     return run.predictions_json
 
 
-def _check(table: pa.Table, stamp: Stamp) -> None:
-    """A method of someone's own is told at once what its tables lack."""
+def _check(predictions: pa.Table, stamp: Stamp) -> None:
     for name in ("pair_id", "confidence", "rle_height", "rle_width", "rle_counts"):
-        if missing := table.column(name).null_count:
+        if missing := predictions.column(name).null_count:
             raise DataError(
-                f"{stamp.method} left {name} empty in {missing:,} of {table.num_rows:,} "
-                "predictions; a pair without an answer has an empty mask and confidence 0"
+                f"{stamp.method} left {name} empty in {missing:,} of {predictions.num_rows:,} "
+                "predictions; give a pair without an object an empty mask and confidence 0"
             )
-    counts = pc.value_counts(table.column("pair_id").combine_chunks())
-    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if len(twice):
+    counts = pc.value_counts(predictions.column("pair_id").combine_chunks())
+    duplicates = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(duplicates):
         raise DataError(
-            f"{stamp.method} predicted {len(twice):,} pairs twice, such as {twice[0].as_py()!r}"
+            f"{stamp.method} predicted {len(duplicates):,} pairs more than once, such as "
+            f"{duplicates[0].as_py()!r}; yield each pair in one table"
         )

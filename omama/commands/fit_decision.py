@@ -18,8 +18,7 @@ from omama.config import Features
 @click.option("--checkpoint", type=FILE, help="Checkpoint of O-MaMa, ours or the authors'.")
 @click.option(
     "--method",
-    "--matcher",
-    type=NameOf("omama.methods:DECIDED_BASELINES"),
+    type=NameOf("omama.methods:BASELINES_WITH_FEATURES"),
     help="A method without a checkpoint.",
 )
 def command(

@@ -85,7 +85,7 @@ class MethodCommand(click.Command):
 
     def field_options(self, method: str) -> list[FieldOption]:
         """What the command takes for a method of METHODS."""
-        entry = methods.method(method)
+        entry = methods.get_method(method)
         options: list[FieldOption] = []
         if self.trains and entry.train is None:
             return options

@@ -76,11 +76,11 @@ def command(
     if missing := [name for name in required if arguments[name] is None]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise SettingsError(f"{options} missing; see omama predict --help")
-    is_trained = methods.method(method).train is not None
+    is_trained = methods.get_method(method).train is not None
     if is_trained and checkpoint is None:
         raise SettingsError(
             f"{method} predicts with a checkpoint: give --checkpoint, or a --method without one "
-            f"({', '.join(methods.untrained())})"
+            f"({', '.join(methods.untrained_methods())})"
         )
     if checkpoint is not None and not is_trained:
         raise SettingsError(f"{method} takes no checkpoint; leave --checkpoint out")
@@ -115,7 +115,7 @@ def _predict_root(
     options = methods.make_options(
         method,
         arguments["options"],
-        where_known={
+        shared={
             "features": Features(**arguments["features"]),
             "quiet": arguments["quiet"],
             "run_name": None if len(names) > 1 else min(names.values()),
@@ -148,7 +148,7 @@ def _predict_pair(
 
     if arguments["direction"] == "both":
         raise SettingsError("a pair of pictures has one direction; leave --direction both out")
-    matchers = (methods.DEFAULT_METHOD, *methods.DECIDED_BASELINES)
+    matchers = (methods.DEFAULT_METHOD, *methods.BASELINES_WITH_FEATURES)
     if method not in matchers:
         raise SettingsError(
             f"{method} does not predict a pair of pictures; use {' or '.join(matchers)}"
@@ -170,7 +170,7 @@ def _predict_pair(
         options=methods.make_options(
             method,
             arguments["options"],
-            where_known={"features": Features(**arguments["features"])},
+            shared={"features": Features(**arguments["features"])},
         ),
     )
     write_picture(arguments["output"], pair_picture(source, mask, dest, prediction))

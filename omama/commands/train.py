@@ -46,7 +46,7 @@ def command(
     dataset, parsed = DatasetRoot(root), Direction(direction)
     run = runs.RunFolder.of(dataset, run_name or runs.run_name(parsed, method))
     method_options = methods.make_options(
-        method, options, where_known={"features": Features(**features), "quiet": quiet}
+        method, options, shared={"features": Features(**features), "quiet": quiet}
     )
     best = methods.train(
         method, dataset, parsed, methods.make_config(method, config), run, options=method_options

@@ -105,7 +105,7 @@ def test_proposals_explain_nothing_of_masks_that_are_not_chosen(root: DatasetRoo
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([ROW, ROW], "predicted 1 pairs twice, such as 't/aria01>cam01/0/cup'"),
+        ([ROW, ROW], "predicted 1 pairs more than once, such as 't/aria01>cam01/0/cup'"),
         ([{**ROW, "confidence": None}], "left confidence empty in 1 of 1 predictions"),
         ([{**ROW, "rle_counts": None}], "left rle_counts empty in 1 of 1"),
     ],
@@ -129,13 +129,13 @@ def test_both_files_or_none(tmp_path: Path) -> None:
 
 
 def test_choices_that_a_method_does_not_have(painter: str, root: DatasetRoot) -> None:
-    with pytest.raises(SettingsError, match="the method painter has no use for --batch-pairs"):
+    with pytest.raises(SettingsError, match="the method painter does not have --batch-pairs"):
         make_options(painter, {"batch_pairs": 3, "size": None})
-    assert make_options(painter, {}, where_known={"quiet": True}) is None
-    assert make_options("knn", {"size": "image"}, where_known={"quiet": True}).quiet
-    with pytest.raises(SettingsError, match="training o-mama has no setting epoch; there are"):
+    assert make_options(painter, {}, shared={"quiet": True}) is None
+    assert make_options("knn", {"size": "image"}, shared={"quiet": True}).quiet
+    with pytest.raises(SettingsError, match="training o-mama has no setting epoch; it has"):
         methods.make_config("o-mama", {"epoch": 3})
-    with pytest.raises(SettingsError, match="'best' is no method; use o-mama, knn"):
-        methods.method("best")
-    with pytest.raises(SettingsError, match="knn learns nothing; train one of o-mama"):
+    with pytest.raises(SettingsError, match="'best' is not a method; use o-mama, knn"):
+        methods.get_method("best")
+    with pytest.raises(SettingsError, match="knn is not trained; train one of o-mama"):
         methods.train("knn", root, E2X, {}, RunFolder.of(root, "x"))

@@ -174,7 +174,7 @@ def test_predict_keeps_its_spellings(spelling: str) -> None:
         ([*TRAIN, "--epochs", "0"], "epochs=0; it must be an integer of at least 1"),
         ([*TRAIN, "--width", "0"], "width=0; it must be an integer of at least 1"),
         ([*TRAIN, "--precision", "fp8"], "'fp8' is not one of 'auto', 'fp32', 'bf16'"),
-        ([*TRAIN, "--method", "knn"], "knn learns nothing; train one of o-mama, lm-eec"),
+        ([*TRAIN, "--method", "knn"], "knn is not trained; train one of o-mama, lm-eec"),
         (PREDICT, "o-mama predicts with a checkpoint: give --checkpoint"),
         ([*PREDICT, "--method", "knn", "--checkpoint", "x.pt"], "knn takes no checkpoint"),
     ],

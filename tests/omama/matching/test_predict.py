@@ -316,7 +316,9 @@ def test_wrong_directions_and_choices_are_refused(
         predict(featured_root, Direction.EXO2EGO, checkpoint=checkpoint)
     with pytest.raises(SettingsError, match="o-mama predicts with a checkpoint"):
         predict(featured_root)
-    with pytest.raises(SettingsError, match="'best' is no method; use o-mama, knn, oracle, rand"):
+    with pytest.raises(
+        SettingsError, match="'best' is not a method; use o-mama, knn, oracle, rand"
+    ):
         predict(featured_root, matcher="best")
     with pytest.raises(SettingsError, match="size='448'; use official or image"):
         predict(featured_root, matcher="knn", size="448")
