@@ -1,26 +1,30 @@
-"""Small videos whose frames carry their own number in their pixels.
+"""Small videos whose frames contain their own number in their pixels.
 
-The number is a row of 10 black or white squares (a binary digit each) along the top of a grey
-picture with a texture that moves, so that a frame that was decoded from the wrong references
-shows. `number_in` reads it back.
+The number is a row of 10 black or white squares, one per binary digit, at the top of a grey
+picture. The picture has a moving texture, which reveals a frame that was decoded from the wrong
+references. `number_in` reads the number.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from egoexo_tools.arrays import Rgb
+from egoexo_tools.video.frames import read_frames
 
 DIGITS = 10
 SQUARE = 16
 """Pixels."""
+MEDIUM = {"preset": "medium", "bf": "3", "g": "20"}
+"""Encoder options for B-frames and a keyframe every 20 frames."""
 
 
 def picture(number: int, *, height: int, width: int) -> Rgb:
-    """The picture of one frame, (height, width, 3)."""
+    """The image of one frame, (height, width, 3)."""
     rows, columns = np.mgrid[0:height, 0:width]
     rgb = np.empty((height, width, 3), np.uint8)
     rgb[..., 0] = 60 + (rows // 4 + number) % 64
@@ -32,10 +36,15 @@ def picture(number: int, *, height: int, width: int) -> Rgb:
 
 
 def number_in(rgb: Rgb) -> int:
-    """The number that a decoded picture carries."""
+    """The number in a decoded image."""
     middle = SQUARE // 2
     squares = rgb[middle, middle : DIGITS * SQUARE : SQUARE].mean(axis=-1) > 128
     return int((squares << np.arange(DIGITS)).sum())
+
+
+def read_numbers(path: Path | str, frame_idxs: Iterable[int], **options: Any) -> dict[int, int]:
+    """frame_idx → the number in its pixels."""
+    return {idx: number_in(rgb) for idx, rgb in read_frames(path, frame_idxs, **options)}
 
 
 def write_video(
@@ -54,8 +63,8 @@ def write_video(
 ) -> Path:
     """Write `frames` numbered frames.
 
-    `pts` maps a number to a time in ticks of 1/3000 s (None: even at `rate`); `matrix` is a
-    display matrix of nine numbers; `colour` is FFmpeg's (colour space, range).
+    `pts` maps a number to a time in ticks of 1/3000 s (None: constant `rate`). `matrix` is a
+    display matrix of nine numbers. `colour` is FFmpeg's (colour space, range).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=dict(container_options or {})) as container:
@@ -88,7 +97,7 @@ def write_video(
 
 
 def trim_with_edit_list(path: Path, *, ticks: int) -> Path:
-    """Make the (only) edit of an MP4 begin this much later: players show the rest alone."""
+    """Make the only edit of an MP4 start later, so that players skip the frames before it."""
     data = bytearray(path.read_bytes())
     # type, version and flags, number of edits, duration, start in the media (each 4 bytes)
     start = data.index(b"elst") + 16
@@ -118,15 +127,16 @@ def damage(path: Path, packet: int, *, keep: int) -> Path:
 
 
 def every_frame(path: Path) -> list[Rgb]:
-    """All frames that FFmpeg's decoder gives from beginning to end, in order."""
+    """All frames of a complete decode by FFmpeg, in order."""
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def join_as_one_track(path: Path, *parts: Path) -> Path:
-    """One MP4 track of several H.264 videos, each with its own sample description, undecoded.
+    """Join H.264 videos into one MP4 track with a sample description per part.
 
-    As `MP4Box -cat` joins videos of other settings. The parts must have no B-frames.
+    `MP4Box -cat` joins videos with different settings in this way. The parts must not have
+    B-frames.
     """
     descriptions, packets, counts = [], [], []
     for part in parts:
@@ -134,9 +144,9 @@ def join_as_one_track(path: Path, *parts: Path) -> Path:
             stream = container.streams.video[0]
             size = stream.height, stream.width
             descriptions.append(_avc1(*size, stream.codec_context.extradata or b""))
-            found = [p for p in container.demux(stream) if p.size]
-            packets += [(bytes(packet), packet.is_keyframe) for packet in found]
-            counts.append(len(found))
+            part_packets = [p for p in container.demux(stream) if p.size]
+            packets += [(bytes(packet), packet.is_keyframe) for packet in part_packets]
+            counts.append(len(part_packets))
     head = _box(b"ftyp", b"isom" + _u32(512) + b"isomavc1")
     first = len(head) + 8
     ends = np.cumsum([0, *(len(data) for data, _ in packets)])

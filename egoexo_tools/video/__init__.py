@@ -1,1 +1,1 @@
-"""Exact frames out of videos, and videos out of frames."""
+"""Reads exact frames from videos, and writes videos and frame images."""

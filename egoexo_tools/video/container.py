@@ -1,7 +1,7 @@
-"""What a video file holds: its packet list, the bytes of packets, and decoders set up for them.
+"""The packet list of a video file, the bytes of its packets, and decoders configured for it.
 
-The list comes from the file's index alone (see `video.source`). MP4 files are read by byte ranges,
-of a URL too; other containers by FFmpeg, which seeks where it can be relied on.
+The list comes from the file's index alone (see `video.source`). MP4 files, also behind a URL, are
+read by byte ranges. Other containers are read by FFmpeg, by seeking if the result can be verified.
 """
 
 from collections.abc import Iterator
@@ -26,24 +26,25 @@ from egoexo_tools.video.source import (
     read_pieces,
 )
 
-# Named, not guessed from content: FFmpeg also knows playlists, which open files and URLs.
+# We name the format, because FFmpeg's detection also accepts playlists, which open other files
+# and URLs.
 _OTHER_FORMATS = {b"\x1aE\xdf\xa3": "matroska", b"G": "mpegts"}
-# Nothing is probed or guessed from pictures: they are zeros while the packets are listed.
+# FFmpeg must not inspect pictures: they read as zeros while the packets are listed.
 _INDEX_OPTIONS = {"probesize": "32", "analyzeduration": "0", "fflags": "+noparse+nofillin"}
 _MOST_PIXELS = 1 << 26
-"""Of a picture, twice those of 8K."""
+"""Per picture: twice the size of 8K."""
 _TAG_ERRORS = "replace"
-"""For letters in tags (who wrote the file, say) that are none: they are nothing to us."""
+"""For invalid characters in tags, such as the name of the encoder, which we do not use."""
 UNFINISHED = "truncated or was never finished"
 
 
 class VideoFile:
-    """An open video: its packet index, and what decoding needs of the file."""
+    """An open video: its packet index, packets and decoders."""
 
     def __init__(self, source: ByteSource) -> None:
         self.source = source
         self._mp4 = read_mp4_index(source)
-        if self._mp4 is not None and not self._mp4.holds_packets:
+        if self._mp4 is not None and not self._mp4.has_packets:
             raise DataError(
                 f"{source.name} has no index (no moov box): it is {UNFINISHED}; download it again"
             )
@@ -52,63 +53,63 @@ class VideoFile:
         self.extradata = stream.codec_context.extradata or b""
         self.codec_hw = (stream.codec_context.height, stream.codec_context.width)
         self.hidden: frozenset[int] = frozenset()
-        """Decode indices of packets whose pictures are never shown."""
+        """Decode indices of packets whose pictures a player never shows."""
         self.settings: dict[int, PacketSideData] = {}
-        """Decode index → the decoder settings that hold from this packet on."""
-        self._places: dict[int, int] = {}
-        """Byte in the file → decode index, where packets are found by seeking."""
+        """Decode index → the decoder settings that apply from this packet on."""
+        self._packet_at: dict[int, int] = {}
+        """Byte position in the file → decode index, for containers that are read by seeking."""
         self.index = self._build_index(stream)
         self.duration_seconds = self._duration(stream)
-        if len(doubtful := self.index.packets_before_first_picture()):
-            self.index = self.index.without(self._undecodable(doubtful))
+        if len(packets := self.index.packets_before_first_picture()):
+            self.index = self.index.without(self._undecodable(packets))
 
     def close(self) -> None:
         self._container.close()
 
     @property
-    def is_held(self) -> Bool:
-        """(packets,) whether the file holds all of a packet's bytes."""
+    def is_complete(self) -> Bool:
+        """(packets,) whether the file contains all bytes of a packet."""
         return self.index.position + self.index.size <= self.source.size
 
     def new_decoder(self, threads: int) -> VideoCodecContext:
-        """A decoder of this video, fresh and closed."""
+        """A new decoder for this video, not yet opened."""
         _, stream = self._demuxer()
         decoder = stream.codec_context
         decoder.thread_count = threads
         decoder.thread_type = "FRAME"
-        # How far frames are shown out of file order; else the decoder learns it by losing some.
+        # The reordering of frames; without it, a decoder finds out by dropping frames.
         decoder.reorder_depth = max(decoder.reorder_depth, self.index.reorder_depth())
         return decoder
 
-    def packets(self, run: PacketSpan) -> Iterator[bytes]:
-        """The bytes of a run's packets, in decode order."""
-        packets = slice(run.start, run.stop)
+    def packets(self, span: PacketSpan) -> Iterator[bytes]:
+        """The bytes of a span's packets, in decode order."""
+        packets = slice(span.start, span.stop)
         if self._mp4:
             positions = self.index.position[packets].tolist()
             yield from read_pieces(self.source, positions, self.index.size[packets].tolist())
             return
-        # Other containers have no index to rely on: what comes says where it lies.
-        given = 0
-        for data in self._sought(run):
+        # Other containers have no reliable index, so seeking may end at any packet or nowhere.
+        count = 0
+        for data in self._by_seeking(span):
             yield data
-            given += 1
-        if given < run.stop - run.start:
-            yield from self._from_beginning(PacketSpan(run.start + given, run.stop, ()))
+            count += 1
+        if count < span.stop - span.start:
+            yield from self._from_beginning(PacketSpan(span.start + count, span.stop, ()))
 
-    def _undecodable(self, doubtful: Int64) -> Int64:
-        """Those of the packets that a player's decoder, forgiving as it is, gives no frame for."""
+    def _undecodable(self, packets: Int64) -> Int64:
+        """The packets for which a tolerant decoder, such as a player's, returns no frame."""
         _, stream = self._demuxer()
         decoder = stream.codec_context
         decoder.thread_count = 1
-        given: set[int] = set()
-        end = self.index.group_end(int(doubtful[-1]))
+        decoded: set[int] = set()
+        end = self.index.group_end(int(packets[-1]))
         for packet_idx, data in enumerate(self.packets(PacketSpan(0, end, ()))):
             packet = av.Packet(data)
             packet.pts = packet_idx
             with suppress(av.error.FFmpegError):
-                given.update(cast(int, frame.pts) for frame in decoder.decode(packet))
-        given.update(cast(int, frame.pts) for frame in decoder.decode(None))
-        return np.array([packet for packet in doubtful.tolist() if packet not in given], np.int64)
+                decoded.update(cast(int, frame.pts) for frame in decoder.decode(packet))
+        decoded.update(cast(int, frame.pts) for frame in decoder.decode(None))
+        return np.setdiff1d(packets, np.array(sorted(decoded), np.int64))
 
     def _demuxer(self) -> tuple[InputContainer, av.VideoStream]:
         """A new container and its video stream."""
@@ -118,20 +119,23 @@ class VideoFile:
             )
         elif is_url(self.source.name):
             raise DataError(
-                f"{self.source.name} is no MP4 file; only those are read by URL, download it first"
+                f"{self.source.name} is not an MP4 file, and only MP4 can be read from a URL; "
+                "download it first"
             )
         else:
             head = self.source.read(0, 4)
             names = [name for magic, name in _OTHER_FORMATS.items() if head.startswith(magic)]
             if not names:
-                raise DataError(f"{self.source.name} is no video (MP4, MOV, Matroska or MPEG-TS)")
+                raise DataError(
+                    f"{self.source.name} is not a video in MP4, MOV, Matroska or MPEG-TS format"
+                )
             container = av.open(self.source.name, "r", format=names[0], metadata_errors=_TAG_ERRORS)
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream):
-            raise DataError(f"{self.source.name} holds no video")
+            raise DataError(f"{self.source.name} has no video stream")
         if stream.codec_context is None:
-            raise DataError(f"{self.source.name} names no codec that is known; it may be damaged")
-        # A damaged header may claim any size, and a decoder takes the memory for it first.
+            raise DataError(f"{self.source.name} has an unknown codec; it may be damaged")
+        # A damaged header may contain any size, for which a decoder would allocate memory.
         stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
         return container, stream
 
@@ -148,11 +152,11 @@ class VideoFile:
             is_shown = not packet.is_discard and not hidden[-1]
             packets.append((packet.pos or 0, packet.size, packet.pts, packet.is_keyframe, is_shown))
         if not packets or any(pts is None for _, _, pts, _, _ in packets):
-            raise DataError(f"{self.source.name} lists no frames with presentation times")
+            raise DataError(f"{self.source.name} has no frames with presentation times")
         self.hidden = frozenset(np.flatnonzero(hidden).tolist())
         position, size, pts, is_key, is_shown_all = zip(*packets, strict=True)
         if self._mp4 is None and len(set(position)) == len(position):
-            self._places = {place: idx for idx, place in enumerate(position)}
+            self._packet_at = {place: idx for idx, place in enumerate(position)}
         return PacketIndex.build(
             position=position if self._mp4 else [-1] * len(packets),
             size=size,
@@ -162,13 +166,13 @@ class VideoFile:
         )
 
     def _first_bytes(self, packet: "av.Packet[Any]") -> bytes:
-        """A packet's own bytes; an MP4 file's pictures read as zeros while they are listed."""
+        """The real bytes of a packet; in the view that lists an MP4 file they are zeros."""
         if self._mp4 is None:
             return bytes(packet)
         return self.source.read(packet.pos or 0, packet.size).ljust(1, b"\0")
 
     def _duration(self, stream: av.VideoStream) -> float:
-        """Seconds: the stream's, else the file's, else what its frames' times come to."""
+        """Seconds, from the stream or the container, or computed from the times of the frames."""
         tick = float(stream.time_base or 0)
         if stream.duration:
             return float(stream.duration * tick)
@@ -178,32 +182,33 @@ class VideoFile:
         steps = max(len(times) - 1, 1)
         return float((times[-1] - times[0]) * (steps + 1) / steps * tick) if len(times) > 1 else 0.0
 
-    def _sought(self, run: PacketSpan) -> Iterator[bytes]:
-        """A run's packets from its keyframe on; none of them where seeking leads elsewhere."""
-        if not run.start or not self._places:
+    def _by_seeking(self, span: PacketSpan) -> Iterator[bytes]:
+        """A span's packets, read by seeking; ends early if the file yields an unexpected packet."""
+        if not span.start or not self._packet_at:
             return
         container, stream = self._demuxer()
         with container:
             try:
-                container.seek(int(self.index.pts[run.start]), stream=stream)
+                container.seek(int(self.index.pts[span.start]), stream=stream)
                 for packet in container.demux(stream):
-                    place = self._places.get(packet.pos or 0) if packet.size else None
-                    if place is None or place > run.start:
+                    packet_idx = self._packet_at.get(packet.pos or 0) if packet.size else None
+                    if packet_idx is None or packet_idx > span.start:
                         return
-                    if place == run.start:
+                    if packet_idx == span.start:
                         yield bytes(packet)
                         break
-                held = (packet for packet in container.demux(stream) if packet.size)
-                for idx, packet in enumerate(islice(held, run.stop - run.start - 1), run.start + 1):
-                    if self._places.get(packet.pos or 0) != idx:
+                nonempty = (packet for packet in container.demux(stream) if packet.size)
+                for idx in range(span.start + 1, span.stop):
+                    following = next(nonempty, None)
+                    if following is None or self._packet_at.get(following.pos or 0) != idx:
                         return
-                    yield bytes(packet)
+                    yield bytes(following)
             except av.error.FFmpegError:
                 return
 
-    def _from_beginning(self, run: PacketSpan) -> Iterator[bytes]:
+    def _from_beginning(self, span: PacketSpan) -> Iterator[bytes]:
         container, stream = self._demuxer()
         with container:
-            held = (packet for packet in container.demux(stream) if packet.size)
-            for packet in islice(held, run.start, run.stop):
+            nonempty = (packet for packet in container.demux(stream) if packet.size)
+            for packet in islice(nonempty, span.start, span.stop):
                 yield bytes(packet)

@@ -1,7 +1,8 @@
-"""A video's wanted frames, decoded from the keyframe before them, whole or not at all.
+"""Decodes the requested frames of a video, each starting at the keyframe before it.
 
-Frames that nothing refers to are skipped on the way, and memory holds a few pictures and the
-decoders' own. Runs are decoded side by side where they are short (see `read_ahead`).
+A frame is returned intact or reported as an error. Frames that no other frame refers to are
+skipped, and memory holds only a few pictures besides the decoders' own. Short spans are decoded in
+parallel (see `read_ahead`).
 """
 
 from collections.abc import Generator, Iterator
@@ -14,16 +15,16 @@ from av.packet import PacketSideData
 from av.video.codeccontext import VideoCodecContext
 
 from egoexo_tools.video.container import UNFINISHED, VideoFile
-from egoexo_tools.video.output import DAMAGED, Broken, Output, TooLate
+from egoexo_tools.video.output import DAMAGED, BrokenPacket, OutputChecker, StartTooLate
 from egoexo_tools.video.packets import PacketSpan, reference_test
 from egoexo_tools.video.read_ahead import in_order
 
-_FRAMES_OF_SHORT_RUN = 2
-"""Wanted frames of a run, in the mean."""
+_SHORT_SPAN_FRAMES = 2
+"""Spans are short if they have at most this many requested frames on average."""
 
 
 class FrameDecoder:
-    """Decodes runs of one file's packets; its decoders are kept and used again."""
+    """Decodes spans of one file's packets; reuses its decoders."""
 
     def __init__(self, file: VideoFile, threads: int) -> None:
         self.file = file
@@ -31,65 +32,68 @@ class FrameDecoder:
         self._threads = max(1, threads)
         self._is_reference = reference_test(file.codec, file.extradata)
         self._idle_decoders: dict[int, list[VideoCodecContext]] = {}
-        """By their number of threads."""
+        """Number of threads → decoders."""
         self._lock = Lock()
         self.packets_read = 0
 
     def frames(
-        self, frame_idxs: list[int], lost: dict[int, str]
+        self, frame_idxs: list[int], errors: dict[int, str]
     ) -> Generator[tuple[int, av.VideoFrame], None, None]:
-        """Yield the wanted frames, ascending; those that cannot be decoded go to `lost`.
+        """Yield the requested frames, ascending; add those that cannot be decoded to `errors`.
 
-        Short runs are decoded side by side, since the threads of one decoder wait for each other
-        wherever a run begins. Of long ones, a decoder that is ahead would hold many pictures.
+        Short spans are decoded in parallel, because the threads of a single decoder wait for each
+        other wherever a span starts. Long spans are decoded one after the other, because a decoder
+        that runs ahead would have to keep many pictures.
         """
-        runs = self.index.spans(frame_idxs)
-        is_short = len(frame_idxs) <= _FRAMES_OF_SHORT_RUN * len(runs)
-        decoders = min(self._threads, len(runs)) if is_short and runs else 1
+        spans = self.index.spans(frame_idxs)
+        is_short = len(frame_idxs) <= _SHORT_SPAN_FRAMES * len(spans)
+        decoders = min(self._threads, len(spans)) if is_short and spans else 1
         threads = self._threads // decoders
         if threads > 1:
-            threads += 1  # One of them is often waiting.
-        sources = [partial(self._frames, run, lost, threads) for run in runs]
+            threads += 1  # one of them is often waiting
+        sources = [partial(self._span_frames, span, errors, threads) for span in spans]
         frames = in_order(sources, threads=decoders, ahead=decoders + 1)
         with closing(frames):
             yield from frames
 
-    def _frames(
-        self, run: PacketSpan, lost: dict[int, str], threads: int
+    def _span_frames(
+        self, span: PacketSpan, errors: dict[int, str], threads: int
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield a run's wanted frames, unless they are lost.
+        """Yield the requested frames of a span, except those added to `errors`.
 
-        After the first error a run is decoded again by one thread, which tells the packet that
-        is at fault: what does not build on it is kept.
+        After the first error the span is decoded again by one thread, which identifies the broken
+        packet. Frames that do not depend on that packet are kept.
         """
-        runs = [run]
-        while runs:
-            run = runs.pop(0)
-            left = set(run.frame_idxs)
+        spans = [span]
+        while spans:
+            span = spans.pop(0)
+            missing = set(span.frame_idxs)
             try:
-                for frame_idx, frame in self._decode(run, threads):
-                    left.remove(frame_idx)
+                for frame_idx, frame in self._decode(span, threads):
+                    missing.remove(frame_idx)
                     yield frame_idx, frame
-                    del frame  # 12 MB at 4K, until the next one comes
-            except Broken as broken:
+                    del frame  # 12 MB at 4K, which would be kept until the next frame
+            except BrokenPacket as broken:
                 if threads > 1:
-                    runs, threads = self.index.spans(left, start=run.start) + runs, 1
+                    spans, threads = self.index.spans(missing, start=span.start) + spans, 1
                     continue
-                gone = self._spoilt(left, broken.packet) or left
-                lost.update(dict.fromkeys(gone, broken.reason))
-                runs = self.index.spans(left - gone) + runs
-            except TooLate as late:
-                start = self.index.earlier_start(left, run.start)
+                affected = self._affected_frames(missing, broken.packet) or missing
+                errors.update(dict.fromkeys(affected, broken.reason))
+                spans = self.index.spans(missing - affected) + spans
+            except StartTooLate as late:
+                start = self.index.earlier_start(missing, span.start)
                 if start is None:
-                    lost.update(dict.fromkeys(late.frame_idxs, "nothing before it can be decoded"))
-                    left -= late.frame_idxs
-                runs = self.index.spans(left, start=start) + runs
+                    reason = "nothing before it can be decoded"
+                    errors.update(dict.fromkeys(late.frame_idxs, reason))
+                    missing -= late.frame_idxs
+                spans = self.index.spans(missing, start=start) + spans
 
-    def _spoilt(self, frame_idxs: set[int], packet: int) -> set[int]:
-        """The frames that a broken packet takes with it.
+    def _affected_frames(self, frame_idxs: set[int], packet: int) -> set[int]:
+        """The frames that cannot be decoded because of a broken packet.
 
-        Itself alone if it is wanted (for no other may refer to it, which the next attempt
-        shows), else those of its group and the next group's leading ones.
+        A requested frame that is broken itself is reported alone: if others depend on it, the next
+        attempt fails too. Otherwise these are the frames of the packet's group and the leading
+        frames of the next group.
         """
         return {int(self.index.frame_idx[packet])} & frame_idxs or {
             frame_idx
@@ -97,38 +101,35 @@ class FrameDecoder:
             if self.index.start_of(self.index.decode_idx[frame_idx]) <= packet
         }
 
-    def _decode(self, run: PacketSpan, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode a run, yield its wanted frames; raises Broken at the first error."""
+    def _decode(self, span: PacketSpan, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode a span and yield its requested frames; raises BrokenPacket at the first error."""
+        output = OutputChecker[av.VideoFrame](self.index, span)
+        is_leading = self.index.is_leading(span.start, span.stop)
         with self._decoder(threads) as decoder:
-            yield from self._decode_with(decoder, run)
+            for packet, data in enumerate(self.file.packets(span), span.start):
+                if len(data) < self.index.size[packet]:
+                    yield from output.take(self._send(decoder, None, packet))
+                    raise BrokenPacket(packet, f"the file is {UNFINISHED}")
+                is_requested = int(self.index.frame_idx[packet]) in output.requested
+                if is_leading[packet - span.start] or not (
+                    is_requested or self._is_reference(data)
+                ):
+                    continue
+                if packet not in self.file.hidden:
+                    output.expect(packet)
+                try:
+                    frames = self._send(decoder, data, packet, self._settings_at(packet, span))
+                except BrokenPacket:
+                    output.pending.discard(packet)
+                    yield from output.take(self._send(decoder, None, packet))
+                    raise
+                yield from output.take(frames)
+            yield from output.take(self._send(decoder, None, span.stop - 1))
+            output.finish()
 
-    def _decode_with(
-        self, decoder: VideoCodecContext, run: PacketSpan
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        output = Output[av.VideoFrame](self.index, run)
-        is_leading = self.index.is_leading(run.start, run.stop)
-        for packet, data in enumerate(self.file.packets(run), run.start):
-            if len(data) < self.index.size[packet]:
-                yield from output.take(self._send(decoder, None, packet))
-                raise Broken(packet, f"the file is {UNFINISHED}")
-            is_wanted = int(self.index.frame_idx[packet]) in output.wanted
-            if is_leading[packet - run.start] or not (is_wanted or self._is_reference(data)):
-                continue
-            if packet not in self.file.hidden:
-                output.expect(packet)
-            try:
-                frames = self._send(decoder, data, packet, self._settings_at(packet, run))
-            except Broken:
-                output.due.discard(packet)
-                yield from output.take(self._send(decoder, None, packet))
-                raise
-            yield from output.take(frames)
-        yield from output.take(self._send(decoder, None, run.stop - 1))
-        output.finish()
-
-    def _settings_at(self, packet: int, run: PacketSpan) -> PacketSideData | None:
-        """New settings that a decoder needs with this packet; the run's first brings its own."""
-        if packet == run.start and self.file.settings:
+    def _settings_at(self, packet: int, span: PacketSpan) -> PacketSideData | None:
+        """New settings that take effect at this packet; a span's first packet needs its own."""
+        if packet == span.start and self.file.settings:
             packet = max((start for start in self.file.settings if start <= packet), default=-1)
         return self.file.settings.get(packet)
 
@@ -139,7 +140,7 @@ class FrameDecoder:
         packet_idx: int,
         settings: PacketSideData | None = None,
     ) -> list[av.VideoFrame]:
-        """Send one packet (None: no more) and take the frames that are ready."""
+        """Send one packet (None ends the stream) and return the frames that are ready."""
         packet = None
         if data is not None:
             packet = av.Packet(data)
@@ -151,11 +152,11 @@ class FrameDecoder:
         try:
             return decoder.decode(packet)
         except av.error.FFmpegError as error:
-            raise Broken(packet_idx, f"{DAMAGED} ({error.strerror})") from error
+            raise BrokenPacket(packet_idx, f"{DAMAGED} ({error.strerror})") from error
 
     @contextmanager
     def _decoder(self, threads: int) -> Iterator[VideoCodecContext]:
-        """A decoder that nobody else uses meanwhile; it is kept for the next."""
+        """A decoder for exclusive use, which is reused afterwards."""
         with self._lock:
             idle = self._idle_decoders.setdefault(threads, [])
             decoder = idle.pop() if idle else self.file.new_decoder(threads)
@@ -163,5 +164,5 @@ class FrameDecoder:
             yield decoder
         finally:
             decoder.flush_buffers()
-            if not self.file.settings:  # otherwise it may hold those of another part of the video
+            if not self.file.settings:  # otherwise it may have settings of another video part
                 idle.append(decoder)

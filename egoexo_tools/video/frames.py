@@ -1,13 +1,13 @@
-"""Exact frames out of a video, decoding only what they need.
+"""Reads exact frames from a video and decodes only what they need.
 
-A frame's number is its rank in presentation time among the frames that a player shows, so that
-B-frames, open groups, edit lists, start times and uneven frame rates do not move it. What the file
-holds is told by `container`, what has to be decoded for a frame by `packets`, and `decoding` does
-it; memory holds a few pictures and the decoders' own. A URL works like a file, by byte ranges.
+A frame's index is its rank in presentation time among the frames that a player shows, so B-frames,
+open groups, edit lists, start times and variable frame rates do not change it. `container` reads
+the packets of the file, `packets` computes which ones a frame needs, and `decoding` decodes them.
+Memory holds a few pictures besides the decoders' own. A URL is read by byte ranges.
 
-Pictures are RGB, uint8, (H, W, 3), turned and mirrored as the file's display matrix asks, in
-the stream's own range and colour matrix (BT.601 where it names none, as FFmpeg does it).
-Nothing is concealed: a frame whose packets are damaged or gone is named, never guessed.
+Pictures are RGB, uint8, (H, W, 3), rotated and mirrored according to the file's display matrix,
+and converted with the stream's colour range and matrix (BT.601 if unspecified, as in FFmpeg).
+Errors are not concealed: a frame with damaged or missing packets is reported, never approximated.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,64 +29,65 @@ from egoexo_tools.video.source import open_source
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's index says."""
+    """Properties of a video, from its index."""
 
     frames: int
-    """Frames that a player shows."""
+    """Number of frames that a player shows."""
     frames_present: int
-    """Those of them whose bytes the file holds; fewer where it is truncated."""
+    """Number of these frames whose bytes the file contains; smaller if the file is truncated."""
     height: int
-    """As shown, in pixels."""
+    """As displayed, in pixels."""
     width: int
+    """As displayed, in pixels."""
     fps: float
-    """Mean rate."""
+    """Mean frame rate."""
     duration_seconds: float
     codec: str
     """FFmpeg's name, such as h264 or hevc."""
     groups: int
-    """Keyframes."""
+    """Number of keyframes."""
     size_bytes: int
 
 
 @dataclass
 class ReadReport:
-    """What reading cost; give one to `read_frames` to have it filled in."""
+    """The cost of reading; `read_frames` fills it in."""
 
     packets: int = 0
     """Packets in the video."""
     packets_read: int = 0
-    """Packets handed to the decoder."""
+    """Packets sent to the decoder."""
     bytes_total: int = 0
     bytes_read: int = 0
 
     @property
     def share_saved(self) -> float:
-        """Part of the file that was not read, 0 to 1."""
+        """Share of the file that was not read, 0 to 1."""
         return 1 - self.bytes_read / self.bytes_total if self.bytes_total else 0.0
 
 
 class MissingFrames(DataError):
-    """Some wanted frames cannot be had; all the others were given before this was raised."""
+    """Some requested frames are unavailable; raised after all others were yielded."""
 
     def __init__(self, name: str, reasons: dict[int, str], frames: int) -> None:
         self.name = name
         self.frames = frames
         """The number of frames that the video's index lists."""
         self.reasons = dict(sorted(reasons.items()))
-        """frame_idx → why."""
-        first, why = next(iter(self.reasons.items()))
+        """frame_idx → why it is unavailable."""
+        first, reason = next(iter(self.reasons.items()))
         numbers = ", ".join(str(frame_idx) for frame_idx in list(self.reasons)[:10])
         more = f" and {len(self.reasons) - 10} more" if len(self.reasons) > 10 else ""
-        super().__init__(f"{name} does not give frames {numbers}{more}; frame {first}: {why}")
+        super().__init__(f"{name} lacks frames {numbers}{more}; frame {first}: {reason}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MissingFrames, (self.name, self.reasons, self.frames)
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """What a video holds, from its index and its first picture.
+    """Properties of a video, from its index and its first picture.
 
-    Raises DataError where `path` (a file or a URL) is no readable video.
+    Raises DataError if `path` (a file or a URL) is not a readable video.
     """
     with _open(path, threads=1) as video:
         file, index = video.file, video.file.index
@@ -94,7 +95,7 @@ def probe(path: str | Path) -> VideoInfo:
         seconds = file.duration_seconds
         return VideoInfo(
             frames=index.frames,
-            frames_present=int(file.is_held[index.decode_idx].sum()),
+            frames_present=int(file.is_complete[index.decode_idx].sum()),
             height=height,
             width=width,
             fps=index.frames / seconds if seconds else 0.0,
@@ -112,35 +113,34 @@ def read_frames(
     threads: int | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[tuple[int, Rgb]]:
-    """Yield (frame_idx, rgb uint8 (H, W, 3)) of the wanted frames, ascending, each once.
+    """Yield (frame_idx, rgb uint8 (H, W, 3)) of the requested frames, ascending, each once.
 
-    `path` is a file or an http(s) URL (of a server that answers byte ranges, S3 presigned URLs
-    among them). `threads` is the most that decode: all cores by default, fewer where pictures
-    are so large that memory would grow.
+    `path` is a file or an http(s) URL of a server that supports byte ranges, such as a presigned
+    S3 URL. `threads` is the number of decoding threads, by default all cores.
 
-    Raises DataError where the video cannot be read, and at the end MissingFrames, with numbers
-    and reasons, where it does not hold a wanted frame or holds it damaged.
+    Raises DataError if the video cannot be read. Raises MissingFrames at the end, with numbers and
+    reasons, if requested frames are missing or damaged.
     """
-    wanted = sorted({int(frame_idx) for frame_idx in frame_idxs})
-    if wanted and wanted[0] < 0:
-        raise DataError(f"{wanted[0]} is no frame number; they start at 0")
+    requested = sorted({int(frame_idx) for frame_idx in frame_idxs})
+    if requested and requested[0] < 0:
+        raise DataError(f"{requested[0]} is not a frame index; indices start at 0")
     report = report if report is not None else ReadReport()
     with _open(path, threads=threads or available_cores()) as video:
         file, total = video.file, video.file.index.frames
-        lost = {
+        errors = {
             frame_idx: f"beyond the video's end (it has {total} frames)"
-            for frame_idx in wanted
+            for frame_idx in requested
             if frame_idx >= total
         }
         try:
-            yield from video.pictures([idx for idx in wanted if idx < total], lost)
+            yield from video.pictures([idx for idx in requested if idx < total], errors)
         finally:
             report.packets = len(file.index.pts)
             report.packets_read = video.decoder.packets_read
             report.bytes_total = file.source.size
             report.bytes_read = file.source.bytes_read
-    if lost:
-        raise MissingFrames(file.source.name, lost, total)
+    if errors:
+        raise MissingFrames(file.source.name, errors, total)
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def _open(path: str | Path, *, threads: int) -> Iterator["_Video"]:
 
 
 class _Video:
-    """An open video whose pictures are shown as a player shows them."""
+    """An open video with pictures as a player shows them."""
 
     def __init__(self, file: VideoFile, threads: int) -> None:
         self.file = file
@@ -166,40 +166,41 @@ class _Video:
         self._orientation: tuple[bool, bool, bool] | None = None
 
     def shown_hw(self) -> tuple[int, int]:
-        """Height and width of the first picture; what the index says if there is none."""
+        """Height and width of the first picture, or of the index if there is no picture."""
         for _, rgb in self.pictures([0] if self.file.index.frames else [], {}):
             return rgb.shape[0], rgb.shape[1]
         if not all(self.file.codec_hw):
             raise DataError(
-                f"{self.file.source.name} names no size, and its first picture cannot be decoded; "
-                "it is damaged"
+                f"{self.file.source.name} has no frame size, and its first picture cannot be "
+                "decoded; the file is damaged"
             )
         return self.file.codec_hw
 
-    def pictures(self, frame_idxs: list[int], lost: dict[int, str]) -> Iterator[tuple[int, Rgb]]:
-        """Yield the wanted frames, ascending; those that cannot be decoded go to `lost`."""
-        with closing(self.decoder.frames(frame_idxs, lost)) as frames:
-            yield from map(self._shown, frames)
+    def pictures(self, frame_idxs: list[int], errors: dict[int, str]) -> Iterator[tuple[int, Rgb]]:
+        """Yield the requested frames, ascending; add those that cannot be decoded to `errors`."""
+        with closing(self.decoder.frames(frame_idxs, errors)) as frames:
+            # map, not a loop: a loop variable would keep each frame until the next one.
+            yield from map(self._to_rgb, frames)
 
-    def _shown(self, numbered: tuple[int, av.VideoFrame]) -> tuple[int, Rgb]:
-        """A frame's number, and its picture as a player shows it: (H, W, 3) uint8."""
-        frame_idx, frame = numbered
+    def _to_rgb(self, indexed_frame: tuple[int, av.VideoFrame]) -> tuple[int, Rgb]:
+        """A frame's index, and its picture as a player shows it: (H, W, 3) uint8."""
+        frame_idx, frame = indexed_frame
         height, width = frame.height, frame.width
         plane = frame.reformat(format="rgb24").planes[0]
-        # The picture's own memory, where its rows lie without gaps: a copy would be 25 MB at 4K.
+        # A view of the frame's memory, if its rows have no padding: a copy takes 25 MB at 4K.
         rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(height, plane.line_size)
         rgb = rows[:, : 3 * width].reshape(height, width, 3)
         if self._orientation is None:
-            # Once: a frame whose side data was looked at stays in memory until the collector comes.
+            # Only once: reading side data keeps a frame in memory until garbage is collected.
             self._orientation = _orientation(frame)
         transpose, flip_rows, flip_columns = self._orientation
-        turned = rgb.transpose(1, 0, 2) if transpose else rgb
-        flipped = turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+        rotated = rgb.transpose(1, 0, 2) if transpose else rgb
+        flipped = rotated[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
         return frame_idx, np.ascontiguousarray(flipped)
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """What the display matrix asks for: transpose, then flip rows, then flip columns."""
+    """The display matrix as steps: transpose, then flip rows, then flip columns."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False

@@ -1,7 +1,8 @@
-"""Tells whole pictures from concealed ones while a run of packets is decoded.
+"""Separates intact pictures from concealed ones while a span of packets is decoded.
 
-Decoders hide errors: they fill damaged pictures in, leave some out and build on both. Here every
-packet that is sent must come back as a picture without a mark, or the run is broken.
+Decoders hide errors: they fill in damaged pictures, drop some, and decode later pictures on top of
+both. Here every packet that is sent must come back as a picture without an error mark, or the span
+counts as broken at that packet.
 """
 
 from collections.abc import Iterator
@@ -9,11 +10,11 @@ from typing import Generic, Protocol, TypeVar
 
 from egoexo_tools.video.packets import PacketIndex, PacketSpan
 
-DAMAGED = "its packets, or those that it builds on, are damaged"
+DAMAGED = "its packets, or those that it depends on, are damaged"
 
 
 class DecodedFrame(Protocol):
-    """What is asked of a decoder's frame; `pts` is the packet that it was sent as."""
+    """The attributes of a decoder's frame that are used here; `pts` is the index of its packet."""
 
     @property
     def pts(self) -> int | None: ...
@@ -25,8 +26,8 @@ class DecodedFrame(Protocol):
 Frame = TypeVar("Frame", bound=DecodedFrame)
 
 
-class Broken(Exception):
-    """The decoder stopped at this packet, or gave no picture for it."""
+class BrokenPacket(Exception):
+    """The decoder failed at this packet or returned no picture for it."""
 
     def __init__(self, packet: int, reason: str) -> None:
         super().__init__(reason)
@@ -34,65 +35,66 @@ class Broken(Exception):
         self.reason = reason
 
 
-class TooLate(Exception):
-    """Decoding began too late in the video for these frames."""
+class StartTooLate(Exception):
+    """Decoding started too late in the video for these frames."""
 
     def __init__(self, frame_idxs: set[int]) -> None:
         super().__init__(frame_idxs)
         self.frame_idxs = frame_idxs
 
 
-class Output(Generic[Frame]):
-    """Checks that a decoder gives every picture that it owes, and picks the wanted ones.
+class OutputChecker(Generic[Frame]):
+    """Checks that a decoder returns every expected picture, and selects the requested ones.
 
-    Decoders conceal errors; a concealed picture, and what builds on it, must not get out. So a
-    wanted picture is held until all that were sent before it have come out whole: a few at most.
+    A concealed picture, and any picture that depends on it, must not be returned. So a requested
+    picture is held back until all pictures sent before it have come out intact: at most a few.
     """
 
-    def __init__(self, index: PacketIndex, run: PacketSpan) -> None:
-        self.wanted = set(run.frame_idxs)
-        self.due: set[int] = set()
-        """Packets sent whose pictures have not come."""
+    def __init__(self, index: PacketIndex, span: PacketSpan) -> None:
+        self.requested = set(span.frame_idxs)
+        self.pending: set[int] = set()
+        """Packets that were sent and whose pictures have not come out yet."""
         self._index = index
-        self._held: list[tuple[int, Frame]] = []
-        self._begun = False
+        self._held_back: list[tuple[int, Frame]] = []
+        self._has_output = False
 
     def expect(self, packet: int) -> None:
-        self.due.add(packet)
+        self.pending.add(packet)
 
     def take(self, frames: list[Frame]) -> Iterator[tuple[int, Frame]]:
-        """Yield the wanted pictures that are sure; raises Broken where one is bad or left out.
+        """Yield the requested pictures that are intact; raises BrokenPacket at the first other.
 
-        Empties the list: a picture that somebody still holds is memory the decoder cannot use.
+        Empties the list, because the decoder cannot reuse the memory of a referenced picture.
         """
         pts = self._index.pts
         while frames:
             frame = frames.pop(0)
             packet = frame.pts or 0
-            self.due.discard(packet)
+            self.pending.discard(packet)
             if frame.is_corrupt:
-                raise Broken(packet, DAMAGED)
-            if passed := {other for other in self.due if pts[other] < pts[packet]}:
-                self._leave_out(passed)
-            self._begun = True
-            if int(self._index.frame_idx[packet]) in self.wanted:
-                self._held.append((packet, frame))
-            while self._held and all(other > self._held[0][0] for other in self.due):
-                sure, frame = self._held.pop(0)
-                yield int(self._index.frame_idx[sure]), frame
+                raise BrokenPacket(packet, DAMAGED)
+            if overdue := {other for other in self.pending if pts[other] < pts[packet]}:
+                self._check_dropped(overdue)
+            self._has_output = True
+            if int(self._index.frame_idx[packet]) in self.requested:
+                self._held_back.append((packet, frame))
+            while self._held_back and all(p > self._held_back[0][0] for p in self.pending):
+                intact_packet, frame = self._held_back.pop(0)
+                yield int(self._index.frame_idx[intact_packet]), frame
 
     def finish(self) -> None:
-        """Raises where pictures are still due."""
-        if self.due:
-            self._leave_out(self.due)
+        """Raises if expected pictures have not come out."""
+        if self.pending:
+            self._check_dropped(self.pending)
 
-    def _leave_out(self, packets: set[int]) -> None:
-        """Before its first picture a decoder leaves out those that it cannot build yet.
+    def _check_dropped(self, packets: set[int]) -> None:
+        """Accept pictures dropped before the first output, unless they are requested.
 
-        After that it owes each; raises TooLate or Broken.
+        A decoder drops pictures that it cannot decode yet. After its first picture it must return
+        every picture. Raises StartTooLate or BrokenPacket.
         """
-        if self._begun:
-            raise Broken(min(packets), DAMAGED)
-        if late := {int(self._index.frame_idx[packet]) for packet in packets} & self.wanted:
-            raise TooLate(late)
-        self.due -= packets
+        if self._has_output:
+            raise BrokenPacket(min(packets), DAMAGED)
+        if late := {int(self._index.frame_idx[packet]) for packet in packets} & self.requested:
+            raise StartTooLate(late)
+        self.pending -= packets

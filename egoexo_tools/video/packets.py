@@ -1,8 +1,9 @@
-"""Which packets of a video a wanted frame needs: plain arithmetic on the list of its packets.
+"""Computes which packets of a video a frame needs, from the list of packets alone.
 
-Packets lie in the file in decode order; frames are numbered in presentation order, counting
-only those that a player shows. A *group* starts at a keyframe. In an open group, frames that
-follow the keyframe in the file but are shown before it ("leading") need the group before.
+Packets are stored in decode order. Frames are numbered in presentation order, counting only those
+that a player shows. A *group* starts at a keyframe. In an open group, frames that follow the
+keyframe in the file but precede it in presentation order ("leading" frames) need the previous
+group.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,12 +17,12 @@ from egoexo_tools.arrays import Bool, Int64
 
 @dataclass(frozen=True)
 class PacketSpan:
-    """Packets to decode in one go, and the frames that are wanted of them."""
+    """Consecutive packets to decode, and the frames that are requested from them."""
 
     start: int
     """Decode index of the keyframe to start at."""
     stop: int
-    """Decode index after the last packet that is needed."""
+    """Decode index after the last packet to decode."""
     frame_idxs: tuple[int, ...]
     """Ascending."""
 
@@ -31,17 +32,17 @@ class PacketIndex:
     """A video's packets in decode order, and its frames in presentation order."""
 
     position: Int64
-    """(packets,) first byte in the file; -1 where the container does not tell."""
+    """(packets,) first byte in the file; -1 if the container does not say."""
     size: Int64
     """(packets,) bytes."""
     pts: Int64
     """(packets,) presentation time, in ticks of the stream."""
     is_key: Bool
-    """(packets,)"""
+    """(packets,) whether it is a keyframe."""
     frame_idx: Int64
-    """(packets,) number of the frame; -1 where a player does not show it."""
+    """(packets,) index of the frame; -1 if a player does not show it."""
     decode_idx: Int64
-    """(frames,) its packet."""
+    """(frames,) decode index of the frame's packet."""
 
     @classmethod
     def build(
@@ -55,9 +56,8 @@ class PacketIndex:
     ) -> "PacketIndex":
         """From the columns of a packet list in decode order."""
         times = np.array(list(pts), np.int64)
-        shown = np.array(list(is_shown), bool)
         order = np.argsort(times, kind="stable")
-        decode_idx = order[shown[order]]
+        decode_idx = order[np.array(list(is_shown), bool)[order]]
         frame_idx = np.full(len(times), -1, np.int64)
         frame_idx[decode_idx] = np.arange(len(decode_idx))
         return cls(
@@ -76,11 +76,11 @@ class PacketIndex:
 
     @property
     def frames(self) -> int:
-        """The number of frames that a player shows."""
+        """Number of frames that a player shows."""
         return len(self.decode_idx)
 
     def start_of(self, decode_idx: int) -> int:
-        """The packet where decoding has to start for this one (0 where no keyframe comes first)."""
+        """The packet where decoding must start for this one; 0 if no keyframe precedes it."""
         group = int(np.searchsorted(self.keys, decode_idx, side="right")) - 1
         if group < 0:
             return 0
@@ -93,9 +93,9 @@ class PacketIndex:
         return int(self.keys[group]) if group < len(self.keys) else len(self.pts)
 
     def earlier_start(self, frame_idxs: Iterable[int], start: int) -> int | None:
-        """A keyframe to try next where decoding from `start` gave none of these frames.
+        """The keyframe to try next after decoding from `start` returned none of these frames.
 
-        Twice as far back each time; None where there is nothing before.
+        Goes back twice as far each time; None if there is no earlier keyframe.
         """
         usual = self.start_of(int(self.decode_idx[min(frame_idxs)]))
         group, usual_group = np.searchsorted(self.keys, [start, usual])
@@ -103,10 +103,10 @@ class PacketIndex:
         return int(self.keys[earlier]) if earlier < group else None
 
     def is_leading(self, start: int, stop: int) -> Bool:
-        """(stop - start,) packets that decoding from `start` cannot use and does not need.
+        """(stop - start,) whether a packet is a leading one of the group at `start`.
 
-        They build on the group before, and nothing after their group's keyframe in time builds
-        on them.
+        Decoding from `start` must skip these: they depend on the previous group, and no frame
+        after the keyframe in presentation order depends on them.
         """
         if not self.is_key[start]:
             return np.zeros(stop - start, bool)
@@ -115,19 +115,19 @@ class PacketIndex:
         return in_group
 
     def spans(self, frame_idxs: Iterable[int], *, start: int | None = None) -> list[PacketSpan]:
-        """What to decode for these frames, each packet once, in decode order.
+        """The packets to decode for these frames, each packet once, in decode order.
 
-        With `start`, one run from there.
+        With `start`, a single span from there.
         """
-        wanted = np.sort(self.decode_idx[np.array(list(frame_idxs), np.int64)])
+        requested = np.sort(self.decode_idx[np.array(list(frame_idxs), np.int64)])
         spans: list[tuple[int, list[int]]] = []
-        for packet in wanted.tolist():
+        for packet in requested.tolist():
             first = self.start_of(packet) if start is None else int(start)
             packets = [packet]
+            # Merge spans that overlap, as those of leading frames with the previous group's.
             while spans and first <= spans[-1][1][-1]:
-                before, earlier = spans.pop()
-                earlier.extend(packets)
-                first, packets = min(first, before), earlier
+                previous_first, previous_packets = spans.pop()
+                first, packets = min(first, previous_first), previous_packets + packets
             spans.append((first, packets))
         return [
             PacketSpan(first, packets[-1] + 1, tuple(sorted(self.frame_idx[packets].tolist())))
@@ -135,42 +135,45 @@ class PacketIndex:
         ]
 
     def reorder_depth(self) -> int:
-        """The most packets that come before another one in the file but are shown after it."""
-        # The k-th packet in decode order can be shown once all that precede it in time are there:
-        # how far the furthest of those lies behind is the delay.
+        """The most packets that precede another packet in the file but follow it when shown."""
+        # A frame can be shown once all frames that precede it in time are decoded. The delay is
+        # the distance in the file to the last of those.
         order = np.argsort(self.pts, kind="stable")
         latest = np.maximum.accumulate(order)
         return int((latest - np.arange(len(order))).max(initial=0))
 
     def packets_before_first_picture(self) -> Int64:
-        """Packets whose frames nothing in the file may allow to decode.
+        """Packets whose frames may be impossible to decode, because references are missing.
 
-        Those before the first keyframe, and the leading ones of the first group: cutting a
-        video at an open group leaves them. Empty for almost every video.
+        These are the packets before the first keyframe and the leading ones of the first group,
+        which remain when a video is cut at an open group. Almost always empty.
         """
         if len(self.keys) == 0:
             return self.keys
         first = int(self.keys[0])
         end = self.group_end(first)
-        doubtful = (np.arange(end) < first) | (self.pts[:end] < self.pts[first])
-        doubtful &= self.frame_idx[:end] >= 0
-        return np.flatnonzero(doubtful)
+        precedes = (np.arange(end) < first) | (self.pts[:end] < self.pts[first])
+        return np.flatnonzero(precedes & (self.frame_idx[:end] >= 0))
 
     def without(self, packets: Int64) -> "PacketIndex":
-        """The same packets with these not shown."""
-        shown = self.frame_idx >= 0
-        shown[packets] = False
+        """The same packets, of which these are not shown."""
+        is_shown = self.frame_idx >= 0
+        is_shown[packets] = False
         return PacketIndex.build(
-            position=self.position, size=self.size, pts=self.pts, is_key=self.is_key, is_shown=shown
+            position=self.position,
+            size=self.size,
+            pts=self.pts,
+            is_key=self.is_key,
+            is_shown=is_shown,
         )
 
 
 def reference_test(codec: str, extradata: bytes) -> Callable[[bytes], bool]:
-    """A function that says whether other frames may refer to a packet's frame.
+    """A function that returns whether other frames may refer to a packet's frame.
 
-    Known for H.264 (`nal_ref_idc`, ITU-T H.264 7.4.1) and HEVC (sub-layer non-reference
-    pictures of the highest sub-layer, ITU-T H.265 7.4.2.2) as MP4 and Matroska hold them, with
-    NAL units behind their lengths; elsewhere the answer is always yes.
+    Supports H.264 (`nal_ref_idc`, ITU-T H.264 7.4.1) and HEVC (sub-layer non-reference pictures
+    of the highest sub-layer, ITU-T H.265 7.4.2.2) as stored in MP4 and Matroska, where each NAL
+    unit follows its length. For other formats the function always returns True.
     """
     if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
         return partial(_h264_is_reference, length_bytes=(extradata[4] & 3) + 1)
@@ -178,14 +181,14 @@ def reference_test(codec: str, extradata: bytes) -> Callable[[bytes], bool]:
         sub_layers = extradata[21] >> 3 & 7
         length_bytes = (extradata[21] & 3) + 1
         return partial(_hevc_is_reference, length_bytes=length_bytes, sub_layers=sub_layers)
-    return _always
+    return lambda packet: True
 
 
 def hidden_test(codec: str) -> Callable[[bytes], bool] | None:
-    """A function that says whether a packet makes a picture that is never shown; None: none does.
+    """A function that returns whether a packet's picture is never shown; None if all are shown.
 
-    VP8's alternate reference frames lie in packets of their own (`show_frame`, RFC 6386 9.1);
-    VP9's as well where a muxer did not pack them into a superframe (`show_existing_frame` and
+    VP8 stores alternate reference frames in packets of their own (`show_frame`, RFC 6386 9.1), as
+    does VP9 if the muxer did not pack them into a superframe (`show_existing_frame` and
     `show_frame`, VP9 bitstream specification 6.2; superframes, annex B).
     """
     return {"vp8": _vp8_is_hidden, "vp9": _vp9_is_hidden}.get(codec)
@@ -197,29 +200,25 @@ def _vp8_is_hidden(packet: bytes) -> bool:
 
 def _vp9_is_hidden(packet: bytes) -> bool:
     if packet[-1] >> 5 == 6 and _is_superframe(packet):
-        return False  # its last frame is shown
+        return False  # the last frame of a superframe is shown
     bits = int.from_bytes(packet[:2].ljust(2, b"\0"))
     profile = (bits >> 13 & 1) | (bits >> 12 & 1) << 1
-    after = 11 - (profile == 3)  # the next bit, counted from the lowest of sixteen
-    if bits >> 14 != 2 or bits >> after & 1:  # no frame at all; an earlier frame is shown
+    show_existing = 11 - (profile == 3)  # bit number, counted from the lowest of the sixteen
+    if bits >> 14 != 2 or bits >> show_existing & 1:  # not a frame; or repeats an earlier frame
         return False
-    return not bits >> after - 2 & 1
+    return not bits >> show_existing - 2 & 1
 
 
 def _is_superframe(packet: bytes) -> bool:
-    """Whether the index at the end has its marker at both ends."""
+    """Whether the packet ends with a superframe index, which has its marker at both ends."""
     frames, length = (packet[-1] & 7) + 1, (packet[-1] >> 3 & 3) + 1
     size = 2 + frames * length
     return len(packet) >= size and packet[-size] == packet[-1]
 
 
-def _always(packet: bytes) -> bool:
-    return True
-
-
 def _h264_is_reference(packet: bytes, *, length_bytes: int) -> bool:
     for start in _nal_starts(packet, length_bytes):
-        if packet[start] & 31 in (1, 2, 5):  # slices, and a slice's first partition
+        if packet[start] & 31 in (1, 2, 5):  # slices, and the first partition of a slice
             return packet[start] >> 5 & 3 != 0
     return True
 

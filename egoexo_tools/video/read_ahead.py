@@ -1,4 +1,4 @@
-"""The items of several generators, in order, made by threads ahead of whoever takes them."""
+"""Iterates over several generators in order while threads produce their items ahead of time."""
 
 import threading
 from collections import deque
@@ -13,82 +13,82 @@ Item = TypeVar("Item")
 def in_order(
     sources: Sequence[Callable[[], Iterator[Item]]], *, threads: int, ahead: int
 ) -> Generator[Item, None, None]:
-    """Yield what each source gives, one source after the other, as `itertools.chain` would.
+    """Yield the items of one source after the other, as `itertools.chain` would.
 
-    `threads` sources are at work at a time, each in one thread. At most `ahead` items wait or
-    are in the making, and one of the source whose turn it is. An error in a source is raised
-    when its turn comes, after its items; no thread works on once the generator is closed.
+    `threads` sources run at a time, each in one thread. At most `ahead` items are buffered or in
+    production, plus one of the source whose turn it is. An error in a source is raised after the
+    source's items. Closing the generator stops all threads.
     """
     if threads == 1 or len(sources) < 2:
         yield from chain.from_iterable(source() for source in sources)
         return
-    shelf = _Shelf[Item](len(sources), ahead)
+    buffers = _Buffers[Item](len(sources), ahead)
     with ThreadPoolExecutor(min(threads, len(sources))) as pool:
         try:
-            work = [pool.submit(shelf.fill, place, source) for place, source in enumerate(sources)]
-            for place, done in enumerate(work):
-                yield from shelf.taken(place)
-                done.result()
+            fills = [pool.submit(buffers.fill, n, source) for n, source in enumerate(sources)]
+            for n, fill in enumerate(fills):
+                yield from buffers.items(n)
+                fill.result()
         finally:
-            shelf.close()
+            buffers.close()
 
 
-class _Shelf(Generic[Item]):
-    """A place for each source, on which its items wait."""
+class _Buffers(Generic[Item]):
+    """One buffer for each source, with a common limit."""
 
-    def __init__(self, places: int, ahead: int) -> None:
-        self._waiting: list[deque[Item]] = [deque() for _ in range(places)]
-        self._is_complete = [False] * places
-        self._held = 0
-        """Items that wait or are in the making."""
+    def __init__(self, count: int, ahead: int) -> None:
+        self._buffers: list[deque[Item]] = [deque() for _ in range(count)]
+        self._is_complete = [False] * count
+        self._item_count = 0
+        """Items that are buffered or in production."""
         self._ahead = ahead
         self._turn = 0
         self._closed = False
         self._changed = threading.Condition()
 
-    def fill(self, place: int, source: Callable[[], Iterator[Item]]) -> None:
-        """Put what the source gives on its place, each when there is room."""
+    def fill(self, n: int, source: Callable[[], Iterator[Item]]) -> None:
+        """Put the source's items into its buffer, waiting for room before each."""
         try:
-            if self._begin_next(place):
+            if self._start_item(n):
                 for item in source():
                     with self._changed:
-                        self._waiting[place].append(item)
+                        self._buffers[n].append(item)
                         self._changed.notify_all()
-                    del item  # It may be large, and the next one may take long.
-                    if not self._begin_next(place):
+                    del item  # it may be large, and the next one may take long
+                    if not self._start_item(n):
                         return
         finally:
             with self._changed:
-                self._held -= 1  # the one that was begun and never came
-                self._is_complete[place] = True
+                self._item_count -= 1  # the item that was started and never came
+                self._is_complete[n] = True
                 self._changed.notify_all()
 
-    def taken(self, place: int) -> Iterator[Item]:
-        """Take the items of a place until its source has no more."""
-        self._turn = place
+    def items(self, n: int) -> Iterator[Item]:
+        """Take the items of a buffer until its source is complete."""
+        self._turn = n
         while True:
             with self._changed:
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting[place] or self._is_complete[place])
-                if not self._waiting[place]:
+                self._changed.wait_for(lambda: self._buffers[n] or self._is_complete[n])
+                if not self._buffers[n]:
                     return
-                self._held -= 1
+                self._item_count -= 1
                 self._changed.notify_all()
-            yield self._waiting[place].popleft()
+            yield self._buffers[n].popleft()
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _begin_next(self, place: int) -> bool:
-        """Wait until there is room for one more; False once all is closed."""
+    def _start_item(self, n: int) -> bool:
+        """Wait until there is room for one more item; False after `close`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._has_room(place))
-            self._held += 1
+            self._changed.wait_for(lambda: self._closed or self._has_room(n))
+            self._item_count += 1
             return not self._closed
 
-    def _has_room(self, place: int) -> bool:
-        # The source whose turn it is must not wait for those behind it, or all would stand still.
-        is_awaited = place == self._turn and not self._waiting[place]
-        return is_awaited or self._held < self._ahead
+    def _has_room(self, n: int) -> bool:
+        # The source whose turn it is must never wait for later ones: that would be a deadlock.
+        is_awaited = n == self._turn and not self._buffers[n]
+        return is_awaited or self._item_count < self._ahead

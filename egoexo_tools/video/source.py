@@ -1,9 +1,9 @@
-"""Bytes of a file on disk or behind a URL, by range; and what an MP4 file consists of.
+"""Reads byte ranges of a file on disk or behind a URL, and the boxes of an MP4 file.
 
-A source counts what it reads, so that reading over a network can say how much it saved. The
-layout of an MP4 file is a flat list of boxes: a small index (`moov`, or many `moof`) and the
-pictures (`mdat`). `IndexView` is the file as a demuxer needs it to list packets: every box but
-the pictures, which read as zeros. So the list costs the index's bytes, not the video's.
+A source counts the bytes that it reads, so that network savings can be reported. An MP4 file is a
+flat list of boxes: a small index (`moov`, or many `moof`) and the pictures (`mdat`). `IndexView`
+presents the file to a demuxer with all boxes except the pictures, which read as zeros. So listing
+the packets costs the bytes of the index, not those of the video.
 """
 
 import io
@@ -21,34 +21,34 @@ from urllib.request import getproxies, proxy_bypass
 from egoexo_tools.errors import DataError
 
 _FIRST_READ = 1 << 16
-"""Bytes of the first request of a URL: the first boxes' headers, and a small file's index."""
+"""Bytes of the first request: the headers of the first boxes, and the index of a small file."""
 _CONNECTIONS = 16
-"""Kept open to one server, for threads that read side by side."""
+"""Kept open per server, for threads that read in parallel."""
 _PIECE_BYTES = 1 << 18
-"""What came before a connection broke is kept in pieces of this size."""
+"""Data received before a broken connection is kept in pieces of this size."""
 _TRIES = 4
 _PAYLOADS = {b"mdat", b"free", b"skip", b"wide"}
 _MOST_BOXES = 1_000_000
 _MOST_INDEX_BYTES = 1 << 28
-"""An hour at 60 frames a second has an index of some megabytes."""
+"""An hour at 60 fps has an index of a few megabytes."""
 _MOST_PACKETS = 5_000_000
-"""Two days at 30 a second; a demuxer takes memory for every packet that a file claims to have."""
-_COUNTS = ((b"stsz", 12), (b"stz2", 12), (b"trun", 8))
-"""Tables of packets, and how far behind their names they say how many."""
+"""Two days at 30 fps. A demuxer allocates memory for every packet that the index lists."""
+_COUNT_FIELDS = ((b"stsz", 12), (b"stz2", 12), (b"trun", 8))
+"""Names of packet tables, and the offset from the name to the number of packets."""
 _ZEROS = bytes(1 << 20)
 
 
 class ByteSource(Protocol):
-    """A file of `size` bytes that is read by range."""
+    """A file of `size` bytes that is read by ranges."""
 
     name: str
-    """For messages; a URL without its query, which may hold a signature."""
+    """For messages; a URL without its query, which may contain a signature."""
     size: int
     bytes_read: int
     gap_bytes: int
-    """Unneeded bytes that cost less to read than another read costs."""
+    """Reading up to this many unneeded bytes costs less than a separate read."""
     chunk_bytes: int
-    """Beyond that, one large read is no faster than several."""
+    """A read larger than this is not faster than several reads."""
 
     def read(self, start: int, length: int) -> bytes:
         """`length` bytes from `start`; fewer only at the end of the file."""
@@ -58,7 +58,7 @@ class ByteSource(Protocol):
 
 
 class _Counted:
-    """Adds up what is read, by several threads too."""
+    """Counts the bytes that are read, thread-safe."""
 
     def __init__(self) -> None:
         self.bytes_read = 0
@@ -79,12 +79,12 @@ class LocalFile(_Counted):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.name = str(path)
-        # The plain open of a pipe waits for a writer; a decoder that hangs is tested with one.
+        # Opening a named pipe waits for a writer, which the tests of hanging units rely on.
         self._file = path.open("rb", buffering=0)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def read(self, start: int, length: int) -> bytes:
-        # Room is taken for all that is asked for, and what a damaged index asks for is no size.
+        # pread allocates the requested length, and a damaged index may request any length.
         length = max(0, min(length, self.size - start))
         return self._count(os.pread(self._file.fileno(), length, start))
 
@@ -93,11 +93,11 @@ class LocalFile(_Counted):
 
 
 class HttpFile(_Counted):
-    """A file behind a URL (a presigned one too: GET requests only) that answers ranges.
+    """A file behind a URL whose server supports byte ranges.
 
-    Proxies are the environment's (HTTPS_PROXY, NO_PROXY). Connections are kept open; a request
-    that fails for a passing reason is sent again.
-    Raises DataError where the server refuses, ignores ranges, or the file changes meanwhile.
+    Sends only GET requests, for which presigned URLs are valid. Uses the proxies of the
+    environment (HTTPS_PROXY, NO_PROXY), keeps connections open and retries after temporary errors.
+    Raises DataError if the server denies the request or ignores ranges, or the file changes.
     """
 
     gap_bytes = 1 << 17
@@ -137,22 +137,22 @@ class HttpFile(_Counted):
         self._pool.clear()
 
     def _get(self, start: int, length: int) -> bytes:
-        """The bytes of a range; where the connection ends early, the rest is asked for again."""
+        """The bytes of a range; requests the rest again if the connection ends early."""
         data = b""
         for attempt in range(_TRIES):
-            piece, error = self._ask(start + len(data), length - len(data))
+            piece, error = self._request(start + len(data), length - len(data))
             data += piece
             if len(data) >= min(length, self.size - start):
                 return data
             if not piece:
                 time.sleep(0.25 * attempt)
         raise DataError(
-            f"{self.name} sent {len(data):,} of {length:,} bytes, {_TRIES} times "
-            f"({error or 'it ended early'}); check the network and try again"
+            f"{self.name} sent only {len(data):,} of {length:,} bytes in {_TRIES} requests "
+            f"({error or 'the connection ended early'}); check the network and try again"
         )
 
-    def _ask(self, start: int, length: int) -> tuple[bytes, str | None]:
-        """What came of a range, and why no more of it did."""
+    def _request(self, start: int, length: int) -> tuple[bytes, str | None]:
+        """The received bytes of a range, and why the rest is missing."""
         import urllib3
 
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
@@ -164,17 +164,17 @@ class HttpFile(_Counted):
                 "check the network and try again"
             ) from error
         if answer.status != 206:
-            # A server that ignores the range must not send a whole video.
+            # Do not let a server that ignores the range send a whole video.
             answer.close()
             raise DataError(
-                f"{self.name} answered {answer.status}; {_ADVICE.get(answer.status, _OTHER)}"
+                f"{self.name} answered {answer.status}; {_ADVICE.get(answer.status, _OTHER_ADVICE)}"
             )
-        self._check_same(answer.headers.get("ETag"), answer.headers.get("Content-Range", ""))
+        self._check_unchanged(answer.headers.get("ETag"), answer.headers.get("Content-Range", ""))
         pieces: list[bytes] = []
         problem = None
         try:
-            while (left := length - sum(map(len, pieces))) > 0:
-                pieces.append(answer.read(min(left, _PIECE_BYTES)))
+            while (remaining := length - sum(map(len, pieces))) > 0:
+                pieces.append(answer.read(min(remaining, _PIECE_BYTES)))
                 if not pieces[-1]:
                     break
             answer.release_conn()
@@ -183,31 +183,31 @@ class HttpFile(_Counted):
             problem = type(error).__name__
         return self._count(b"".join(pieces)), problem
 
-    def _check_same(self, etag: str | None, content_range: str) -> None:
+    def _check_unchanged(self, etag: str | None, content_range: str) -> None:
         total = content_range.rpartition("/")[2]
         if not total.isdigit():
             raise DataError(
-                f"{self.name} does not tell its size (Content-Range: {content_range!r})"
+                f"{self.name} does not report its size (Content-Range: {content_range!r})"
             )
         if self.size and (int(total), etag) != (self.size, self._etag):
-            raise DataError(f"{self.name} changed while it was read; try again")
+            raise DataError(f"{self.name} changed during reading; try again")
         self.size, self._etag = int(total), etag
 
 
 _ADVICE = {
-    200: "it ignores byte ranges, so the file must be downloaded first",
-    401: "the URL needs a login; make a presigned one",
-    403: "access is denied; a presigned URL may have expired, make a new one",
+    200: "it ignores byte ranges, so download the file first",
+    401: "the URL requires a login; create a presigned URL",
+    403: "access is denied; a presigned URL may have expired, create a new one",
     404: "there is no such file",
     416: "the file is empty",
 }
-_OTHER = "try again later or download the file first"
+_OTHER_ADVICE = "try again later or download the file first"
 
 
 def open_source(path: str | Path) -> ByteSource:
-    """The bytes of a file, or of a URL (`http://` or `https://`).
+    """Open a file or a URL (`http://` or `https://`).
 
-    Raises DataError where there is no such file or the server does not give it.
+    Raises DataError if the file does not exist or the server does not return it.
     """
     if is_url(path):
         return HttpFile(str(path))
@@ -222,9 +222,9 @@ def is_url(path: str | Path) -> bool:
 
 
 def read_pieces(source: ByteSource, starts: Sequence[int], sizes: Sequence[int]) -> Iterator[bytes]:
-    """The pieces in order, neighbours in one read of at most about `source.chunk_bytes`.
+    """Yield the pieces in order; neighbours share a read of about `source.chunk_bytes`.
 
-    A piece that lies (partly) beyond the end of the file comes out short.
+    A piece that extends beyond the end of the file is shortened.
     """
     idx = 0
     while idx < len(starts):
@@ -245,7 +245,7 @@ def read_pieces(source: ByteSource, starts: Sequence[int], sizes: Sequence[int])
 
 
 class Box(NamedTuple):
-    """A top-level box of an MP4 file: type, first byte, first byte of content, byte after it."""
+    """A top-level box of an MP4 file: type, and the positions of its start, content and end."""
 
     kind: bytes
     start: int
@@ -260,42 +260,42 @@ class Mp4Index:
     boxes: tuple[Box, ...]
     """The top-level boxes in order; the last may end beyond a truncated file."""
     parts: tuple[bytes, ...]
-    """For each box its bytes, or of pictures and padding the header alone."""
+    """The bytes of each box; of pictures and padding only the header."""
 
     @property
-    def holds_packets(self) -> bool:
-        """Whether the list of packets, or the first part of it, is there."""
+    def has_packets(self) -> bool:
+        """Whether the list of packets, or the first part of it, exists."""
         return any(box.kind == b"moov" for box in self.boxes)
 
 
 def read_mp4_index(source: ByteSource) -> Mp4Index | None:
-    """The index of an MP4 or MOV file; None where the file is none."""
+    """The index of an MP4 or MOV file; None for other files."""
     boxes = _boxes(source)
     if not boxes:
         return None
     ends = [box.content if box.kind in _PAYLOADS else box.end for box in boxes]
     size = sum(min(end, source.size) - box.start for box, end in zip(boxes, ends, strict=True))
     if size > _MOST_INDEX_BYTES:
-        raise DataError(f"{source.name} has an index of {size:,} bytes, which no video needs")
+        raise DataError(f"{source.name} has an index of {size:,} bytes, more than any video needs")
     parts = (source.read(box.start, end - box.start) for box, end in zip(boxes, ends, strict=True))
     index = Mp4Index(tuple(boxes), tuple(parts))
     for part in index.parts:
-        _check_counts(part, source)
+        _check_packet_counts(part, source)
     return index
 
 
-def _check_counts(part: bytes, source: ByteSource) -> None:
-    """DataError where a part of the index claims more packets than the file can hold."""
-    for kind, behind in _COUNTS:
-        place = part.find(kind)
-        while place >= 0:
-            count = int.from_bytes(part[place + behind : place + behind + 4])
+def _check_packet_counts(part: bytes, source: ByteSource) -> None:
+    """DataError if a part of the index lists more packets than the file can contain."""
+    for name, offset in _COUNT_FIELDS:
+        position = part.find(name)
+        while position >= 0:
+            count = int.from_bytes(part[position + offset : position + offset + 4])
             if count > min(_MOST_PACKETS, source.size):
                 raise DataError(
-                    f"{source.name} claims {count:,} packets in {source.size:,} bytes; its index "
+                    f"{source.name} lists {count:,} packets in {source.size:,} bytes; its index "
                     "is damaged"
                 )
-            place = part.find(kind, place + 1)
+            position = part.find(name, position + 1)
 
 
 def _boxes(source: ByteSource) -> list[Box]:
@@ -318,9 +318,9 @@ def _boxes(source: ByteSource) -> list[Box]:
 
 
 class IndexView(io.RawIOBase):
-    """An MP4 file whose pictures read as zeros, as a file object for a demuxer.
+    """A file object for a demuxer: an MP4 file whose pictures read as zeros.
 
-    As long as the file says that it is: a truncated file's index still lists every packet.
+    Its length is the one that the boxes state, so a truncated file still lists every packet.
     """
 
     def __init__(self, index: Mp4Index) -> None:
@@ -330,21 +330,21 @@ class IndexView(io.RawIOBase):
         self._parts = index.parts
 
     def read(self, size: int = -1) -> bytes:
-        room = self._length - self._position
-        size = room if size < 0 else min(size, room)
+        remaining = self._length - self._position
+        size = remaining if size < 0 else min(size, remaining)
         data = self._at(self._position, size) if size > 0 else b""
         self._position += len(data)
         return data
 
     def _at(self, position: int, size: int) -> bytes:
         """At least one byte, up to the next change between real bytes and zeros."""
-        after = bisect_right(self._starts, position)
-        if after:
-            inside = position - self._starts[after - 1]
-            if inside < len(self._parts[after - 1]):
-                return self._parts[after - 1][inside : inside + size]
-        if after < len(self._starts):
-            size = min(size, self._starts[after] - position)
+        next_box = bisect_right(self._starts, position)
+        if next_box:
+            part, offset = self._parts[next_box - 1], position - self._starts[next_box - 1]
+            if offset < len(part):
+                return part[offset : offset + size]
+        if next_box < len(self._starts):
+            size = min(size, self._starts[next_box] - position)
         return _ZEROS[:size]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

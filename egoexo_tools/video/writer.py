@@ -1,6 +1,6 @@
-"""Writing videos: H.264 in MP4, yuv420p, which every player shows.
+"""Writes videos: H.264 in MP4, yuv420p, which every player supports.
 
-The file appears under its name when the block ends well; on an error nothing is left behind.
+The file gets its name when the `with` block ends; an error leaves no file behind.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from egoexo_tools.layout import atomic_path
 
 
 class VideoWriter:
-    """One video of `hw` = (height, width) pixels, both even, at `fps` frames a second."""
+    """A video of `hw` = (height, width) pixels, both even, at `fps` frames per second."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ class VideoWriter:
         return self
 
     def write(self, rgb: Bytes) -> None:
-        """Append a picture (H, W, 3); one of another size is scaled."""
+        """Append an image (H, W, 3); other sizes are scaled to that of the video."""
         self.write_frame(to_frame(rgb))
 
     def write_frame(self, frame: av.VideoFrame) -> None:
-        """Append what `to_frame` made: several writers can share one conversion."""
+        """Append a result of `to_frame`, so that several writers can share one conversion."""
         sized = frame.reformat(self._stream.width, self._stream.height, interpolation="BILINEAR")
         sized.pts = None
         self._container.mux(self._stream.encode(sized))
@@ -71,6 +71,6 @@ class VideoWriter:
 
 
 def to_frame(rgb: Bytes) -> av.VideoFrame:
-    """A picture (H, W, 3) with even sides as yuv420p."""
+    """An image (H, W, 3) with even sides as yuv420p."""
     yuv = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), dtype=np.uint8)
     return av.VideoFrame.from_ndarray(yuv, format="yuv420p")

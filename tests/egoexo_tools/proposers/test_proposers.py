@@ -183,7 +183,7 @@ def test_an_unknown_proposer_is_refused() -> None:
 def test_a_frame_that_is_no_picture_or_has_another_size(tmp_path: Path) -> None:
     path = tmp_path / "0.jpg"
     path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="cannot be read as a picture"):
+    with pytest.raises(DataError, match="is not a readable image"):
         Frame(path, 4, 4).rgb()
     cv2.imwrite(str(path), np.zeros((4, 6, 3), np.uint8))
     with pytest.raises(DataError, match="has 4x6 pixels, the frames manifest says 4x4"):

@@ -120,7 +120,7 @@ def test_a_damaged_frame_fails_its_camera_only(root: DatasetRoot) -> None:
         root, options=ProposerOptions(max_det=5), directions=[Direction.EGO2EXO], run=INLINE
     )
     assert [result.unit for result in summary.failed] == [f"{FIRST}.cam01"]
-    assert "30.jpg cannot be read as a picture" in (summary.failed[0].error or "")
+    assert "30.jpg is not a readable image" in (summary.failed[0].error or "")
     assert not root.part("proposals", f"{FIRST}.cam01").exists()
     assert root.part("proposals", f"{FIRST}.cam02").exists()
 
