@@ -275,7 +275,7 @@ def same_as_at_once(root: DatasetRoot, run: dict[str, Any]) -> None:
         for name in ("tokens", "masks", "proposals"):
             assert getattr(one, name).equal(getattr(other, name))
         for name in ("ious", "best", "near"):
-            assert np.array_equal(getattr(one.shape, name), getattr(other.shape, name))
+            assert np.array_equal(getattr(one.relations, name), getattr(other.relations, name))
 
 
 def read_all(root: DatasetRoot) -> dict[str, Any]:

@@ -272,7 +272,7 @@ def test_portrait_frames_are_squashed_where_the_reference_does(own_root: Dataset
     run(own_root, "ours")
     assert model_config(own_root, "ours")["dest_grid_hw"] == [16, 10]
     theirs = replace(CONFIG, reference_behaviour=True)
-    with pytest.raises(DataError, match=r"cam01; run `omama features .* --reference-behaviour"):
+    with pytest.raises(DataError, match=r"run `omama features .* --reference-behaviour"):
         run(own_root, "cached", theirs)
     redone = run_features(own_root, backbone="rgb_grid", squash_portrait=True, run=INLINE).check()
     assert (redone.done, redone.skipped) == (4, 9)  # cam01 of four takes
