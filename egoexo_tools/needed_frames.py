@@ -1,7 +1,6 @@
-"""Which frames the chosen pairs use: what proposals and features are needed for.
+"""The frames that the pairs use: proposals and features are made for these only.
 
-Reads the pairs manifest. A root whose pairs are not listed yet has none chosen: there all frames
-are needed.
+Reads the pairs manifest. In a root without pairs, all frames are needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,24 +16,25 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Direction, Split
 
 SIDES = ("source", "dest")
+_KEY = ["take_uid", "camera", "frame_idx"]
 
 
 @dataclass(frozen=True)
 class NeededFrames:
-    """Frames by camera."""
+    """The needed frames of each camera."""
 
     by_camera: Mapping[TakeCamera, Int64] | None
-    """frame_idxs, ascending; None: all of every camera."""
+    """frame_idxs, ascending; None: all frames of every camera."""
 
     @property
     def is_all(self) -> bool:
         return self.by_camera is None
 
-    def of(self, camera: TakeCamera, there: Int64) -> Int64:
-        """Those of the frames of a camera that are `there`, ascending."""
+    def of(self, camera: TakeCamera, frame_idxs: Int64) -> Int64:
+        """The needed ones among a camera's frames, ascending."""
         if self.by_camera is None:
-            return there
-        return np.intersect1d(there, self.by_camera.get(camera, there[:0]))
+            return frame_idxs
+        return np.intersect1d(frame_idxs, self.by_camera.get(camera, frame_idxs[:0]))
 
 
 ALL_FRAMES = NeededFrames(None)
@@ -46,37 +46,34 @@ def needed_frames(
     sides: Sequence[str] = SIDES,
     directions: Sequence[Direction] = tuple(Direction),
 ) -> NeededFrames:
-    """The frames that the pairs of some directions have at their source or destination side.
+    """The source or destination frames (`sides`) of the pairs in `directions`.
 
-    ALL_FRAMES where the root has no pairs yet, in whatever direction.
+    ALL_FRAMES where the root has no pairs in any direction.
     """
     parts = {path.stem for path in root.table("pairs").glob("*.parquet")}
-    columns = ["take_uid", "frame_idx", *(f"{side}_camera" for side in SIDES)]
-    wanted = {f"{split}.{direction}" for split in Split for direction in directions}
+    parts_of_directions = parts & {f"{split}.{d}" for split in Split for d in directions}
     if not parts or not read_manifest(root, "pairs", columns=["split"]).num_rows:
         return ALL_FRAMES
-    if not parts & wanted:
+    if not parts_of_directions:
         return NeededFrames({})
-    pairs = read_manifest(root, "pairs", columns=columns, units=parts & wanted)
+    columns = ["take_uid", "frame_idx", *(f"{side}_camera" for side in SIDES)]
+    pairs = read_manifest(root, "pairs", columns=columns, units=parts_of_directions)
     ends = pa.concat_tables(
         pa.table([pairs["take_uid"], pairs[f"{side}_camera"], pairs["frame_idx"]], names=_KEY)
         for side in sides
     )
-    return NeededFrames(frames_by_camera(ends.group_by(_KEY).aggregate([])))
+    return NeededFrames(_by_camera(ends.group_by(_KEY).aggregate([])))
 
 
 def existing_frames(root: DatasetRoot) -> Mapping[TakeCamera, Int64]:
-    """The frames that were cut, by camera, ascending."""
-    return frames_by_camera(read_manifest(root, "frames", columns=_KEY))
+    """The frames in the frames manifest by camera, ascending."""
+    return _by_camera(read_manifest(root, "frames", columns=_KEY))
 
 
-def frames_by_camera(rows: pa.Table) -> dict[TakeCamera, Int64]:
-    """Rows of take_uid, camera, frame_idx → frame_idxs by camera, ascending."""
+def _by_camera(rows: pa.Table) -> dict[TakeCamera, Int64]:
+    """Rows of _KEY → frame_idxs by camera, ascending."""
     table = rows.to_pandas().sort_values(_KEY)
     return {
         (str(take_uid), str(camera)): frames["frame_idx"].to_numpy(np.int64)
         for (take_uid, camera), frames in table.groupby(_KEY[:2], sort=False)
     }
-
-
-_KEY = ["take_uid", "camera", "frame_idx"]

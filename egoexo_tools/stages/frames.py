@@ -1,24 +1,23 @@
 """Stage `frames`: videos → `processed/<take_uid>/<camera>/<frame_idx>.jpg` and their manifest.
 
-A unit is one camera of one take. Wanted frames are those that were annotated (every row of the
-masks manifest, visible or absent), or one a second of the whole video. Frames are scaled with
-bilinear interpolation, ego to a half and exo to a quarter, and written as JPEG of quality 95:
-the benchmark's own recipe. A few pictures are in memory at a time.
+A unit is one camera of one take. It writes the annotated frames (every row of the masks manifest,
+visible or absent), or one frame per second of the whole video. Frames are scaled with bilinear
+interpolation, ego to 1/2 and exo to 1/4, and saved as JPEG of quality 95, as in the benchmark's own
+script. Only a few pictures are in memory at a time.
 
-A video that is shorter than its annotations, truncated or damaged in places gives the frames
-that it holds; each of the others is a row in exclusions with its reason. A video that is
-missing or gives nothing fails its unit.
+A video that is shorter than its annotations, truncated or damaged gives the frames that it holds;
+each missing frame is a row in exclusions with its reason. A video that does not exist or gives no
+frame fails its unit.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from egoexo_tools.aliases import TakeCamera
+from egoexo_tools.aliases import Row, TakeCamera
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
@@ -28,14 +27,12 @@ from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
 from egoexo_tools.video.pictures import write_jpeg
-from egoexo_tools.vocab import View, view_of
+from egoexo_tools.vocab import FPS, View, view_of
 
 STAGE = "frames"
-SAMPLE_EVERY = 30
-"""Frames between two samples of 1fps; frame-aligned videos have 30 a second."""
-_SIZES = ("height", "width", "source_height", "source_width")
 TIME_LIMIT_SECONDS = 3600.0
 """For one camera of one take. An hour of 4K video takes about half of it on one core."""
+_SIZES = ("height", "width", "source_height", "source_width")
 
 
 def run_frames(
@@ -47,11 +44,10 @@ def run_frames(
     urls: Mapping[TakeCamera, str] | None = None,
     run: RunOptions = RunOptions(),
 ) -> StageSummary:
-    """Write the frames of every take of the root; see the module for what and how.
+    """Write the frames of every take of the root, or of the cameras in `only`.
 
-    `only` names the cameras to do. A camera in `urls` is read from there by byte ranges, and
-    the counts then say how many of the videos' bytes were read.
-    Without a time limit in `run`, a unit has TIME_LIMIT_SECONDS.
+    A camera in `urls` is read from its URL by byte ranges; the counts then include the bytes that
+    were read. Without a time limit in `run`, a unit has TIME_LIMIT_SECONDS.
     """
     todo = units(root.require(), sampling=settings.sampling, only=only)
     if run.time_limit_seconds is None:
@@ -70,13 +66,13 @@ def run_frames(
 def units(
     root: DatasetRoot, *, sampling: str = "annotated", only: Collection[TakeCamera] | None = None
 ) -> list[Unit]:
-    """One unit for each camera (of `only`) of each take that has frames to give."""
+    """One unit for each camera (of `only`) with frames to cut."""
     takes = read_manifest(root, "takes", columns=["take_uid", "ego_camera", "exo_cameras"])
-    wanted = None if only is None else {take_uid for take_uid, _ in only}
-    result = []
+    only_takes = None if only is None else {take_uid for take_uid, _ in only}
+    todo = []
     for take in takes.to_pylist():
         take_uid = take["take_uid"]
-        if wanted is not None and take_uid not in wanted:
+        if only_takes is not None and take_uid not in only_takes:
             continue
         if sampling == "annotated":
             inputs: tuple[Path, ...] = (root.part("masks", take_uid),)
@@ -89,8 +85,8 @@ def units(
             if only is not None and (take_uid, camera) not in only:
                 continue
             unit = Unit((take_uid, camera), inputs=inputs)
-            result.append(replace(unit, outputs=(root.part("frames", unit.name),)))
-    return result
+            todo.append(replace(unit, outputs=(root.part("frames", unit.name),)))
+    return todo
 
 
 def work(
@@ -100,56 +96,62 @@ def work(
     release: Release,
     settings: FrameSettings,
     threads: int,
-    urls: Mapping[TakeCamera, str] | None = None,
+    urls: Mapping[TakeCamera, str],
 ) -> Mapping[str, int]:
     """Write one camera's frames, its exclusions and its part of the frames manifest."""
     take_uid, camera = unit.key
-    url = (urls or {}).get((take_uid, camera))
-    video = url or _video(root, release, take_uid, camera, settings)
-    report = ReadReport()
+    url = urls.get((take_uid, camera))
+    video = url or _find_video(root, release, take_uid, camera, settings)
     if settings.sampling == "annotated":
-        wanted = annotated_frames(root, take_uid, camera)
+        frame_idxs = annotated_frames(root, take_uid, camera)
     else:
-        wanted = list(range(0, probe(video).frames, SAMPLE_EVERY))
+        frame_idxs = list(range(0, probe(video).frames, FPS))
     scale = settings.ego_scale if view_of(camera) is View.EGO else settings.exo_scale
-    key = {"take_uid": take_uid, "camera": camera, "view": view_of(camera).value}
-    rows: list[dict[str, Any]] = []
+    key = {"take_uid": take_uid, "camera": camera}
+    rows: list[Row] = []
     missing: dict[int, str] = {}
+    report = ReadReport()
     try:
-        for frame_idx, rgb in read_frames(video, wanted, threads=threads, report=report):
+        for frame_idx, rgb in read_frames(video, frame_idxs, threads=threads, report=report):
             path = root.frame(take_uid, camera, frame_idx)
-            kept = write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
-            sizes = dict(zip(_SIZES, (*kept, *rgb.shape[:2]), strict=True))
-            rows.append({**key, "frame_idx": frame_idx, "path": root.relative(path), **sizes})
-            del rgb  # 25 MB at 4K, until the next one is there
+            frame_hw = write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
+            rows.append({
+                **key, "frame_idx": frame_idx,
+                "view": view_of(camera).value, "path": root.relative(path),
+                **dict(zip(_SIZES, (*frame_hw, *rgb.shape[:2]), strict=True)),
+            })  # fmt: skip
+            del rgb  # 25 MB at 4K, which would stay until the next frame is decoded
     except MissingFrames as error:
-        # Nothing came out although the video claims to hold it: a damaged file, to be fetched again
-        # and not to be explained away frame by frame.
+        # A video that gives none of the frames it claims to have is damaged as a whole. It must be
+        # downloaded again, so the unit fails instead of excluding every frame.
         if not rows and any(frame_idx < error.frames for frame_idx in error.reasons):
             raise DataError(f"{error}; download the video again") from error
         missing = error.reasons
-    # Before the manifest: what it does not list must not lie there for other programs to find.
-    _remove_others(root, take_uid, camera, [row["frame_idx"] for row in rows])
-    excluded = [
-        {"take_uid": take_uid, "camera": camera, "frame_idx": frame_idx, "reason": reason}
-        for frame_idx, reason in missing.items()
+    # Frames of an earlier run with other settings go before the manifest is written: other programs
+    # read the folder, and must find only the frames that the manifest lists.
+    names = {f"{row['frame_idx']}.jpg" for row in rows}
+    for path in root.frame(take_uid, camera, 0).parent.glob("*.jpg"):
+        if path.stem.isdigit() and path.name not in names:
+            path.unlink()
+    exclusions = [
+        {**key, "frame_idx": frame_idx, "reason": reason} for frame_idx, reason in missing.items()
     ]
-    write_exclusions(root, STAGE, unit.name, excluded)
+    write_exclusions(root, STAGE, unit.name, exclusions)
     write_manifest(root, "frames", unit.name, rows)
-    counts = {"frames": len(rows), "frames_excluded": len(excluded)}
+    counts = {"frames": len(rows), "frames_excluded": len(exclusions)}
     if url is not None:
         counts |= {"bytes_read": report.bytes_read, "bytes_of_videos": report.bytes_total}
     return counts
 
 
 def annotated_frames(root: DatasetRoot, take_uid: str, camera: str) -> list[int]:
-    """The frames of a camera that were annotated, visible or absent, ascending."""
+    """The annotated frames of a camera, visible or absent, ascending."""
     masks = read_manifest(root, "masks", columns=["camera", "frame_idx"], units=[take_uid])
     camera_rows = masks.to_pandas().query("camera == @camera")
     return [int(frame_idx) for frame_idx in np.unique(camera_rows["frame_idx"])]
 
 
-def _video(
+def _find_video(
     root: DatasetRoot, release: Release, take_uid: str, camera: str, settings: FrameSettings
 ) -> Path:
     takes = read_manifest(root, "takes", columns=["take_name"], units=[take_uid])
@@ -162,20 +164,10 @@ def _video(
     return video
 
 
-def _remove_others(
-    root: DatasetRoot, take_uid: str, camera: str, frame_idxs: Iterable[int]
-) -> None:
-    """Delete frames that an earlier run with other settings wrote and this one does not list."""
-    listed = {f"{frame_idx}.jpg" for frame_idx in frame_idxs}
-    for path in root.frame(take_uid, camera, 0).parent.glob("*.jpg"):
-        if path.stem.isdigit() and path.name not in listed:
-            path.unlink()
-
-
 def _threads(root: DatasetRoot, todo: list[Unit], run: RunOptions) -> int:
-    """Decoder threads of a unit: all cores are busy with one video left, and with forty.
+    """Decoder threads per unit: all cores are busy, with one video left or with forty.
 
-    A Dask worker is another machine's; it runs a unit in each of its threads.
+    A Dask worker on another machine runs a unit in each of its threads, so one decoder thread.
     """
     if run.executor == "dask":
         return 1
