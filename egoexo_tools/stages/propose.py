@@ -1,10 +1,10 @@
 """The propose stage: candidate masks for the frames in which pairs look for their objects.
 
 Reads the takes, frames and pairs manifests (and masks, for the oracle) and the frames' JPEGs;
-writes the proposals manifest, one part per take and camera. A part says for which frames it was
-made, and with what: where new pairs use further ones, these are added. Masks are RLEs at the
-frame's size, the oracle's at the source's; boxes are x, y, w, h in the same pixels. Frames without
-any proposal go to exclusions: a prediction there can only be "absent".
+writes the proposals manifest, one part per take and camera. A part records its frames, settings and
+inputs, so that the frames of new pairs are added to it. Masks are RLEs at the frame's size, the
+oracle's at the source's; boxes are x, y, w, h in the same pixels. Frames without a proposal are
+recorded in exclusions: the only possible prediction there is "absent".
 """
 
 import json
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import (
@@ -50,10 +51,10 @@ from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import Direction, view_of
 
 STAGE = "propose"
-_ABOUT = "egoexo_tools.propose"
-"""Metadata of a part: settings, hash of inputs, the frames it was made for."""
+_METADATA_KEY = "egoexo_tools.propose"
+"""Metadata of a part: its settings, the hash of its inputs, its frames."""
 _BYTES_PER_ROW = 100
-"""Of a row beside its run lengths, at most: a part is compressed."""
+"""Upper limit for a row without its run lengths; a part is compressed."""
 
 
 def run_propose(
@@ -67,23 +68,30 @@ def run_propose(
 ) -> StageSummary:
     """Propose masks in the destination views of `directions`, in the frames that pairs use.
 
-    Raises SettingsError for options that the proposer has no use for, DataError for weights that
-    are missing, and where the disk has too little room; a unit fails where weights are refused.
+    Raises SettingsError for options that the proposer does not have, and DataError for missing
+    weights or too little disk space. A unit fails where the weights cannot be loaded.
     """
-    chosen = proposer_entry(proposer)
-    settings = {"proposer": proposer, **chosen.settings(options)}
-    if chosen.inline and run.executor == "process":
+    entry = proposer_entry(proposer)
+    settings = {"proposer": proposer, **entry.settings(options)}
+    if entry.inline and run.executor == "process":
         run = replace(run, executor="inline")
-    wanted = _wanted(root.require(), directions, all_frames, quiet=run.quiet)
-    how = ProposalJob(root, proposer, options, settings, run.overwrite)
+    needed = ALL_FRAMES
+    if not all_frames:
+        needed = needed_frames(root.require(), sides=["dest"], directions=directions)
+        if needed.is_all and not run.quiet:
+            print_line(
+                "propose: the root has no pairs yet, so all destination frames are processed; "
+                "after `egoexo-tools pairs` only the frames of pairs would be"
+            )
+    job = ProposalJob(root, proposer, options, settings, run.overwrite)
     return run_stage(
         root,
         STAGE,
-        units(root, proposer=proposer, directions=directions, wanted=wanted),
-        how.do,
+        units(root.require(), proposer=proposer, directions=directions, needed=needed),
+        job.propose_unit,
         settings=settings,
         options=run,
-        prepare=partial(_price, how=how, run=run),
+        prepare=partial(_check_cost, job=job, run=run),
     )
 
 
@@ -92,66 +100,50 @@ def units(
     *,
     proposer: str,
     directions: Sequence[Direction] = tuple(Direction),
-    wanted: NeededFrames = ALL_FRAMES,
+    needed: NeededFrames = ALL_FRAMES,
 ) -> list[Unit]:
-    """One unit per take and destination camera that has frames which are wanted."""
+    """One unit per take and destination camera with needed frames."""
     views = {direction.dest for direction in directions}
     takes = read_manifest(root, "takes", columns=["take_uid", "ego_camera", "exo_cameras"])
-    there = existing_frames(root) if root.table("frames").is_dir() else {}
-    found, cut = [], False
+    existing = existing_frames(root) if root.table("frames").is_dir() else {}
+    todo, has_frames = [], False
     for take in takes.to_pylist():
         take_uid = take["take_uid"]
-        cameras = [take["ego_camera"], *(take["exo_cameras"] or [])]
-        for camera in cameras:
-            if camera is None or view_of(camera) not in views or (take_uid, camera) not in there:
+        for camera in [take["ego_camera"], *(take["exo_cameras"] or [])]:
+            if camera is None or view_of(camera) not in views or (take_uid, camera) not in existing:
                 continue
-            cut = True
-            frames = wanted.of((take_uid, camera), there[take_uid, camera])
-            if not frames.size:
+            has_frames = True
+            frames = needed.of((take_uid, camera), existing[take_uid, camera]).tolist()
+            if not frames:
                 continue
             inputs = [root.part("frames", f"{take_uid}.{camera}")]
             if proposer_entry(proposer).needs_truth:
                 inputs.append(root.part("masks", take_uid))
             output = root.part("proposals", f"{take_uid}.{camera}")
-            done = _done_frames(output)
-            is_incomplete = done is not None and not set(frames.tolist()) <= set(done)
-            found.append(
+            record = _read_record(output)
+            todo.append(
                 Unit(
                     (take_uid, camera),
                     tuple(inputs),
                     (output,),
-                    frames=tuple(frames.tolist()),
-                    is_incomplete=is_incomplete,
+                    frames=tuple(frames),
+                    is_incomplete=record is not None and not {*frames} <= {*record["frames"]},
                 )
             )
-    if not found:
+    if not todo:
         cameras_text = f"frames of {' or '.join(sorted(views))} cameras"
         raise DataError(
             f"no pair of {root.path} has a destination among its {cameras_text}; run "
             "`egoexo-tools pairs` again, or give --all-frames"
-            if cut
+            if has_frames
             else f"{root.path} has no {cameras_text}; run `egoexo-tools frames` first"
         )
-    return found
-
-
-def _wanted(
-    root: DatasetRoot, directions: Sequence[Direction], every: bool, *, quiet: bool
-) -> NeededFrames:
-    if every:
-        return ALL_FRAMES
-    found = needed_frames(root, sides=["dest"], directions=directions)
-    if found.is_all and not quiet:
-        print_line(
-            "propose: the root has no pairs yet, so every destination frame is done; after "
-            "`egoexo-tools pairs` only those that pairs use would be"
-        )
-    return found
+    return todo
 
 
 @dataclass(frozen=True)
 class ProposalJob:
-    """How a unit is done."""
+    """A proposer with its options, at work on a root."""
 
     root: DatasetRoot
     proposer: str
@@ -159,158 +151,152 @@ class ProposalJob:
     settings: Mapping[str, Any]
     overwrite: bool
 
-    def do(self, unit: Unit) -> dict[str, int]:
-        """Propose in one camera's frames, beside what is there; returns counts of all."""
-        made_from = {"settings": dict(self.settings), "inputs": hash_files(unit.inputs)}
-        kept = ExistingProposals() if self.overwrite else _read_kept(self.root, unit, made_from)
-        frames = self.frames(unit, without=kept.frames)
-        found = self.propose(frames)
-        rows = pa.concat_tables([kept.rows, _rows(unit, found, self.proposer)])
+    def propose_unit(self, unit: Unit) -> dict[str, int]:
+        """Propose in a unit's frames that have no proposals yet; returns counts of all frames."""
+        origin = {"settings": dict(self.settings), "inputs": hash_files(unit.inputs)}
+        existing = (
+            ExistingProposals() if self.overwrite else _read_existing(self.root, unit, origin)
+        )
+        frames = self.read_frames(unit, without=existing.frames)
+        proposals = self.propose(frames)
+        rows = pa.concat_tables([existing.rows, self._rows(unit, proposals)])
         rows = rows.sort_by([("frame_idx", "ascending"), ("proposal_idx", "ascending")])
-        done = sorted({*kept.frames, *frames})
-        cut_off = sorted({*kept.cut_off, *(idx for idx, one in found.items() if one.truncated)})
-        empty = sorted(set(done) - set(rows["frame_idx"].to_pylist()))
+        frame_idxs = sorted({*existing.frames, *frames})
+        truncated = {idx for idx, of_frame in proposals.items() if of_frame.truncated}
+        cut_off = sorted({*existing.cut_off, *truncated})
+        empty = sorted({*frame_idxs} - {*rows["frame_idx"].to_pylist()})
         reason = f"the {self.proposer} proposer found no mask in this frame"
         key = {"take_uid": unit.key[0], "camera": unit.key[1], "reason": reason}
-        left_out = [{**key, "frame_idx": frame_idx} for frame_idx in empty]
-        write_exclusions(self.root, STAGE, unit.name, left_out)
-        about = {**made_from, "frames": done, "cut_off": cut_off}
-        write_table(
-            unit.outputs[0], "proposals", rows, metadata={_ABOUT: json.dumps(about, sort_keys=True)}
-        )
+        exclusions = [{**key, "frame_idx": frame_idx} for frame_idx in empty]
+        write_exclusions(self.root, STAGE, unit.name, exclusions)
+        record = json.dumps({**origin, "frames": frame_idxs, "cut_off": cut_off}, sort_keys=True)
+        write_table(unit.outputs[0], "proposals", rows, metadata={_METADATA_KEY: record})
         return {
-            "frames": len(done),
+            "frames": len(frame_idxs),
             "proposals": rows.num_rows,
             "frames_without_proposals": len(empty),
             "frames_with_proposals_cut_off": len(cut_off),
         }
 
-    def frames(self, unit: Unit, *, without: Collection[int] = ()) -> dict[int, Frame]:
-        """frame_idx → frame, of a unit's wanted ones, in order of time."""
-        wanted = set(unit.frames) - set(without)
-        if not wanted:
+    def read_frames(self, unit: Unit, *, without: Collection[int] = ()) -> dict[int, Frame]:
+        """frame_idx → frame of a unit, ascending."""
+        frame_idxs = set(unit.frames) - set(without)
+        if not frame_idxs:
             return {}
+        truth: dict[int, list[MaskRle]] = defaultdict(list)
+        if proposer_entry(self.proposer).needs_truth:
+            take_uid, camera = unit.key
+            visible = (pc.field("camera") == camera) & pc.field("visible")
+            masks = read_manifest(self.root, "masks", units=[take_uid], filters=visible)
+            for row in masks.to_pylist():
+                truth[row["frame_idx"]].append(mask_from_row(row))
         table = read_manifest(self.root, "frames", units=[unit.name])
-        truth = _truth(self.root, unit) if proposer_entry(self.proposer).needs_truth else {}
         return {
             row["frame_idx"]: Frame(
                 path=self.root.path / row["path"],
                 height=row["height"],
                 width=row["width"],
-                truth=tuple(truth.get(row["frame_idx"], ())),
+                truth=tuple(truth[row["frame_idx"]]),
             )
             for row in table.sort_by("frame_idx").to_pylist()
-            if row["frame_idx"] in wanted
+            if row["frame_idx"] in frame_idxs
         }
 
     def propose(self, frames: Mapping[int, Frame]) -> dict[int, FrameProposals]:
         """frame_idx → proposals, in batches of the proposer's size."""
-        propose = _loaded(self.proposer, self.options)
-        batch = proposer_entry(self.proposer).batch
+        propose = _load_proposer(self.proposer, self.options)
+        batch_size = proposer_entry(self.proposer).batch
         frame_idxs = list(frames)
-        found: dict[int, FrameProposals] = {}
-        for start in range(0, len(frame_idxs), batch):
-            part = frame_idxs[start : start + batch]
-            found.update(zip(part, propose([frames[idx] for idx in part]), strict=True))
-        return found
+        proposals: dict[int, FrameProposals] = {}
+        for start in range(0, len(frame_idxs), batch_size):
+            batch = frame_idxs[start : start + batch_size]
+            proposals.update(zip(batch, propose([frames[idx] for idx in batch]), strict=True))
+        return proposals
 
-    def time(self, unit: Unit) -> TimedBatch:
-        """Of a batch that a unit wants."""
-        frames = self.frames(unit)
+    def time_unit(self, unit: Unit) -> TimedBatch:
+        """Measure the first batch of a unit."""
+        frames = self.read_frames(unit)
 
-        def work(some: Sequence[int]) -> int:
-            found = self.propose({idx: frames[idx] for idx in some})
-            rows = [one.rle.counts for every in found.values() for one in every.proposals]
-            return sum(map(len, rows)) + _BYTES_PER_ROW * len(rows)
+        def work(batch: Sequence[int]) -> int:
+            proposals = self.propose({idx: frames[idx] for idx in batch})
+            sizes = [len(p.rle.counts) for of in proposals.values() for p in of.proposals]
+            return sum(sizes) + _BYTES_PER_ROW * len(sizes)
 
         return time_batch(list(frames), work, proposer_entry(self.proposer).batch)
 
+    def _rows(self, unit: Unit, proposals: Mapping[int, FrameProposals]) -> pa.Table:
+        rows = [
+            {
+                "take_uid": unit.key[0],
+                "camera": unit.key[1],
+                "frame_idx": frame_idx,
+                "proposal_idx": proposal_idx,
+                "proposer": self.proposer,
+                "score": proposal.score,
+                **mask_to_row(proposal.rle),
+                "area": proposal.rle.area(),
+                "bbox_xywh": proposal.box_xywh or proposal.rle.box_xywh(),
+            }
+            for frame_idx, of_frame in proposals.items()
+            for proposal_idx, proposal in enumerate(of_frame.proposals)
+        ]
+        return to_table("proposals", rows)
+
 
 @lru_cache(maxsize=1)
-def _loaded(proposer: str, options: ProposerOptions) -> Proposer:
-    """Kept between the units of a process: reading a network's weights takes seconds."""
+def _load_proposer(proposer: str, options: ProposerOptions) -> Proposer:
+    """Cached for the units of a process: reading a network's weights takes seconds."""
     return proposer_entry(proposer).load(options)
 
 
 @dataclass(frozen=True)
 class ExistingProposals:
-    """What an earlier run has proposed, with these settings, in these frames."""
+    """The proposals of an earlier run with the same settings and inputs."""
 
     rows: pa.Table = field(default_factory=SCHEMAS["proposals"].empty_table)
     frames: tuple[int, ...] = ()
-    """Those without any proposal among them."""
+    """Also those without any proposal."""
     cut_off: tuple[int, ...] = ()
+    """Frames with more proposals than the proposer may return."""
 
 
-def _read_kept(root: DatasetRoot, unit: Unit, made_from: Mapping[str, Any]) -> ExistingProposals:
+def _read_existing(root: DatasetRoot, unit: Unit, origin: Json) -> ExistingProposals:
+    """A part's proposals; none if it was made with other settings or inputs than `origin`."""
     (path,) = unit.outputs
-    about = _about(path)
-    if about is None or any(about.get(name) != value for name, value in made_from.items()):
+    record = _read_record(path)
+    if record is None or any(record.get(name) != value for name, value in origin.items()):
         return ExistingProposals()
     rows = read_manifest(root, "proposals", units=[unit.name])
-    return ExistingProposals(rows, tuple(about["frames"]), tuple(about["cut_off"]))
+    return ExistingProposals(rows, tuple(record["frames"]), tuple(record["cut_off"]))
 
 
-def _about(path: Path) -> dict[str, Any] | None:
-    """What a part says of itself; None of one that is not there, or of before parts did."""
+def _read_record(path: Path) -> Json | None:
+    """What a part says of its origin; None if it does not exist or was imported."""
     try:
-        found: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[_ABOUT.encode()])
+        metadata = pq.read_schema(path).metadata or {}
+        record: Json = json.loads(metadata[_METADATA_KEY.encode()])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         return None
-    return found
+    return record
 
 
-def _done_frames(path: Path) -> list[int] | None:
-    """The frames that a part was made for; None where it was made for all, or is not there."""
-    about = _about(path)
-    return None if about is None else list(about["frames"])
-
-
-def _price(
-    todo: Sequence[Unit], submit: TaskSubmitter, *, how: ProposalJob, run: RunOptions
+def _check_cost(
+    todo: Sequence[Unit], submit: TaskSubmitter, *, job: ProposalJob, run: RunOptions
 ) -> None:
-    """What is to be done, by counting; its time and bytes, by trying."""
-    done = [() if run.overwrite else _done_frames(unit.outputs[0]) or () for unit in todo]
-    missing = sum(len({*unit.frames} - {*there}) for unit, there in zip(todo, done, strict=True))
+    """Count the frames to process, estimate time and bytes from a batch, check the disk."""
+    missing = 0
+    for unit in todo:
+        record = None if run.overwrite else _read_record(unit.outputs[0])
+        missing += len({*unit.frames} - {*(record["frames"] if record else ())})
     if run.quiet and missing < LARGE_JOB_FRAMES:
         return
-    price = CostEstimate(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
-    if (sample := measure_sample(submit, how.time, todo[0])) is not None:
-        each = sample.seconds / sample.frames
-        price = replace(
-            price,
-            bytes=missing * sample.bytes // sample.frames,
-            seconds=each * missing / concurrent_units(run, len(todo)),
+    cost = CostEstimate(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
+    if (timed := measure_sample(submit, job.time_unit, todo[0])) is not None:
+        seconds = timed.seconds / timed.frames * missing
+        cost = replace(
+            cost,
+            bytes=missing * timed.bytes // timed.frames,
+            seconds=seconds / concurrent_units(run, len(todo)),
         )
-    cures = "choose fewer pairs (`egoexo-tools pairs --fraction`), or a larger disk"
-    check_disk_space(STAGE, how.root.path, price, cures, quiet=run.quiet)
-
-
-def _truth(root: DatasetRoot, unit: Unit) -> dict[int, list[MaskRle]]:
-    take_uid, camera = unit.key
-    visible = (pc.field("camera") == camera) & pc.field("visible")
-    table = read_manifest(root, "masks", units=[take_uid], filters=visible)
-    truth = defaultdict(list)
-    for row in table.to_pylist():
-        rle = mask_from_row(row)
-        truth[row["frame_idx"]].append(rle)
-    return truth
-
-
-def _rows(unit: Unit, found: Mapping[int, FrameProposals], proposer: str) -> pa.Table:
-    rows = [
-        {
-            "take_uid": unit.key[0],
-            "camera": unit.key[1],
-            "frame_idx": frame_idx,
-            "proposal_idx": proposal_idx,
-            "proposer": proposer,
-            "score": proposal.score,
-            **mask_to_row(proposal.rle),
-            "area": proposal.rle.area(),
-            "bbox_xywh": proposal.box_xywh or proposal.rle.box_xywh(),
-        }
-        for frame_idx, one in found.items()
-        for proposal_idx, proposal in enumerate(one.proposals)
-    ]
-    return to_table("proposals", rows)
+    advice = "choose fewer pairs (`egoexo-tools pairs --fraction`), or a larger disk"
+    check_disk_space(STAGE, job.root.path, cost, advice, quiet=run.quiet)

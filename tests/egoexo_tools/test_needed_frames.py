@@ -105,7 +105,7 @@ def proposed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     entry = ProposerEntry(lambda options: propose_all, lambda options: {}, batch=2)
     monkeypatch.setitem(registry.PROPOSERS, "seen", entry)
-    propose._loaded.cache_clear()
+    propose._load_proposer.cache_clear()
     return seen
 
 
@@ -339,7 +339,7 @@ def test_without_pairs_every_frame_is_done_and_it_is_said(
     run_propose(root, proposer="oracle", run=loud).check()
     run_features(root, backbone="rgb_grid", run=loud).check()
     said = capsys.readouterr().err
-    assert "propose: the root has no pairs yet, so every destination frame is done" in said
+    assert "propose: the root has no pairs yet, so all destination frames are processed" in said
     assert "features: the root has no pairs yet, so every frame is done" in said
     assert set(keys_of_cache(root)) == all_frames(root)
 
