@@ -1,9 +1,9 @@
-"""Writes a root in another tool's format, resumable, with a list of what was left out.
+"""Writes a root in another tool's format. An interrupted export can be continued.
 
-`<out>/.egoexo-tools/` holds the status of each unit and marks the folder as ours; a folder with
-other content is refused (an export into the root itself keeps its status with the root's).
-`<out>/left_out.csv` lists what the format could not take, and why.
-A new format is a module in `formats/` and a line in EXPORTERS (formats/registry.py).
+`<out>/.egoexo-tools/` holds the status of each unit and marks the folder as an export; a folder
+with other content is refused. An export into the root itself keeps its status with the root's.
+`<out>/left_out.csv` lists what the format cannot represent, with reasons. A new format is a module
+in `formats/` and a line in EXPORTERS (formats/registry.py).
 """
 
 import csv
@@ -32,12 +32,12 @@ LEFT_OUT = "left_out.csv"
 def run_export(
     root: DatasetRoot, format_name: str, out: Path, *, run: RunOptions = RunOptions()
 ) -> StageSummary:
-    """Write `root` to the folder `out` in the named format; run again, it goes on.
+    """Write `root` to the folder `out` in the named format, or continue doing so.
 
     Raises DataError where `out` holds something else, SettingsError for an unknown format.
     """
-    chosen = load_exporter(format_name)
-    units = chosen.units(root.require(), out)
+    exporter = load_exporter(format_name)
+    units = exporter.units(root.require(), out)
     in_place = format_name == "omama" and out.resolve() == root.path.resolve()
     if not in_place:
         _claim(out, {"format": format_name, "root": str(root.path.resolve())})
@@ -53,16 +53,16 @@ def run_export(
         options=run,
     )
     with shared_files_lock(state.status_dir(STAGE)):
-        # Of several shards the last one to end finds everything done.
-        whole = run.shard is None or not pending_units(state, STAGE, units, settings=settings)
-        if whole and not summary.failed:
-            chosen.finish(root, out)
+        # Of several shards, the last one to end finds everything done.
+        is_whole = run.shard is None or not pending_units(state, STAGE, units, settings=settings)
+        if is_whole and not summary.failed:
+            exporter.finish(root, out)
             _write_left_out(state, out)
     return summary
 
 
 def left_out_count(out: Path) -> int:
-    """How many rows `left_out.csv` has; 0 as long as other shards are to write it."""
+    """The number of rows in `left_out.csv`; 0 until the last shard has written it."""
     if not (out / LEFT_OUT).exists():
         return 0
     with (out / LEFT_OUT).open(newline="") as file:
@@ -70,19 +70,19 @@ def left_out_count(out: Path) -> int:
 
 
 def _claim(out: Path, settings: Mapping[str, str]) -> None:
-    """Mark `out` as the export of one root in one format; refuse what is something else."""
+    """Mark `out` as the export of one root in one format, or refuse a folder of something else."""
     marker = out / STATE_FOLDER / "export.json"
-    # First what lies there, then whose it is: another shard writes its marker before anything.
-    others = out.exists() and any(path.name != STATE_FOLDER for path in out.iterdir())
-    if others and not marker.exists():
+    # List the files before looking for the marker: another shard writes its marker first.
+    has_files = out.exists() and any(path.name != STATE_FOLDER for path in out.iterdir())
+    if has_files and not marker.exists():
         raise DataError(f"{out} is not empty and not an export; give an empty or a new folder")
     with shared_files_lock(marker.parent):
         if not marker.exists():
             write_atomic(marker, json.dumps(settings) + "\n")
-        before = benchmark.read_json(marker)
-    if before != settings:
+        marked = benchmark.read_json(marker)
+    if marked != settings:
         raise SettingsError(
-            f"{out} is an export of {before['root']} with format={before['format']}; "
+            f"{out} is an export of {marked['root']} with format={marked['format']}; "
             "give another folder"
         )
 

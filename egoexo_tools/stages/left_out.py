@@ -1,4 +1,4 @@
-"""What a stage left out of a root, as text for people."""
+"""A stage's exclusions as text for users."""
 
 from collections import Counter
 
@@ -9,11 +9,11 @@ from egoexo_tools.manifests import read_manifest
 
 
 def left_out_text(root: DatasetRoot, stage: str, *, reasons: int = 5) -> str:
-    """The most common reasons first; empty for nothing."""
+    """The most common `reasons`, most common first; empty without exclusions."""
     of_stage = pc.field("stage") == stage
-    found = read_manifest(root, "exclusions", columns=["reason"], filters=of_stage)
-    counts = Counter(found.column("reason").to_pylist()).most_common()
+    exclusions = read_manifest(root, "exclusions", columns=["reason"], filters=of_stage)
+    counts = Counter(exclusions.column("reason").to_pylist()).most_common()
     lines = [f"  {count:,} left out: {reason}" for reason, count in counts[:reasons]]
     if len(counts) > reasons:
         lines.append(f"  and {len(counts) - reasons} more reasons")
-    return "\n".join([*lines, f"  all of it: {root.table('exclusions')}"] if lines else [])
+    return "\n".join([*lines, f"  all of them: {root.table('exclusions')}"] if lines else [])

@@ -1,4 +1,4 @@
-"""What a user can choose about the stages' results; light, for commands read it for `--help`."""
+"""Settings of the stages. The module imports little, because commands read it for `--help`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,32 +14,37 @@ SIZES: Mapping[str, tuple[int | None, float | None]] = {
     "full": (None, 1.0),
     "448": (DOWNSCALED_448, None),
 }
-"""--size → short side of the copies to read, scale (None: the default of those copies)."""
+"""--size → short side of the videos to read, scale (None: the default for these videos)."""
 
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """What the pictures depend on besides the videos."""
+    """The settings that change the frames' pictures."""
 
     sampling: str = "annotated"
     """`annotated` or `1fps`."""
     short_side: int | None = None
     """None: the full-size videos; 448: the release's small copies."""
     ego_scale: float = 1 / 2
-    """Of the video that is read."""
+    """Relative to the video that is read."""
     exo_scale: float = 1 / 4
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS:
-            raise SettingsError(f"{self.sampling!r} is no sampling; use {' or '.join(SAMPLINGS)}")
+            raise SettingsError(
+                f"{self.sampling!r} is not a sampling; use {' or '.join(SAMPLINGS)}"
+            )
         if self.short_side not in (None, DOWNSCALED_448):
-            raise SettingsError(f"there are no copies of {self.short_side} pixels; use 448 or none")
+            raise SettingsError(
+                f"the release has no videos with a short side of {self.short_side} pixels; use 448 "
+                "or none"
+            )
         for scale in (self.ego_scale, self.exo_scale):
             if not 0 < scale <= 1:
-                raise SettingsError(f"scale is {scale:g}; it must lie above 0 and not above 1")
+                raise SettingsError(f"scale is {scale:g}; it must be above 0 and at most 1")
         if not 1 <= self.jpeg_quality <= 100:
-            raise SettingsError(f"JPEG quality is {self.jpeg_quality}; it goes from 1 to 100")
+            raise SettingsError(f"JPEG quality is {self.jpeg_quality}; it must be from 1 to 100")
 
     @classmethod
     def choose(
@@ -50,7 +55,7 @@ class FrameSettings:
         scale: float | None = None,
         jpeg_quality: int = 95,
     ) -> "FrameSettings":
-        """`scale` for both views; without it the recipe's, or 1 for the small copies."""
+        """Settings with one `scale` for both views; the default is 1 for the small copies."""
         if scale is None and short_side is not None:
             scale = 1.0
         return cls(

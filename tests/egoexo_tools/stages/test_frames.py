@@ -245,8 +245,8 @@ def test_the_units_of_a_take(root: DatasetRoot) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampling": "2fps"}, "'2fps' is no sampling; use annotated or 1fps"),
-        ({"short_side": 720}, "no copies of 720 pixels"),
+        ({"sampling": "2fps"}, "'2fps' is not a sampling; use annotated or 1fps"),
+        ({"short_side": 720}, "a short side of 720 pixels"),
         ({"ego_scale": 1.5}, "scale is 1.5"),
         ({"exo_scale": 0}, "scale is 0"),
         ({"jpeg_quality": 0}, "JPEG quality is 0"),
