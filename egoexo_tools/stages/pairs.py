@@ -3,8 +3,8 @@
 Reads the takes and masks manifests; writes the pairs manifest and the pair files of
 `<root>/dataset_jsons/`, one unit per split and direction. The rule is that of the benchmark's
 baselines: for every take, object and exo camera of the object, one pair per frame in which the
-source view has a visible mask, in the order of the annotation file. The destination need not be
-visible, nor even annotated, there: `dest_state` tells.
+source view has a visible mask, in the order of the annotation file. In the destination the object
+may be visible, absent or not annotated, which `dest_state` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from egoexo_tools.vocab import Direction, Split
 STAGE = "pairs"
 
 _OBJECT = ["take_uid", "object_name"]
-"""What names an object: the same name in another take is another one."""
+"""Columns that identify an object: the same name in another take is another object."""
 
 
 def run_pairs(
@@ -44,10 +44,15 @@ def run_pairs(
 ) -> StageSummary:
     """List the pairs of every split in the given directions, or a sample of them.
 
-    `legacy_names` writes O-MaMa's file names too. Raises SettingsError for settings that
-    contradict each other.
+    `legacy_names` writes a copy of each pair file under O-MaMa's file name. Raises SettingsError
+    for contradicting settings, and for a split that does not exist or has no takes.
     """
-    _check_splits(root.require(), {*sampling.fractions, *sampling.counts})
+    takes = read_manifest(root.require(), "takes", columns=["split"])
+    splits = {*sampling.fractions, *sampling.counts}
+    if unknown := sorted(splits - set(Split)):
+        raise SettingsError(f"{unknown[0]!r} is not a split; use {', '.join(Split)}")
+    if empty := sorted(splits - set(takes["split"].to_pylist())):
+        raise SettingsError(f"no take of {root.path} is in the {empty[0]} split")
     samplings = {str(split): sampling.of(split) for split in Split}
     return run_stage(
         root,
@@ -67,7 +72,7 @@ def units(
 ) -> list[Unit]:
     """One unit per direction and split that has takes."""
     takes = read_manifest(root, "takes", columns=["take_uid", "split"]).to_pandas()
-    found = []
+    todo = []
     for split in Split:
         take_uids = takes["take_uid"][takes["split"] == split]
         inputs = [root.part(table, uid) for uid in take_uids for table in ("takes", "masks")]
@@ -75,26 +80,28 @@ def units(
         for direction in directions if len(take_uids) else ():
             files = pair_files(root, split, direction, legacy_names=legacy_names)
             part = root.part(STAGE, f"{split}.{direction}")
-            found.append(Unit((split, direction), tuple(inputs), (part, *files)))
-    return found
+            todo.append(Unit((split, direction), tuple(inputs), (part, *files)))
+    return todo
 
 
 def work(
     unit: Unit, *, root: DatasetRoot, samplings: Mapping[str, Sampling], legacy_names: bool = False
 ) -> dict[str, int]:
-    """List one split's pairs in one direction; returns how many, and how many are visible."""
+    """List one split's pairs in one direction; returns their number, and that of visible ones."""
     split, direction = Split(unit.key[0]), Direction(unit.key[1])
-    takes = _takes_in_order(root, split)
+    takes = _read_ordered_takes(root, split)
     pairs = list_pairs(read_ordered_masks(root, list(takes.index)), direction)
     pairs["scenario"] = pairs["take_uid"].map(takes["scenario"])
     pairs = pairs[select_pairs(pairs, samplings[split])]
     table = to_pair_table(pairs, split, direction)
     write_manifest(root, STAGE, unit.name, table)
     writable = benchmark.names_fit(table["object_name"])
-    _exclude(root, unit.name, table.filter(pc.invert(writable)))
-    lines = table.filter(writable)
+    objects = table.filter(pc.invert(writable)).group_by(_OBJECT).aggregate([]).to_pylist()
+    reason = "pair files cannot hold this object's name; the pairs are in the manifest only"
+    exclusions = [{"stage": STAGE, **row, "reason": reason} for row in objects]
+    write_exclusions(root, STAGE, unit.name, exclusions)
     for path in pair_files(root, split, direction, legacy_names=legacy_names):
-        benchmark.write_pairs(path, lines)
+        benchmark.write_pairs(path, table.filter(writable))
     visible = int((pairs["dest_state"] == "visible").sum())
     return {"pairs": len(pairs), "pairs_with_a_visible_destination": visible}
 
@@ -102,7 +109,7 @@ def work(
 def pair_files(
     root: DatasetRoot, split: Split, direction: Direction, *, legacy_names: bool = False
 ) -> tuple[Path, ...]:
-    """The JSON files of a split's pairs, O-MaMa's own name among them if asked for."""
+    """The JSON files of a split's pairs, with `legacy_names` also those under O-MaMa's names."""
     path = root.pairs_json(split, direction)
     names = benchmark.pair_file_names(split, direction)
     return tuple(path.with_name(name) for name in names[: None if legacy_names else 1])
@@ -114,8 +121,8 @@ def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:
     `masks` holds take_uid, object_name, camera (categories), frame_idx, view and visible.
     Returns take_uid, object_name, frame_idx, source_camera, dest_camera, exo_camera, dest_state.
     """
-    # The official pair files' order: objects and exo cameras as the annotation file has them, and
-    # only then frames. A merge forgets it, so it is kept in columns and restored below.
+    # The order of the official pair files: objects and exo cameras as in the annotation file, then
+    # frames. A merge loses it, so columns keep it and the pairs are sorted by them below.
     row = np.arange(len(masks))
     rows = masks.assign(
         row=row,
@@ -125,8 +132,8 @@ def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:
     in_source = rows["view"] == direction.source
     source = rows[in_source & rows["visible"]]
     dest = rows[~in_source]
-    # One row a destination camera, not one a frame: the rule asks whether the object has that
-    # camera at all, and not what it shows at the source's frame.
+    # One row per destination camera, not per frame: the rule asks whether the object has the camera
+    # at all, not what the camera shows at the source's frame.
     dest_tracks = dest.drop_duplicates([*_OBJECT, "camera"])
     pairs = source.merge(
         dest_tracks[[*_OBJECT, "camera", "track_order"]], on=_OBJECT, suffixes=("_source", "_dest")
@@ -140,21 +147,21 @@ def list_pairs(masks: pd.DataFrame, direction: Direction) -> pd.DataFrame:
 
 
 def _dest_states(pairs: pd.DataFrame, dest: pd.DataFrame) -> Any:
-    """visible, absent or unannotated: what the destination view has at the pair's frame."""
-    key = [*_OBJECT, "camera", "frame_idx"]
-    states = dest[[*key, "visible"]].rename(columns={"camera": "dest_camera"})
-    wanted = pairs[[*_OBJECT, "dest_camera", "frame_idx"]]
-    if states.duplicated([*_OBJECT, "dest_camera", "frame_idx"]).any():
+    """Each pair's visible, absent or unannotated, from the destination view's mask rows."""
+    key = [*_OBJECT, "dest_camera", "frame_idx"]
+    masks = dest[[*_OBJECT, "camera", "frame_idx", "visible"]]
+    masks = masks.rename(columns={"camera": "dest_camera"})
+    if masks.duplicated(key).any():
         raise DataError(
             "the masks manifest holds an object, camera and frame twice; `egoexo-tools validate` "
-            "lists them, `egoexo-tools ingest --overwrite` writes the manifest anew"
+            "lists them, `egoexo-tools ingest --overwrite` writes the manifest again"
         )
-    seen = wanted.merge(states, how="left")["visible"]
-    states_of = {True: "visible", False: "absent"}
-    return seen.map(states_of).fillna("unannotated").to_numpy()
+    visible = pairs[key].merge(masks, how="left")["visible"]
+    return visible.map({True: "visible", False: "absent"}).fillna("unannotated").to_numpy()
 
 
 def _first_row(masks: pd.DataFrame, columns: list[str], row: Any) -> Any:
+    """For each mask row, the first row with the same values in `columns`."""
     return (
         pd.Series(row, index=masks.index)
         .groupby([masks[column] for column in columns], observed=True)
@@ -163,7 +170,7 @@ def _first_row(masks: pd.DataFrame, columns: list[str], row: Any) -> Any:
 
 
 def to_pair_table(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa.Table:
-    """Pairs as of `list_pairs` → rows of the pairs manifest."""
+    """Pairs as `list_pairs` returns them → rows of the pairs manifest."""
     columns = {
         str(name): pa.array(values).cast(pa.string())
         for name, values in pairs.items()
@@ -171,52 +178,34 @@ def to_pair_table(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa
     }
     frame_idx = pa.array(pairs["frame_idx"], pa.int32())
     columns["pair_id"] = join_pair_ids({**columns, "frame_idx": frame_idx})
-    constant = {"split": str(split), "direction": str(direction)}
-    for name, value in constant.items():
-        columns[name] = pa.repeat(pa.scalar(value), len(pairs))
+    columns["split"] = pa.repeat(pa.scalar(str(split)), len(pairs))
+    columns["direction"] = pa.repeat(pa.scalar(str(direction)), len(pairs))
     return pa.table({**columns, "frame_idx": frame_idx})
 
 
-def _takes_in_order(root: DatasetRoot, split: Split) -> pd.DataFrame:
+def _read_ordered_takes(root: DatasetRoot, split: Split) -> pd.DataFrame:
     """scenario by take_uid, in the order of split.json; takes that it lacks come last."""
     takes = read_manifest(root, "takes", columns=["take_uid", "split", "scenario"]).to_pandas()
     takes = takes[takes["split"] == split].set_index("take_uid").sort_index()
-    listed = read_split_file(root.split_json)[0] if root.split_json.exists() else {}
-    known = [take_uid for take_uid in dict.fromkeys(listed) if take_uid in takes.index]
-    in_order: pd.DataFrame = takes.loc[[*known, *takes.index.difference(known)]]
+    split_of = read_split_file(root.split_json)[0] if root.split_json.exists() else {}
+    order = [take_uid for take_uid in dict.fromkeys(split_of) if take_uid in takes.index]
+    in_order: pd.DataFrame = takes.loc[[*order, *takes.index.difference(order)]]
     return in_order
 
 
 def read_ordered_masks(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:
-    """The mask rows of takes, in the order of the takes and, within one, of its file."""
+    """The mask rows of takes, in the order of `take_uids` and of each take's annotation file."""
     names = [*_OBJECT, "camera"]
     table = read_manifest(
         root, "masks", units=take_uids, columns=[*names, "frame_idx", "view", "visible"]
     ).combine_chunks()
-    # As categories: joins of millions of rows then compare numbers and not text.
+    # As categories, because joins of millions of rows then compare numbers instead of text.
     for name in names:
         encoded = table[name].dictionary_encode()
         table = table.set_column(table.column_names.index(name), name, encoded)
     masks = table.to_pandas()
-    place = {take_uid: place for place, take_uid in enumerate(take_uids)}
-    takes = masks["take_uid"].map(place)
-    # Stable: within a take the rows lie as the annotation file has them.
-    order = np.argsort(takes.to_numpy(), kind="stable")
+    take_order = {take_uid: place for place, take_uid in enumerate(take_uids)}
+    # Stable: within a take the manifest has the annotation file's order.
+    order = np.argsort(masks["take_uid"].map(take_order).to_numpy(), kind="stable")
     in_order: pd.DataFrame = masks.iloc[order].reset_index(drop=True)
     return in_order
-
-
-def _exclude(root: DatasetRoot, unit: str, pairs: pa.Table) -> None:
-    """Record the objects whose pairs the pair files cannot name."""
-    objects = pairs.group_by(_OBJECT).aggregate([]).to_pylist()
-    reason = "pair files cannot hold this object's name; the pairs are in the manifest only"
-    rows = [{"stage": STAGE, **row, "reason": reason} for row in objects]
-    write_exclusions(root, STAGE, unit, rows)
-
-
-def _check_splits(root: DatasetRoot, named: set[str]) -> None:
-    if unknown := sorted(named - set(Split)):
-        raise SettingsError(f"{unknown[0]!r} is no split; use {', '.join(Split)}")
-    present = set(read_manifest(root, "takes", columns=["split"])["split"].to_pylist())
-    if empty := sorted(named - present):
-        raise SettingsError(f"no take of {root.path} is in the {empty[0]} split")
