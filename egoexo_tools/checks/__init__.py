@@ -1,1 +1,1 @@
-"""Whether a root's tables agree with each other and with the files."""
+"""Checks whether a root's tables agree with each other and with the files."""

@@ -1,11 +1,11 @@
-"""Checks a root: every manifest against every other, and against the files. Repairs nothing.
+"""Checks a root: every manifest against the others and against the files. Repairs nothing.
 
-`tables.py` and `masks.py` hold the checks of the tables; here they are put together, with
-those of the files.
+`tables.py` and `masks.py` contain the checks of the tables; this module combines them and checks
+the files.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,23 @@ from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_tables
 from egoexo_tools.release.takes import read_split_file
 
+_TABLES = ("takes", "masks", "frames", "pairs", "proposals", "exclusions")
 _MASK_COLUMNS = [*table_checks.MASK, "view", "visible"]
 
 
+@dataclass(frozen=True)
+class _CheckedTables:
+    """The keys of each table; run lengths stay on disk."""
+
+    takes: pd.DataFrame
+    masks: pd.DataFrame
+    frames: pd.DataFrame
+    pairs: pd.DataFrame
+    exclusions: pd.DataFrame
+
+
 def validate(root: DatasetRoot, *, files: bool = False) -> list[Finding]:
-    """All findings about a root; none = sound.
+    """All findings about a root; an empty list: the root is sound.
 
     `files` also opens the header of every frame and compares its size. Raises DataError where
     `root` is not a dataset root.
@@ -48,30 +60,16 @@ def validate(root: DatasetRoot, *, files: bool = False) -> list[Finding]:
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
-    """The findings as text: table, how many rows, what is wrong, the first of them."""
+    """The findings as text: table, number of rows, problem, the first row."""
     if not findings:
         return "No findings."
     rows = [("table", "rows", "problem", "first")]
-    rows += [(one.table, f"{one.count:,}", one.problem, one.example) for one in findings]
+    rows += [(item.table, f"{item.count:,}", item.problem, item.example) for item in findings]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         f"{table:<{widths[0]}}  {count:>{widths[1]}}  {problem:<{widths[2]}}  {first}"
         for table, count, problem, first in rows
     )
-
-
-_TABLES = ("takes", "masks", "frames", "pairs", "proposals", "exclusions")
-
-
-@dataclass(frozen=True)
-class _CheckedTables:
-    """The keys of each table; run lengths stay on disk."""
-
-    takes: pd.DataFrame
-    masks: pd.DataFrame
-    frames: pd.DataFrame
-    pairs: pd.DataFrame
-    exclusions: pd.DataFrame
 
 
 def _check_tables(
@@ -81,18 +79,18 @@ def _check_tables(
     table_checks.check_takes(root, takes, units["takes"], report)
     if root.split_json.exists():
         try:
-            listed, faults = read_split_file(root.split_json)
-            report.add("split.json", "it holds what is no take_uid or no split", faults)
-            table_checks.check_splits(takes, listed, report)
+            splits_of, faults = read_split_file(root.split_json)
+            report.add("split.json", "an entry is not a split or not a take_uid", faults)
+            table_checks.check_splits(takes, splits_of, report)
         except DataError as error:
             report.add("split.json", "it cannot be read", [str(error)])
     table_checks.check_rows("masks", tables.masks, takes, report)
     table_checks.check_rows("frames", tables.frames, takes, report)
-    unnamed = sorted(set(tables.masks["take_uid"].astype(object)) - set(units["masks"]))
-    report.add("masks", "rows lie in a part of another name", unnamed)
+    without_part = sorted(set(tables.masks["take_uid"].astype(object)) - set(units["masks"]))
+    report.add("masks", "rows are in a part of another name", without_part)
     table_checks.check_pairs(tables.pairs, tables.masks, takes, report)
     table_checks.check_exclusions(tables.exclusions, tables.masks, takes, report)
-    if units["frames"]:
+    if units["frames"]:  # a root without extracted frames is sound
         table_checks.check_extracted(
             tables.pairs, tables.masks, tables.frames, tables.exclusions, report
         )
@@ -111,11 +109,11 @@ def _check_masks_and_proposals(
     }
     for _ in mask_checks.check_rles(root, "masks", units["masks"], report):
         pass
-    problems: dict[str, list[str]] = {}
+    examples_of: dict[str, list[str]] = {}
     for unit, part in mask_checks.check_rles(root, "proposals", units["proposals"], report):
         for problem, example in mask_checks.check_proposals(unit, part.to_pandas(), frames).items():
-            problems.setdefault(problem, []).append(example)
-    for problem, examples in problems.items():
+            examples_of.setdefault(problem, []).append(example)
+    for problem, examples in examples_of.items():
         report.add("proposals", f"{problem} (parts counted)", examples)
 
 
@@ -129,49 +127,44 @@ def _check_runs(root: DatasetRoot, pairs: pd.DataFrame, report: Report) -> None:
             except DataError as error:
                 report.add(name, "it cannot be read", [str(error)])
                 continue
-            twins = rows["pair_id"].duplicated()
-            report.rows(name, "pair_id comes more than once", rows, twins)
+            repeated = rows["pair_id"].duplicated()
+            report.add_rows(name, "pair_id occurs more than once", rows, repeated)
             unknown = ~rows["pair_id"].isin(pairs["pair_id"].astype(object))
-            report.rows(name, "the pair is not in the pairs manifest", rows, unknown)
+            report.add_rows(name, "the pair is not in the pairs manifest", rows, unknown)
 
 
 def _check_files(root: DatasetRoot, frames: pd.DataFrame, report: Report, *, sizes: bool) -> None:
-    """Frames lie where their row says; nothing half-written lies anywhere."""
+    """Frames are where their row says; no file is half-written or belongs to no row."""
+    # Strings and one walk: a real root has millions of frames.
     on_disk, partial = set(), []
-    for path in _walk(root.path):
-        if path.endswith(PARTIAL_SUFFIX):
-            partial.append(os.path.relpath(path, root.path))
-        elif path.endswith(".jpg"):
-            on_disk.add(path)
+    for folder, _, names in os.walk(root.path):
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(PARTIAL_SUFFIX):
+                partial.append(os.path.relpath(path, root.path))
+            elif name.endswith(".jpg"):
+                on_disk.add(path)
     outside = [".." in Path(path).parts or os.path.isabs(path) for path in frames["path"]]
-    report.rows("frames", "the path leaves the root", frames, outside)
+    report.add_rows("frames", "the path leaves the root", frames, outside)
     paths = [os.path.join(root.path, path) for path in frames["path"]]
-    there = np.array([path in on_disk for path in paths], bool)
-    report.rows("frames", "the file is missing", frames, ~there)
+    exists = np.array([path in on_disk for path in paths], bool)
+    report.add_rows("frames", "the file is missing", frames, ~exists)
     report.add("files", "half-written, from a run that was stopped", sorted(partial))
-    listed = set(paths)
-    inside = f"{root.processed}{os.sep}"
-    loose = sorted(path for path in on_disk - listed if path.startswith(inside))
+    processed = f"{root.processed}{os.sep}"
+    loose = sorted(path for path in on_disk.difference(paths) if path.startswith(processed))
     report.add("files", "a frame is not in the frames manifest", loose)
     if sizes:
-        expected = zip(there, paths, frames["height"], frames["width"], strict=True)
-        wrong = [exists and jpeg_size(path) != (h, w) for exists, path, h, w in expected]
-        report.rows("frames", "the file has another size", frames, wrong)
+        expected = zip(exists, paths, frames["height"], frames["width"], strict=True)
+        wrong = [present and jpeg_size(path) != (h, w) for present, path, h, w in expected]
+        report.add_rows("frames", "the file has another size", frames, wrong)
 
 
 def jpeg_size(path: str | Path) -> tuple[int, int] | None:
-    """Height and width from a picture's header, without decoding it; None if it has none."""
+    """Height and width from an image's header, without decoding it; None without a valid header."""
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, ImportError):  # Pillow plugins that are not installed say so by ImportError
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ImportError):  # Pillow raises ImportError for formats of missing plugins
         return None
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """The path of every file under a folder."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            yield os.path.join(parent, name)
