@@ -65,7 +65,7 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(
         assert isinstance(result.exception, ValueError)
         return
     (trace,) = tmp_path.glob("egoexo-tools-*.txt")
-    assert "synthesize (take 7) ended in" in result.output and "Traceback" not in result.output
+    assert "synthesize (take 7) failed" in result.output and "Traceback" not in result.output
     assert "ValueError: max() arg is an empty sequence" in result.output
     assert str(trace) in result.output and "report it" in result.output
     assert "Traceback" in trace.read_text() and "in fail" in trace.read_text()
