@@ -1,4 +1,4 @@
-"""Proposers: frame → candidate masks. PROPOSERS is where a new one is entered."""
+"""Proposers: frame → candidate masks. Add a new one to PROPOSERS."""
 
 from typing import TYPE_CHECKING
 

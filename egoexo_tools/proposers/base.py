@@ -1,7 +1,7 @@
-"""What a proposer takes and gives, and what a user can choose about it.
+"""The interface of a proposer and its options.
 
-A proposer takes frames and gives the proposals of each; `per_image` makes one out of a function
-of a single picture. Nothing heavy is imported here: the commands read the registry for `--help`.
+A proposer takes frames and returns the proposals of each; `per_image` turns a function of a single
+image into a proposer. This module imports nothing heavy, because `--help` reads the registry.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ class Proposal(NamedTuple):
     score: float
     """Higher is better; scales differ between proposers."""
     box_xywh: tuple[float, float, float, float] | None = None
-    """The proposer's own box in pixels of the mask; None = the mask's."""
+    """The proposer's own box, in pixels of the mask; None uses the box of the mask."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class FrameProposals:
 
     proposals: Sequence[Proposal]
     truncated: bool = False
-    """Whether there were more than `max_det`, so that some were left out."""
+    """Whether there were more than `max_det` proposals, so that some were dropped."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One kept frame, as the frames manifest has it."""
+    """An extracted frame, as in the frames manifest."""
 
     path: Path
     height: int
     width: int
     truth: tuple["MaskRle", ...] = ()
-    """The visible ground-truth masks, at source size; filled only for a proposer that asks."""
+    """The visible ground-truth masks at source size, if the proposer has `needs_truth`."""
 
     def rgb(self) -> "Rgb":
-        """The picture, (height, width, 3); DataError if it cannot be read or has another size."""
+        """The image (height, width, 3); DataError if it is unreadable or has another size."""
         from egoexo_tools.video.pictures import read_image
 
         rgb = read_image(self.path)
@@ -60,26 +60,24 @@ class Frame:
 
 @dataclass(frozen=True)
 class ProposerOptions:
-    """What a user can choose; a proposer refuses what it has no use for."""
+    """Options on the command line; a proposer rejects those that do not apply to it."""
 
     weights: Path | None = None
     trust_weights: bool = False
-    """Unpickle the weights file whatever it holds; see fastsam.py."""
+    """Unpickle the weights file without restrictions; see fastsam.py."""
     max_det: int | None = None
-    """Most proposals a frame; None = the proposer's own default."""
+    """Maximum number of proposals per frame; None is the proposer's default."""
     device: str | None = None
-    """Such as `cuda:0` or `cpu`; None = a GPU if there is one."""
+    """For example `cuda:0` or `cpu`; None is a GPU if there is one."""
     image_size: int | None = None
-    """Long side that a network sees, in pixels; None = 1024, as in every published result."""
+    """Long side of a network's input, in pixels; None is 1024, as in all published results."""
 
     def __post_init__(self) -> None:
         if self.max_det is not None and self.max_det < 1:
-            raise SettingsError(
-                f"max_det is {self.max_det}; a frame needs room for one proposal at least"
-            )
+            raise SettingsError(f"max_det is {self.max_det}; it must be at least 1")
 
     def refuse_weights(self, name: str) -> None:
-        """SettingsError where a proposer without a network is given what only a network needs."""
+        """SettingsError if a proposer without a network gets options for a network."""
         if self.weights is not None:
             raise SettingsError(f"the {name} proposer has no weights; leave out --weights")
         if self.image_size is not None:
@@ -91,21 +89,22 @@ Proposer: TypeAlias = Callable[[Sequence[Frame]], list[FrameProposals]]
 
 @dataclass(frozen=True)
 class ProposerEntry:
-    """How to make a proposer and how to run it."""
+    """How to create a proposer and how to run it."""
 
     load: Callable[[ProposerOptions], Proposer]
     settings: Callable[[ProposerOptions], Mapping[str, Any]]
-    """What the result depends on, for the status files; raises what is wrong with the options
-    before any work begins."""
+    """What the result depends on, for status files; raises errors for unsuitable options before
+    any work starts."""
     batch: int = 1
-    """Frames given to the proposer at a time."""
+    """Number of frames per call of the proposer."""
     inline: bool = False
-    """Runs in the calling process: it owns a GPU, and loading it is slow."""
+    """Run in the calling process, for proposers that occupy a GPU and load slowly."""
     needs_truth: bool = False
+    """Fill in `Frame.truth`."""
 
 
 def per_image(propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]) -> Proposer:
-    """A function of one picture, rgb (H, W, 3) uint8 → (mask, score) each, as a proposer."""
+    """A proposer from a function of one image: rgb (H, W, 3) uint8 → (mask, score) pairs."""
 
     def proposer(frames: Sequence[Frame]) -> list[FrameProposals]:
         return [
@@ -119,7 +118,7 @@ def per_image(propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]) -> 
 def simple_entry(
     name: str, propose: Callable[["Rgb"], Iterable[tuple["MaskRle", float]]]
 ) -> ProposerEntry:
-    """The entry of a function of one picture that has nothing to choose."""
+    """The entry of a function of one image that has no options."""
 
     def settings(options: ProposerOptions) -> dict[str, Any]:
         options.refuse_weights(name)

@@ -1,12 +1,12 @@
 """`fastsam`: proposals of FastSAM (Zhao et al., 2023) through the ultralytics package (AGPL-3.0).
 
-The settings are those of every published result on this benchmark: image size 1024, confidence
-0.4, IoU 0.9 in suppression, masks at the frame's size. ultralytics is imported when a network is
-loaded, told that there is no internet, and never given a name that it could download.
+The settings are those of all published results on this benchmark: image size 1024, confidence
+0.4, IoU 0.9 in non-maximum suppression, masks at the frame's size. ultralytics is imported when a
+network is loaded, in its offline mode, and gets no name of a file that it could download.
 
-A checkpoint is a pickle, and unpickling can run any code. It is read with
-`torch.load(weights_only=True)` and ultralytics' list of its own layers; a file that needs more is
-refused, unless the user trusts it (`--trust-weights`).
+A checkpoint is a pickle, and unpickling can run arbitrary code. It is read with
+`torch.load(weights_only=True)` and ultralytics' list of its own layers. Files that need more are
+rejected unless the user trusts them (`--trust-weights`).
 """
 
 import os
@@ -14,7 +14,7 @@ import pickle
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,54 +30,46 @@ from egoexo_tools.proposers.base import (
     Proposer,
     ProposerOptions,
 )
-from egoexo_tools.proposers.encoding import encode_all
+from egoexo_tools.proposers.encoding import encode_masks
 from egoexo_tools.running.inputs import file_sha256
 
 DOWNLOAD = "https://github.com/ultralytics/assets/releases/download/v8.3.0/FastSAM-x.pt"
-
 READERS = 8
 
 
 @dataclass(frozen=True)
 class FastSamOptions:
-    """Settings of the network; each changes the result."""
+    """Options of the network that change the result."""
 
     image_size: int = 1024
-    """Long side that the network sees, in pixels; a multiple of 32."""
+    """Long side of the network's input, in pixels; a multiple of 32."""
     confidence: float = 0.4
     iou: float = 0.9
-    """Boxes that overlap a better one more than this are dropped."""
+    """Boxes that overlap a better box by more than this are dropped."""
     max_det: int = 300
-    """Most proposals a frame, the surest first."""
+    """Maximum number of proposals per frame, the most confident first."""
 
 
 def settings(options: ProposerOptions) -> dict[str, Any]:
-    """What the result depends on; raises if weights or the package are missing."""
-    weights = _checked(options.weights)
+    """What the result depends on; SettingsError if weights or the package are missing."""
+    weights = _check_weights(options.weights)
     _require_ultralytics()
-    # By content: a file of the same name may hold another network. Device and precision are left
-    # out, or a root that was begun on a GPU could not be finished without one.
-    chosen = _chosen(options)
-    return {
-        "weights": file_sha256(weights),
-        "image_size": chosen.image_size,
-        "confidence": chosen.confidence,
-        "iou": chosen.iou,
-        "max_det": chosen.max_det,
-    }
+    # The weights count by content: a file of the same name may contain another network. Device and
+    # precision do not count, so that a root that was started on a GPU can be finished without one.
+    return {"weights": file_sha256(weights), **asdict(_network_options(options))}
 
 
 def load(options: ProposerOptions) -> Proposer:
-    """A proposer from a weights file, on a GPU in half precision if there is one."""
+    """A proposer from a weights file; uses a GPU in half precision if there is one."""
     network = load_network(
-        _checked(options.weights),
-        options=_chosen(options),
+        _check_weights(options.weights),
+        options=_network_options(options),
         device=options.device,
         trust_weights=options.trust_weights,
     )
 
     def propose(frames: Sequence[Frame]) -> list[FrameProposals]:
-        with ThreadPoolExecutor(READERS) as readers:  # decoding releases the interpreter
+        with ThreadPoolExecutor(READERS) as readers:  # image decoding releases the GIL
             return network(list(readers.map(Frame.rgb, frames)))
 
     return propose
@@ -90,12 +82,12 @@ def load_network(
     device: str | None = None,
     trust_weights: bool = False,
 ) -> "FastSam":
-    """The network of a checkpoint, ready to run; DataError if the file cannot be used."""
+    """The network of a checkpoint, ready to run; DataError for an unusable file."""
     _require_ultralytics()
     import torch
 
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-    model = _read_checkpoint(_checked(weights), trust_weights=trust_weights)
+    model = _read_checkpoint(_check_weights(weights), trust_weights=trust_weights)
     predictor = _predictor_class()(
         overrides={
             "task": "segment",
@@ -103,11 +95,11 @@ def load_network(
             "imgsz": options.image_size,
             "conf": options.confidence,
             "iou": options.iou,
-            # One more than wanted tells whether there were more.
+            # One more than requested, to know whether there were more.
             "max_det": options.max_det + 1,
-            # Masks at the frame's size; without it they come at the network's.
+            # Masks at the frame's size instead of the network's.
             "retina_masks": True,
-            # Padded to a multiple of 32 and not to a square: 1024 x 576 of 16:9, not 1024 x 1024.
+            # Padding to a multiple of 32 instead of a square: 1024 x 576 for 16:9.
             "rect": True,
             "quantize": 16 if device.startswith("cuda") else None,
             "device": device,
@@ -121,76 +113,69 @@ def load_network(
 
 
 class FastSam:
-    """Pictures → proposals, in batches that the device can hold."""
+    """Images → proposals, in batches that fit on the device."""
 
     def __init__(self, predictor: Any, *, batch: int) -> None:
         self.predictor = predictor
         self.batch = batch
 
-    def __call__(self, pictures: Sequence[Rgb]) -> list[FrameProposals]:
-        """The proposals of each (H, W, 3) picture, surest first, at its own size."""
-        found: list[FrameProposals] = []
-        for start in range(0, len(pictures), self.batch):
-            part = pictures[start : start + self.batch]
-            # ultralytics takes arrays as OpenCV reads them: blue first.
-            bgr = [np.ascontiguousarray(rgb[:, :, ::-1]) for rgb in part]
-            found.extend(_found(result) for result in self._results(bgr))
-        return found
-
-    def _results(self, pictures: list[Rgb]) -> list[Any]:
-        try:
-            return list(self.predictor(source=pictures, stream=False))
-        except RuntimeError as error:
-            if "out of memory" in str(error):
-                raise DataError(
-                    f"FastSAM ran out of memory with {len(pictures)} frames at a time; "
-                    "use --device cpu, a GPU with more memory, or a smaller --max-det"
-                ) from error
-            raise
+    def __call__(self, images: Sequence[Rgb]) -> list[FrameProposals]:
+        """The proposals of each (H, W, 3) image, the most confident first, at the image's size."""
+        proposals: list[FrameProposals] = []
+        for start in range(0, len(images), self.batch):
+            batch = images[start : start + self.batch]
+            # ultralytics expects BGR, as OpenCV reads images.
+            bgr = [np.ascontiguousarray(rgb[:, :, ::-1]) for rgb in batch]
+            try:
+                results = list(self.predictor(source=bgr, stream=False))
+            except RuntimeError as error:
+                if "out of memory" in str(error):
+                    raise DataError(
+                        f"FastSAM ran out of memory with {len(batch)} frames at a time; "
+                        "use --device cpu, a GPU with more memory, or a smaller --max-det"
+                    ) from error
+                raise
+            proposals.extend(_frame_proposals(result) for result in results)
+        return proposals
 
 
-def _found(result: Any) -> FrameProposals:
-    """One picture's result; masks without a pixel are left out."""
+def _frame_proposals(result: Any) -> FrameProposals:
+    """The proposals of one image; empty masks are dropped."""
     if result.masks is None:
         return FrameProposals([], truncated=result.truncated)
-    rles = encode_all(result.masks.data.bool())
-    boxes = result.boxes.xyxy.float().cpu().numpy()
-    scores = result.boxes.conf.float().cpu().numpy()
+    rles = encode_masks(result.masks.data.bool())
+    # Corners; a public fork once stored centre-based boxes by mistake.
+    boxes = result.boxes.xyxy.float().cpu().tolist()
+    scores = result.boxes.conf.float().cpu().tolist()
     proposals = [
-        Proposal(rle, float(score), _xywh(box))
-        for rle, box, score in zip(rles, boxes, scores, strict=True)
+        Proposal(rle, score, (x1, y1, x2 - x1, y2 - y1))
+        for rle, (x1, y1, x2, y2), score in zip(rles, boxes, scores, strict=True)
         if rle.area()
     ]
     return FrameProposals(proposals, truncated=result.truncated)
 
 
-def _xywh(corners: Any) -> tuple[float, float, float, float]:
-    # Corners, unlike the centre-based boxes that a public fork once stored by mistake.
-    x1, y1, x2, y2 = (float(value) for value in corners)
-    return x1, y1, x2 - x1, y2 - y1
-
-
-def _chosen(options: ProposerOptions) -> FastSamOptions:
+def _network_options(options: ProposerOptions) -> FastSamOptions:
     default = FastSamOptions()
     image_size = options.image_size or default.image_size
     if image_size % 32:
-        raise SettingsError(f"the image size must be a multiple of 32, {image_size} came")
+        raise SettingsError(f"the image size is {image_size}; it must be a multiple of 32")
     return FastSamOptions(image_size=image_size, max_det=options.max_det or default.max_det)
 
 
-def _checked(weights: Path | None) -> Path:
+def _check_weights(weights: Path | None) -> Path:
     if weights is None:
         raise SettingsError(f"fastsam needs --weights FILE, such as FastSAM-x.pt from {DOWNLOAD}")
     if weights.suffix != ".pt":
-        raise SettingsError(f"{weights} is no FastSAM checkpoint; its name must end in .pt")
+        raise SettingsError(f"{weights} is not a FastSAM checkpoint; its name must end in .pt")
     if not weights.is_file():
         raise DataError(f"there is no weights file {weights}; FastSAM-x.pt is at {DOWNLOAD}")
     return weights.resolve()
 
 
 def _require_ultralytics() -> None:
-    # Read when ultralytics is first imported: no look whether the internet is there, no
-    # telemetry, no downloads and no packages installed on its own account.
+    # ultralytics reads these on its first import: no connection test, telemetry, downloads or
+    # automatic installation of packages.
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -211,18 +196,26 @@ def _read_checkpoint(weights: Path, *, trust_weights: bool) -> Any:
 
     if not trust_weights and not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         raise SettingsError(
-            f"torch {torch.__version__} cannot read {weights} without running what it holds; "
-            "use torch 2.6 or later, or --trust-weights if you trust where the file comes from"
+            f"torch {torch.__version__} cannot read {weights} without running its code; "
+            "use torch 2.6 or later, or --trust-weights if you trust the source of the file"
         )
     try:
         checkpoint, _ = torch_safe_load(str(weights), safe_only=not trust_weights)
     except (AttributeError, ImportError, RuntimeError, TypeError, pickle.PickleError) as error:
-        raise DataError(_refusal(weights, error, trust_weights)) from error
-    # The averaged weights are those that ultralytics itself would run.
+        is_untrusted = not trust_weights and "outside the supported" in str(error)
+        if is_untrusted and zipfile.is_zipfile(weights):
+            raise DataError(
+                f"{weights} contains more than layers of a known network, and reading it could run "
+                "any code; use the published FastSAM-x.pt, or --trust-weights if you trust the file"
+            ) from error
+        raise DataError(
+            f"{weights} is damaged or not a checkpoint; download it again from {DOWNLOAD}"
+        ) from error
+    # ultralytics also prefers the averaged weights.
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, SegmentationModel):
         raise DataError(
-            f"{weights} holds {type(model).__name__}, not a YOLOv8 segmentation network; "
+            f"{weights} contains {type(model).__name__}, not a YOLOv8 segmentation network; "
             f"FastSAM-x.pt is at {DOWNLOAD}"
         )
     model = model.float().eval()
@@ -231,25 +224,16 @@ def _read_checkpoint(weights: Path, *, trust_weights: bool) -> Any:
     return model
 
 
-def _refusal(weights: Path, error: Exception, trusted: bool) -> str:
-    if not trusted and "outside the supported" in str(error) and zipfile.is_zipfile(weights):
-        return (
-            f"{weights} holds more than layers of a known network, and reading it could run any "
-            "code; use FastSAM-x.pt as published, or --trust-weights if you trust its source"
-        )
-    return f"{weights} is damaged or no checkpoint; download it again from {DOWNLOAD}"
-
-
 @lru_cache(maxsize=1)
 def _predictor_class() -> Any:
-    """FastSAM's predictor, which also notes whether there were more detections than `keep`."""
+    """FastSAM's predictor, extended to record whether there were more detections than `keep`."""
     from ultralytics.models.fastsam import FastSAMPredictor
 
     class Predictor(FastSAMPredictor):  # type: ignore[misc]
         keep: int
 
-        def construct_result(self, pred: Any, *others: Any) -> Any:
-            result = super().construct_result(pred[: self.keep], *others)
+        def construct_result(self, pred: Any, *arguments: Any) -> Any:
+            result = super().construct_result(pred[: self.keep], *arguments)
             result.truncated = len(pred) > self.keep
             return result
 

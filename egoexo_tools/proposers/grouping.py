@@ -1,8 +1,8 @@
-"""Hierarchical grouping of super-pixels: the compiled heart of the `regions` proposer.
+"""Hierarchical grouping of super-pixels: the compiled core of the `regions` proposer.
 
-The two most similar neighbours merge until one region is left, and every region on the way is
-a candidate (Uijlings et al., Selective Search for Object Recognition, IJCV 2013, section 3).
-Here a region is a row of `members` (R, S) bool: which of the S super-pixels it consists of.
+The two most similar neighbours are merged until one region remains, and every intermediate region
+is a candidate (Uijlings et al., Selective Search for Object Recognition, IJCV 2013, section 3). A
+region is a row of `members` (R, S) bool: whether it contains each of the S super-pixels.
 """
 
 from dataclasses import dataclass
@@ -18,42 +18,42 @@ Scalar = np.float32
 
 @dataclass(frozen=True)
 class Superpixels:
-    """An over-segmentation and what grouping needs to know of it."""
+    """An over-segmentation and the measurements that grouping needs."""
 
     labels: Int32
-    """(H, W), 0 to S-1."""
+    """(H, W), 0 to S - 1."""
     sizes: Float32
-    """(S,), pixels."""
+    """(S,), in pixels."""
     boxes: Int32
     """(S, 4), first row, first column, last row, last column."""
     at_edge: Bool
-    """(S,), whether it touches the edge of the image."""
+    """(S,), whether a super-pixel touches the edge of the image."""
     borders: Int32
-    """(E, 2), the pairs of neighbours."""
+    """(E, 2), pairs of neighbouring super-pixels."""
     border_length: Float32
-    """(E,), neighbouring pixel pairs on each border."""
+    """(E,), number of neighbouring pixel pairs across each border."""
     border_strength: Float32
-    """(E,), edge strength added up over them."""
+    """(E,), sum of the edge strength over these pairs."""
     inside_length: Float32
-    """(S,), neighbouring pixel pairs inside each super-pixel."""
+    """(S,), number of neighbouring pixel pairs inside each super-pixel."""
     inside_strength: Float32
-    """(S,), edge strength added up over them."""
+    """(S,), sum of the edge strength over these pairs."""
 
 
 @dataclass(frozen=True)
 class Outlines:
-    """Measures of regions, each (R,)."""
+    """Measurements of regions, each (R,)."""
 
     length: Float32
-    """Pixel pairs on the outline; the edge of the image does not count."""
+    """Number of pixel pairs across the outline, without the edge of the image."""
     strength: Float32
     """Mean edge strength on the outline."""
     inside: Float32
-    """Mean edge strength of the pixel pairs inside."""
+    """Mean edge strength inside."""
 
 
 def describe(labels: Int32, edges: Float32) -> Superpixels:
-    """Sizes, boxes and borders of super-pixels; `edges` (H, W) is the edge strength."""
+    """Measure super-pixels; `edges` (H, W) is the edge strength."""
     count = int(labels.max()) + 1
     sizes, boxes, length, strength = _describe(labels, edges, count)
     height, width = labels.shape
@@ -73,7 +73,7 @@ def describe(labels: Int32, edges: Float32) -> Superpixels:
 
 
 def histograms(labels: Int32, bins: Int32, *, count: int) -> Float32:
-    """(S, C * count) histograms of C channels of bin numbers (H, W, C); a row adds up to 1."""
+    """(S, C * count) histograms of the bin numbers (H, W, C); each row adds up to 1."""
     regions, channels = int(labels.max()) + 1, bins.shape[2]
     flat = labels.ravel().astype(np.int64) * count
     parts = [
@@ -88,10 +88,10 @@ def histograms(labels: Int32, bins: Int32, *, count: int) -> Float32:
 def group(
     pixels: Superpixels, features: Float32, *, size_weight: float, fill_weight: float
 ) -> Bool:
-    """All 2S-1 regions of one hierarchy, the S super-pixels first, then in the order of merging.
+    """All 2S - 1 regions of a hierarchy: the S super-pixels, then the others in merging order.
 
-    Two regions are alike by the intersection of their `features` (S, D), by their smallness and
-    by how well they fill their common box; the last two are formulas 4 and 5 of the paper.
+    The similarity of two regions is the intersection of their `features` (S, D), plus the weighted
+    terms for small size and for filling their common box (formulas 4 and 5 of the paper).
     """
     count = len(pixels.sizes)
     adjacent = np.zeros((count, count), np.bool_)
@@ -108,14 +108,20 @@ def group(
 
 
 def without_holes(pixels: Superpixels, members: Bool) -> Bool:
-    """The same regions, with every super-pixel that they enclose."""
+    """The regions with all super-pixels that they enclose."""
     members = members.copy()
-    _fill(_neighbour_starts(pixels), _neighbours(pixels), pixels.at_edge, members)
+    # The neighbours of super-pixel 0, then those of 1, and so on; `starts` (S + 1,) separates them.
+    pairs = np.concatenate([pixels.borders, pixels.borders[:, ::-1]])
+    neighbours: Int32 = pairs[np.argsort(pairs[:, 0], kind="stable"), 1]
+    counts = np.bincount(pixels.borders.ravel(), minlength=len(pixels.sizes))
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    _fill(starts, neighbours, pixels.at_edge, members)
     return members
 
 
 def first_of_equals(members: Bool) -> Int64:
-    """Of each set of equal rows (R, S) the first, in the order of the rows as binary numbers."""
+    """The index of the first of each set of equal rows (R, S), in binary order of the rows."""
+    # As np.unique(axis=0) on packed bits, but sorting whole 64-bit words.
     packed = np.packbits(members, axis=1)
     missing = -packed.shape[1] % 8
     words = np.pad(packed, ((0, 0), (0, missing))).view(">u8")
@@ -127,7 +133,7 @@ def first_of_equals(members: Bool) -> Int64:
 
 
 def outlines(pixels: Superpixels, members: Bool) -> Outlines:
-    """How strong the edges are on the outline of each region and inside it."""
+    """Edge strength on the outline of each region and inside it."""
     measures = _outlines(
         pixels.borders,
         pixels.border_length,
@@ -140,33 +146,20 @@ def outlines(pixels: Superpixels, members: Bool) -> Outlines:
 
 
 def box_areas(pixels: Superpixels, members: Bool) -> Float32:
-    """(R,) pixels in the bounding box of each region; a region has one super-pixel at least."""
-    far = np.iinfo(np.int32).max
-    first = [np.where(members, pixels.boxes[:, axis], far).min(axis=1) for axis in (0, 1)]
+    """(R,) pixels in the bounding box of each region; regions must not be empty."""
+    largest = np.iinfo(np.int32).max
+    first = [np.where(members, pixels.boxes[:, axis], largest).min(axis=1) for axis in (0, 1)]
     last = [np.where(members, pixels.boxes[:, axis], -1).max(axis=1) for axis in (2, 3)]
     sides = np.stack(last) - np.stack(first) + 1
     return np.asarray(sides.prod(axis=0), np.float32)
 
 
 def suppress(overlaps: Float32, *, threshold: float, limit: int) -> Int32:
-    """Indices kept by non-maximum suppression of regions in falling order of score.
+    """Indices kept by non-maximum suppression of regions that are sorted by descending score.
 
-    `overlaps` (R, R) is the IoU; a region goes if a kept one overlaps it more than threshold.
+    `overlaps` (R, R) is the IoU. A region is dropped if its IoU with a kept one exceeds threshold.
     """
     return _suppress(overlaps, np.float32(threshold), limit)
-
-
-def _neighbours(pixels: Superpixels) -> Int32:
-    """Neighbours of super-pixel 0, then of 1, and so on."""
-    both = np.concatenate([pixels.borders, pixels.borders[:, ::-1]])
-    neighbours: Int32 = both[np.argsort(both[:, 0], kind="stable"), 1]
-    return neighbours
-
-
-def _neighbour_starts(pixels: Superpixels) -> Int32:
-    """(S+1,), where each super-pixel's neighbours begin."""
-    counts = np.bincount(pixels.borders.ravel(), minlength=len(pixels.sizes))
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
 @compiled
@@ -213,9 +206,9 @@ def _similarity(
         common += min(features[i, d], features[j, d])
     high = max(boxes[i, 2], boxes[j, 2]) - min(boxes[i, 0], boxes[j, 0]) + 1
     wide = max(boxes[i, 3], boxes[j, 3]) - min(boxes[i, 1], boxes[j, 1]) + 1
-    both = sizes[i] + sizes[j]
+    size = sizes[i] + sizes[j]
     return (
-        common + size_weight * (1 - both / area) + fill_weight * (1 - (high * wide - both) / area)
+        common + size_weight * (1 - size / area) + fill_weight * (1 - (high * wide - size) / area)
     )
 
 
@@ -229,12 +222,12 @@ def _group(
     size_weight: Scalar,
     fill_weight: Scalar,
 ) -> Bool:
-    """Works on slots: a merged region takes the slot of one half, the other's goes idle."""
+    """A merged region takes the slot of one of its halves; the slot of the other becomes idle."""
     count = len(sizes)
     members = np.zeros((2 * count - 1, count), np.bool_)
     node_of = np.arange(count)
     similar = np.full((count, count), np.float32(-1))
-    # Each slot's best neighbour is kept, so that a step looks at S values and not at S².
+    # The best neighbour of each slot is cached, so that a step checks S values instead of S².
     best = np.zeros(count, np.int64)
     best_value = np.zeros(count, np.float32)
     for i in range(count):
@@ -258,7 +251,7 @@ def _group(
                 continue
             value = _similarity(i, k, sizes, boxes, features, area, size_weight, fill_weight)
             similar[i, k] = similar[k, i] = value
-            # Its best was one of the two: the merged region may be less alike than a third.
+            # If the best neighbour was one of the two, another one may now be more similar.
             if best[k] == i or best[k] == j:
                 best[k] = np.argmax(similar[k])
                 best_value[k] = similar[k, best[k]]
@@ -278,10 +271,10 @@ def _merge(
     boxes: Int32,
     features: Float32,
 ) -> None:
-    """Put region j into region i."""
-    both = sizes[i] + sizes[j]
-    features[i] = (features[i] * sizes[i] + features[j] * sizes[j]) / both
-    sizes[i] = both
+    """Merge region j into region i."""
+    size = sizes[i] + sizes[j]
+    features[i] = (features[i] * sizes[i] + features[j] * sizes[j]) / size
+    sizes[i] = size
     boxes[i, 0], boxes[i, 1] = min(boxes[i, 0], boxes[j, 0]), min(boxes[i, 1], boxes[j, 1])
     boxes[i, 2], boxes[i, 3] = max(boxes[i, 2], boxes[j, 2]), max(boxes[i, 3], boxes[j, 3])
     adjacent[i] |= adjacent[j]
@@ -297,27 +290,26 @@ def _fill(
     at_edge: Bool,
     members: Bool,
 ) -> None:
-    """What cannot be reached from the edge of the image outside a region belongs to it."""
+    """Add to each region what is not reachable from the image's edge without crossing it."""
     count = members.shape[1]
     stack = np.empty(count, np.int32)
     for row in range(len(members)):
-        reached = members[row] | at_edge
-        waiting = 0
+        visited = members[row] | at_edge
+        stack_size = 0
         for i in range(count):
             if at_edge[i] and not members[row, i]:
-                stack[waiting] = i
-                waiting += 1
-        while waiting:
-            waiting -= 1
-            i = stack[waiting]
+                stack[stack_size] = i
+                stack_size += 1
+        while stack_size:
+            stack_size -= 1
+            i = stack[stack_size]
             for k in neighbours[starts[i] : starts[i + 1]]:
-                if not reached[k]:
-                    reached[k] = True
-                    stack[waiting] = k
-                    waiting += 1
+                if not visited[k]:
+                    visited[k] = True
+                    stack[stack_size] = k
+                    stack_size += 1
         for i in range(count):
-            # Reached from outside: at the edge or visited, and not a member from the start.
-            members[row, i] |= not reached[i]
+            members[row, i] |= not visited[i]
 
 
 @compiled
@@ -331,14 +323,14 @@ def _outlines(
 ) -> Float32:
     measures = np.zeros((3, len(members)), np.float32)
     for row in range(len(members)):
-        own = members[row]
+        region = members[row]
         out_length = out_strength = in_length = in_strength = np.float32(0)
-        for i in range(len(own)):
-            if own[i]:
+        for i in range(len(region)):
+            if region[i]:
                 in_length += inside_length[i]
                 in_strength += inside_strength[i]
         for e in range(len(borders)):
-            first, second = own[borders[e, 0]], own[borders[e, 1]]
+            first, second = region[borders[e, 0]], region[borders[e, 1]]
             if first and second:
                 in_length += border_length[e]
                 in_strength += border_strength[e]
@@ -358,16 +350,16 @@ def _suppress(
     limit: int,
 ) -> Int32:
     count = len(overlaps)
-    gone = np.zeros(count, np.bool_)
-    kept = np.empty(min(limit, count), np.int32)
-    found = 0
+    dropped = np.zeros(count, np.bool_)
+    survivors = np.empty(min(limit, count), np.int32)
+    survivor_count = 0
     for i in range(count):
-        if gone[i]:
+        if dropped[i]:
             continue
-        if found == len(kept):
+        if survivor_count == len(survivors):
             break
-        kept[found] = i
-        found += 1
+        survivors[survivor_count] = i
+        survivor_count += 1
         for j in range(i + 1, count):
-            gone[j] |= overlaps[i, j] > threshold
-    return kept[:found]
+            dropped[j] |= overlaps[i, j] > threshold
+    return survivors[:survivor_count]

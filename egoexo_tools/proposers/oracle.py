@@ -1,18 +1,38 @@
 """`oracle`: the frame's ground-truth masks as its proposals, for an upper bound.
 
-They stay at the source's resolution. Evaluation brings ground truth from the source's size to its
-own by nearest neighbour; a proposal that takes the same single step lands on the same pixels, so
-that the best proposal's IoU is exactly 1. By way of the frame's size it would not: two nearest
-steps differ from one.
+The masks keep the source's resolution. Evaluation resizes the ground truth from the source's size
+to the scoring size with one nearest-neighbour step. A proposal that takes the same step equals the
+ground truth, so the best proposal has an IoU of exactly 1. With the frame's size in between it
+would not, because two nearest-neighbour steps differ from one.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from egoexo_tools.proposers.base import Frame, FrameProposals, Proposal
+from egoexo_tools.errors import SettingsError
+from egoexo_tools.proposers.base import (
+    Frame,
+    FrameProposals,
+    Proposal,
+    Proposer,
+    ProposerOptions,
+)
+
+
+def settings(options: ProposerOptions) -> dict[str, Any]:
+    """No settings; SettingsError for options of other proposers."""
+    options.refuse_weights("oracle")
+    if options.max_det is not None:
+        raise SettingsError("the oracle proposes every ground-truth mask; leave out --max-det")
+    return {}
+
+
+def load(options: ProposerOptions) -> Proposer:
+    return oracle
 
 
 def oracle(frames: Sequence[Frame]) -> list[FrameProposals]:
-    """Every visible mask that has a pixel, with score 1."""
+    """Every visible, non-empty mask of each frame, with score 1."""
     return [
         FrameProposals([Proposal(rle, 1.0) for rle in frame.truth if rle.area() > 0])
         for frame in frames

@@ -1,15 +1,16 @@
 """`regions`: proposals without weights, by hierarchical grouping of super-pixels.
 
 A frame is over-segmented (Felzenszwalb and Huttenlocher, Efficient Graph-Based Image
-Segmentation, IJCV 2004) at a fixed working size, once as it is and once smoothed; the
-super-pixels of each are grouped by several measures of likeness (Selective Search, IJCV 2013).
-All nodes of all hierarchies are candidates, ranked by how much stronger the edges on a
-candidate's outline are than those inside it. The ranking, and the cap that it makes possible,
-are ours: Selective Search ranks at random.
+Segmentation, IJCV 2004) at a fixed working size, once unchanged and once smoothed. The
+super-pixels of each segmentation are grouped by several measures of similarity (Selective Search,
+IJCV 2013). All nodes of all hierarchies are candidates, ranked by how much stronger the edges on a
+candidate's outline are than those inside. The ranking is ours, and so is the limit that it allows;
+Selective Search ranks at random.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from egoexo_tools.arrays import Bool, Bytes, Float32, Int32
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.proposers import grouping
+from egoexo_tools.proposers.base import Proposer, ProposerOptions, per_image
 from egoexo_tools.proposers.grouping import Superpixels
 from egoexo_tools.proposers.superpixels import oversegment
 
@@ -26,20 +28,20 @@ ORIENTATIONS, MAGNITUDES = 8, 4
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """Settings of `regions`; areas are shares of the frame."""
+    """Options of `regions`; areas are shares of the frame."""
 
     working_size: int = 480
-    """Long side that segmentation works at, in pixels; smaller frames stay as they are."""
+    """Long side for the segmentation, in pixels; smaller frames are not resized."""
     max_proposals: int = 60
     nms_iou: float = 0.6
-    """A candidate that overlaps a better one more than this is dropped."""
+    """A candidate that overlaps a better one by more than this is dropped."""
     min_area: float = 2e-4
     max_area: float = 0.4
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of measuring how alike two regions are."""
+    """Weights of the terms in the similarity of two regions."""
 
     colour: float
     texture: float
@@ -55,41 +57,48 @@ STRATEGIES = (
 
 @dataclass(frozen=True)
 class RegionCandidates:
-    """Regions of one over-segmentation and their scores."""
+    """The regions of an over-segmentation, and their scores."""
 
     labels: Int32
     members: Bool
     scores: Float32
 
 
+def settings(options: ProposerOptions) -> dict[str, Any]:
+    """What the result depends on; SettingsError for options of a network."""
+    options.refuse_weights("regions")
+    return {"max_det": options.max_det or RegionOptions().max_proposals}
+
+
+def load(options: ProposerOptions) -> Proposer:
+    """A proposer of at most `max_det` regions."""
+    region_options = RegionOptions(max_proposals=settings(options)["max_det"])
+    return per_image(lambda rgb: regions(rgb, options=region_options))
+
+
 def regions(rgb: Bytes, *, options: RegionOptions = RegionOptions()) -> list[tuple[MaskRle, float]]:
-    """Candidate masks of one frame (H, W, 3), best first, at the frame's size, with scores."""
+    """Candidate masks of a frame (H, W, 3) at the frame's size, with scores, best first."""
     height, width = rgb.shape[:2]
-    work = _shrunk(rgb, options.working_size)
-    lab = np.asarray(cv2.cvtColor(work.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
-    edges, texture = _gradients(lab)
-    colour = _colour_bins(lab)
-    found = [
-        _candidates(grouping.describe(labels, edges), colour, texture, options)
+    ratio = options.working_size / max(height, width)
+    if ratio < 1:
+        size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    lab = np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
+    edges, texture_bins = _gradients(lab)
+    colour_bins = _colour_bins(lab)
+    candidates = [
+        _candidates(grouping.describe(labels, edges), colour_bins, texture_bins, options)
         for labels in _oversegment(lab)
     ]
-    masks, scores = _best(found, options)
-    kept = []
+    masks, scores = _select(candidates, options)
+    proposals = []
     for mask, score in zip(masks, scores, strict=True):
-        # Super-pixels have ragged outlines, which cost contour accuracy; thin ones may vanish.
-        smooth = _smoothed(mask, height, width)
+        # Super-pixels have ragged outlines, which reduce contour accuracy. Smoothing can make
+        # thin regions disappear.
+        smooth = _smooth_outline(mask, height, width)
         if smooth.any():
-            kept.append((MaskRle.encode(smooth), float(score)))
-    return kept
-
-
-def _shrunk(rgb: Bytes, working_size: int) -> Bytes:
-    height, width = rgb.shape[:2]
-    ratio = working_size / max(height, width)
-    if ratio >= 1:
-        return rgb
-    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+            proposals.append((MaskRle.encode(smooth), float(score)))
+    return proposals
 
 
 def _gradients(lab: Float32) -> tuple[Float32, Int32]:
@@ -111,10 +120,10 @@ def _colour_bins(lab: Float32) -> Int32:
 
 
 def _oversegment(lab: Float32) -> list[Int32]:
-    """Label images (H, W): of the frame as it is, and with its texture smoothed away."""
+    """Label images (H, W) of the frame, and of the frame without its texture."""
     smooth = np.stack([cv2.medianBlur(np.ascontiguousarray(lab[:, :, c]), 5) for c in range(3)], 2)
-    # Fine on the frame itself, for small parts; coarse where texture is gone, for what has a
-    # pattern and would fall to pieces.
+    # Fine segments of the frame for small parts; coarse segments without texture for patterned
+    # objects, which would otherwise be split.
     settings = ((lab, 0.5, 12.0), (smooth, 0.8, 30.0))
     return [
         oversegment(image / np.float32(100), scale=scale / 100, sigma=sigma, min_size=20)
@@ -132,69 +141,68 @@ def _candidates(
         features = np.concatenate([colours * s.colour, textures * s.texture], axis=1)
         trees.append(grouping.group(pixels, features, size_weight=s.size, fill_weight=s.fill))
     members = grouping.without_holes(pixels, np.concatenate(trees))
-    # Both strategies begin with the same super-pixels and end with the same whole.
+    # Both strategies start with the same super-pixels and end with the whole frame.
     members = members[grouping.first_of_equals(members)]
     areas = members @ pixels.sizes
     share = areas / pixels.labels.size
-    wanted = (share >= options.min_area) & (share <= options.max_area)
-    members = members[wanted]
-    return RegionCandidates(pixels.labels, members, _standing_out(pixels, members, areas[wanted]))
-
-
-def _standing_out(pixels: Superpixels, members: Bool, areas: Float32) -> Float32:
-    """Score of each region: strong edges on the outline and weak ones inside, times how compact
-    it is and how well it fills its box; the powers were chosen on rendered table tops.
-    """
-    measured = grouping.outlines(pixels, members)
-    contrast = np.maximum(measured.strength - measured.inside, 0.01)
-    compactness = areas**0.6 / np.maximum(measured.length, 1)
+    is_allowed = (share >= options.min_area) & (share <= options.max_area)
+    members, areas = members[is_allowed], areas[is_allowed]
+    # Strong edges on the outline, weak edges inside, a compact shape that fills its box. The
+    # exponents were chosen on rendered table tops.
+    outlines = grouping.outlines(pixels, members)
+    contrast = np.maximum(outlines.strength - outlines.inside, 0.01)
+    compactness = areas**0.6 / np.maximum(outlines.length, 1)
     filling = areas / grouping.box_areas(pixels, members)
-    scores: Float32 = np.sqrt(contrast * filling) * compactness
-    return scores
+    scores = np.sqrt(contrast * filling) * compactness
+    return RegionCandidates(pixels.labels, members, scores)
 
 
-def _best(found: Sequence[RegionCandidates], options: RegionOptions) -> tuple[list[Bool], Float32]:
+def _select(
+    segmentations: Sequence[RegionCandidates], options: RegionOptions
+) -> tuple[list[Bool], Float32]:
     """The masks that survive suppression across all over-segmentations, and their scores."""
-    atoms, sizes, columns = _intersected([candidates.labels for candidates in found])
-    scores = np.concatenate([candidates.scores for candidates in found])
-    # Ten for each that is wanted, and no more: the matrix of overlaps grows with the square.
+    atoms, sizes, atom_labels = _intersect([candidates.labels for candidates in segmentations])
+    scores = np.concatenate([candidates.scores for candidates in segmentations])
+    # At most ten per requested proposal, because the matrix of overlaps grows quadratically.
     order = np.argsort(-scores, kind="stable")[: 10 * options.max_proposals]
-    # Spelled out in atoms for the best alone: all of them would be most of the work.
+    # Only the best candidates are expanded to atoms; expanding all would dominate the run time.
     members = np.empty((len(order), len(sizes)), np.bool_)
     start = 0
-    for candidates, column in zip(found, columns, strict=True):
-        mine = (order >= start) & (order < start + len(candidates.scores))
-        members[mine] = candidates.members[order[mine] - start][:, column]
+    for candidates, labels in zip(segmentations, atom_labels, strict=True):
+        is_own = (order >= start) & (order < start + len(candidates.scores))
+        members[is_own] = candidates.members[order[is_own] - start][:, labels]
         start += len(candidates.scores)
     weights = members.astype(np.float32)
     common = (weights * sizes) @ weights.T
     areas: Float32 = np.diagonal(common)
     overlaps = np.asarray(common / (areas[:, None] + areas[None, :] - common), np.float32)
-    kept = grouping.suppress(overlaps, threshold=options.nms_iou, limit=options.max_proposals)
-    return [members[i][atoms] for i in kept], scores[order[kept]]
+    survivors = grouping.suppress(overlaps, threshold=options.nms_iou, limit=options.max_proposals)
+    return [members[i][atoms] for i in survivors], scores[order[survivors]]
 
 
-def _intersected(labelings: Sequence[Int32]) -> tuple[Int32, Float32, list[Int32]]:
-    """Label images → their common refinement (H, W), the sizes of its atoms (A,), and for each
-    input the label (A,) of every atom.
+def _intersect(label_images: Sequence[Int32]) -> tuple[Int32, Float32, list[Int32]]:
+    """Intersect label images.
+
+    Returns their common refinement (H, W), the sizes of its segments, the atoms (A,), and for each
+    input the label of every atom (A,).
     """
-    atoms = labelings[0]
-    columns: list[Int32] = []
-    for labels in labelings:
+    atoms = label_images[0]
+    atom_labels: list[Int32] = []
+    for labels in label_images:
         count = int(labels.max()) + 1
         joint = atoms.astype(np.int64) * count + labels
-        # Numbered by a table, not by sorting: there are fewer combinations than pixels.
+        # Numbered by a table instead of sorting: there are fewer combinations than pixels.
         occurs = np.bincount(joint.ravel()) > 0
         pairs = np.flatnonzero(occurs)
         atoms = (np.cumsum(occurs) - 1).astype(np.int32)[joint]
-        before, own = pairs // count, (pairs % count).astype(np.int32)
-        columns = [*(column[before] for column in columns), own]
-    return atoms, np.bincount(atoms.ravel()).astype(np.float32), columns
+        previous_atoms = pairs // count
+        atom_labels = [previous[previous_atoms] for previous in atom_labels]
+        atom_labels.append((pairs % count).astype(np.int32))
+    return atoms, np.bincount(atoms.ravel()).astype(np.float32), atom_labels
 
 
-def _smoothed(mask: Bool, height: int, width: int) -> Bool:
-    """Fill the holes, keep the largest part, and bring the mask to the frame's size with a
-    smooth outline."""
+def _smooth_outline(mask: Bool, height: int, width: int) -> Bool:
+    """The largest part of a mask, without holes, at the frame's size and with smooth outline."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = max(outlines, key=cv2.contourArea)
     filled = np.zeros(mask.shape, np.uint8)

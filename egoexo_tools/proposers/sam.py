@@ -1,9 +1,9 @@
 """`sam2`: proposals of SAM 2 or SAM 3 by transformers' mask generation (Apache-2.0).
 
-A grid of points is asked for masks, those that the network is sure of and that hold still when the
-threshold moves are kept, near-duplicates of a better one are dropped. The thresholds are those of
-transformers' own pipeline. The checkpoint is a folder as `save_pretrained` writes it, config.json
-beside model.safetensors; nothing is downloaded, and safetensors cannot run code.
+The network predicts masks for a grid of points. Masks with a high predicted IoU and a stable
+outline are kept, and near-duplicates of a better mask are dropped, with the default thresholds of
+transformers' pipeline. The checkpoint is a folder as written by `save_pretrained`, with config.json
+and model.safetensors. Nothing is downloaded, and safetensors cannot run code.
 """
 
 import json
@@ -21,8 +21,8 @@ from egoexo_tools.running.inputs import file_sha256
 
 POINTS_PER_SIDE = 32
 POINTS_AT_A_TIME = 64
-SURE, STABLE, OVERLAP = 0.88, 0.95, 0.7
-"""Least predicted IoU, least stability, and the box IoU above which the less sure mask goes."""
+MIN_PREDICTED_IOU, MIN_STABILITY, NMS_IOU = 0.88, 0.95, 0.7
+"""Of two boxes with an IoU above NMS_IOU, the mask with the lower score is dropped."""
 MAX_DET = 300
 MODELS = {
     "sam2": ("Sam2Model", "Sam2ImageProcessor"),
@@ -30,33 +30,33 @@ MODELS = {
     "sam3_tracker": ("Sam3TrackerModel", "Sam3ImageProcessor"),
     "sam3_tracker_video": ("Sam3TrackerModel", "Sam3ImageProcessor"),
 }
-"""`model_type` of a config.json → the classes of transformers that read it. SAM 3's processor
-brings pictures to other numbers than SAM 2's."""
+"""`model_type` of a config.json → the classes of transformers that load it. The processors of SAM 2
+and SAM 3 normalise images differently."""
 
 
 def settings(options: ProposerOptions) -> dict[str, Any]:
-    """What the result depends on; raises if weights or the package are missing."""
+    """What the result depends on; SettingsError if weights or the package are missing."""
     folder = _folder(options)
     _transformers()
     return {
         "weights": file_sha256(folder / "model.safetensors"),
         "points_per_side": POINTS_PER_SIDE,
-        "sure": SURE,
-        "stable": STABLE,
-        "overlap": OVERLAP,
+        "sure": MIN_PREDICTED_IOU,
+        "stable": MIN_STABILITY,
+        "overlap": NMS_IOU,
         "max_det": options.max_det or MAX_DET,
     }
 
 
 def load(options: ProposerOptions) -> Proposer:
-    """A proposer from a checkpoint's folder, on a GPU if there is one."""
+    """A proposer from the folder of a checkpoint; uses a GPU if there is one."""
     network = load_network(_folder(options), device=options.device)
     limit = options.max_det or MAX_DET
     return lambda frames: propose(network, [frame.rgb() for frame in frames], max_det=limit)
 
 
 def load_network(folder: Path, *, device: str | None = None) -> Any:
-    """transformers' mask generation with the folder's network; DataError if it cannot be used."""
+    """transformers' mask generation pipeline; DataError for an unusable checkpoint."""
     import torch
 
     transformers = _transformers()
@@ -65,20 +65,20 @@ def load_network(folder: Path, *, device: str | None = None) -> Any:
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if not hasattr(transformers, model_class):
         raise SettingsError(
-            f"{folder} holds a {config['model_type']}, which transformers "
-            f"{transformers.__version__} does not have: it lacks {model_class}; "
+            f"{folder} contains a {config['model_type']}, which transformers "
+            f"{transformers.__version__} does not support: it lacks {model_class}; "
             "pip install --upgrade transformers"
         )
     try:
         model, report = getattr(transformers, model_class).from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:  # a damaged file's faults come as many types
-        raise DataError(f"{folder} holds no network that can be read ({error})") from error
-    # transformers fills what a file lacks with chance and a warning.
+    except Exception as error:  # a damaged file raises errors of many types
+        raise DataError(f"{folder} does not contain a readable network ({error})") from error
+    # transformers initialises missing weights randomly and only warns.
     if missing := sorted(report["missing_keys"]):
-        raise DataError(f"{folder} lacks {len(missing)} parts of the network, as {missing[0]}")
-    # From the network itself, so that a folder without a processor's settings can be read.
+        raise DataError(f"{folder} lacks {len(missing)} weights of the network: {missing[0]}, ...")
+    # Taken from the network, because many folders have no file with the processor's settings.
     side = _image_side(model.config)
     processor = getattr(transformers, processor_class)(
         size={"height": side, "width": side}, mask_size={"height": side // 4, "width": side // 4}
@@ -89,46 +89,47 @@ def load_network(folder: Path, *, device: str | None = None) -> Any:
 
 
 def propose(
-    network: Any, pictures: Sequence[Rgb], *, max_det: int = MAX_DET, points: int = POINTS_PER_SIDE
+    network: Any, images: Sequence[Rgb], *, max_det: int = MAX_DET, points: int = POINTS_PER_SIDE
 ) -> list[FrameProposals]:
-    """Pictures (H, W, 3) uint8 RGB → their proposals, the surest first."""
+    """Images (H, W, 3) uint8 RGB → their proposals, highest score first."""
     from PIL import Image
 
     results = network(
-        [Image.fromarray(picture) for picture in pictures],
+        [Image.fromarray(image) for image in images],
         points_per_batch=POINTS_AT_A_TIME,
         points_per_crop=points,
-        pred_iou_thresh=SURE,
-        stability_score_thresh=STABLE,
-        crops_nms_thresh=OVERLAP,
+        pred_iou_thresh=MIN_PREDICTED_IOU,
+        stability_score_thresh=MIN_STABILITY,
+        crops_nms_thresh=NMS_IOU,
     )
-    return [_found(result, max_det) for result in results]
-
-
-def _found(result: Any, max_det: int) -> FrameProposals:
-    scores = np.asarray([float(score) for score in result["scores"]])
-    masks = [np.asarray(mask, np.bool_) for mask in result["masks"]]
-    # Whatever order the pipeline has: a cap must leave out the least sure.
-    order = np.argsort(-scores, kind="stable")
-    kept = [idx for idx in order.tolist() if masks[idx].any()]
-    proposals = [Proposal(MaskRle.encode(masks[idx]), scores[idx]) for idx in kept[:max_det]]
-    return FrameProposals(proposals, truncated=len(kept) > max_det)
+    frame_proposals = []
+    for result in results:
+        scores = np.asarray([float(score) for score in result["scores"]])
+        masks = [np.asarray(mask, np.bool_) for mask in result["masks"]]
+        # The order of the pipeline is undefined, and the limit must drop the lowest scores.
+        order = np.argsort(-scores, kind="stable")
+        nonempty = [idx for idx in order.tolist() if masks[idx].any()]
+        proposals = [Proposal(MaskRle.encode(masks[i]), scores[i]) for i in nonempty[:max_det]]
+        frame_proposals.append(FrameProposals(proposals, truncated=len(nonempty) > max_det))
+    return frame_proposals
 
 
 def _folder(options: ProposerOptions) -> Path:
     path = options.weights
     if path is None:
         raise SettingsError(
-            "the sam2 proposer needs --weights: model.safetensors of a checkpoint as transformers "
-            "has it, such as facebook/sam2.1-hiera-large, with its config.json beside"
+            "the sam2 proposer needs --weights: model.safetensors of a checkpoint in transformers "
+            "format, such as facebook/sam2.1-hiera-large, with its config.json next to it"
         )
     if options.image_size is not None:
-        raise SettingsError("the sam2 proposer has the size of its checkpoint; no --image-size")
+        raise SettingsError(
+            "the sam2 proposer uses the image size of its checkpoint; leave out --image-size"
+        )
     folder = path if path.is_dir() else path.parent
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise SettingsError(
-                f"{folder} has no {name}; give the folder of a checkpoint as transformers has it"
+                f"{folder} has no {name}; give the folder of a checkpoint in transformers format"
             )
     _config(folder)
     return folder
@@ -137,11 +138,13 @@ def _folder(options: ProposerOptions) -> Path:
 def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_bytes())
-        kind = config.get("model_type")
+        model_type = config.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise SettingsError(f"{folder / 'config.json'} cannot be read ({error})") from error
-    if kind not in MODELS:
-        raise SettingsError(f"{folder} holds a {kind!r}; the sam2 proposer reads {sorted(MODELS)}")
+    if model_type not in MODELS:
+        raise SettingsError(
+            f"{folder} contains a {model_type!r}; the sam2 proposer supports {sorted(MODELS)}"
+        )
     return dict(config)
 
 

@@ -1,9 +1,9 @@
 """Over-segmentation by Felzenszwalb and Huttenlocher (Efficient Graph-Based Image Segmentation,
-IJCV 2004), compiled: pixels are joined over their edges, weakest first, as long as an edge is no
-stronger than what either side holds together within.
+IJCV 2004), compiled. Segments are merged along the edges between pixels, weakest edge first, if the
+edge is not stronger than the internal differences of both segments allow.
 
-The slow, obvious twin is `skimage.segmentation.felzenszwalb`, whose answer this is where no two
-edges are equally strong; the sort here is by float32, there by float64.
+The slow twin is `skimage.segmentation.felzenszwalb`. The results are equal unless two edges have
+the same strength: here edges are sorted as float32, there as float64.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from egoexo_tools.arrays import Float32, Int32, UInt32, UInt64
 from egoexo_tools.compiled import compiled
 
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
-"""Rows down and columns right from a pixel to the neighbours whose edge is its own."""
+"""(rows down, columns right) from a pixel to the neighbours with which it forms its edges."""
 _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
 
@@ -23,13 +23,13 @@ _RADIX = 1 << _RADIX_BITS
 def oversegment(image: Float32, *, scale: float, sigma: float, min_size: int) -> Int32:
     """Labels (H, W), 0 to S - 1, of an image (H, W, C).
 
-    `scale` is the paper's k: larger, coarser. `sigma` of the smoothing before, in pixels.
-    Segments smaller than `min_size` pixels join the neighbour that is most like them.
+    `scale` is the paper's k; larger values give larger segments. `sigma`, in pixels, is that of
+    the smoothing before. Segments below `min_size` pixels join their most similar neighbour.
     """
     height, width = image.shape[:2]
     smooth = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     costs, edges = _edges(np.ascontiguousarray(smooth, np.float32).reshape(height, width, -1))
-    # Cost and edge travel as one number, so that joining reads memory from front to back.
+    # Cost and edge are sorted as one number, so that merging reads memory sequentially.
     packed = _sorted_by_cost(costs.view(np.uint32).astype(np.uint64) << np.uint64(32) | edges)
     costs = (packed >> np.uint64(32)).astype(np.uint32).view(np.float32)
     edges = packed.astype(np.uint32)
@@ -38,7 +38,7 @@ def oversegment(image: Float32, *, scale: float, sigma: float, min_size: int) ->
 
 @compiled
 def _edges(image: Float32) -> tuple[Float32, UInt32]:
-    """The edges of each pixel to its neighbours in _DIRECTIONS: cost, and 4 pixel + direction."""
+    """Costs (E,) and codes (E,), 4 * pixel + direction, of the edges to neighbours."""
     height, width, channels = image.shape
     count = height * (width - 1) + (height - 1) * width + 2 * (height - 1) * (width - 1)
     costs = np.empty(count, np.float32)
@@ -62,7 +62,7 @@ def _edges(image: Float32) -> tuple[Float32, UInt32]:
 
 @compiled
 def _sorted_by_cost(packed: UInt64) -> UInt64:
-    """Stable radix sort by the upper halves: the bits of floats from 0 up sort as they do."""
+    """Stable radix sort by the upper halves: non-negative floats sort like their bits."""
     other = np.empty_like(packed)
     mask = np.uint64(_RADIX - 1)
     for digit in range(3):
@@ -81,7 +81,7 @@ def _sorted_by_cost(packed: UInt64) -> UInt64:
 
 @compiled
 def _find(parents: Int32, pixel: Any) -> Any:
-    """The root of a pixel's segment; the way there is halved for the next who asks."""
+    """The root of a pixel's segment; halves the path to it for later calls."""
     while parents[pixel] != pixel:
         parents[pixel] = parents[parents[pixel]]
         pixel = parents[pixel]
@@ -90,7 +90,7 @@ def _find(parents: Int32, pixel: Any) -> Any:
 
 @compiled
 def _union(parents: Int32, sizes: Int32, first: Any, second: Any) -> Any:
-    """Put the smaller of two segments under the root of the larger; returns that root."""
+    """Attach the smaller of two segments to the root of the larger; returns that root."""
     if sizes[first] < sizes[second]:
         first, second = second, first
     parents[second] = first
@@ -102,30 +102,30 @@ def _union(parents: Int32, sizes: Int32, first: Any, second: Any) -> Any:
 def _join(
     costs: Float32, edges: UInt32, height: int, width: int, scale: Any, min_size: int
 ) -> Int32:
-    """The labels; costs and edges (E,) as of `_edges`, weakest first."""
+    """The labels (H, W); costs and edges (E,) as from `_edges`, sorted by cost."""
     count = height * width
     steps = np.array([down * width + right for down, right in _DIRECTIONS])
     parents = np.arange(count).astype(np.int32)
     sizes = np.ones(count, np.int32)
-    # What holds a segment together: its strongest inner edge, and a bonus that shrinks with size.
-    holds = np.full(count, scale, np.float32)
-    between = np.empty(edges.size, np.uint32)
-    left = 0  # edges between segments, for the second round
+    # The paper's threshold: the strongest inner edge, plus a term that shrinks with the size.
+    limits = np.full(count, scale, np.float32)
+    remaining = np.empty(edges.size, np.uint32)  # edges between segments, for the second pass
+    remaining_count = 0
     for i in range(edges.size):
         edge = np.int64(edges[i])
         first = _find(parents, edge >> 2)
         second = _find(parents, (edge >> 2) + steps[edge & 3])
         if first == second:
             continue
-        if costs[i] < min(holds[first], holds[second]):
+        if costs[i] < min(limits[first], limits[second]):
             root = _union(parents, sizes, first, second)
-            holds[root] = costs[i] + scale / sizes[root]
+            limits[root] = costs[i] + scale / sizes[root]
         else:
-            between[left] = edge
-            left += 1
-    # Weakest first here too: a small segment joins the neighbour that is most like it.
-    for i in range(left):
-        edge = np.int64(between[i])
+            remaining[remaining_count] = edge
+            remaining_count += 1
+    # Weakest first again, so that a small segment joins its most similar neighbour.
+    for i in range(remaining_count):
+        edge = np.int64(remaining[i])
         first = _find(parents, edge >> 2)
         second = _find(parents, (edge >> 2) + steps[edge & 3])
         if first != second and min(sizes[first], sizes[second]) < min_size:

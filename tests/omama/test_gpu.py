@@ -22,7 +22,7 @@ from torch import Tensor
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers.encoding import encode_all
+from egoexo_tools.proposers.encoding import encode_masks
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
@@ -176,4 +176,4 @@ def test_pooling_and_encoding() -> None:
         for at in (device, torch.device("cpu"))
     )
     assert torch.allclose(ours, theirs, atol=1e-4)
-    assert encode_all(masks.to(device)) == [MaskRle.encode(mask.numpy()) for mask in masks]
+    assert encode_masks(masks.to(device)) == [MaskRle.encode(mask.numpy()) for mask in masks]

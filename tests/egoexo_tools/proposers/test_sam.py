@@ -1,4 +1,4 @@
-"""`--proposer sam2` with a tiny network of the same architecture."""
+"""`--proposer sam2` with tiny networks of the same architectures."""
 
 import json
 from collections.abc import Callable
@@ -84,42 +84,45 @@ def sam3_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tiny_sam3, tmp_path_factory.mktemp("sam3"))
 
 
-def pictures(count: int) -> list[np.ndarray]:
+def noise_images(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (48, 64, 3)).astype(np.uint8) for _ in range(count)]
 
 
-def test_pictures_become_proposals(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A network of random weights is sure of nothing.
-    monkeypatch.setattr(sam, "SURE", -10.0)
-    monkeypatch.setattr(sam, "STABLE", 0.0)
+@pytest.fixture
+def accept_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every mask: a network with random weights predicts only low scores."""
+    monkeypatch.setattr(sam, "MIN_PREDICTED_IOU", -10.0)
+    monkeypatch.setattr(sam, "MIN_STABILITY", 0.0)
+
+
+@pytest.mark.usefixtures("accept_all")
+def test_images_become_proposals(checkpoint: Path) -> None:
     network = sam.load_network(checkpoint, device="cpu")
-    found = sam.propose(network, pictures(2), points=4)
-    assert len(found) == 2
-    alone = sam.propose(network, pictures(2)[1:], points=4)
-    assert [p.rle for p in found[1].proposals] == [p.rle for p in alone[0].proposals]
-    for one in found:
-        assert one.proposals, "no mask at all"
-        assert {(p.rle.height, p.rle.width) for p in one.proposals} == {(48, 64)}
-        scores = [p.score for p in one.proposals]
+    frame_proposals = sam.propose(network, noise_images(2), points=4)
+    assert len(frame_proposals) == 2
+    (second,) = sam.propose(network, noise_images(2)[1:], points=4)
+    assert [p.rle for p in frame_proposals[1].proposals] == [p.rle for p in second.proposals]
+    for proposals in (frame.proposals for frame in frame_proposals):
+        assert proposals, "no mask at all"
+        assert {(p.rle.height, p.rle.width) for p in proposals} == {(48, 64)}
+        scores = [p.score for p in proposals]
         assert scores == sorted(scores, reverse=True)
-    (cut,) = sam.propose(network, pictures(1), max_det=1, points=4)
-    assert len(cut.proposals) == 1 and cut.truncated == (len(found[0].proposals) > 1)
+    (limited,) = sam.propose(network, noise_images(1), max_det=1, points=4)
+    assert len(limited.proposals) == 1
+    assert limited.truncated == (len(frame_proposals[0].proposals) > 1)
 
 
-def test_sam_3_proposes_through_the_same_file(
-    sam3_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sam, "SURE", -10.0)
-    monkeypatch.setattr(sam, "STABLE", 0.0)
+@pytest.mark.usefixtures("accept_all")
+def test_sam_3_uses_the_same_module(sam3_checkpoint: Path) -> None:
     network = sam.load_network(sam3_checkpoint, device="cpu")
     processor = network.image_processor
     assert type(processor).__name__ == "Sam3ImageProcessor"
     assert list(processor.image_mean) == [0.5] * 3  # SAM 2's are ImageNet's
     assert (processor.size["height"], processor.size["width"]) == (112, 112)
-    (found,) = sam.propose(network, pictures(1), points=4)
-    assert found.proposals
-    assert {(p.rle.height, p.rle.width) for p in found.proposals} == {(48, 64)}
+    (frame_proposals,) = sam.propose(network, noise_images(1), points=4)
+    assert frame_proposals.proposals
+    assert {(p.rle.height, p.rle.width) for p in frame_proposals.proposals} == {(48, 64)}
 
 
 def test_a_transformers_without_sam_3_is_named(
@@ -132,34 +135,34 @@ def test_a_transformers_without_sam_3_is_named(
     config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "sam3_tracker"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(sam, "_transformers", lambda: SimpleNamespace(__version__="4.50"))
-    with pytest.raises(SettingsError, match="transformers 4.50 does not have.* Sam3TrackerModel"):
+    with pytest.raises(SettingsError, match="4.50 does not support.* Sam3TrackerModel"):
         sam.load_network(tmp_path)
 
 
-def test_a_stage_gets_the_same_interface(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_entry_loads_the_proposer(checkpoint: Path, tmp_path: Path) -> None:
     import cv2
 
-    cv2.imwrite(str(tmp_path / "0.png"), pictures(1)[0])
+    cv2.imwrite(str(tmp_path / "0.png"), noise_images(1)[0])
     options = ProposerOptions(weights=checkpoint / "model.safetensors", device="cpu", max_det=5)
-    chosen = proposer_entry("sam2")
-    settings = chosen.settings(options)
+    entry = proposer_entry("sam2")
+    settings = entry.settings(options)
     assert settings["max_det"] == 5 and len(settings["weights"]) == 64
-    (found,) = chosen.load(options)([Frame(tmp_path / "0.png", 48, 64)])
-    assert len(found.proposals) <= 5
+    (frame_proposals,) = entry.load(options)([Frame(tmp_path / "0.png", 48, 64)])
+    assert len(frame_proposals.proposals) <= 5
 
 
-def test_what_is_wrong_with_the_weights_is_said(checkpoint: Path, tmp_path: Path) -> None:
-    def told(**options: object) -> str:
+def test_unsuitable_weights_are_explained(checkpoint: Path, tmp_path: Path) -> None:
+    def message(**options: object) -> str:
         with pytest.raises((SettingsError, DataError)) as error:
             proposer_entry("sam2").settings(ProposerOptions(**options))  # type: ignore[arg-type]
         return str(error.value)
 
-    assert "needs --weights" in told()
-    assert "no --image-size" in told(weights=checkpoint, image_size=512)
-    assert "has no config.json" in told(weights=tmp_path / "sam2.pt")
+    assert "needs --weights" in message()
+    assert "leave out --image-size" in message(weights=checkpoint, image_size=512)
+    assert "has no config.json" in message(weights=tmp_path / "sam2.pt")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     (tmp_path / "model.safetensors").write_bytes(b"no")
-    assert "holds a 'bert'" in told(weights=tmp_path)
+    assert "contains a 'bert'" in message(weights=tmp_path)
     (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
-    with pytest.raises(DataError, match="no network that can be read"):
+    with pytest.raises(DataError, match="not contain a readable network"):
         sam.load_network(tmp_path)
