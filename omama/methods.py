@@ -60,8 +60,6 @@ class Method:
 
 BASELINES = ("oracle", "knn", "random")
 """Methods that a trained one is compared with: upper bound, no training, lower bound."""
-BASELINES_WITH_FEATURES = ("knn",)
-"""Baselines that a decision can be fitted for."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,8 @@ METHODS: dict[str, Method] = {
     ),
 }
 """Name, as `--method` takes it and run folders show it → the method."""
+BASELINES_WITH_FEATURES = tuple(name for name in BASELINES if "features" in METHODS[name].needs)
+"""Baselines that a decision can be fitted for."""
 
 
 def get_method(name: str) -> Method:

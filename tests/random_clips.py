@@ -118,7 +118,6 @@ def make_bucket(similarity: list[float]) -> tuple[Bucket, MatchScores]:
         is_proposal=torch.tensor([[False, True, True, True]]),
         first_proposal=torch.tensor([1]),
         truth=Truth(ious=torch.tensor([[1.0, 0.2, 0.9, 0.1]]), visible=torch.tensor([True])),
-        drawn=None,
     )
     scores = MatchScores(
         similarity=torch.tensor([similarity]),

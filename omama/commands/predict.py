@@ -166,7 +166,7 @@ def _predict_pair(
         [proposal.rle for proposal in frame.proposals],
         direction=arguments["direction"] and Direction(arguments["direction"]),
         checkpoint=checkpoint,
-        matcher=None if checkpoint is not None else method,
+        baseline=None if checkpoint is not None else method,
         options=methods.make_options(
             method,
             arguments["options"],

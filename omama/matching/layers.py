@@ -1,4 +1,4 @@
-"""The blocks of O-MaMa: one cross-attention, two perceptrons.
+"""The layers of O-MaMa: a cross-attention and two perceptrons.
 
 Attribute names and shapes are those of the published checkpoints (`CROSS_context_attn.*`,
 `mlp.*`, `mlp_visible.*`). Legend: B images, N queries (masks), T tokens, H heads, D channels of
@@ -13,9 +13,9 @@ HeadedTokens = tuple[Tensor, Tensor]
 
 
 class CrossAttention(nn.Module):
-    """A mask's descriptor looks at the other view's tokens; the answer is its context.
+    """A mask's descriptor attends to the other view's tokens; the result is its context.
 
-    No residual around the attention: a context holds nothing of the mask but what it asked for.
+    There is no residual around the attention: the mask enters a context only as the query.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -29,20 +29,16 @@ class CrossAttention(nn.Module):
         self.norm_output = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """queries (B, N, W), tokens with their positions (B, T, W) → contexts (B, N, W)."""
-        return self.attend(queries, self.keys_and_values(tokens))
-
     def keys_and_values(self, tokens: Tensor) -> HeadedTokens:
-        """(B, T, W) → what `attend` needs of an image, however many masks ask it."""
+        """Tokens with their positions (B, T, W) → what `attend` needs of them, for all masks."""
         tokens = self.norm_input(tokens)
         return self._split(self.key(tokens)), self._split(self.value(tokens))  # (B, H, T, D)
 
-    def attend(self, queries: Tensor, memory: HeadedTokens) -> Tensor:
+    def attend(self, queries: Tensor, tokens: HeadedTokens) -> Tensor:
         """queries (B, N, W) → contexts (B, N, W)."""
         query = self._split(self.query(self.norm_input(queries)))  # (B, H, N, D)
-        answer = F.scaled_dot_product_attention(query, *memory)  # (B, H, N, D)
-        context = self.project(answer.transpose(1, 2).flatten(2))  # (B, N, W)
+        attended = F.scaled_dot_product_attention(query, *tokens)  # (B, H, N, D)
+        context = self.project(attended.transpose(1, 2).flatten(2))  # (B, N, W)
         return context + self.mlp(self.norm_output(context))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
@@ -70,7 +66,7 @@ class EmbeddingMlp(nn.Module):
 def visibility_mlp(width: int, embedding_width: int) -> nn.Sequential:
     """Two embeddings (..., 2E) → logits (..., 2) of absent, visible.
 
-    The hidden widths are the published 768, 256, 128 at W = 768 and shrink with the model.
+    The hidden widths are the published 768, 256, 128 at W = 768, and proportional to W.
     """
     hidden = (width, max(1, width // 3), max(1, width // 6))
     layers: list[nn.Module] = []
@@ -80,14 +76,9 @@ def visibility_mlp(width: int, embedding_width: int) -> nn.Sequential:
 
 
 def resize_positions(positions: Tensor, grid_hw: tuple[int, int], to_hw: tuple[int, int]) -> Tensor:
-    """Position embeddings (1, T, W) of one grid → those of another, bilinearly."""
+    """Interpolate position embeddings (1, T, W) of one grid bilinearly to another."""
     if grid_hw == to_hw:
         return positions
     grid = positions.unflatten(1, grid_hw).permute(0, 3, 1, 2)  # (1, W, h, w)
     resized = F.interpolate(grid, size=to_hw, mode="bilinear", align_corners=False)
     return resized.flatten(2).transpose(1, 2)  # (1, T', W)
-
-
-def tokens_last(tokens: Tensor) -> Tensor:
-    """Dense features (B, C, h, w) → (B, T, C), row by row."""
-    return tokens.flatten(2).transpose(1, 2)

@@ -1,9 +1,8 @@
-"""O-MaMa's model out of files and into them: the authors' state dicts, and our own checkpoints."""
+"""Files of O-MaMa's model: the authors' state dicts, and our own checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from omama.matching.config import MODEL_WIDTH, ModelConfig
 from omama.matching.model import OMama
 
 METHOD = "o-mama"
+"""Method of our checkpoints."""
 
 _FRAMES: Mapping[View, HW] = {View.EGO: (704, 704), View.EXO: (540, 960)}
 _GRIDS: Mapping[int, tuple[View, HW]] = {
@@ -29,22 +29,36 @@ _GRIDS: Mapping[int, tuple[View, HW]] = {
     for patch in (14, 16, 32)
     for view, (h, w) in _FRAMES.items()
 }
-"""Number of position embeddings → the view and grid that it stands for."""
-_PATCHES_OF_PUBLISHED = "2500 (ego) and 2584 (exo)"
+"""Number of position embeddings → the view and grid that it identifies."""
 
 
 def load_official(path: Path | str, *, direction: Direction | None = None) -> OMama:
-    """The authors' state dict → a model in evaluation mode on the CPU.
+    """Load the authors' state dict; returns a model in evaluation mode on the CPU.
 
-    The direction follows from the position embeddings; the visibility head may be missing.
-    Raises DataError for another direction than `direction`, another width, or another file.
+    The position embeddings identify the direction; the visibility head may be missing. Raises
+    DataError for another direction than `direction`, for another width, and for other files.
     """
     path = Path(path)
-    state = _state_dict(load_file(path), path)
+    content = load_file(path)
+    # Training scripts wrap the state dict in these keys.
+    for key in ("model_state_dict", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise DataError(f"{path} contains no state dict of tensors")
+    state = {str(key).removeprefix("module."): value for key, value in content.items()}
     config = _official_config(state, path)
     _check_direction(config, direction, path)
     model = OMama(config)
-    _check_keys(model, state, path)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    wrong = sorted(key for key in {*expected, *shapes} if expected.get(key) != shapes.get(key))
+    if wrong:
+        key = wrong[0]
+        raise DataError(
+            f"{path} is not an O-MaMa checkpoint: {len(wrong)} of its tensors do not fit, the "
+            f"first {key} ({shapes.get(key, 'missing')}, expected {expected.get(key, 'none')})"
+        )
     model.load_state_dict(state)
     return model.eval()
 
@@ -67,14 +81,14 @@ def save_official(model: OMama, path: Path | str) -> None:
 
 
 def load_model(path: Path | str, *, direction: Direction | None = None) -> OMama:
-    """A model of either kind of file, in evaluation mode on the CPU; as `load_official`."""
+    """Load the model of either kind of file, as `load_official`."""
     return load_model_and_checkpoint(path, direction=direction)[0]
 
 
 def load_model_and_checkpoint(
     path: Path | str, *, direction: Direction | None = None
 ) -> tuple[OMama, Checkpoint | None]:
-    """The same, with the checkpoint around it; None for the authors', which know only the model."""
+    """The model and our checkpoint with it; None for the authors' files, which have none."""
     path = Path(path)
     if not is_ours(load_file(path)):
         return load_official(path, direction=direction), None
@@ -89,20 +103,10 @@ def load_model_and_checkpoint(
     return model.eval(), checkpoint
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict itself, out of the wrappings that training scripts put around it."""
-    for key in ("model_state_dict", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise DataError(f"{path} holds no state dict of tensors")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
 def _official_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
     dest, source = state.get("pos_embed_T"), state.get("pos_embed_Q")
     if dest is None or source is None or dest.ndim != 3 or source.ndim != 3:
-        raise DataError(f"{path} is no O-MaMa checkpoint: it lacks pos_embed_T and pos_embed_Q")
+        raise DataError(f"{path} is not an O-MaMa checkpoint: it lacks pos_embed_T and pos_embed_Q")
     width = dest.shape[2]
     if width != MODEL_WIDTH or source.shape[2] != MODEL_WIDTH:
         raise DataError(
@@ -113,8 +117,8 @@ def _official_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
     counts = f"{source.shape[1]} source and {dest.shape[1]} destination positions"
     if views[0] is None or views[1] is None or views[0][0] is views[1][0]:
         raise DataError(
-            f"{path} has {counts}, which name no direction; the published models have "
-            f"{_PATCHES_OF_PUBLISHED}"
+            f"{path} has {counts}, which identify no direction; the published models have 2500 "
+            "(ego) and 2584 (exo)"
         )
     config = ModelConfig.official(
         Direction.EGO2EXO if views[0][0] is View.EGO else Direction.EXO2EGO,
@@ -123,21 +127,9 @@ def _official_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
     return replace(config, source_grid_hw=views[0][1], dest_grid_hw=views[1][1])
 
 
-def _check_direction(config: ModelConfig, wanted: Direction | None, path: Path) -> None:
-    if wanted is not None and config.direction != wanted:
+def _check_direction(config: ModelConfig, direction: Direction | None, path: Path) -> None:
+    if direction is not None and config.direction != direction:
         raise DataError(
-            f"{path} was trained for {config.direction}, not {wanted}; give the checkpoint of "
-            f"{wanted}, or run with --direction {config.direction}"
-        )
-
-
-def _check_keys(model: OMama, state: Mapping[str, Tensor], path: Path) -> None:
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    came = {key: tuple(value.shape) for key, value in state.items()}
-    wrong = sorted(key for key in {*wanted, *came} if wanted.get(key) != came.get(key))
-    if wrong:
-        key = wrong[0]
-        raise DataError(
-            f"{path} is no O-MaMa checkpoint: {len(wrong)} of its tensors do not fit, the first "
-            f"{key} ({came.get(key, 'missing')}, wanted {wanted.get(key, 'none')})"
+            f"{path} was trained for {config.direction}, not {direction}; give the checkpoint of "
+            f"{direction}, or run with --direction {config.direction}"
         )

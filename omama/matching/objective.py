@@ -1,7 +1,7 @@
 """The model on a batch of buckets: similarities of every pair, and the loss of a training step.
 
 Legend: G frame pairs, S source masks, R destination rows, B pairs, K candidates, W channels of
-the model.
+the model, C channels of the backbone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ from omama.matching.samples import Bucket
 
 @dataclass(frozen=True)
 class Matches:
-    """A bucket after the model."""
+    """The model's output for the pairs of a bucket."""
 
     similarity: Tensor
     """(B, R) cosine of each pair's object and every destination row of its frame."""
     best_row: Tensor
-    """(B,) the most similar proposal's row; without meaning where `best` is -inf."""
+    """(B,) row of the most similar proposal; meaningless where `best` is -inf."""
     best: Tensor
     """(B,) its similarity; -inf where the frame has no proposals."""
     source: Tensor
@@ -39,7 +39,7 @@ class Matches:
 
 
 def compare_bucket(model: OMama, bucket: Bucket) -> Matches:
-    """All objects of the bucket's source frames against all rows of its destination frames."""
+    """Compare all objects of the source frames with all rows of the destination frames."""
     sources = model.embed_sources(bucket.sources.float(), bucket.dest_tokens.float())  # (G, S, W)
     dests = model.embed_candidates(bucket.dests.float(), bucket.source_tokens.float())  # (G, R, W)
     table = cosine(sources, dests)  # (G, S, R)
@@ -57,14 +57,14 @@ def compare_bucket(model: OMama, bucket: Bucket) -> Matches:
 
 
 def without_object(matches: Matches, bucket: Bucket) -> Matches:
-    """The same if each pair's object were out of view: no proposal shows anything of it.
+    """The matches as if each pair's object were absent: without the proposals that show it.
 
-    `best` is -inf where none is left, and where none has shown it.
+    `best` is -inf where no proposal remains, and where no proposal shows the object.
     """
     is_proposal = bucket.is_proposal[bucket.group]  # (B, R)
     shows = is_proposal & (bucket.truth.ious > SHOWS)
-    left = is_proposal & ~shows
-    best, best_row = matches.similarity.masked_fill(~left, -torch.inf).max(dim=1)
+    remaining = matches.similarity.masked_fill(~(is_proposal & ~shows), -torch.inf)
+    best, best_row = remaining.max(dim=1)
     return replace(
         matches,
         best=best.masked_fill(~shows.any(dim=1), -torch.inf),
@@ -74,12 +74,12 @@ def without_object(matches: Matches, bucket: Bucket) -> Matches:
 
 
 def descriptor_similarity(bucket: Bucket) -> Tensor:
-    """(B, R) cosine of the descriptors' mask parts: what nearest neighbours go by."""
+    """(B, R) cosine of the descriptors' mask parts, the similarity of nearest neighbours."""
     return cosine(*descriptor_embeddings(bucket))[bucket.group, bucket.source_row]
 
 
 def descriptor_embeddings(bucket: Bucket) -> tuple[Tensor, Tensor]:
-    """The mask parts as unit embeddings, (G, S, C) and (G, R, C)."""
+    """The mask parts of sources and destinations as unit vectors, (G, S, C) and (G, R, C)."""
     width = bucket.sources.shape[-1] // 2
     sources = F.normalize(bucket.sources[..., :width].float(), dim=-1)
     dests = F.normalize(bucket.dests[..., :width].float(), dim=-1)
@@ -87,13 +87,13 @@ def descriptor_embeddings(bucket: Bucket) -> tuple[Tensor, Tensor]:
 
 
 def visibility_logit(model: OMama, matches: Matches) -> Tensor:
-    """(B,) log odds that the object is visible, from embeddings that it leaves as they are."""
+    """(B,) log odds that the object is visible; no gradient reaches the embeddings."""
     logits = model.visibility_logits(matches.source.detach(), matches.candidate.detach())
     return (logits[:, 1] - logits[:, 0]).float()
 
 
 class Objective(nn.Module):
-    """A training step's loss as a module, so that data parallelism can wrap it."""
+    """The loss of a training step as a module, so that data parallelism can wrap it."""
 
     def __init__(self, model: OMama, config: TrainConfig, *, visible_share: float) -> None:
         """`visible_share` of the training pairs are visible; it balances the visibility loss."""
@@ -110,7 +110,7 @@ class Objective(nn.Module):
             model.mlp_visible.requires_grad_(False)
 
     def forward(self, buckets: Sequence[Bucket]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss over all pairs of the buckets; the log names no parts of it."""
+        """The mean loss over all pairs of the buckets; no parts for the log."""
         device_type = buckets[0].sources.device.type
         pairs = sum(bucket.pair.numel() for bucket in buckets)
         bf16 = self.config.precision == "bf16"
@@ -119,16 +119,16 @@ class Objective(nn.Module):
         return torch.stack(losses).sum() / pairs, {}
 
     def _bucket_loss(self, bucket: Bucket) -> Tensor:
-        if bucket.drawn is None:
-            raise ValueError("a training step needs a bucket with drawn candidates")
+        if bucket.candidates is None:
+            raise ValueError("a training step needs a bucket with candidates")
         matches = compare_bucket(self.model, bucket)
         visible = bucket.truth.visible
-        drawn = matches.similarity.gather(1, bucket.drawn.candidates)  # (B, K)
-        drawn = drawn.masked_fill(~bucket.drawn.valid, -torch.inf)
+        similarity = matches.similarity.gather(1, bucket.candidates.rows)  # (B, K)
+        similarity = similarity.masked_fill(~bucket.candidates.valid, -torch.inf)
         # The ground truth is always the first candidate (see samples.draw_candidates).
         first = torch.zeros_like(bucket.pair)
         temperature = self.config.temperature
-        loss = matching_loss(drawn, first, visible, temperature=temperature)
+        loss = matching_loss(similarity, first, visible, temperature=temperature)
         if self.trains_visibility:
             logit = visibility_logit(self.model, matches)
             visibility = visibility_loss(logit, visible, visible_share=self.visible_share)
@@ -137,8 +137,10 @@ class Objective(nn.Module):
 
 
 def first_bad_pair(model: OMama, buckets: Sequence[Bucket]) -> int:
-    """The position in `Pairs` of the first pair whose similarities are not finite, else of the
-    first pair."""
+    """Position in `Pairs` of the first pair with similarities that are not finite.
+
+    If all are finite, the first pair.
+    """
     with torch.no_grad():
         for bucket in buckets:
             finite = torch.isfinite(compare_bucket(model, bucket).similarity).all(dim=1)
@@ -149,7 +151,7 @@ def first_bad_pair(model: OMama, buckets: Sequence[Bucket]) -> int:
 
 @contextmanager
 def explain_full_gpu(batch_pairs: int) -> Iterator[None]:
-    """A GPU out of memory becomes a DataError that says which batch size to try."""
+    """Turns running out of GPU memory into a DataError that suggests a batch size."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -1,7 +1,7 @@
-"""Predict one object from one picture to another: what a person tries first.
+"""Predict one object from one picture to another, without a dataset root.
 
-Pictures of any size are reduced for the backbone to the kept frames' size (long side 960 at
-most); masks and proposals keep the size of their picture.
+For the backbone, pictures are shrunk to the kept frames' size (long side at most 960); masks and
+proposals keep the size of their picture.
 """
 
 from collections.abc import Sequence
@@ -22,26 +22,26 @@ from egoexo_tools.parsing.pictures import read_mask as read_mask_picture
 from egoexo_tools.parsing.pictures import read_picture
 from egoexo_tools.viewing.painting import PREDICTION, SOURCE, overlay, strip
 from egoexo_tools.vocab import Direction
-from omama.features.frame_features import FrameFeatures, prepare_frame
+from omama.features.frame_features import prepare_frame
 from omama.features.key import FeatureKey, make_extractor
 from omama.matching.config import MatchingOptions
-from omama.matching.matchers import NEEDS_FEATURES, load_matcher
+from omama.matching.matchers import BASELINES_WITH_FEATURES, load_matcher
 from omama.matching.samples import Bucket, Truth
 
 LONG_SIDE = 960
-"""Of a kept exo frame, in pixels."""
+"""Long side of a kept exo frame, in pixels."""
 
 
 @dataclass(frozen=True)
 class PairPrediction:
-    """Where the object is in the destination picture, and how sure that it is there at all."""
+    """The predicted place of an object in the destination picture."""
 
     rle: MaskRle | None
-    """At the destination picture's size; None where there were no proposals."""
+    """At the destination picture's size; None without proposals."""
     proposal_idx: int | None
     similarity: float | None
     confidence: float
-    """Above 0.5: visible."""
+    """Above 0.5 for visible."""
 
 
 def read_rgb(path: Path) -> Rgb:
@@ -61,76 +61,37 @@ def predict_pair(
     proposals: Sequence[MaskRle],
     *,
     checkpoint: Path | None = None,
-    matcher: str | None = None,
+    baseline: str | None = None,
     direction: Direction | None = None,
     options: MatchingOptions = MatchingOptions(),
 ) -> PairPrediction:
-    """The proposal of the destination picture that is the source mask's object.
+    """Choose the proposal of the destination picture that shows the source mask's object.
 
-    Pictures are (H, W, 3) uint8. Raises DataError for an empty
-    mask, one of another shape than its picture, and a checkpoint that does not fit.
+    Pictures are (H, W, 3) uint8. Give either a checkpoint or the baseline `knn`. Raises DataError
+    for an empty mask, a mask of another shape than its picture, and a checkpoint that does not fit.
     """
-    if (checkpoint is None) == (matcher not in NEEDS_FEATURES):
-        raise SettingsError("for two pictures give either a checkpoint or the matcher knn")
+    if (checkpoint is None) == (baseline not in BASELINES_WITH_FEATURES):
+        raise SettingsError("for two pictures give either a checkpoint or the baseline knn")
     _check_mask(source_mask, source_rgb)
-    chosen = load_matcher(checkpoint, matcher, direction=direction, options=options)
+    loaded = load_matcher(checkpoint, baseline, direction=direction, options=options)
     weights = options.features.weights
-    extractor = make_extractor(chosen.backbone, weights, feature_precision=chosen.feature_precision)
-    chosen.check(FeatureKey.of(extractor))
+    extractor = make_extractor(loaded.backbone, weights, feature_precision=loaded.feature_precision)
+    loaded.check(FeatureKey.of(extractor))
     if not proposals:
         return PairPrediction(None, None, None, 0.0)
-    none = MaskColumns.from_rles([])
+    no_masks = MaskColumns.from_rles([])
     config = extractor.config
+    source_masks = MaskColumns.from_rles([source_mask])
+    dest_masks = MaskColumns.from_rles(proposals)
     source, dest = extractor(
         [
-            prepare_frame(_reduced(source_rgb), MaskColumns.from_rles([source_mask]), none, config),
-            prepare_frame(_reduced(dest_rgb), none, MaskColumns.from_rles(proposals), config),
+            prepare_frame(_shrink(source_rgb), source_masks, no_masks, config),
+            prepare_frame(_shrink(dest_rgb), no_masks, dest_masks, config),
         ]
     )
-    scored = chosen.matcher(_bucket(source, dest))
-    idx = int(scored.similarity[0].argmax())
-    similarity, confidence = float(scored.similarity[0, idx]), float(scored.confidence[0])
-    return PairPrediction(proposals[idx], idx, similarity, confidence)
-
-
-def pair_picture(
-    source_rgb: Rgb, source_mask: MaskRle, dest_rgb: Rgb, found: PairPrediction
-) -> Rgb:
-    """Both pictures side by side with the mask that was given and the one that was found."""
-    visible = found.confidence > CONFIDENCE_THRESHOLD
-    caption = f"prediction, {'visible' if visible else 'absent'} ({found.confidence:.2f})"
-    return strip(
-        [
-            ("source", overlay(source_rgb, source_mask, SOURCE)),
-            (caption, overlay(dest_rgb, found.rle, PREDICTION)),
-        ]
-    )
-
-
-def _check_mask(mask: MaskRle, rgb: Rgb) -> None:
-    height, width = rgb.shape[:2]
-    # Annotations come at the source video's size, so another size of the same shape is fine.
-    if abs(mask.height * width - mask.width * height) > max(mask.height, mask.width) * 2:
-        raise DataError(
-            f"the mask has {mask.width}x{mask.height} pixels, its picture {width}x{height}; give a "
-            "mask of the picture's shape"
-        )
-    if mask.area() == 0:
-        raise DataError("the mask is empty; mark the object's pixels in it")
-
-
-def _reduced(rgb: Rgb) -> Rgb:
-    scale = LONG_SIDE / max(rgb.shape[:2])
-    if scale >= 1:
-        return rgb
-    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
-    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _bucket(source: FrameFeatures, dest: FrameFeatures) -> Bucket:
-    count = len(dest.proposals)
+    count = len(proposals)
     zero = torch.zeros(1, dtype=torch.long)
-    return Bucket(
+    bucket = Bucket(
         source_tokens=source.tokens[None],
         dest_tokens=dest.tokens[None],
         sources=source.masks[None],
@@ -141,4 +102,43 @@ def _bucket(source: FrameFeatures, dest: FrameFeatures) -> Bucket:
         source_row=zero,
         pair=zero,
         truth=Truth(visible=torch.ones(1, dtype=torch.bool), ious=torch.zeros(1, count)),
-    ).to(source.tokens.device)
+    )
+    scores = loaded.matcher(bucket.to(source.tokens.device))
+    idx = int(scores.similarity[0].argmax())
+    similarity, confidence = float(scores.similarity[0, idx]), float(scores.confidence[0])
+    return PairPrediction(proposals[idx], idx, similarity, confidence)
+
+
+def _check_mask(mask: MaskRle, rgb: Rgb) -> None:
+    height, width = rgb.shape[:2]
+    # Annotations have the source video's size, so another size of the same shape is allowed.
+    if abs(mask.height * width - mask.width * height) > max(mask.height, mask.width) * 2:
+        raise DataError(
+            f"the mask has {mask.width}x{mask.height} pixels, its picture {width}x{height}; give a "
+            "mask of the picture's shape"
+        )
+    if mask.area() == 0:
+        raise DataError("the mask is empty; mark the object's pixels in it")
+
+
+def _shrink(rgb: Rgb) -> Rgb:
+    scale = LONG_SIDE / max(rgb.shape[:2])
+    if scale >= 1:
+        return rgb
+    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def pair_picture(
+    source_rgb: Rgb, source_mask: MaskRle, dest_rgb: Rgb, prediction: PairPrediction
+) -> Rgb:
+    """Both pictures side by side, with the source mask and the predicted mask."""
+    is_visible = prediction.confidence > CONFIDENCE_THRESHOLD
+    visibility = "visible" if is_visible else "absent"
+    caption = f"prediction, {visibility} ({prediction.confidence:.2f})"
+    return strip(
+        [
+            ("source", overlay(source_rgb, source_mask, SOURCE)),
+            (caption, overlay(dest_rgb, prediction.rle, PREDICTION)),
+        ]
+    )

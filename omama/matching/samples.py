@@ -1,59 +1,70 @@
-"""From the features of frames to a batch of pairs: candidates drawn, everything padded.
+"""Buckets: the features of a batch of pairs, with their candidates, padded to tensors.
 
-A batch holds frame pairs, not pairs: all objects of a source frame and all candidates of a
-destination frame are embedded once, and each pair picks its rows. Frame pairs of different token
-grids (portrait takes) go to different buckets, since their tokens cannot be stacked.
+A batch consists of frame pairs, not of pairs: all objects of a source frame and all candidates of
+a destination frame are embedded once, and each pair selects its rows. Frame pairs with different
+token grids (portrait takes) go into different buckets, because their tokens cannot be stacked.
 
 Legend: G frame pairs, S source masks, R destination rows (ground-truth masks, then proposals), B
-pairs, K candidates of a pair, C channels.
+pairs, K candidates of a pair, C channels, M ground-truth masks and N proposals of a frame.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from egoexo_tools.arrays import Bool, Float32, Int8, Int64
+from egoexo_tools.arrays import Bool, Int8, Int64
 from omama.dataset import VISIBLE, FrameTable, Pairs
 from omama.features.frame_features import FrameFeatures
 
 NEAR, FAR, NEVER = range(3)
-"""Rank of a proposal as a negative: neighbours first, then the others."""
+"""Ranks of proposals as negatives: neighbours of the object first, then others, or not at all."""
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What is known of a bucket's pairs; loss and validation look at it, the model never."""
+class TensorRecord:
+    """Base of dataclasses of tensors, which move to a device together."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same record on a device; copies from pinned memory do not block."""
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                values[item.name] = value.to(device, non_blocking=True)
+            elif isinstance(value, TensorRecord):
+                values[item.name] = value.to(device)
+        return replace(self, **values)
+
+
+@dataclass(frozen=True)
+class Truth(TensorRecord):
+    """The ground truth of a bucket's pairs. The loss and validation use it, the model does not."""
 
     visible: Tensor
     """(B,) bool"""
     ious: Tensor
-    """(B, R) IoU of each row's mask with the pair's ground truth; 0 but for proposals."""
-
-    def to(self, device: torch.device) -> Self:
-        return _moved(self, device)
+    """(B, R) IoU of each proposal with the pair's ground truth; 0 for other rows."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The candidates that a training step compares each of a bucket's objects with."""
+class TrainingCandidates(TensorRecord):
+    """The candidates that a training step compares with each of a bucket's objects."""
 
-    candidates: Tensor
-    """(B, K) rows in `Bucket.dests`; of a visible pair the first is the ground truth."""
+    rows: Tensor
+    """(B, K) rows in `Bucket.dests`; the first one of a visible pair is the ground truth."""
     valid: Tensor
-    """(B, K) bool; False where the frame had too few proposals."""
-
-    def to(self, device: torch.device) -> Self:
-        return _moved(self, device)
+    """(B, K) bool; False for padding, where the frame has too few proposals."""
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """Frame pairs of one grid size with their pairs: what the model sees, then what it does not."""
+class Bucket(TensorRecord):
+    """Frame pairs of one grid size with their pairs."""
 
     source_tokens: Tensor
     """(G, C, h, w)"""
@@ -74,33 +85,15 @@ class Bucket:
     pair: Tensor
     """(B,) position in `Pairs`."""
     truth: Truth
-    drawn: Drawn | None = None
-    """None where all rows are compared: in validation and prediction."""
-
-    def to(self, device: torch.device) -> Self:
-        return _moved(self, device)
-
-
-Record = TypeVar("Record", bound="Truth | Drawn | Bucket")
-
-
-def _moved(record: Record, device: torch.device) -> Record:
-    """The same record with its tensors on a device; copies from pinned memory run alongside."""
-    moved: dict[str, Any] = {}
-    for item in fields(record):
-        value = getattr(record, item.name)
-        if isinstance(value, Tensor):
-            moved[item.name] = value.to(device, non_blocking=True)
-        elif value is not None:
-            moved[item.name] = value.to(device)
-    return type(record)(**moved)
+    candidates: TrainingCandidates | None = None
+    """None in validation and prediction, which compare all rows."""
 
 
 @dataclass(frozen=True)
 class NegativeSampling:
-    """Which candidates a training sample gets, and which proposals are no negatives of it."""
+    """How the candidates of a training pair are drawn; the fields are those of TrainConfig."""
 
-    count: int
+    candidates: int
     negative_max_iou: float | None
     reference_behaviour: bool
 
@@ -114,23 +107,24 @@ def make_buckets(
     sampling: NegativeSampling | None = None,
     rng: np.random.Generator | None = None,
 ) -> list[Bucket]:
-    """A batch of pairs (indices) with the features of its frames, one bucket a grid size.
+    """Buckets of a batch of pairs (positions), one for each grid size.
 
-    With `sampling` (and `rng`) each pair gets its candidates.
+    `features` are those of the batch's frames. With `sampling` (and `rng`) each pair gets
+    candidates.
     """
-    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
-    known, position = np.unique(ends, return_inverse=True)
-    grids = np.array([features[frame].tokens.shape[-2:] for frame in known.tolist()])  # (F, 2)
-    # NumPy 1 gives the inverse flat, NumPy 2 in the input's shape: reshape bears both.
-    both = grids[position.reshape(ends.shape)].reshape(batch.size, 4)  # (B, h w h' w')
-    _, first, bucket = np.unique(both, axis=0, return_index=True, return_inverse=True)
+    frame_pairs = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
+    unique, position = np.unique(frame_pairs, return_inverse=True)
+    grids = np.array([features[frame].tokens.shape[-2:] for frame in unique.tolist()])  # (F, 2)
+    # NumPy 1 returns the inverse flat, NumPy 2 in the input's shape: reshape accepts both.
+    grid_pairs = grids[position.reshape(frame_pairs.shape)].reshape(batch.size, 4)  # h w h' w'
+    _, first, bucket = np.unique(grid_pairs, axis=0, return_index=True, return_inverse=True)
     return [
-        _bucket(frames, pairs, batch[bucket.reshape(-1) == number], features, sampling, rng)
-        for number in np.argsort(first)  # in the order in which the batch has them
+        _make_bucket(frames, pairs, batch[bucket.reshape(-1) == number], features, sampling, rng)
+        for number in np.argsort(first)  # in the order of the batch
     ]
 
 
-def _bucket(
+def _make_bucket(
     frames: FrameTable,
     pairs: Pairs,
     batch: Int64,
@@ -138,47 +132,77 @@ def _bucket(
     sampling: NegativeSampling | None,
     rng: np.random.Generator | None,
 ) -> Bucket:
-    ends = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
-    groups, group = np.unique(ends, axis=0, return_inverse=True)  # (G, 2), (B,)
+    frame_pairs = np.stack([pairs.source_frame[batch], pairs.dest_frame[batch]], axis=1)  # (B, 2)
+    groups, group = np.unique(frame_pairs, axis=0, return_inverse=True)  # (G, 2), (B,)
     group = group.reshape(-1)
     sources = [features[frame] for frame in groups[:, 0].tolist()]
     dests = [features[frame] for frame in groups[:, 1].tolist()]
     masks = np.array([len(dest.masks) for dest in dests])
     rows = np.array([len(dest.masks) + len(dest.proposals) for dest in dests])
-    # At least one row, of padding where there is neither a mask nor a proposal.
-    column = np.arange(max(1, rows.max()))
-    is_proposal = (column >= masks[:, None]) & (column < rows[:, None])  # (G, R)
-    # Masks of a frame lie together in the table of all masks: a row there less the frame's first.
+    # At least one row of padding, for frames with neither masks nor proposals.
+    row = np.arange(max(1, rows.max()))
+    is_proposal = (row >= masks[:, None]) & (row < rows[:, None])  # (G, R)
+    # The masks of a frame are consecutive in the table of all masks.
     truth = pairs.dest_mask[batch] - frames.masks.start[pairs.dest_frame[batch]]
     truth = np.where(pairs.dest_mask[batch] >= 0, truth, -1)
-    drawn = None
+    candidates = None
     if sampling is not None and rng is not None:
-        ranks = _ranks(dests, group, truth, sampling)
-        candidates, valid = draw_candidates(rng, ranks, truth, masks[group], sampling.count)
-        drawn = Drawn(torch.from_numpy(candidates), torch.from_numpy(valid))
+        ranks = _stack([negative_ranks(dest, sampling) for dest in dests], NEVER)[group, truth]
+        candidate_rows, valid = draw_candidates(
+            rng, ranks, truth, masks[group], sampling.candidates
+        )
+        candidates = TrainingCandidates(torch.from_numpy(candidate_rows), torch.from_numpy(valid))
     source_row = pairs.source_mask[batch] - frames.masks.start[pairs.source_frame[batch]]
+    ious = np.zeros((batch.size, row.size), np.float32)
+    tables = [np.pad(d.relations.ious, ((0, 1), (len(d.masks), 0))) for d in dests]
+    ious[:, : rows.max()] = _stack(tables, 0)[group, truth]
     return Bucket(
         source_tokens=torch.stack([source.tokens for source in sources]),
         dest_tokens=torch.stack([dest.tokens for dest in dests]),
-        sources=_padded([source.masks for source in sources]),
-        dests=_padded([torch.cat([dest.masks, dest.proposals]) for dest in dests]),
+        sources=_pad([source.masks for source in sources]),
+        dests=_pad([torch.cat([dest.masks, dest.proposals]) for dest in dests]),
         is_proposal=torch.from_numpy(is_proposal),
         first_proposal=torch.from_numpy(masks),
         group=torch.from_numpy(group),
         source_row=torch.from_numpy(source_row),
         pair=torch.from_numpy(batch),
         truth=Truth(
-            visible=torch.from_numpy(pairs.state[batch] == VISIBLE),
-            ious=torch.from_numpy(_ious(dests, group, truth, column.size)),
+            visible=torch.from_numpy(pairs.state[batch] == VISIBLE), ious=torch.from_numpy(ious)
         ),
-        drawn=drawn,
+        candidates=candidates,
     )
 
 
-def _padded(rows: Sequence[Tensor]) -> Tensor:
-    """(n_i, C) each → (G, max(1, n), C), zeros behind."""
+def _pad(rows: Sequence[Tensor]) -> Tensor:
+    """(n_i, C) each → (G, max(1, n), C), zeros at the end."""
     padded = pad_sequence(list(rows), batch_first=True)
     return padded if padded.shape[1] else padded.new_zeros(len(rows), 1, padded.shape[2])
+
+
+def _stack(tables: Sequence[NDArray[Any]], filler: float) -> NDArray[Any]:
+    """(M_i + 1, n_i) each → (G, M + 1, n). Last rows stay last: an index of -1 selects them."""
+    depth, width = np.max([table.shape for table in tables], axis=0)
+    stacked = np.full((len(tables), depth, width), filler, tables[0].dtype)
+    for i, table in enumerate(tables):
+        stacked[i, : table.shape[0] - 1, : table.shape[1]] = table[:-1]
+        stacked[i, -1, : table.shape[1]] = table[-1]
+    return stacked
+
+
+def negative_ranks(dest: FrameFeatures, sampling: NegativeSampling) -> Int8:
+    """(M + 1, N): the rank of each proposal for each ground-truth mask; last, for an absent one."""
+    relations = dest.relations
+    masks, proposals = relations.ious.shape
+    ranks = np.full((masks + 1, proposals), FAR, np.int8)
+    if masks and proposals:
+        ranks[:-1][relations.near] = NEAR
+        # The proposal nearest to the truth is as good as the truth: as a negative it would teach
+        # the opposite. The reference draws it like any neighbour.
+        best_rank = NEAR if sampling.reference_behaviour else NEVER
+        ranks[np.arange(masks), relations.best] = best_rank
+        if sampling.negative_max_iou is not None and not sampling.reference_behaviour:
+            ranks[:-1][relations.ious > sampling.negative_max_iou] = NEVER
+    return ranks
 
 
 def draw_candidates(
@@ -188,66 +212,25 @@ def draw_candidates(
     first_proposal: Int64,
     count: int,
 ) -> tuple[Int64, Bool]:
-    """Candidates (B, count) as rows of `Bucket.dests`, and which of them are valid (B, count).
+    """Draw candidates (B, count) as rows of `Bucket.dests`; also which are valid (B, count).
 
-    ranks (B, N) says for each proposal NEAR, FAR or NEVER; truth (B,) is the row of the ground
-    truth or -1. Visible: the truth, then count - 1 negatives, near ones first and at random
-    among equals. Not visible: `count` random ones. The truth's place does not matter to a cross
-    entropy, so it is always the first.
+    ranks (B, N) has NEAR, FAR or NEVER for each proposal; truth (B,) is the row of the ground truth
+    or -1. A visible pair gets the truth, then count - 1 negatives, near ones first and in random
+    order among equals; an absent pair gets `count` random ones. The position of the truth does not
+    matter to a cross entropy, so it is always the first.
     """
     visible = truth >= 0
-    # Ranks are whole numbers and the noise below 1: sorting keeps the order of ranks and shuffles
-    # within each, for all pairs at once.
+    # Ranks are integers and the noise is below 1, so that sorting keeps the order of ranks and
+    # shuffles equal ones, for all pairs at once.
     keys = rng.random(ranks.shape) + ranks  # (B, N)
-    drawn = np.argsort(keys, axis=1)[:, :count]  # (B, <= count)
-    valid = np.take_along_axis(ranks, drawn, axis=1) != NEVER
-    short = ((0, 0), (0, count - drawn.shape[1]))
-    drawn, valid = np.pad(drawn, short), np.pad(valid, short)  # (B, count)
-    rows = drawn + first_proposal[:, None]
-    # Rolled by one, the last negative makes room for the truth; it is overwritten at once.
+    proposals = np.argsort(keys, axis=1)[:, :count]  # (B, <= count)
+    valid = np.take_along_axis(ranks, proposals, axis=1) != NEVER
+    padding = ((0, 0), (0, count - proposals.shape[1]))
+    proposals, valid = np.pad(proposals, padding), np.pad(valid, padding)  # (B, count)
+    rows = proposals + first_proposal[:, None]
+    # Rolling by one moves the last negative to the place of the truth, which overwrites it.
     candidates = np.where(visible[:, None], np.roll(rows, 1, axis=1), rows)
     valid = np.where(visible[:, None], np.roll(valid, 1, axis=1), valid)
     candidates[visible, 0] = truth[visible]
     valid[visible, 0] = True
     return np.where(valid, candidates, 0), valid
-
-
-def _ranks(
-    dests: Sequence[FrameFeatures], group: Int64, truth: Int64, sampling: NegativeSampling
-) -> Int8:
-    """(B, N) rank of every proposal of each pair's destination frame; padding is NEVER."""
-    tables = [frame_ranks(dest, sampling) for dest in dests]  # (M + 1, n) each
-    width = max(table.shape[1] for table in tables)
-    depth = max(table.shape[0] for table in tables)
-    padded = np.full((len(tables), depth, width), NEVER, np.int8)
-    for i, table in enumerate(tables):
-        # The last row is that of "not visible", which truth = -1 picks.
-        padded[i, : table.shape[0] - 1, : table.shape[1]] = table[:-1]
-        padded[i, -1, : table.shape[1]] = table[-1]
-    return padded[group, truth]
-
-
-def _ious(dests: Sequence[FrameFeatures], group: Int64, truth: Int64, rows: int) -> Float32:
-    """(B, R); the last row of each frame's table, which truth = -1 picks, stays zero."""
-    depth = max(len(dest.masks) for dest in dests) + 1
-    padded = np.zeros((len(dests), depth, rows), np.float32)
-    for i, dest in enumerate(dests):
-        masks, proposals = dest.relations.ious.shape
-        padded[i, :masks, masks : masks + proposals] = dest.relations.ious
-    return padded[group, truth]
-
-
-def frame_ranks(dest: FrameFeatures, sampling: NegativeSampling) -> Int8:
-    """(M + 1, N): the rank of each proposal for each ground-truth mask, then for none."""
-    relations = dest.relations
-    masks, proposals = relations.ious.shape
-    ranks = np.full((masks + 1, proposals), FAR, np.int8)
-    if masks and proposals:
-        ranks[:-1][relations.near] = NEAR
-        at = np.arange(masks)
-        # The proposal nearest the truth is as good as the truth: called a negative it would teach
-        # the opposite. The reference draws it like any neighbour.
-        ranks[at, relations.best] = NEAR if sampling.reference_behaviour else NEVER
-        if sampling.negative_max_iou is not None and not sampling.reference_behaviour:
-            ranks[:-1][relations.ious > sampling.negative_max_iou] = NEVER
-    return ranks

@@ -1,14 +1,13 @@
-"""O-MaMa as the training loop sees it: batches of pairs, the loss, and validation."""
+"""O-MaMa for the training loop: batches of pairs, the loss, and validation."""
 
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import cast
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -16,7 +15,7 @@ from egoexo_tools.arrays import Int64
 from omama.dataset import Dataset
 from omama.features.store import FeatureStore
 from omama.matching.config import TrainConfig
-from omama.matching.loading import backbone_passes, epoch_batches, load_batches
+from omama.matching.loading import epoch_batches, frames_to_load, load_batches
 from omama.matching.model import OMama
 from omama.matching.model_files import METHOD
 from omama.matching.objective import Objective, first_bad_pair
@@ -27,7 +26,7 @@ from omama.task import LoopConfig, ParameterGroup, Task, ValScore
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Train and val pairs, with where the features of their frames come from."""
+    """Train and val pairs, and the features of their frames."""
 
     train: Dataset
     val: Dataset
@@ -36,21 +35,20 @@ class TrainingData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with what a run learns from: pairs, the masks of their frames, the backbone."""
+        """Hash of everything a run learns from: pairs, the masks of their frames, the backbone."""
         digest = hashlib.sha256(self.train_store.key.name.encode())
         for part in (self.train, self.val):
             digest.update("\n".join(part.pairs.ids).encode())
             digest.update(part.pairs.state.tobytes())
             for masks in (part.frames.masks, part.frames.proposals):
                 digest.update(masks.start.tobytes())
-                digest.update(
-                    np.ascontiguousarray(masks.boxes).data
-                )  # not copied: gigabytes, mapped
+                # Mapped gigabytes: hashed in place, not copied.
+                digest.update(np.ascontiguousarray(masks.boxes).data)
         return digest.hexdigest()[:16]
 
 
 def loop_config(config: TrainConfig) -> LoopConfig:
-    """What of the settings concerns the loop."""
+    """The settings of the loop."""
     return LoopConfig(
         epochs=config.epochs,
         accumulate=config.accumulate,
@@ -60,128 +58,116 @@ def loop_config(config: TrainConfig) -> LoopConfig:
     )
 
 
-def make_task(
-    objective: Objective,
-    config: TrainConfig,
-    data: TrainingData,
-    accelerator: Accelerator,
-    *,
-    keeps_start: bool,
-    averages_start: bool,
-) -> Task[list[Bucket]]:
-    """One direction's training on this rank; the last two: see `Task`."""
-    pairs, val_pairs = len(data.train.pairs), len(data.val.pairs)
-    passes = image_features_per_epoch(config, data, accelerator)
-    source = "read from the cache" if data.train_store.is_cache else "computed as they come"
-    group = ParameterGroup(
-        parameters=[p for p in objective.parameters() if p.requires_grad],
-        learning_rate=config.learning_rate,
-        final_learning_rate=config.final_learning_rate,
-        weight_decay=config.weight_decay,
-    )
-    return Task(
-        method=METHOD,
-        module=objective,
-        model=objective.model,
-        groups=[group],
-        epoch_samples=pairs,
-        batches_per_epoch=math.ceil(
-            math.ceil(pairs / accelerator.num_processes) / config.batch_pairs
-        ),
-        batches=partial(_batches, config=config, data=data, accelerator=accelerator),
-        to_device=_to_device,
-        validate=partial(
-            _validate, objective=objective, config=config, data=data, accelerator=accelerator
-        ),
-        describe_batch=partial(_describe, model=objective.model, ids=data.train.pairs.ids),
-        config=objective.model.config.to_dict(),
-        settings=config.to_dict(),
-        features=asdict(data.train_store.key),
-        fingerprint=data.fingerprint,
-        unit="pair",
-        measures_start=True,
-        keeps_start=keeps_start,
-        averages_start=averages_start,
-        introduction=(
-            f"{pairs} train pairs, {val_pairs} val pairs; "
-            f"{passes} image features an epoch, {source}"
-        ),
-    )
+@dataclass(frozen=True)
+class MatchingTraining:
+    """The training of one direction on this rank."""
 
+    objective: Objective
+    config: TrainConfig
+    data: TrainingData
+    accelerator: Accelerator
 
-def image_features_per_epoch(
-    config: TrainConfig, data: TrainingData, accelerator: Accelerator
-) -> int:
-    """Image features that this rank reads or computes in an epoch."""
-    return backbone_passes(data.train.pairs, _epoch_batches(0, config, data, accelerator))
+    def make_task(self, *, keeps_start: bool, averages_start: bool) -> Task[list[Bucket]]:
+        """The task of the loop; for the arguments see `Task`."""
+        config, data, objective = self.config, self.data, self.objective
+        pairs, val_pairs = len(data.train.pairs), len(data.val.pairs)
+        rank_pairs = math.ceil(pairs / self.accelerator.num_processes)
+        source = "read from the cache" if data.train_store.is_cache else "computed when needed"
+        group = ParameterGroup(
+            parameters=[p for p in objective.parameters() if p.requires_grad],
+            learning_rate=config.learning_rate,
+            final_learning_rate=config.final_learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        return Task(
+            method=METHOD,
+            module=objective,
+            model=objective.model,
+            groups=[group],
+            epoch_samples=pairs,
+            batches_per_epoch=math.ceil(rank_pairs / config.batch_pairs),
+            batches=self._load,
+            to_device=lambda buckets, device: [bucket.to(device) for bucket in buckets],
+            validate=self._validate,
+            describe_batch=self._describe,
+            config=objective.model.config.to_dict(),
+            settings=config.to_dict(),
+            features=asdict(data.train_store.key),
+            fingerprint=data.fingerprint,
+            unit="pair",
+            measures_start=True,
+            keeps_start=keeps_start,
+            averages_start=averages_start,
+            introduction=(
+                f"{pairs} train pairs, {val_pairs} val pairs; "
+                f"{self.image_features_per_epoch} image features an epoch, {source}"
+            ),
+        )
 
+    @cached_property
+    def image_features_per_epoch(self) -> int:
+        """Number of images whose features this rank reads or computes in an epoch."""
+        loads = frames_to_load(self.data.train.pairs, self._epoch_batches(0))
+        return sum(frames.size for frames in loads)
 
-def _epoch_batches(
-    epoch: int, config: TrainConfig, data: TrainingData, accelerator: Accelerator
-) -> list[Int64]:
-    """This rank's batches of an epoch (counted from 0), as indices of pairs."""
-    return epoch_batches(
-        data.train.pairs,
-        seed=config.seed,
-        epoch=epoch,
-        batch_size=config.batch_pairs,
-        rank=accelerator.process_index,
-        ranks=accelerator.num_processes,
-    )
+    def _epoch_batches(self, epoch: int) -> list[Int64]:
+        """This rank's batches of an epoch (from 0), as positions of pairs."""
+        return epoch_batches(
+            self.data.train.pairs,
+            seed=self.config.seed,
+            epoch=epoch,
+            batch_size=self.config.batch_pairs,
+            rank=self.accelerator.process_index,
+            ranks=self.accelerator.num_processes,
+        )
 
+    def _load(self, epoch: int, first: int) -> Iterator[tuple[list[Bucket], int]]:
+        config, data = self.config, self.data
+        batches = self._epoch_batches(epoch)[first:]
 
-def _batches(
-    epoch: int, first: int, *, config: TrainConfig, data: TrainingData, accelerator: Accelerator
-) -> Iterator[tuple[list[Bucket], int]]:
-    batches = _epoch_batches(epoch, config, data, accelerator)[first:]
+        def rng(number: int) -> np.random.Generator:
+            # Each batch has its own generator, so that a run resumed within an epoch draws the
+            # candidates of an undisturbed one.
+            seeds = (config.seed, epoch, first + number, self.accelerator.process_index)
+            return np.random.default_rng(seeds)
 
-    def rng(number: int) -> np.random.Generator:
-        # A batch has its generator by its place in the epoch, so that a run resumed in the
-        # middle draws what it would have drawn.
-        seeds = (config.seed, epoch, first + number, accelerator.process_index)
-        return np.random.default_rng(seeds)
+        sampling = NegativeSampling(
+            config.candidates, config.negative_max_iou, config.reference_behaviour
+        )
+        loaded = load_batches(
+            data.train.frames,
+            data.train.pairs,
+            batches,
+            data.train_store,
+            sampling=sampling,
+            rng=rng,
+        )
+        return zip(loaded, (batch.size for batch in batches), strict=True)
 
-    sampling = NegativeSampling(
-        config.candidates, config.negative_max_iou, config.reference_behaviour
-    )
-    loaded = load_batches(
-        data.train.frames, data.train.pairs, batches, data.train_store, sampling=sampling, rng=rng
-    )
-    return zip(loaded, (batch.size for batch in batches), strict=True)
+    def _validate(self, model: nn.Module) -> ValScore:
+        settings = ValidationSettings(
+            batch_pairs=self.config.batch_pairs,
+            device=self.accelerator.device,
+            trained_head=self.objective.trains_visibility,
+            bf16=self.config.precision == "bf16",
+            rank=self.accelerator.process_index,
+            ranks=self.accelerator.num_processes,
+        )
+        data = self.data
+        validation = score_val(cast(OMama, model), data.val, data.val_store, settings)
+        calibration = validation.calibration
+        accuracy = (
+            {}
+            if calibration is None
+            else {"val_visibility_accuracy": calibration.balanced_accuracy}
+        )
+        return ValScore(
+            iou=validation.iou,
+            logged=accuracy,
+            calibrate=None if calibration is None else calibration.to_dict,
+            untrained={"knn": validation.knn_iou},
+        )
 
-
-def _to_device(buckets: list[Bucket], device: torch.device) -> list[Bucket]:
-    return [bucket.to(device) for bucket in buckets]
-
-
-def _validate(
-    model: nn.Module,
-    *,
-    objective: Objective,
-    config: TrainConfig,
-    data: TrainingData,
-    accelerator: Accelerator,
-) -> ValScore:
-    """Val pairs score the model and calibrate it."""
-    how = ValidationSettings(
-        batch_pairs=config.batch_pairs,
-        device=accelerator.device,
-        trained_head=objective.trains_visibility,
-        bf16=config.precision == "bf16",
-        rank=accelerator.process_index,
-        ranks=accelerator.num_processes,
-    )
-    omama = cast(OMama, model)
-    found = score_val(omama, data.val, data.val_store, how)
-
-    calibration = found.calibration
-    return ValScore(
-        iou=found.iou,
-        logged={"val_visibility_accuracy": calibration.balanced_accuracy} if calibration else {},
-        calibrate=None if calibration is None else calibration.to_dict,
-        untrained={"knn": found.knn_iou},
-    )
-
-
-def _describe(buckets: Sequence[Bucket], *, model: OMama, ids: Sequence[str]) -> str:
-    return f"pair {ids[first_bad_pair(model, buckets)]}"
+    def _describe(self, buckets: Sequence[Bucket]) -> str:
+        pair = first_bad_pair(self.objective.model, buckets)
+        return f"pair {self.data.train.pairs.ids[pair]}"

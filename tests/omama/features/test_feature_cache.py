@@ -24,7 +24,7 @@ from omama.features.key import make_extractor
 from omama.features.store import open_store
 from omama.matching.config import ModelConfig
 from omama.matching.loading import frame_order, load_batches
-from omama.matching.matchers import by_descriptor
+from omama.matching.matchers import match_descriptors
 from omama.matching.model import OMama
 from omama.matching.objective import compare_bucket
 from omama.matching.samples import Bucket
@@ -62,7 +62,7 @@ def test_cached_and_live_features_agree(own_root: DatasetRoot) -> None:
     model = OMama(config).eval()
     for matcher in (
         lambda b: compare_bucket(model, b).similarity,
-        lambda b: by_descriptor(b).similarity,
+        lambda b: match_descriptors(b).similarity,
     ):
         with torch.no_grad():
             live = scores(own_root, "efficientnet-lite0", cached=False, matcher=matcher)
@@ -85,7 +85,7 @@ def test_int8_tokens_give_the_same_choices(own_root: DatasetRoot) -> None:
     model = OMama(config).eval()
     for matcher in (
         lambda b: compare_bucket(model, b).similarity,
-        lambda b: by_descriptor(b).similarity,
+        lambda b: match_descriptors(b).similarity,
     ):
         with torch.no_grad():
             live = scores(own_root, backbone, cached=False, matcher=matcher)

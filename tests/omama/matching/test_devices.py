@@ -18,10 +18,10 @@ from omama.features.descriptors import _upsampling
 from omama.features.frame_features import Extractor, RawFrame
 from omama.features.mask_relations import MaskRelations
 from omama.matching.config import ModelConfig, TrainConfig
-from omama.matching.matchers import by_descriptor, model_matcher
+from omama.matching.matchers import match_descriptors, model_matcher
 from omama.matching.model import OMama
 from omama.matching.objective import Objective, compare_bucket, visibility_logit
-from omama.matching.samples import Bucket, Drawn, Truth
+from omama.matching.samples import Bucket, TrainingCandidates, Truth
 
 CUDA = torch.device("cuda", 0)
 GROUPS, SOURCES, ROWS, PAIRS, CANDIDATES, WIDTH = 2, 3, 7, 5, 4, 12
@@ -66,8 +66,8 @@ def bucket(device: torch.device | None) -> Bucket:
         source_row=torch.zeros(PAIRS, dtype=torch.long),
         pair=torch.arange(PAIRS),
         truth=Truth(torch.ones(PAIRS, dtype=torch.bool), torch.zeros(PAIRS, ROWS)),
-        drawn=Drawn(
-            candidates=torch.zeros(PAIRS, CANDIDATES, dtype=torch.long),
+        candidates=TrainingCandidates(
+            rows=torch.zeros(PAIRS, CANDIDATES, dtype=torch.long),
             valid=torch.ones(PAIRS, CANDIDATES, dtype=torch.bool),
         ),
     )
@@ -82,7 +82,7 @@ def test_fakes_refuse_two_devices() -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_matching(made_on: torch.device | None, bf16: bool) -> None:
     matcher = model_matcher(on_gpu(lambda: OMama(CONFIG)), calibration=None, device=CUDA, bf16=bf16)
-    for scored in (matcher(bucket(made_on)), by_descriptor(bucket(made_on))):
+    for scored in (matcher(bucket(made_on)), match_descriptors(bucket(made_on))):
         assert scored.similarity.shape == (PAIRS, ROWS)
         assert scored.confidence.shape == (PAIRS,)
         assert scored.similarity.dtype == torch.float32

@@ -255,26 +255,24 @@ def plain_prediction(model: OMama, backbone: Backbone, data: Dataset, pair: int)
 
 
 def test_reference_behaviour_reaches_the_authors_model(
-    featured_root: DatasetRoot, tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A portrait frame's positions in flat order: another similarity than with turned ones."""
+    """A portrait frame's positions in flat order give other similarities than turned ones."""
+    monkeypatch.setattr("omama.matching.matchers.model_matcher", lambda model, **settings: model)
     torch.manual_seed(0)
     model = OMama(ModelConfig.official(Direction.EGO2EXO))
     model.pos_embed_T.data *= 50  # as strong as the tokens
-    save_official(model, tmp_path / "official.pt")
-    tokens, asked = torch.randn(1, 768, 68, 38), torch.randn(1, 1, 1536)
-    both = []
+    path = tmp_path / "official.pt"
+    save_official(model, path)
+    tokens, descriptors = torch.randn(1, 768, 68, 38), torch.randn(1, 1, 1536)
+    embeddings = []
     for reference_behaviour in (False, True):
-        chosen = load_matcher(
-            tmp_path / "official.pt",
-            None,
-            direction=None,
-            options=MatchingOptions(reference_behaviour=reference_behaviour),
-        )
-        both.append(chosen.matcher.keywords["model"].embed_sources(asked, tokens))  # type: ignore[attr-defined]
-    assert (both[0] - both[1]).abs().max() > 1e-3
-    flat = model.embed_sources(asked, tokens.flatten(2).unflatten(2, (38, 68)))
-    assert torch.allclose(both[1], flat, atol=1e-5)
+        options = MatchingOptions(reference_behaviour=reference_behaviour)
+        loaded: Any = load_matcher(path, None, direction=None, options=options).matcher
+        embeddings.append(loaded.embed_sources(descriptors, tokens))
+    assert (embeddings[0] - embeddings[1]).abs().max() > 1e-3
+    flat = model.embed_sources(descriptors, tokens.flatten(2).unflatten(2, (38, 68)))
+    assert torch.allclose(embeddings[1], flat, atol=1e-5)
 
 
 def test_a_gpu_without_memory_says_which_batch_to_try(
@@ -349,7 +347,7 @@ def test_one_pair_of_pictures(featured_root: DatasetRoot, checkpoint: Path) -> N
             MaskRle.encode(np.zeros((140, 140))),
             dest,
             proposals,
-            matcher="knn",
+            baseline="knn",
             options=MatchingOptions(features=Features("rgb_grid")),
         )
     with pytest.raises(DataError, match="mask has 30x20 pixels, its picture 140x140"):

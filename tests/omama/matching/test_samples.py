@@ -20,8 +20,8 @@ from omama.matching.samples import (
     NEVER,
     NegativeSampling,
     draw_candidates,
-    frame_ranks,
     make_buckets,
+    negative_ranks,
 )
 
 N = NEVER
@@ -75,7 +75,7 @@ def test_ranks_of_proposals(sampling: NegativeSampling, expected: list[int]) -> 
         near=np.array([[False, True, True, False]]),
     )
     empty = torch.zeros(0)
-    ranks = frame_ranks(FrameFeatures(empty, empty, empty, relations), sampling)
+    ranks = negative_ranks(FrameFeatures(empty, empty, empty, relations), sampling)
     assert ranks.tolist() == [expected, [FAR] * 4]
 
 

@@ -128,7 +128,7 @@ def test_cached_and_live_training_agree_and_frames_pass_once(
     run(own_root, "live", cached=False, quiet=False)
     assert losses(own_root, "live") == pytest.approx(losses(own_root, "cached"), abs=2e-3)
     # 16 pairs at 8 instants: 8 ego frames and, the first take having two exo cameras, 12 exo ones.
-    assert "16 train pairs, 7 val pairs; 20 image features an epoch, computed as they come" in (
+    assert "16 train pairs, 7 val pairs; 20 image features an epoch, computed when needed" in (
         capsys.readouterr().err
     )
     settings = json.loads((own_root.runs / "live" / "config.json").read_text())
