@@ -5,10 +5,12 @@ Run it after a change of a command, an option or a table: python scripts/generat
 
 import copy
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import pyarrow as pa
 
 import egoexo_tools.cli
 import omama.cli
@@ -82,21 +84,33 @@ def _code(text: str) -> str:
 
 
 def tables_page() -> str:
-    """The hand-written part of the page, then one section per table."""
+    """The hand-written part of the page, then the columns of each table.
+
+    A column that several tables have is described once, since it means the same in all of them.
+    """
     page = DOCS / "data-layout.md"
     head = page.read_text().split(GENERATED)[0] if page.exists() else "# Data layout\n\n"
-    parts = [head + GENERATED]
+    counts = Counter(field for schema in SCHEMAS.values() for field in schema)
+    shared = [field for field, count in counts.items() if count > 1]
+    parts = [head + GENERATED, f"### Columns of several tables\n{_columns(shared)}"]
     for table, schema in SCHEMAS.items():
-        rows = [
-            f"| `{field.name}` | {_type(field.type)} | {COLUMN_DOCS[field.name]} |"
-            for field in schema
-        ]
-        key = ", ".join(f"`{name}`" for name in KEYS[table]) or "none"
+        names, key = (
+            ", ".join(f"`{name}`" for name in columns) for columns in (schema.names, KEYS[table])
+        )
+        own = _columns([field for field in schema if counts[field] == 1])
         parts.append(
-            f"### {table}\n\n{TABLE_DOCS[table]} Key: {key}.\n\n"
-            "| column | type | what |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+            f"### {table}\n\n{TABLE_DOCS[table]} Key: {key or 'none'}. Columns: {names}.\n{own}"
         )
     return "\n".join(parts)
+
+
+def _columns(fields: Sequence[pa.Field]) -> str:
+    if not fields:
+        return ""
+    rows = [
+        f"| `{field.name}` | {_type(field.type)} | {COLUMN_DOCS[field.name]} |" for field in fields
+    ]
+    return "\n".join(["", "| column | type | content |", "|---|---|---|", *rows, ""])
 
 
 def _type(type_: object) -> str:
