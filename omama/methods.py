@@ -181,8 +181,8 @@ def make_options(name: str, choices: Settings, *, shared: Settings | None = None
         raise SettingsError(f"the method {name} does not have {flags}; leave it out")
     if options is None:
         return None
-    known = {key: value for key, value in (shared or {}).items() if key in names}
-    return _make(options, {**known, **values})
+    defaults = {key: value for key, value in (shared or {}).items() if key in names}
+    return _make(options, {**defaults, **values})
 
 
 def _make(record: Any, values: Settings) -> Any:

@@ -74,8 +74,8 @@ class PipelineOptions:
     def predictors(self) -> tuple[Predictor, ...]:
         """All that are scored, the upper bound first; O-MaMa also with the decision of val."""
         is_compared = self.baselines and methods.get_method(self.method).chooses_proposals
-        bound, *others = methods.BASELINES if is_compared else (self.method,)
-        predictors = [Predictor(name) for name in (bound, self.method, *others)]
+        bound, *baselines = methods.BASELINES if is_compared else (self.method,)
+        predictors = [Predictor(name) for name in (bound, self.method, *baselines)]
         if self.method == methods.DEFAULT_METHOD:
             predictors.insert(2, Predictor(self.method, FITTED_DECISION))
         return tuple(dict.fromkeys(predictors))
@@ -164,7 +164,7 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     from omama.features.cache import CacheOptions, run_features
 
     method, directions, features = options.method, options.directions, options.features
-    entry, split, predictors = methods.get_method(method), options.test_split, options.predictors
+    entry, split = methods.get_method(method), options.test_split
     # Checked here, so that wrong training settings are refused before hours of other stages.
     config = methods.make_config(method, options.training)
     if options.needs("features"):
@@ -189,16 +189,17 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
             "fit-decision: select on val how candidates are chosen",
             partial(steps.run_fit_decision, root, directions, features, method=method, run=run),
         )
+    runs = steps.list_runs(root, directions, options.predictors)
     yield (
         "predict: the test pairs, by every method",
-        partial(steps.run_predict, root, directions, predictors, split, features, run=run),
+        partial(steps.run_predict, root, runs, split, features, run=run),
     )
     yield (
         "evaluate: official and O-MaMa protocol",
-        partial(steps.run_evaluate, root, directions, predictors, split, run=run),
+        partial(steps.run_evaluate, root, runs, split, run=run),
     )
     if options.report:
         yield (
             "report: one page of tables and pictures",
-            partial(steps.run_report, root, directions, predictors, run=run),
+            partial(steps.run_report, root, runs, run=run),
         )

@@ -4,9 +4,8 @@ A unit is a run with its default name (`egoexo_tools.runs.run_name`). Its inputs
 files of the stages before it, so that new proposals or features lead to new scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,32 @@ from egoexo_tools.vocab import Direction, Split
 from omama import methods
 from omama.config import Features
 from omama.methods import Predictor
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """A run of the pipeline, in one direction."""
+
+    direction: Direction
+    predictor: Predictor
+    folder: RunFolder
+    checkpoint: Path | None
+    """Of the method, shared by its decisions; None for a method that is not trained."""
+
+
+def list_runs(
+    root: DatasetRoot, directions: Sequence[Direction], predictors: Sequence[Predictor]
+) -> list[PipelineRun]:
+    """The run of every predictor in every direction."""
+    runs = []
+    for direction in directions:
+        for predictor in predictors:
+            name = run_name(direction, predictor.method, predictor.decision)
+            trained = RunFolder.of(root, run_name(direction, predictor.method))
+            is_trained = methods.get_method(predictor.method).train is not None
+            checkpoint = trained.checkpoint_best if is_trained else None
+            runs.append(PipelineRun(direction, predictor, RunFolder.of(root, name), checkpoint))
+    return runs
 
 
 def run_train(
@@ -35,29 +60,36 @@ def run_train(
 
     `config` comes from `methods.make_config`; `init` is a checkpoint to start from.
     """
-    runs = _runs(root, directions, [Predictor(method)])
-    units = [
-        Unit(
-            (name,),
-            inputs=(
-                *_previous_statuses(root, method),
-                *(root.part("pairs", f"{s}.{each.direction}") for s in (Split.TRAIN, Split.VAL)),
-            ),
-            outputs=(each.folder.checkpoint_best,),
-        )
-        for name, each in runs.items()
-    ]
     shared = {"features": features, "resume": not run.overwrite, "quiet": run.quiet}
     options = methods.make_options(method, {"init": init}, shared=shared)
-    # `init` is a setting only where it is given: finished roots without it stay finished.
-    start = {} if init is None else {"init": str(init)}
-    return run_stage(
+
+    def inputs(each: PipelineRun) -> list[Path]:
+        splits = (Split.TRAIN, Split.VAL)
+        pairs = [root.part("pairs", f"{split}.{each.direction}") for split in splits]
+        return [*_previous_statuses(root, method), *pairs]
+
+    def work(each: PipelineRun) -> Mapping[str, int]:
+        path = methods.train(method, root, each.direction, config, each.folder, options=options)
+        if path != each.checkpoint:
+            # The next steps, and a second run, have to find it without having trained.
+            raise DataError(
+                f"{method} saved its checkpoint as {path}; `run` expects {each.checkpoint}"
+            )
+        return {"models": 1}
+
+    return _run_stage(
         root,
         "train",
-        units,
-        partial(_train, root=root, runs=runs, config=config, options=options),
-        settings={**features.settings, **methods.plain_settings(config), **start},
-        options=_in_order(run),
+        list_runs(root, directions, [Predictor(method)]),
+        inputs=inputs,
+        outputs=lambda each: [each.folder.checkpoint_best],
+        work=work,
+        settings={
+            **features.settings,
+            **methods.plain_settings(config),
+            **({} if init is None else {"init": str(init)}),
+        },
+        run=run,
     )
 
 
@@ -69,183 +101,149 @@ def run_fit_decision(
     method: str = methods.DEFAULT_METHOD,
     run: RunOptions,
 ) -> StageSummary:
-    """Choose on val how each trained model predicts (`methods.finish_training`)."""
-    runs = _runs(root, directions, [Predictor(method)])
-    units = [
-        Unit(
-            (name,),
-            # Not the checkpoint itself, which this stage rewrites: it would always look changed.
-            inputs=(root.status("train", name), root.part("pairs", f"val.{each.direction}")),
-            outputs=(each.folder.checkpoint_best,),
-        )
-        for name, each in runs.items()
-    ]
+    """Select on val how each trained model predicts (`methods.finish_training`)."""
     shared = {"features": features, "quiet": run.quiet}
     options = methods.make_options(method, {}, shared=shared)
-    return run_stage(
+
+    def inputs(each: PipelineRun) -> list[Path]:
+        # Not the checkpoint, which this stage rewrites: it would always look changed.
+        status = root.status("train", each.folder.name)
+        return [status, root.part("pairs", f"{Split.VAL}.{each.direction}")]
+
+    def work(each: PipelineRun) -> Mapping[str, int]:
+        methods.finish_training(method, root, each.direction, each.folder, options=options)
+        return {"models": 1}
+
+    return _run_stage(
         root,
         "fit-decision",
-        units,
-        partial(_fit_decision, root=root, runs=runs, options=options),
+        list_runs(root, directions, [Predictor(method)]),
+        inputs=inputs,
+        outputs=lambda each: [each.folder.checkpoint_best],
+        work=work,
         settings=features.settings,
-        options=_in_order(run),
+        run=run,
     )
 
 
 def run_predict(
     root: DatasetRoot,
-    directions: Sequence[Direction],
-    predictors: Sequence[Predictor],
+    runs: Sequence[PipelineRun],
     split: Split,
     features: Features,
     *,
     run: RunOptions,
 ) -> StageSummary:
-    """Predict the pairs of a split by every predictor, into the runs' files."""
-    runs = _runs(root, directions, predictors)
-    units = []
-    for name, each in runs.items():
-        checkpoint = [] if each.checkpoint is None else [each.checkpoint]
+    """Predict the pairs of a split into the files of each run."""
+
+    def inputs(each: PipelineRun) -> list[Path]:
+        statuses = _previous_statuses(root, each.predictor.method)
         pairs = root.part("pairs", f"{split}.{each.direction}")
-        inputs = (*_previous_statuses(root, each.predictor.method), pairs, *checkpoint)
-        outputs = (each.folder.predictions_json, each.folder.predictions)
-        units.append(Unit((name,), inputs=inputs, outputs=outputs))
-    shared = {"features": features, "quiet": run.quiet}
-    return run_stage(
+        return [*statuses, pairs, *([] if each.checkpoint is None else [each.checkpoint])]
+
+    def work(each: PipelineRun) -> Mapping[str, int]:
+        from omama.writing import predict_run
+
+        method, decision = each.predictor.method, each.predictor.decision
+        # As an option, None stands for the decision that val selected.
+        decision_option = None if decision == FITTED_DECISION else decision
+        shared = {"features": features, "quiet": run.quiet, "decision": decision_option}
+        options = methods.make_options(method, {}, shared=shared)
+        predict_run(
+            method,
+            root,
+            each.direction,
+            split,
+            each.folder,
+            checkpoint=each.checkpoint,
+            options=options,
+        )
+        return {"runs": 1}
+
+    return _run_stage(
         root,
         "predict",
-        units,
-        partial(_predict, root=root, runs=runs, split=split, shared=shared),
+        runs,
+        inputs=inputs,
+        outputs=lambda each: [each.folder.predictions_json, each.folder.predictions],
+        work=work,
         settings={**features.settings, "split": split.value},
-        options=_in_order(run),
+        run=run,
     )
 
 
 def run_evaluate(
-    root: DatasetRoot,
-    directions: Sequence[Direction],
-    predictors: Sequence[Predictor],
-    split: Split,
-    *,
-    run: RunOptions,
+    root: DatasetRoot, runs: Sequence[PipelineRun], split: Split, *, run: RunOptions
 ) -> StageSummary:
     """Write each run's ground truth, then score its predictions under every protocol."""
-    runs = _runs(root, directions, predictors)
-    units = [
-        Unit(
-            (name,),
-            # The table is scored; its export, written together with it, is the hashed input.
-            inputs=(
-                each.folder.predictions_json,
-                root.part("pairs", f"{split}.{each.direction}"),
-            ),
-            outputs=tuple(each.folder.summaries.values()),
+
+    def work(each: PipelineRun) -> Mapping[str, int]:
+        from egoexo_tools.evaluation.evaluate import evaluate_run
+
+        samples = evaluate_run(
+            root, each.folder.path, direction=each.direction, split=split, protocols=SUMMARIES
         )
-        for name, each in runs.items()
-    ]
-    work = partial(_evaluate, root=root, runs=runs, split=split)
-    settings = {"split": split.value}
-    return run_stage(root, "evaluate", units, work, settings=settings, options=_in_order(run))
+        return {"samples_scored": samples}
+
+    return _run_stage(
+        root,
+        "evaluate",
+        runs,
+        # The table is scored; its export, written together with it, is the hashed input.
+        inputs=lambda each: [
+            each.folder.predictions_json,
+            root.part("pairs", f"{split}.{each.direction}"),
+        ],
+        outputs=lambda each: each.folder.summaries.values(),
+        work=work,
+        settings={"split": split.value},
+        run=run,
+    )
 
 
-def run_report(
+def run_report(root: DatasetRoot, runs: Sequence[PipelineRun], *, run: RunOptions) -> StageSummary:
+    """Write runs/report.html about all the runs."""
+
+    def work(unit: Unit) -> Mapping[str, int]:
+        from egoexo_tools.report.page import write_report
+
+        write_report([each.folder.path for each in runs], root.runs / REPORT)
+        return {"pages": 1}
+
+    inputs = tuple(path for each in runs for path in each.folder.summaries.values())
+    unit = Unit(("report",), inputs=inputs, outputs=(root.runs / REPORT,))
+    return run_stage(root, "report", [unit], work, settings={}, options=_in_this_process(run))
+
+
+def _run_stage(
     root: DatasetRoot,
-    directions: Sequence[Direction],
-    predictors: Sequence[Predictor],
+    stage: str,
+    runs: Sequence[PipelineRun],
     *,
+    inputs: Callable[[PipelineRun], Iterable[Path]],
+    outputs: Callable[[PipelineRun], Iterable[Path]],
+    work: Callable[[PipelineRun], Mapping[str, int]],
+    settings: Mapping[str, Any],
     run: RunOptions,
 ) -> StageSummary:
-    """Write runs/report.html about all the runs."""
-    folders = [each.folder for each in _runs(root, directions, predictors).values()]
-    page = root.runs / REPORT
-    inputs = tuple(path for folder in folders for path in folder.summaries.values())
-    unit = Unit(("report",), inputs=inputs, outputs=(page,))
-    work = partial(_report, runs=[folder.path for folder in folders], page=page)
-    return run_stage(root, "report", [unit], work, settings={}, options=_in_order(run))
-
-
-@dataclass(frozen=True)
-class _PipelineRun:
-    """A run of the pipeline."""
-
-    direction: Direction
-    predictor: Predictor
-    folder: RunFolder
-    checkpoint: Path | None
-    """Of the method, whatever the decision; None for a method that is not trained."""
-
-
-def _runs(
-    root: DatasetRoot, directions: Sequence[Direction], predictors: Sequence[Predictor]
-) -> dict[str, _PipelineRun]:
-    """Every run by its name."""
-    runs = {}
-    for direction in directions:
-        for predictor in predictors:
-            trained = RunFolder.of(root, run_name(direction, predictor.method))
-            is_trained = methods.get_method(predictor.method).train is not None
-            name = run_name(direction, predictor.method, predictor.decision)
-            runs[name] = _PipelineRun(
-                direction=direction,
-                predictor=predictor,
-                folder=RunFolder.of(root, name),
-                checkpoint=trained.checkpoint_best if is_trained else None,
-            )
-    return runs
-
-
-Runs = Mapping[str, _PipelineRun]
-
-
-def _train(
-    unit: Unit, *, root: DatasetRoot, runs: Runs, config: Any, options: Any
-) -> Mapping[str, int]:
-    run = runs[unit.key[0]]
-    method = run.predictor.method
-    path = methods.train(method, root, run.direction, config, run.folder, options=options)
-    if path != run.checkpoint:
-        # The next steps, and a second run, have to find it without having trained.
-        raise DataError(f"{method} saved its checkpoint as {path}; `run` expects {run.checkpoint}")
-    return {"models": 1}
-
-
-def _fit_decision(unit: Unit, *, root: DatasetRoot, runs: Runs, options: Any) -> Mapping[str, int]:
-    run = runs[unit.key[0]]
-    methods.finish_training(run.predictor.method, root, run.direction, run.folder, options=options)
-    return {"models": 1}
-
-
-def _predict(
-    unit: Unit, *, root: DatasetRoot, runs: Runs, split: Split, shared: Mapping[str, Any]
-) -> Mapping[str, int]:
-    from omama.writing import predict_run
-
-    run = runs[unit.key[0]]
-    method, decision = run.predictor.method, run.predictor.decision
-    # None stands for the decision that val chose.
-    decision_option = None if decision == FITTED_DECISION else decision
-    options = methods.make_options(method, {}, shared={**shared, "decision": decision_option})
-    predict_run(
-        method, root, run.direction, split, run.folder, checkpoint=run.checkpoint, options=options
+    by_name = {each.folder.name: each for each in runs}
+    units = [
+        Unit((name,), inputs=tuple(inputs(each)), outputs=tuple(outputs(each)))
+        for name, each in by_name.items()
+    ]
+    return run_stage(
+        root,
+        stage,
+        units,
+        lambda unit: work(by_name[unit.name]),
+        settings=settings,
+        options=_in_this_process(run),
     )
-    return {"runs": 1}
 
 
-def _evaluate(unit: Unit, *, root: DatasetRoot, runs: Runs, split: Split) -> Mapping[str, int]:
-    from egoexo_tools.evaluation.evaluate import evaluate_run
-
-    run = runs[unit.key[0]]
-    samples = evaluate_run(
-        root, run.folder.path, direction=run.direction, split=split, protocols=SUMMARIES
-    )
-    return {"samples_scored": samples}
-
-
-def _report(unit: Unit, *, runs: Sequence[Path], page: Path) -> Mapping[str, int]:
-    from egoexo_tools.report.page import write_report
-
-    write_report(runs, page)
-    return {"pages": 1}
+def _in_this_process(run: RunOptions) -> RunOptions:
+    """One run after the other: each uses all cores and shows its own progress."""
+    return replace(run, executor="inline", workers=None, quiet=True, time_limit_seconds=None)
 
 
 def _previous_statuses(root: DatasetRoot, method: str) -> list[Path]:
@@ -258,8 +256,3 @@ def _previous_statuses(root: DatasetRoot, method: str) -> list[Path]:
         if paths := sorted(root.status_dir(stage).glob("*.json")):
             return paths
     return []
-
-
-def _in_order(run: RunOptions) -> RunOptions:
-    """One run after the other in this process: each uses all cores and shows its own progress."""
-    return replace(run, executor="inline", workers=None, quiet=True, time_limit_seconds=None)

@@ -80,7 +80,8 @@ class Plain:
 
     def train_step(self, batch: list[int]) -> None:
         samples = [self.sample(pair, CANDIDATES - 1) for pair in batch]
-        similarity = self.model(*(torch.stack(column) for column in zip(*samples, strict=True)))
+        columns = [torch.stack(column) for column in zip(*samples, strict=True)]
+        similarity = self.model(*columns)[:, 0]
         zeros = torch.zeros(len(batch), dtype=torch.long, device=self.device)
         loss = matching_loss(similarity, zeros, torch.ones_like(zeros))
         loss.backward()

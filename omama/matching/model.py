@@ -2,7 +2,7 @@
 
 A mask's descriptor attends to the tokens of the *other* image, so that an embedding depends only on
 its descriptor and the other image. Therefore all objects and candidates of a frame pair share one
-pass: `similarities` takes S sources at once, and keys and values are computed once per image.
+pass: `forward` takes S sources at once, and keys and values are computed once per image.
 
 Legend: B frame pairs (a source and a destination image), S source masks, N candidate masks,
 C channels of the backbone, W channels of the model, E of an embedding (W, or more with a descriptor
@@ -61,31 +61,10 @@ class OMama(nn.Module):
         dest_tokens: Tensor,
         dest_valid: Tensor | None = None,
     ) -> Tensor:
-        """(B, 1, 2C), (B, N, 2C), (B, C, h, w), (B, C, h', w') → cosine similarity (B, N).
+        """(B, S, 2C), (B, N, 2C), (B, C, h, w), (B, C, h', w') → cosine similarities (B, S, N).
 
         `dest_valid` (B, N) bool: padding (False) gets -inf. Raises DataError for a shape that does
         not fit the model.
-        """
-        if source_descriptors.shape[1] != 1:
-            raise DataError(
-                f"forward takes one source descriptor an image, not {source_descriptors.shape[1]}; "
-                "use similarities() for several"
-            )
-        return self.similarities(
-            source_descriptors, dest_descriptors, source_tokens, dest_tokens, dest_valid
-        ).squeeze(1)  # (B, N)
-
-    def similarities(
-        self,
-        source_descriptors: Tensor,
-        dest_descriptors: Tensor,
-        source_tokens: Tensor,
-        dest_tokens: Tensor,
-        dest_valid: Tensor | None = None,
-    ) -> Tensor:
-        """(B, S, 2C), (B, N, 2C), (B, C, h, w), (B, C, h', w') → (B, S, N).
-
-        The values are those of `forward` for each source alone.
         """
         source = self.embed_sources(source_descriptors, dest_tokens)  # (B, S, E)
         dest = self.embed_candidates(dest_descriptors, source_tokens)  # (B, N, E)

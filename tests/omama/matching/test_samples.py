@@ -101,7 +101,7 @@ def test_a_batch_says_what_each_pair_alone_says(featured_root: DatasetRoot) -> N
             dest.proposals[None].float(),
             source.tokens[None].float(),
             dest.tokens[None].float(),
-        )[0]
+        )[0, 0]
         first = len(dest.masks)
         together = matches.similarity[i, first : first + alone.numel()]
         assert torch.allclose(together, alone, atol=1e-5)
