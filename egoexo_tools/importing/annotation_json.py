@@ -2,9 +2,9 @@
 
 Accepts the files of the official script (`masks`, visible ones only, null where one could not be
 decoded), of the cached fork (the same with the release's `object_masks`), of LM-EEC (empty masks
-where the object is absent) and our own exports (`annotated_frames`, `object_names`). A file that
-lists the annotated frames tells absent objects from unannotated frames; from any other file only
-the frames with a mask are known.
+where the object is absent) and our own exports (`annotated_frames`, `object_names`). Absent
+objects and unannotated frames can be distinguished where the file lists the annotated frames; from
+any other file only the frames with a mask are known.
 """
 
 from collections import Counter
@@ -45,6 +45,18 @@ class ProcessedTake:
     scenario: str | None = None
     take_name: str | None = None
 
+    def source_sizes(self) -> dict[str, tuple[int, int]]:
+        """camera → the most common height and width of its masks, which are the video's."""
+        groups = self.masks.group_by(["camera", "rle_height", "rle_width"]).aggregate(
+            [([], "count_all")]
+        )
+        sizes: dict[str, tuple[int, int, int]] = {}
+        for row in groups.to_pylist():
+            if row["rle_height"] is not None:
+                size = (row["count_all"], row["rle_height"], row["rle_width"])
+                sizes[row["camera"]] = max(size, sizes.get(row["camera"], (0, 0, 0)))
+        return {camera: (height, width) for camera, (_, height, width) in sizes.items()}
+
 
 @dataclass
 class _MaskRows:
@@ -62,6 +74,76 @@ class _MaskRows:
         """`keys`: object_name, camera and frame_idx, as far as they are known."""
         columns = ("object_name", "camera", "frame_idx")
         self.faults.append({**dict(zip(columns, keys, strict=False)), "reason": reason})
+
+    def add_track(
+        self, name: str, camera: str, frames: Mapping[str, Any], annotated: list[int]
+    ) -> None:
+        """Add the rows of one track, frames ascending: those with a mask, and annotated ones."""
+        masks: dict[int, MaskRle] = {}
+        unusable: set[int] = set()
+        for key, value in frames.items():
+            frame_idx = frame_number(key)
+            if frame_idx is None:
+                self.add_fault(f"{key!r:.40} is not a frame number", name, camera)
+                continue
+            if frame_idx in masks or frame_idx in unusable:
+                reason = "two masks of one frame, whose number is written in two ways"
+                self.add_fault(reason, name, camera, frame_idx)
+                # Neither is used, and a third must not pass for the only one.
+                masks.pop(frame_idx, None)
+                unusable.add(frame_idx)
+                continue
+            try:
+                masks[frame_idx] = _read_mask(value)
+            except DataError as error:
+                self.add_fault(str(error), name, camera, frame_idx)
+                unusable.add(frame_idx)
+        annotated_set = frozenset(annotated)
+        for frame_idx in sorted({*masks, *annotated} - unusable):
+            self.names.append(name)
+            self.cameras.append(camera)
+            self.frames.append(frame_idx)
+            self.rles.append(masks.get(frame_idx))
+            self.annotated.append(frame_idx in annotated_set)
+
+    def to_table(self, *, knows_absent: bool, empty_is_absent: bool) -> pa.Table:
+        """The rows as columns of the masks manifest; unusable masks become faults."""
+        columns = MaskColumns.from_rles(self.rles)
+        areas, boxes, problems = columns.measure()
+        has_mask = np.array([rle is not None for rle in self.rles], np.bool_)
+        is_bad = has_mask & (problems != 0)
+        is_empty = has_mask & ~is_bad & (areas == 0)
+        keep = ~is_bad
+        if knows_absent:
+            # An export pads the frames that were not annotated with empty masks.
+            keep &= ~is_empty | np.array(self.annotated, np.bool_)
+        elif not empty_is_absent:
+            keep &= ~is_empty
+        # The padding is not reported: it would hide the real faults.
+        is_fault = is_bad if knows_absent else is_bad | (is_empty & ~keep)
+        for row in np.flatnonzero(is_fault).tolist():
+            reason = f"undecodable mask: {PROBLEMS[problems[row]]}" if is_bad[row] else "empty mask"
+            self.add_fault(reason, self.names[row], self.cameras[row], self.frames[row])
+        visible = has_mask & ~is_bad & (areas > 0)
+        hidden = ~visible
+        counts = columns.counts.cast(pa.string())
+        box_values = pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel(), pa.float32()), 4)
+        table = pa.table(
+            {
+                "object_name": pa.array(self.names, pa.string()),
+                "camera": pa.array(self.cameras, pa.string()),
+                "frame_idx": pa.array(self.frames, pa.int32()),
+                "view": pa.array([str(view_of(camera)) for camera in self.cameras], pa.string()),
+                "visible": pa.array(visible),
+                "rle_height": pa.array(columns.heights, pa.int32(), mask=hidden),
+                "rle_width": pa.array(columns.widths, pa.int32(), mask=hidden),
+                "rle_counts": pc.if_else(pa.array(visible), counts, pa.scalar(None, pa.string())),
+                "area": pa.array(areas, pa.int64(), mask=hidden),
+                # A null index takes a null row.
+                "bbox_xywh": box_values.take(pa.array(np.arange(len(hidden)), mask=hidden)),
+            }
+        )
+        return table.filter(pa.array(keep))
 
 
 def read_annotation_json(
@@ -81,7 +163,13 @@ def read_annotation_json(
     original = {**(object_names if isinstance(object_names, dict) else {}), **(names or {})}
     annotated = _annotated_frames(content)
     rows = _MaskRows()
-    unusable = _add_unusable_cameras(masks, rows)
+    mask_counts: Counter[str] = Counter()
+    for cameras in masks.values():
+        for camera, frames in cameras.items() if isinstance(cameras, dict) else ():
+            mask_counts[camera] += len(frames) if isinstance(frames, dict) else 0
+    unusable = unusable_cameras(mask_counts)
+    for camera, reason in unusable.items():
+        rows.add_fault(reason, None, camera)
     for key, cameras in masks.items():
         name = original[key] if isinstance(original.get(key), str) else key
         if not is_text(name):
@@ -95,8 +183,8 @@ def read_annotation_json(
                 rows.add_fault(f"its frames are {kind_of(frames)}, not an object", name, camera)
             elif frames is not None and camera not in unusable:
                 frame_idxs = _read_frame_idxs(annotated, key, name, camera, rows)
-                _add_track(rows, name, camera, frames, frame_idxs)
-    table = _table(rows, knows_absent=annotated is not None, empty_is_absent=empty_is_absent)
+                rows.add_track(name, camera, frames, frame_idxs)
+    table = rows.to_table(knows_absent=annotated is not None, empty_is_absent=empty_is_absent)
     table_cameras = table["camera"].unique().to_pylist()
     ego = [camera for camera in table_cameras if view_of(camera) is View.EGO]
     return ProcessedTake(
@@ -147,52 +235,8 @@ def _read_frame_idxs(
     return []
 
 
-def _add_unusable_cameras(masks: Mapping[str, Any], rows: _MaskRows) -> set[str]:
-    """Note and return the second ego camera, and names that cannot be a camera's."""
-    counts: Counter[str] = Counter()
-    for cameras in masks.values():
-        for camera, frames in cameras.items() if isinstance(cameras, dict) else ():
-            counts[camera] += len(frames) if isinstance(frames, dict) else 0
-    reasons = unusable_cameras(counts)
-    for camera, reason in reasons.items():
-        rows.add_fault(reason, None, camera)
-    return set(reasons)
-
-
-def _add_track(
-    rows: _MaskRows, name: str, camera: str, frames: Mapping[str, Any], annotated: list[int]
-) -> None:
-    """Add the rows of one track, frames ascending: those with a mask, and annotated ones."""
-    masks: dict[int, MaskRle] = {}
-    unusable: set[int] = set()
-    for key, value in frames.items():
-        frame_idx = frame_number(key)
-        if frame_idx is None:
-            rows.add_fault(f"{key!r:.40} is not a frame number", name, camera)
-            continue
-        if frame_idx in masks or frame_idx in unusable:
-            reason = "two masks of one frame, whose number is written in two ways"
-            rows.add_fault(reason, name, camera, frame_idx)
-            # Neither is used, and a third must not pass for the only one.
-            masks.pop(frame_idx, None)
-            unusable.add(frame_idx)
-            continue
-        try:
-            masks[frame_idx] = _read_mask(value)
-        except DataError as error:
-            rows.add_fault(str(error), name, camera, frame_idx)
-            unusable.add(frame_idx)
-    annotated_set = frozenset(annotated)
-    for frame_idx in sorted({*masks, *annotated} - unusable):
-        rows.names.append(name)
-        rows.cameras.append(camera)
-        rows.frames.append(frame_idx)
-        rows.rles.append(masks.get(frame_idx))
-        rows.annotated.append(frame_idx in annotated_set)
-
-
 def _read_mask(value: Any) -> MaskRle:
-    """A mask; the counts of the usual form are not validated yet, `_table` does it for all."""
+    """A mask; the counts of the usual form are not validated yet, `to_table` does it for all."""
     if value is None:
         raise DataError("undecodable mask: null in its place")
     size, counts = (value.get("size"), value.get("counts")) if isinstance(value, dict) else ("", "")
@@ -202,46 +246,6 @@ def _read_mask(value: Any) -> MaskRle:
         if type(height) is int and type(width) is int:
             return MaskRle(height, width, counts)
     return read_rle(value, "undecodable mask")
-
-
-def _table(rows: _MaskRows, *, knows_absent: bool, empty_is_absent: bool) -> pa.Table:
-    """The rows as columns of the masks manifest; unusable masks become faults."""
-    columns = MaskColumns.from_rles(rows.rles)
-    areas, boxes, problems = columns.measure()
-    has_mask = np.array([rle is not None for rle in rows.rles], np.bool_)
-    is_bad = has_mask & (problems != 0)
-    is_empty = has_mask & ~is_bad & (areas == 0)
-    keep = ~is_bad
-    if knows_absent:
-        # An export pads the frames that were not annotated with empty masks.
-        keep &= ~is_empty | np.array(rows.annotated, np.bool_)
-    elif not empty_is_absent:
-        keep &= ~is_empty
-    # The padding is not reported: it would hide the real faults.
-    is_fault = is_bad if knows_absent else is_bad | (is_empty & ~keep)
-    for row in np.flatnonzero(is_fault).tolist():
-        reason = f"undecodable mask: {PROBLEMS[problems[row]]}" if is_bad[row] else "empty mask"
-        rows.add_fault(reason, rows.names[row], rows.cameras[row], rows.frames[row])
-    visible = has_mask & ~is_bad & (areas > 0)
-    hidden = ~visible
-    counts = columns.counts.cast(pa.string())
-    box_values = pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel(), pa.float32()), 4)
-    table = pa.table(
-        {
-            "object_name": pa.array(rows.names, pa.string()),
-            "camera": pa.array(rows.cameras, pa.string()),
-            "frame_idx": pa.array(rows.frames, pa.int32()),
-            "view": pa.array([str(view_of(camera)) for camera in rows.cameras], pa.string()),
-            "visible": pa.array(visible),
-            "rle_height": pa.array(columns.heights, pa.int32(), mask=hidden),
-            "rle_width": pa.array(columns.widths, pa.int32(), mask=hidden),
-            "rle_counts": pc.if_else(pa.array(visible), counts, pa.scalar(None, pa.string())),
-            "area": pa.array(areas, pa.int64(), mask=hidden),
-            # A null index takes a null row.
-            "bbox_xywh": box_values.take(pa.array(np.arange(len(hidden)), mask=hidden)),
-        }
-    )
-    return table.filter(pa.array(keep))
 
 
 def _text(value: Any) -> str | None:

@@ -57,12 +57,14 @@ def units(root: DatasetRoot, home: Path) -> list[Unit]:
         name = ".".join(key)
         if name in frames:
             files = [file for path in _camera_folders(home, *key) for file in list_folder(path)]
+            # Names, sizes and times of the files count as inputs; reading them all takes minutes.
+            stats = [(path.name, path.stat() if path.exists() else path.lstat()) for path in files]
+            lines = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
             todo[key] = Unit(
                 key,
                 (root.part("frames", name),),
                 (root.part("proposals", name),),
-                # Names, sizes and times of the files, because reading them all takes minutes.
-                fingerprint=hash_texts([*map(_file_stat, files), ""]),
+                fingerprint=hash_texts([*lines, ""]),
                 # The unit needs its take's frames, which another shard may not have imported yet.
                 shard_key=key[0],
             )
@@ -155,8 +157,3 @@ def _camera_folders(home: Path, take_uid: str, camera: str) -> list[Path]:
     """The folders of one camera; a take's proposals may be in one mask folder per direction."""
     folders = [masks / take_uid / camera for masks in _mask_folders(home)]
     return [folder for folder in folders if folder.is_dir()]
-
-
-def _file_stat(path: Path) -> str:
-    stat = path.stat() if path.exists() else path.lstat()
-    return f"{path.name} {stat.st_size} {stat.st_mtime_ns}"

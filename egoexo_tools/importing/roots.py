@@ -174,7 +174,7 @@ def _link_frames(
     root: DatasetRoot, source: SourceTake, take: ProcessedTake, exclusions: list[Row]
 ) -> int:
     """Link the frames of the take's cameras and write their manifest; returns the count."""
-    sizes = _source_sizes(take)
+    sizes = take.source_sizes()
     count = 0
     for path in list_folder(source.folder):
         if not path.is_dir():
@@ -219,16 +219,3 @@ def _find_frames(folder: Path, exclusions: list[Row]) -> dict[int, Path]:
         else:
             frames[number] = path
     return frames
-
-
-def _source_sizes(take: ProcessedTake) -> dict[str, tuple[int, int]]:
-    """camera → the most common height and width of its masks, which are the source video's."""
-    groups = take.masks.group_by(["camera", "rle_height", "rle_width"]).aggregate(
-        [([], "count_all")]
-    )
-    sizes: dict[str, tuple[int, int, int]] = {}
-    for row in groups.to_pylist():
-        if row["rle_height"] is not None:
-            size = (row["count_all"], row["rle_height"], row["rle_width"])
-            sizes[row["camera"]] = max(size, sizes.get(row["camera"], (0, 0, 0)))
-    return {camera: (height, width) for camera, (_, height, width) in sizes.items()}

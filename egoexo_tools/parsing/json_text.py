@@ -72,7 +72,12 @@ def parse_json(text: bytes) -> Any:
         # is not JSON; only the message differs.
         if "integer string conversion" not in str(error):
             raise
-        return json.loads(text, object_pairs_hook=hook, parse_int=_parse_int)
+        # Such numbers are above every limit anyway.
+        return json.loads(
+            text,
+            object_pairs_hook=hook,
+            parse_int=lambda digits: int(digits) if len(digits) < 1000 else float(digits),
+        )
 
 
 def check_text(text: bytes | memoryview) -> bool:
@@ -132,11 +137,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             value = REPEATED
         members[key] = value
     return members
-
-
-def _parse_int(text: str) -> int | float:
-    # Numbers of thousands of digits are above every limit anyway.
-    return int(text) if len(text) < 1000 else float(text)
 
 
 @compiled

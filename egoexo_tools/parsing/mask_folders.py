@@ -51,22 +51,20 @@ def find_frames(folder: Path, left_out: list[Row]) -> Iterator[tuple[int, Path, 
 def read_stack(masks_path: Path, boxes_path: Path | None) -> tuple[Bytes, Float32 | None]:
     """Masks (N, H, W) and boxes (N, 4) x1, y1, w, h; DataError for damaged or too large files."""
     masks = _read_masks(masks_path)
-    return masks, None if boxes_path is None else _read_boxes(boxes_path, len(masks))
-
-
-def _read_boxes(path: Path, count: int) -> Float32:
-    size = path.stat().st_size
+    if boxes_path is None:
+        return masks, None
+    name, size = boxes_path.name, boxes_path.stat().st_size
     if size > _MOST_BOX_BYTES:
-        raise DataError(f"{path.name} has {size:,} bytes; boxes have at most {_MOST_BOX_BYTES:,}")
+        raise DataError(f"{name} has {size:,} bytes; boxes have at most {_MOST_BOX_BYTES:,}")
     try:
-        boxes = np.load(path, allow_pickle=False)
+        boxes = np.load(boxes_path, allow_pickle=False)
         # An empty list may have been saved with any shape.
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4) if boxes.size else np.zeros((0, 4))
     except Exception as error:  # NumPy raises many types for damaged files
-        raise DataError(f"{path.name} cannot be read ({error})") from error
-    if len(boxes) != count or not np.isfinite(boxes).all():
-        raise DataError(f"{path.name} must hold {count} finite boxes, one for each mask")
-    return boxes.astype(np.float32)
+        raise DataError(f"{name} cannot be read ({error})") from error
+    if len(boxes) != len(masks) or not np.isfinite(boxes).all():
+        raise DataError(f"{name} must hold {len(masks)} finite boxes, one for each mask")
+    return masks, boxes.astype(np.float32)
 
 
 def _read_masks(path: Path) -> Bytes:

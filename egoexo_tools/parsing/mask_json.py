@@ -313,7 +313,12 @@ def _read_segmentation(value: Any, size: tuple[int, int] | None, where: str) -> 
     if not isinstance(value[0], list):
         value = [value]  # one polygon without the list around it
     polygons = [_read_polygon(polygon, size, where) for polygon in value]
-    length = sum(_outline_pixels(polygon) for polygon in polygons)
+    length = 0.0
+    for polygon in polygons:
+        ends = [*polygon[2:], *polygon[:2]]
+        steps = [abs(end - start) for start, end in zip(polygon, ends, strict=True)]
+        # pycocotools draws as many pixels per edge as its longer side has.
+        length += sum(map(max, steps[::2], steps[1::2]))
     if length > _MOST_OUTLINE_PIXELS:
         raise DataError(
             f"{where} has outlines of {length:,.0f} pixels, longer than any object's "
@@ -344,10 +349,3 @@ def _read_polygon(value: Any, size: tuple[int, int], where: str) -> list[float]:
             )
         numbers.append(number)
     return numbers
-
-
-def _outline_pixels(polygon: Sequence[float]) -> float:
-    """Pixels that pycocotools draws along the polygon: of each edge its longer side."""
-    ends = [*polygon[2:], *polygon[:2]]
-    steps = [abs(end - start) for start, end in zip(polygon, ends, strict=True)]
-    return sum(map(max, steps[::2], steps[1::2]))

@@ -58,7 +58,11 @@ def find_videos(folder: Path, problems: list[str]) -> list[PaletteVideo]:
         take_uid, dot, camera = path.name.rpartition(".")
         if not (path.is_dir() and dot and take_uid and camera):
             notes.append(f"{path} is not a <take>.<camera> folder; it is not read")
-        elif _has_pngs(path):
+        elif any(
+            (file.suffix.lower() == ".png" and file.is_file())
+            or (file.is_dir() and whole_number(file.name) is not None and _pngs_by_frame(file, []))
+            for file in list_folder(path)
+        ):
             videos.append(PaletteVideo(path, take_uid, camera))
         else:
             notes.append(f"{path} holds no PNG with a frame number; it is not read")
@@ -69,12 +73,27 @@ def find_videos(folder: Path, problems: list[str]) -> list[PaletteVideo]:
 
 def read_objects(folder: Path, take_uid: str) -> dict[int, str] | None:
     """Number → object name, from the nearest export; or None."""
-    for place in (folder, *folder.resolve().parents[:_LEVELS_UP]):
-        for split in ("", *Split):
-            path = place / split / "objects" / f"{take_uid}.json"
-            if path.is_file():
-                return _read_numbers(path)
-    return None
+    paths = (
+        place / split / "objects" / f"{take_uid}.json"
+        for place in (folder, *folder.resolve().parents[:_LEVELS_UP])
+        for split in ("", *Split)
+    )
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
+        return None
+    content = load_json(path)
+    names: dict[int, str] = {}
+    for key, name in content.items() if isinstance(content, dict) else ():
+        number = whole_number(key)
+        if number is None or not isinstance(name, str) or number in names or not is_text(name):
+            is_repeated = number in names or name is REPEATED
+            fault = "there twice" if is_repeated else "not a number with a name"
+            raise DataError(f'{path} must hold {{"1": object name, ...}}; {key!r} is {fault}')
+        names[number] = name
+    if not names or len(set(names.values())) < len(names):
+        fault = "; two numbers have one name" if names else ""
+        raise DataError(f'{path} must hold {{"1": object name, ...}}{fault}')
+    return names
 
 
 def read_video(
@@ -117,30 +136,6 @@ def read_video(
             problems.append(f"{file}: {number} is not an object's number")
         for number, name in objects.items():
             yield frame_idx, name, MaskRle.encode(labels == number)
-
-
-def _has_pngs(folder: Path) -> bool:
-    return any(
-        (path.suffix.lower() == ".png" and path.is_file())
-        or (path.is_dir() and whole_number(path.name) is not None and _pngs_by_frame(path, []))
-        for path in list_folder(folder)
-    )
-
-
-def _read_numbers(path: Path) -> dict[int, str]:
-    content = load_json(path)
-    names: dict[int, str] = {}
-    for key, name in content.items() if isinstance(content, dict) else ():
-        number = whole_number(key)
-        if number is None or not isinstance(name, str) or number in names or not is_text(name):
-            is_repeated = number in names or name is REPEATED
-            fault = "there twice" if is_repeated else "not a number with a name"
-            raise DataError(f'{path} must hold {{"1": object name, ...}}; {key!r} is {fault}')
-        names[number] = name
-    if not names or len(set(names.values())) < len(names):
-        fault = "; two numbers have one name" if names else ""
-        raise DataError(f'{path} must hold {{"1": object name, ...}}{fault}')
-    return names
 
 
 def _pngs_by_frame(folder: Path, problems: list[str]) -> dict[int, Path]:

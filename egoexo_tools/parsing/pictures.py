@@ -69,7 +69,14 @@ def read_mask(path: Path) -> MaskRle:
     """The mask of one object in a picture file; DataError for an unreadable or ambiguous one."""
     with _open_picture(path, _MOST_MASK_PIXELS) as image:
         if image.format in {"JPEG", "MPO"}:
-            mask = _mask_of_jpeg(np.asarray(image.convert("L")), path)
+            values = np.asarray(image.convert("L"))
+            share = float(((values > _DARK) & (values < _BRIGHT)).mean())
+            if share > _MOST_BETWEEN:
+                raise DataError(
+                    f"{path} is not a readable mask: JPEG blurs it, and {share:.0%} of its pixels "
+                    "are neither black nor white; save it as PNG"
+                )
+            mask = np.asarray(values >= 128, np.bool_)
         elif "transparency" in image.info or image.mode in {"LA", "PA", "RGBA", "La", "RGBa"}:
             mask = _mask_with_alpha(image, path)
         else:
@@ -137,16 +144,6 @@ def _mask_with_alpha(image: Any, path: Path) -> Bool:
         f"{int(overlap.sum()):,} of them are not black; save the mask without transparency, the "
         "object white on black"
     )
-
-
-def _mask_of_jpeg(values: Bytes, path: Path) -> Bool:
-    share = float(((values > _DARK) & (values < _BRIGHT)).mean())
-    if share > _MOST_BETWEEN:
-        raise DataError(
-            f"{path} is not a readable mask: JPEG blurs it, and {share:.0%} of its pixels are "
-            "neither black nor white; save it as PNG"
-        )
-    return np.asarray(values >= 128, np.bool_)
 
 
 def _nonzero(values: Any, bands: Sequence[str] | None = None) -> Bool:

@@ -48,7 +48,7 @@ def run_export(
         state,
         STAGE,
         units,
-        partial(_work, root=root, state=state, format_name=format_name, out=out),
+        partial(work, root=root, state=state, format_name=format_name, out=out),
         settings=settings,
         options=run,
     )
@@ -57,7 +57,14 @@ def run_export(
         is_whole = run.shard is None or not pending_units(state, STAGE, units, settings=settings)
         if is_whole and not summary.failed:
             exporter.finish(root, out)
-            _write_left_out(state, out)
+            columns = [name for name in SCHEMAS["exclusions"].names if name != "stage"]
+            of_stage = pc.field("stage") == STAGE
+            left_out = read_manifest(state, "exclusions", columns=columns, filters=of_stage)
+            text = io.StringIO()
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(left_out.to_pylist())
+            write_atomic(out / LEFT_OUT, text.getvalue())
     return summary
 
 
@@ -87,20 +94,10 @@ def _claim(out: Path, settings: Mapping[str, str]) -> None:
         )
 
 
-def _work(
+def work(
     unit: Unit, *, root: DatasetRoot, state: DatasetRoot, format_name: str, out: Path
 ) -> dict[str, int]:
+    """Write one unit of the export, and its exclusions."""
     counts, left_out = load_exporter(format_name).work(unit, root, out)
     write_exclusions(state, STAGE, unit.name, left_out)
     return {**counts, "left_out": len(left_out)} if left_out else counts
-
-
-def _write_left_out(state: DatasetRoot, out: Path) -> None:
-    columns = [name for name in SCHEMAS["exclusions"].names if name != "stage"]
-    of_stage = pc.field("stage") == STAGE
-    rows = read_manifest(state, "exclusions", columns=columns, filters=of_stage).to_pylist()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(out / LEFT_OUT, text.getvalue())

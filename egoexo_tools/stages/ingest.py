@@ -58,7 +58,15 @@ def run_ingest(
     plan = plan_ingest(release, split_file=split_file)
     selected = plan.select(take_uids=take_uids, scenarios=scenarios)
     if not selected and not plan.damaged_files:
-        raise DataError(_nothing_to_do(release, plan))
+        if plan.takes:
+            raise DataError(
+                "no take has both that take_uid and that scenario; give only one of them"
+            )
+        reasons = sorted({row["reason"] for row in plan.exclusions})
+        counts_text = f": {len(plan.exclusions)} takes are left out ({'; '.join(reasons[:3])})"
+        raise DataError(
+            f"{release.path} has no take that can be ingested{counts_text if reasons else ''}"
+        )
     with shared_files_lock(root.status_dir(STAGE)):
         _remove_foreign(root, plan, overwrite=run.overwrite)
         write_exclusions(root, STAGE, RELEASE_UNIT, plan.exclusions)
@@ -185,11 +193,3 @@ def _write_lists(root: DatasetRoot, plan: IngestPlan) -> None:
     order = [uid for uid in dict.fromkeys([*plan.takes, *sorted(split_of)]) if uid in split_of]
     splits = {str(split): [uid for uid in order if split_of[uid] == split] for split in Split}
     benchmark.write_splits(root.split_json, splits)
-
-
-def _nothing_to_do(release: Release, plan: IngestPlan) -> str:
-    if plan.takes:
-        return "no take has both that take_uid and that scenario; give only one of them"
-    reasons = sorted({row["reason"] for row in plan.exclusions})
-    counts = f": {len(plan.exclusions)} takes are left out ({'; '.join(reasons[:3])})"
-    return f"{release.path} has no take that can be ingested{counts if reasons else ''}"

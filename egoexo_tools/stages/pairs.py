@@ -89,8 +89,13 @@ def work(
 ) -> dict[str, int]:
     """List one split's pairs in one direction; returns their number, and that of visible ones."""
     split, direction = Split(unit.key[0]), Direction(unit.key[1])
-    takes = _read_ordered_takes(root, split)
-    pairs = list_pairs(read_ordered_masks(root, list(takes.index)), direction)
+    takes = read_manifest(root, "takes", columns=["take_uid", "split", "scenario"]).to_pandas()
+    takes = takes[takes["split"] == split].set_index("take_uid").sort_index()
+    # In the order of split.json; takes that it lacks come last.
+    split_of = read_split_file(root.split_json)[0] if root.split_json.exists() else {}
+    order = [take_uid for take_uid in dict.fromkeys(split_of) if take_uid in takes.index]
+    order += takes.index.difference(order)
+    pairs = list_pairs(read_ordered_masks(root, order), direction)
     pairs["scenario"] = pairs["take_uid"].map(takes["scenario"])
     pairs = pairs[select_pairs(pairs, samplings[split])]
     table = to_pair_table(pairs, split, direction)
@@ -181,16 +186,6 @@ def to_pair_table(pairs: pd.DataFrame, split: Split, direction: Direction) -> pa
     columns["split"] = pa.repeat(pa.scalar(str(split)), len(pairs))
     columns["direction"] = pa.repeat(pa.scalar(str(direction)), len(pairs))
     return pa.table({**columns, "frame_idx": frame_idx})
-
-
-def _read_ordered_takes(root: DatasetRoot, split: Split) -> pd.DataFrame:
-    """scenario by take_uid, in the order of split.json; takes that it lacks come last."""
-    takes = read_manifest(root, "takes", columns=["take_uid", "split", "scenario"]).to_pandas()
-    takes = takes[takes["split"] == split].set_index("take_uid").sort_index()
-    split_of = read_split_file(root.split_json)[0] if root.split_json.exists() else {}
-    order = [take_uid for take_uid in dict.fromkeys(split_of) if take_uid in takes.index]
-    in_order: pd.DataFrame = takes.loc[[*order, *takes.index.difference(order)]]
-    return in_order
 
 
 def read_ordered_masks(root: DatasetRoot, take_uids: list[str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ recorded in exclusions: the only possible prediction there is "absent".
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def run_propose(
         job.propose_unit,
         settings=settings,
         options=run,
-        prepare=partial(_check_cost, job=job, run=run),
+        prepare=partial(job.check_cost, run=run),
     )
 
 
@@ -154,23 +154,27 @@ class ProposalJob:
     def propose_unit(self, unit: Unit) -> dict[str, int]:
         """Propose in a unit's frames that have no proposals yet; returns counts of all frames."""
         origin = {"settings": dict(self.settings), "inputs": hash_files(unit.inputs)}
-        existing = (
-            ExistingProposals() if self.overwrite else _read_existing(self.root, unit, origin)
-        )
-        frames = self.read_frames(unit, without=existing.frames)
+        record = None if self.overwrite else _read_record(unit.outputs[0])
+        if record is not None and all(record.get(name) == origin[name] for name in origin):
+            rows = read_manifest(self.root, "proposals", units=[unit.name])
+        else:
+            # No part yet, or one that was made with other settings or inputs.
+            rows, record = SCHEMAS["proposals"].empty_table(), {"frames": (), "cut_off": ()}
+        frames = self.read_frames(unit, without=record["frames"])
         proposals = self.propose(frames)
-        rows = pa.concat_tables([existing.rows, self._rows(unit, proposals)])
+        rows = pa.concat_tables([rows, self._rows(unit, proposals)])
         rows = rows.sort_by([("frame_idx", "ascending"), ("proposal_idx", "ascending")])
-        frame_idxs = sorted({*existing.frames, *frames})
+        frame_idxs = sorted({*record["frames"], *frames})
         truncated = {idx for idx, of_frame in proposals.items() if of_frame.truncated}
-        cut_off = sorted({*existing.cut_off, *truncated})
+        cut_off = sorted({*record["cut_off"], *truncated})
         empty = sorted({*frame_idxs} - {*rows["frame_idx"].to_pylist()})
         reason = f"the {self.proposer} proposer found no mask in this frame"
         key = {"take_uid": unit.key[0], "camera": unit.key[1], "reason": reason}
         exclusions = [{**key, "frame_idx": frame_idx} for frame_idx in empty]
         write_exclusions(self.root, STAGE, unit.name, exclusions)
-        record = json.dumps({**origin, "frames": frame_idxs, "cut_off": cut_off}, sort_keys=True)
-        write_table(unit.outputs[0], "proposals", rows, metadata={_METADATA_KEY: record})
+        record = {**origin, "frames": frame_idxs, "cut_off": cut_off}
+        metadata = {_METADATA_KEY: json.dumps(record, sort_keys=True)}
+        write_table(unit.outputs[0], "proposals", rows, metadata=metadata)
         return {
             "frames": len(frame_idxs),
             "proposals": rows.num_rows,
@@ -224,6 +228,25 @@ class ProposalJob:
 
         return time_batch(list(frames), work, proposer_entry(self.proposer).batch)
 
+    def check_cost(self, todo: Sequence[Unit], submit: TaskSubmitter, *, run: RunOptions) -> None:
+        """Count the frames to process, estimate time and bytes from a batch, check the disk."""
+        missing = 0
+        for unit in todo:
+            record = None if run.overwrite else _read_record(unit.outputs[0])
+            missing += len({*unit.frames} - {*(record["frames"] if record else ())})
+        if run.quiet and missing < LARGE_JOB_FRAMES:
+            return
+        cost = CostEstimate(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
+        if (timed := measure_sample(submit, self.time_unit, todo[0])) is not None:
+            seconds = timed.seconds / timed.frames * missing
+            cost = replace(
+                cost,
+                bytes=missing * timed.bytes // timed.frames,
+                seconds=seconds / concurrent_units(run, len(todo)),
+            )
+        advice = "choose fewer pairs (`egoexo-tools pairs --fraction`), or a larger disk"
+        check_disk_space(STAGE, self.root.path, cost, advice, quiet=run.quiet)
+
     def _rows(self, unit: Unit, proposals: Mapping[int, FrameProposals]) -> pa.Table:
         rows = [
             {
@@ -249,54 +272,11 @@ def _load_proposer(proposer: str, options: ProposerOptions) -> Proposer:
     return proposer_entry(proposer).load(options)
 
 
-@dataclass(frozen=True)
-class ExistingProposals:
-    """The proposals of an earlier run with the same settings and inputs."""
-
-    rows: pa.Table = field(default_factory=SCHEMAS["proposals"].empty_table)
-    frames: tuple[int, ...] = ()
-    """Also those without any proposal."""
-    cut_off: tuple[int, ...] = ()
-    """Frames with more proposals than the proposer may return."""
-
-
-def _read_existing(root: DatasetRoot, unit: Unit, origin: Json) -> ExistingProposals:
-    """A part's proposals; none if it was made with other settings or inputs than `origin`."""
-    (path,) = unit.outputs
-    record = _read_record(path)
-    if record is None or any(record.get(name) != value for name, value in origin.items()):
-        return ExistingProposals()
-    rows = read_manifest(root, "proposals", units=[unit.name])
-    return ExistingProposals(rows, tuple(record["frames"]), tuple(record["cut_off"]))
-
-
 def _read_record(path: Path) -> Json | None:
-    """What a part says of its origin; None if it does not exist or was imported."""
+    """How a part was made; None if it does not exist or was imported."""
     try:
         metadata = pq.read_schema(path).metadata or {}
         record: Json = json.loads(metadata[_METADATA_KEY.encode()])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         return None
     return record
-
-
-def _check_cost(
-    todo: Sequence[Unit], submit: TaskSubmitter, *, job: ProposalJob, run: RunOptions
-) -> None:
-    """Count the frames to process, estimate time and bytes from a batch, check the disk."""
-    missing = 0
-    for unit in todo:
-        record = None if run.overwrite else _read_record(unit.outputs[0])
-        missing += len({*unit.frames} - {*(record["frames"] if record else ())})
-    if run.quiet and missing < LARGE_JOB_FRAMES:
-        return
-    cost = CostEstimate(missing, sum(len(unit.frames) for unit in todo) - missing, 0)
-    if (timed := measure_sample(submit, job.time_unit, todo[0])) is not None:
-        seconds = timed.seconds / timed.frames * missing
-        cost = replace(
-            cost,
-            bytes=missing * timed.bytes // timed.frames,
-            seconds=seconds / concurrent_units(run, len(todo)),
-        )
-    advice = "choose fewer pairs (`egoexo-tools pairs --fraction`), or a larger disk"
-    check_disk_space(STAGE, job.root.path, cost, advice, quiet=run.quiet)
