@@ -94,7 +94,7 @@ def work(
     # In the order of split.json; takes that it lacks come last.
     split_of = read_split_file(root.split_json)[0] if root.split_json.exists() else {}
     order = [take_uid for take_uid in dict.fromkeys(split_of) if take_uid in takes.index]
-    order += takes.index.difference(order)
+    order.extend(takes.index.difference(order))
     pairs = list_pairs(read_ordered_masks(root, order), direction)
     pairs["scenario"] = pairs["take_uid"].map(takes["scenario"])
     pairs = pairs[select_pairs(pairs, samplings[split])]
