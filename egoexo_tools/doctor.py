@@ -1,14 +1,15 @@
-"""What works on this machine and what to do about the rest, checked one by one.
+"""The `doctor` command's checks: what works on this machine, and what to do about the rest.
 
-Every check is a real one: the key and the network are tried with the request that a download
-begins with, decoders are asked for by name, a GPU multiplies two small matrices. Nothing is
-changed, and no secret is shown.
+Every check performs the real operation: the key and the network are tested with the first request
+of a download, decoders are looked up by name, a GPU multiplies two small matrices. Nothing is
+changed, and no secret is printed.
 """
 
 import importlib.util
 import os
 import platform
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,36 +19,35 @@ from pathlib import Path
 
 from egoexo_tools.disk import existing_folder, free_bytes, size_text
 from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
-from egoexo_tools.download.s3_errors import S3Error, S3ErrorKind
+from egoexo_tools.download.s3_errors import S3Error, S3ErrorKind, proxy_text
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.status import cache_sizes_text
 
 AGPL = ("ultralytics",)
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-_LEAST_FREE_BYTES = 20 * 10**9
-_LEAST_PYTHON = (3, 11)
-_LEAST_WEIGHTS_BYTES = 10_000
-_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
+_MIN_FREE_BYTES = 20 * 10**9
+_MIN_PYTHON = (3, 11)
+_MIN_WEIGHTS_BYTES = 10_000
 
 
 class State(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     OK = "ok"
     NOTE = "note"
-    """Not there, and only some things need it."""
+    """Missing, but only some commands need it."""
     BROKEN = "BROKEN"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result for one subject."""
 
     name: str
     state: State
     detail: str
-    """What there is, or what is wrong and what to do about it."""
+    """What was found, or the problem and its solution."""
 
     def text(self) -> str:
         return f"{self.state:6}  {self.name:12}  {self.detail}"
@@ -61,7 +61,10 @@ def run_checks(
     weights: Sequence[Path] = (),
     offline: bool = False,
 ) -> Iterator[Check]:
-    """Check after check, the slow ones last; `offline` leaves out what only downloads need."""
+    """Yield one check after the other, the slow ones last.
+
+    `offline` leaves out what only downloads need.
+    """
     yield check_python()
     yield check_packages()
     yield check_decoders()
@@ -78,44 +81,46 @@ def run_checks(
         yield check_proxy()
         yield (network := check_network(s3))
         yield (credentials := check_credentials(s3))
+        # Without network or key the bucket would only repeat the message.
         if State.BROKEN not in (network.state, credentials.state):
             yield check_bucket(s3)
 
 
 def check_python() -> Check:
     version = platform.python_version()
-    if sys.version_info < _LEAST_PYTHON:
-        wanted = ".".join(map(str, _LEAST_PYTHON))
-        return Check("python", State.BROKEN, f"{version}; install {wanted} or later")
+    if sys.version_info < _MIN_PYTHON:
+        minimum = ".".join(map(str, _MIN_PYTHON))
+        return Check("python", State.BROKEN, f"{version}; install {minimum} or later")
     return Check("python", State.OK, f"{version} on {platform.platform(terse=True)}")
 
 
 def check_packages(distribution: str = "egoexo-tools") -> Check:
-    """Every package that the toolkit needs is there, in a version that it works with."""
+    """Every required package is installed, in a supported version."""
     from packaging.requirements import Requirement
 
-    wrong, count = [], 0
+    problems, count = [], 0
     for text in metadata.requires(distribution) or []:
         requirement = Requirement(text)
+        # Requirements of the optional groups have a marker that names their extra.
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         count += 1
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
+            problems.append(f"{requirement.name} is missing")
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} is {version}, needed is {requirement.specifier}")
-    if wrong:
-        fix = f"`pip install --upgrade {distribution}`"
-        return Check("packages", State.BROKEN, f"{'; '.join(wrong)}; {fix}")
-    own = metadata.version(distribution)
-    return Check("packages", State.OK, f"{distribution} {own} and the {count} that it needs")
+            problems.append(f"{requirement.name} is {version}, required is {requirement.specifier}")
+    if problems:
+        solution = f"`pip install --upgrade {distribution}`"
+        return Check("packages", State.BROKEN, f"{'; '.join(problems)}; {solution}")
+    version = metadata.version(distribution)
+    return Check("packages", State.OK, f"{distribution} {version} and its {count} requirements")
 
 
 def check_decoders() -> Check:
-    """The FFmpeg libraries inside PyAV, and that they decode what the release holds."""
+    """PyAV's FFmpeg libraries load, and decode the codecs of the release."""
     try:
         import av
     except ImportError as error:
@@ -133,7 +138,7 @@ def check_decoders() -> Check:
 
 
 def check_pictures() -> Check:
-    """OpenCV loads; on servers the usual fault is a system library that only windows need."""
+    """OpenCV loads. On servers it often lacks a system library that only windows need."""
     try:
         cv2 = importlib.import_module("cv2")
     except ImportError as error:
@@ -157,36 +162,37 @@ def check_pictures() -> Check:
 
 
 def check_licences() -> Check:
-    """Whether something under the AGPL is installed, which a service that uses it has to obey."""
+    """Whether a package under the AGPL is installed, which binds every service that uses it."""
     for name in AGPL:
         with suppress(metadata.PackageNotFoundError):
-            found = f"{name} {metadata.version(name)} (group `fastsam`) is AGPL-3.0"
-            return Check("licences", State.NOTE, f"{found}; `pip uninstall {name}` to be without")
+            package = f"{name} {metadata.version(name)} (group `fastsam`) is AGPL-3.0"
+            return Check("licences", State.NOTE, f"{package}; `pip uninstall {name}` to remove it")
     return Check("licences", State.OK, "nothing under the AGPL is installed")
 
 
 def check_disk(folder: Path) -> Check:
-    """Room where the release goes, and that it can be written to."""
-    there, free = existing_folder(folder), free_bytes(folder)
-    if not os.access(there, os.W_OK):
-        return Check("disk", State.BROKEN, f"{there} cannot be written to; choose another folder")
-    found = f"{size_text(free)} free at {there}"
-    if free < _LEAST_FREE_BYTES:
+    """The folder of the release can be written to and has enough space."""
+    existing, free = existing_folder(folder), free_bytes(folder)
+    if not os.access(existing, os.W_OK):
+        problem = f"{existing} cannot be written to; choose another folder"
+        return Check("disk", State.BROKEN, problem)
+    space = f"{size_text(free)} free at {existing}"
+    if free < _MIN_FREE_BYTES:
         return Check(
-            "disk", State.NOTE, f"{found}; the small copies of all takes need about 440 GB"
+            "disk", State.NOTE, f"{space}; the small copies of all takes need about 440 GB"
         )
-    return Check("disk", State.OK, found)
+    return Check("disk", State.OK, space)
 
 
 def check_root(root: DatasetRoot) -> Check:
-    """What of a dataset root can be deleted and is made again."""
-    kept = cache_sizes_text(root)
-    found = f"{kept}; these are made again when deleted" if kept else "no features, no tables yet"
-    return Check("root", State.OK, found)
+    """The parts of a dataset root that can be deleted and are created again."""
+    sizes = cache_sizes_text(root)
+    detail = f"{sizes}; created again when deleted" if sizes else "no features, no tables yet"
+    return Check("root", State.OK, detail)
 
 
 def check_weights(path: Path) -> Check:
-    """A checkpoint that is whole enough to be one; a saved web page is the usual fault."""
+    """The file looks like a complete checkpoint; the usual problem is a saved web page."""
     again = "download it again"
     try:
         with path.open("rb") as file:
@@ -195,20 +201,25 @@ def check_weights(path: Path) -> Check:
     except OSError as error:
         return Check("weights", State.BROKEN, f"{path}: {error.strerror}; check the path")
     if head.lstrip()[:1] == b"<":
-        return Check("weights", State.BROKEN, f"{path} is a web page, no checkpoint; {again}")
-    if head.startswith(b"version https://gi"):
-        return Check("weights", State.BROKEN, f"{path} is a Git LFS pointer; `git lfs pull`")
-    if size < _LEAST_WEIGHTS_BYTES:
-        return Check("weights", State.BROKEN, f"{path} has only {size:,} bytes; {again}")
-    if head.startswith(b"PK"):
-        return _check_zip(path, size)
-    if head[:1] == b"\x80" or head[8:9] == b"{":  # an old pickle; safetensors
-        return Check("weights", State.OK, f"{path} ({size_text(size)})")
-    return Check("weights", State.BROKEN, f"{path} is no PyTorch checkpoint; {again}")
+        problem = f"{path} is a web page, not a checkpoint; {again}"
+    elif head.startswith(b"version https://gi"):
+        problem = f"{path} is a Git LFS pointer; `git lfs pull`"
+    elif size < _MIN_WEIGHTS_BYTES:
+        problem = f"{path} has only {size:,} bytes; {again}"
+    elif head.startswith(b"PK"):
+        # PyTorch's own format; its index is at the end, and missing after a broken download.
+        problem = "" if zipfile.is_zipfile(path) else f"{path} is cut off; {again}"
+    elif head[:1] == b"\x80" or head[8:9] == b"{":  # an old pickle; safetensors
+        problem = ""
+    else:
+        problem = f"{path} is not a PyTorch checkpoint; {again}"
+    if problem:
+        return Check("weights", State.BROKEN, problem)
+    return Check("weights", State.OK, f"{path} ({size_text(size)})")
 
 
 def check_gpu() -> Check:
-    """Only learning and FastSAM need one; torch is imported here if it is installed."""
+    """torch can use a GPU, which only training and FastSAM need."""
     if importlib.util.find_spec("torch") is None:
         advice = "`pip install egoexo-tools[model]` to train or to use FastSAM"
         return Check("gpu", State.NOTE, f"torch is not installed; {advice}")
@@ -217,32 +228,31 @@ def check_gpu() -> Check:
 
         if not torch.cuda.is_available():
             built = torch.version.cuda
-            why = "no GPU is visible" if built else "this torch was built without CUDA"
+            reason = "no GPU is visible" if built else "this torch was built without CUDA"
             if not built and NVIDIA_DRIVER.exists():
-                why += ", beside an NVIDIA GPU; `pip install --force-reinstall torch torchvision`"
-            return Check("gpu", State.NOTE, f"torch {torch.__version__}: {why}; the CPU is used")
+                reason += ", but there is an NVIDIA GPU; `pip install --force-reinstall torch "
+                reason += "torchvision`"
+            detail = f"torch {torch.__version__}: {reason}; the CPU is used"
+            return Check("gpu", State.NOTE, detail)
         ones = torch.ones(64, 64, device="cuda")
         product = float((ones @ ones)[0, 0])
         name, memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0]
-    except Exception as error:  # a driver's faults come as many types
+    except Exception as error:  # driver problems raise many types
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return Check("gpu", State.BROKEN, f"torch cannot use it ({first}); check the driver")
     if product != 64:
-        return Check("gpu", State.BROKEN, f"{name} computes wrongly; check the driver")
+        return Check("gpu", State.BROKEN, f"{name} computes wrong results; check the driver")
     return Check("gpu", State.OK, f"torch {torch.__version__}, {name}, {size_text(memory)} free")
 
 
 def check_proxy() -> Check:
-    """What the environment says; whether it works shows in the bucket's check."""
-    for name in _PROXIES:
-        if value := os.environ.get(name):
-            place = value.rpartition("@")[2]  # without a password
-            return Check("proxy", State.NOTE, f"{name} is {place}")
-    return Check("proxy", State.OK, "none set")
+    """The proxy of the environment; `check_bucket` shows whether it works."""
+    proxy = proxy_text()
+    return Check("proxy", State.NOTE if proxy else State.OK, proxy or "none set")
 
 
 def check_network(s3: S3) -> Check:
-    """S3 answers, whatever it says."""
+    """S3 answers, with any response."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "S3")
     try:
         s3.reach()
@@ -254,27 +264,18 @@ def check_network(s3: S3) -> Check:
 
 
 def check_credentials(s3: S3) -> Check:
-    """A key is found; whether AWS knows it shows in the bucket's check."""
+    """There is a key; `check_bucket` shows whether AWS accepts it."""
     try:
-        key, where = s3.access_key()
+        key, origin = s3.access_key()
     except S3Error as error:
         return Check("credentials", State.BROKEN, str(error))
-    return Check("credentials", State.OK, f"key ...{key[-4:]} from {where}")
+    return Check("credentials", State.OK, f"key ...{key[-4:]} from {origin}")
 
 
 def check_bucket(s3: S3) -> Check:
-    """The request that a download begins with: AWS knows the key, and it may read the release."""
+    """The first request of a download: AWS accepts the key, and it may read the release."""
     try:
         s3.read(s3.manifest_url("metadata"))
     except DataError as error:
         return Check("bucket", State.BROKEN, str(error))
     return Check("bucket", State.OK, f"{s3.source} can be read")
-
-
-def _check_zip(path: Path, size: int) -> Check:
-    """PyTorch's own format; its index is at the end, where a broken download lacks it."""
-    import zipfile
-
-    if zipfile.is_zipfile(path):
-        return Check("weights", State.OK, f"{path} ({size_text(size)})")
-    return Check("weights", State.BROKEN, f"{path} is cut off; download it again")

@@ -147,7 +147,7 @@ def read_keys(
     return frame[~empty].astype(integers).reset_index(drop=True)
 
 
-def check_takes(root: DatasetRoot, takes: pd.DataFrame, units: list[str], report: Report) -> None:
+def check_takes(takes: pd.DataFrame, units: list[str], report: Report) -> None:
     """take_uids unique and in their own part, splits known, cameras of the right view."""
     duplicated = takes["take_uid"].duplicated()
     report.add_rows("takes", "take_uid occurs more than once", takes, duplicated)

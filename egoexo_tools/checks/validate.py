@@ -76,7 +76,7 @@ def _check_tables(
     root: DatasetRoot, tables: _CheckedTables, units: dict[str, list[str]], report: Report
 ) -> None:
     takes = tables.takes
-    table_checks.check_takes(root, takes, units["takes"], report)
+    table_checks.check_takes(takes, units["takes"], report)
     if root.split_json.exists():
         try:
             splits_of, faults = read_split_file(root.split_json)

@@ -162,8 +162,9 @@ def _explain_response(error: Any, what: str) -> tuple[S3ErrorKind, str]:
     headers = metadata.get("HTTPHeaders", {})
     is_s3 = any(name.lower().startswith(("x-amz-", "x-amzn-")) for name in headers)
     if status == 407 or not (has_code or is_s3):
+        proxy = f" ({proxy_text()})" if proxy_text() else ""
         return S3ErrorKind.PROXY, (
-            f"something between here and S3 answered with {status or code}{_proxy_text()}; allow "
+            f"something between here and S3 answered with {status or code}{proxy}; allow "
             "*.amazonaws.com there, or unset the proxy for it (NO_PROXY=.amazonaws.com)"
         )
     if code in _OBJECT_CODES:
@@ -181,6 +182,7 @@ def _explain_exception(error: Exception, profile: str | None) -> tuple[S3ErrorKi
     """For an exception that boto3 raised without a response."""
     from botocore import exceptions
 
+    proxy = f" ({proxy_text()})" if proxy_text() else ""
     text = " ".join(str(error).split())
     text = text if len(text) <= 160 else f"{text[:157]}..."
     if isinstance(error, exceptions.ProfileNotFound):
@@ -196,12 +198,12 @@ def _explain_exception(error: Exception, profile: str | None) -> tuple[S3ErrorKi
         )
     if isinstance(error, exceptions.ProxyConnectionError):
         return S3ErrorKind.PROXY, (
-            f"the proxy does not answer{_proxy_text()}; correct or unset HTTPS_PROXY and "
+            f"the proxy does not answer{proxy}; correct or unset HTTPS_PROXY and "
             "HTTP_PROXY, or bypass it with NO_PROXY=.amazonaws.com"
         )
     if isinstance(error, exceptions.SSLError):
         return S3ErrorKind.CERTIFICATE, (
-            f"the connection's certificate is not trusted{_proxy_text()}; if your network inspects "
+            f"the connection's certificate is not trusted{proxy}; if your network inspects "
             "TLS, give its certificate with AWS_CA_BUNDLE=/path/to/ca.pem"
         )
     if isinstance(error, exceptions.EndpointConnectionError | exceptions.ConnectTimeoutError):
@@ -218,11 +220,11 @@ def _explain_exception(error: Exception, profile: str | None) -> tuple[S3ErrorKi
     return S3ErrorKind.OTHER, f"{type(error).__name__}: {text}"
 
 
-def _proxy_text() -> str:
-    """` (NAME is host:port)` where the environment sets a proxy, without its password."""
+def proxy_text() -> str:
+    """`NAME is host:port` for the proxy of the environment, without its password; or no text."""
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         if value := os.environ.get(name):
             parts = urlsplit(value if "://" in value else f"//{value}")
             port = f":{parts.port}" if parts.port else ""
-            return f" ({name} is {parts.hostname or '?'}{port})"
+            return f"{name} is {parts.hostname or '?'}{port}"
     return ""

@@ -55,15 +55,6 @@ def family_of(scenario: str) -> str | None:
     return None
 
 
-def require_names(kind: str, names: Iterable[str], existing: Iterable[str]) -> None:
-    """SettingsError for the first of `names` that is not in `existing`, ignoring case."""
-    existing = list(existing)
-    folded = {name.casefold() for name in existing}
-    for name in names:
-        if name.casefold() not in folded:
-            raise SettingsError(f"{kind} {not_found_text(name, existing)}")
-
-
 def not_found_text(name: str, existing: Iterable[str], *, where: str = "this release") -> str:
     """The end of an error message about `name`: similar names of `where`, or some of its names."""
     names = sorted(set(existing))

@@ -15,7 +15,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import Release, write_atomic
 from egoexo_tools.release.plan import IngestPlan, plan_ingest
-from egoexo_tools.release.scenarios import not_found_text, require_names, resolve_scenarios
+from egoexo_tools.release.scenarios import not_found_text, resolve_scenarios
 from egoexo_tools.release.splits import divide
 from egoexo_tools.release.survey import TakeFacts, survey
 from egoexo_tools.sampling import hash_names
@@ -237,8 +237,11 @@ def _test_criteria(
         reason = "another scenario than " + ", ".join(sorted(names))
         tests.append((reason, [take.scenario in names for take in facts]))
     if criteria.universities:
-        require_names("university", criteria.universities, {take.university for take in facts})
+        universities = {take.university for take in facts}
         names = {name.casefold() for name in criteria.universities}
+        for name in criteria.universities:
+            if name.casefold() not in map(str.casefold, universities):
+                raise SettingsError(f"university {not_found_text(name, universities)}")
         reason = "another university than " + ", ".join(criteria.universities)
         tests.append((reason, [take.university.casefold() in names for take in facts]))
     if criteria.splits:

@@ -33,7 +33,6 @@ class TakeRelations(msgspec.Struct, gc=False):
     """The annotations of one take: object_masks[object_name][camera]."""
 
     scenario: str | None = None
-    take_name: str | None = None
     object_masks: dict[str, dict[str, ShippedTrack]] = {}
     faults: list[Any] = []
     """Exclusion rows of what is not in object_masks; filled by `decode_take`."""
@@ -71,11 +70,8 @@ def _decode_leniently(text: bytes, file: str, take_uid: str) -> TakeRelations:
             f"{file} is damaged in take {take_uid}: its object_masks are {kind_of(objects)}, "
             "not an object"
         )
-    scenario, take_name = (
-        text if isinstance(text := value.get(key), str) else None
-        for key in ("scenario", "take_name")
-    )
-    relations = TakeRelations(scenario, take_name, object_masks={}, faults=[])
+    scenario = value.get("scenario")
+    relations = TakeRelations(scenario if isinstance(scenario, str) else None, {}, [])
     for name, cameras in objects.items():
         if not is_text(name):
             reason = f"object {printable(name)!r}: its name cannot be written as text"

@@ -204,7 +204,7 @@ def test_weights(tmp_path: Path) -> None:
         "pointer.pt": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         "short.pt": (b"PK\x03\x04", "has only 4 bytes"),
         "cut.pt": (b"PK\x03\x04" + bytes(20_000), "is cut off"),
-        "other.pt": (b"hello" * 5000, "is no PyTorch checkpoint"),
+        "other.pt": (b"hello" * 5000, "is not a PyTorch checkpoint"),
     }
     for name, (content, told) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -257,7 +257,7 @@ def test_a_package_under_the_agpl_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("driver", "built", "words"),
     [
-        (True, None, "built without CUDA, beside an NVIDIA GPU; `pip install --force-reinstall"),
+        (True, None, "built without CUDA, but there is an NVIDIA GPU; `pip install --force"),
         (False, None, "built without CUDA; the CPU is used"),
         (True, "13.0", "no GPU is visible; the CPU is used"),
     ],

@@ -179,4 +179,4 @@ def test_status_and_doctor_show_the_bytes(own_root: DatasetRoot) -> None:
     ]
     told = f"features/{cache.name} {size_text(sizes[0])}, tables {size_text(sizes[1])}"
     assert f"\non disk       {told}\n" in status_text(own_root)
-    assert check_root(own_root).detail == f"{told}; these are made again when deleted"
+    assert check_root(own_root).detail == f"{told}; created again when deleted"
