@@ -1,37 +1,42 @@
-"""The pages that are generated are up to date, and every command and table has its page."""
+"""Generated pages are up to date, every table is described, and links have a target."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from egoexo_tools.manifests import COLUMN_DOCS, KEYS, SCHEMAS, TABLE_DOCS
 
 PROJECT = Path(__file__).parents[2]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """The link targets that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_generated_pages_are_up_to_date() -> None:
-    # In a process of its own: tests beside this one may have added a command's choices.
+    # In a process of its own, because other tests of this process may have added choices.
     check = [sys.executable, PROJECT / "scripts" / "generate_docs.py", "--check"]
-    shown = subprocess.run(check, capture_output=True, text=True)
-    assert shown.stdout == "docs are up to date\n", "run: python scripts/generate_docs.py"
+    result = subprocess.run(check, capture_output=True, text=True)
+    assert result.stdout == "docs are up to date\n", "run: python scripts/generate_docs.py"
 
 
 def test_every_table_and_column_is_described() -> None:
-    columns = {name for schema in SCHEMAS.values() for name in schema.names}
-    assert set(COLUMN_DOCS) == columns
+    assert set(COLUMN_DOCS) == {name for schema in SCHEMAS.values() for name in schema.names}
     assert set(TABLE_DOCS) == set(KEYS) == set(SCHEMAS)
     for table, key in KEYS.items():
         assert set(key) <= set(SCHEMAS[table].names)
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    import re
-
-    pages = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-    broken = [
-        f"{page.name}: {target}"
-        for page in pages
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-        if "://" not in target and not (page.parent / target).exists()
-    ]
-    assert broken == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_have_a_target(page: Path) -> None:
+    for file, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        if "://" not in file:
+            target = page.parent / file if file else page
+            assert target.exists(), file
+            assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
