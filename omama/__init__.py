@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from omama.checkpoint import load_checkpoint as load_checkpoint
     from omama.config import Features as Features
     from omama.dataset import Dataset as Dataset
-    from omama.dataset import load_dataset as load_dataset
     from omama.loop import Loop as Loop
     from omama.methods import METHODS as METHODS
     from omama.methods import Method as Method
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from omama.methods import train as train
     from omama.pipeline import PipelineOptions as PipelineOptions
     from omama.pipeline import run_pipeline as run_pipeline
+    from omama.tables.loading import load_dataset as load_dataset
     from omama.task import LoopConfig as LoopConfig
     from omama.task import Task as Task
     from omama.writing import predict_run as predict_run
@@ -31,10 +31,11 @@ else:
         {
             "checkpoint": ("Checkpoint", "load_checkpoint"),
             "config": ("Features",),
-            "dataset": ("Dataset", "load_dataset"),
+            "dataset": ("Dataset",),
             "loop": ("Loop",),
             "methods": ("METHODS", "Method", "predict", "train"),
             "pipeline": ("PipelineOptions", "run_pipeline"),
+            "tables.loading": ("load_dataset",),
             "task": ("LoopConfig", "Task"),
             "writing": ("predict_run", "write_run"),
         },

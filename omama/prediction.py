@@ -24,7 +24,7 @@ from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import DEFAULT_METHOD, run_name
 from egoexo_tools.vocab import Direction, Split
-from omama.dataset import Dataset, load_dataset
+from omama.dataset import Dataset
 from omama.deciding.apply import (
     ChosenProposals,
     candidates_by_take,
@@ -39,6 +39,7 @@ from omama.matching.loading import frame_order, load_batches
 from omama.matching.matchers import Matcher, MatchScores, load_matcher
 from omama.matching.objective import explain_full_gpu
 from omama.matching.samples import Bucket
+from omama.tables.loading import load_dataset
 
 logger = logging.getLogger(__name__)
 

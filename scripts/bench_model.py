@@ -32,7 +32,7 @@ from egoexo_tools.runs import RunFolder
 from egoexo_tools.video.pictures import read_image
 from egoexo_tools.vocab import Direction, Split
 from omama.config import Features
-from omama.dataset import Dataset, load_dataset
+from omama.dataset import Dataset
 from omama.features.backbones import Backbone
 from omama.features.cache import run_features
 from omama.features.descriptors import describe, quarter_grid
@@ -41,6 +41,7 @@ from omama.features.images import PreparationConfig
 from omama.features.key import make_extractor
 from omama.matching.config import MatchingOptions, TrainConfig
 from omama.matching.train import train
+from omama.tables.loading import load_dataset
 from omama.writing import predict_run
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -29,9 +29,9 @@ FLOORS = {
         {"cli"},
     ),
     "omama": (
-        {"checkpoint", "confidence", "config", "run_log", "stopping", "task"},
+        {"checkpoint", "confidence", "config", "dataset", "run_log", "stopping", "task"},
         {"tables"},
-        {"dataset", "features", "loop"},
+        {"features", "loop"},
         {"matching", "deciding", "lm_eec"},
         {"prediction", "methods", "writing"},
         {"steps", "pipeline", "demo"},

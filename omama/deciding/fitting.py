@@ -24,7 +24,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.confidence import SHOWS, LogisticConfidence, Scores, fit_logistic
-from omama.dataset import UNANNOTATED, VISIBLE, Dataset, load_dataset
+from omama.dataset import UNANNOTATED, VISIBLE, Dataset
 from omama.deciding.apply import candidates_by_take
 from omama.deciding.clips import Clip, make_clips
 from omama.deciding.decide import Mode, Parameters, decide, visibility_scores
@@ -35,6 +35,7 @@ from omama.matching.config import MatchingOptions
 from omama.matching.matchers import Matcher, load_matcher
 from omama.matching.train import write_outcome
 from omama.matching.val_scores import keep_better_knn
+from omama.tables.loading import load_dataset
 
 logger = logging.getLogger(__name__)
 

@@ -40,7 +40,7 @@ from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.progress import print_line
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
-from omama.dataset import FrameTable, load_frames
+from omama.dataset import FrameTable
 from omama.features import cache_files
 from omama.features.cache_files import CameraFeatures, DamagedCache, input_files
 from omama.features.frame_features import (
@@ -53,6 +53,7 @@ from omama.features.frame_features import (
 from omama.features.images import token_grid
 from omama.features.key import FeatureKey, feature_key, make_extractor
 from omama.features.registry import CACHE_PRECISIONS
+from omama.tables.parquet import load_frames
 
 STAGE = "features"
 ADVICE = (

@@ -19,7 +19,8 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.vocab import Direction, Split
-from omama.dataset import FrameTable, load_frames
+from omama.dataset import FrameTable
+from omama.tables.parquet import load_frames
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint
 from omama.config import DEFAULT_BACKBONE, HW, Features
-from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out, load_dataset
+from omama.dataset import UNANNOTATED, VISIBLE, Dataset, leave_out
 from omama.features.images import PreparationConfig, token_grid
 from omama.features.store import FeatureStore, open_store
 from omama.loop import Loop
@@ -33,6 +33,7 @@ from omama.matching.model import OMama
 from omama.matching.model_files import METHOD, load_model
 from omama.matching.objective import Objective, explain_full_gpu
 from omama.matching.task import MatchingTraining, TrainingData, loop_config
+from omama.tables.loading import load_dataset
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,4 @@
-"""The tables of a root as training and prediction use them, mapped into memory and shared."""
+"""Loading of a root's frames, masks and pairs: from Parquet, or from files mapped into memory.
+
+`loading` chooses between `mapped` (files that all processes share) and `parquet`.
+"""

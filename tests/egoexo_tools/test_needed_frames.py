@@ -26,11 +26,11 @@ from egoexo_tools.stages import propose
 from egoexo_tools.stages.propose import run_propose
 from egoexo_tools.vocab import Direction, Split
 from omama.cli import main
-from omama.dataset import load_dataset
 from omama.features import cache_files
 from omama.features.cache import CacheOptions, run_features
 from omama.features.frame_features import Extractor
 from omama.features.store import open_store
+from omama.tables.loading import load_dataset
 
 FIRST, SECOND = list(TAKES)[:2]
 INLINE = RunOptions(executor="inline", quiet=True)
@@ -311,7 +311,7 @@ def test_proposals_that_came_later_redo_their_frames_alone(
     )
     for frame in np.unique(data.pairs.dest_frame).tolist():
         (features,) = store.read(np.array([frame]))
-        assert len(features.proposals) == data.frames.proposals.count(frame) > 0
+        assert len(features.proposals) == len(data.frames.proposals.of_frame(frame)) > 0
 
 
 def test_a_frame_that_the_cache_lacks_is_named(root: DatasetRoot) -> None:

@@ -24,8 +24,8 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
-from omama.dataset import load_frames
 from omama.lm_eec.pictures import read_squashed
+from omama.tables.parquet import load_frames
 
 STAGE = "squash"
 _READERS = 8

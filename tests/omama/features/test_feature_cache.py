@@ -15,7 +15,6 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.vocab import Direction, Split
-from omama.dataset import load_dataset, load_frames
 from omama.features.backbones import Backbone
 from omama.features.cache import CacheOptions, run_features
 from omama.features.cache_files import quantise
@@ -28,6 +27,8 @@ from omama.matching.matchers import match_descriptors
 from omama.matching.model import OMama
 from omama.matching.objective import compare_bucket
 from omama.matching.samples import Bucket
+from omama.tables.loading import load_dataset
+from omama.tables.parquet import load_frames
 
 FIRST = next(iter(TAKES))
 INLINE = RunOptions(executor="inline", quiet=True)

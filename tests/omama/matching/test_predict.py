@@ -26,7 +26,7 @@ from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.commands.predict import command
 from omama.config import Features
-from omama.dataset import Dataset, load_dataset
+from omama.dataset import Dataset
 from omama.features.backbones import BACKBONES, Backbone, build_backbone
 from omama.features.images import PreparationConfig, prepare_image
 from omama.matching.config import MatchingOptions, ModelConfig, TrainConfig
@@ -35,6 +35,7 @@ from omama.matching.model import OMama
 from omama.matching.model_files import save_official
 from omama.matching.predict_pair import predict_pair, read_mask
 from omama.matching.train import train
+from omama.tables.loading import load_dataset
 from omama.writing import predict_run
 
 TEST_TAKE = list(TAKES)[3]

@@ -6,7 +6,6 @@ import torch
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
-from omama.dataset import load_dataset
 from omama.features.frame_features import FrameFeatures
 from omama.features.mask_relations import MaskRelations
 from omama.features.store import open_store
@@ -23,6 +22,7 @@ from omama.matching.samples import (
     make_buckets,
     negative_ranks,
 )
+from omama.tables.loading import load_dataset
 
 N = NEVER
 

@@ -1,8 +1,8 @@
-"""Tables as Arrow IPC files of one record batch, written piece by piece and mapped whole.
+"""Tables as Arrow IPC files of one record batch, written piece by piece and mapped as a whole.
 
-Training wants one column of all masks, in one piece, and several gigabytes of it: so the pieces of
-a column are appended to a file of their own, and these files, mapped, are the buffers of the one
-batch that is written. Memory never holds more than a piece.
+Training needs a column of all masks, several gigabytes, as one contiguous array. The pieces of a
+column are therefore appended to a file of their own; these files are mapped and become the buffers
+of the record batch that is written. RAM never holds more than one piece.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from egoexo_tools.arrays import Bytes, Int64
 from egoexo_tools.masks.columns import MaskColumns, text_buffers
-from omama.tables.records import MasksByFrame
+from omama.dataset import MasksByFrame
 
 _BOX = pa.list_(pa.float32(), 4)
 
 
-class _Values:
-    """A column's values, or the bytes of its texts, one piece after the other."""
+class _ValueColumn:
+    """The values of a column, appended to a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,7 +34,7 @@ class _Values:
             self.bytes += values.nbytes
 
     def buffer(self) -> pa.Buffer:
-        """All of it, mapped; the file may be deleted then."""
+        """All values, mapped; the file may be deleted afterwards."""
         self._file.close()
         if not self.bytes:
             return pa.py_buffer(b"")
@@ -45,12 +45,12 @@ class _Values:
         self._path.unlink(missing_ok=True)
 
 
-class _Texts:
-    """A column of texts: their bytes, and where each begins."""
+class _TextColumn:
+    """The texts of a column: their bytes, and the offset of each."""
 
     def __init__(self, path: Path) -> None:
-        self._text = _Values(path.with_name(f"{path.name}.text"))
-        self._offsets = _Values(path.with_name(f"{path.name}.offsets"))
+        self._text = _ValueColumn(path.with_name(f"{path.name}.text"))
+        self._offsets = _ValueColumn(path.with_name(f"{path.name}.offsets"))
         self._offsets.add(np.zeros(1, np.int64))
 
     def add(self, text: Bytes, offsets: Int64) -> None:
@@ -67,17 +67,17 @@ class _Texts:
         self._offsets.close()
 
 
-class MaskFile:
-    """Masks on their way into one file: `add` them in order, then `write`."""
+class MaskWriter:
+    """Writes masks into one file: `add` them in order, then `write`."""
 
     def __init__(self, path: Path, *, named: bool) -> None:
         self._path = path
         self._rows = 0
         self._heights, self._widths, self._boxes = (
-            _Values(path.with_suffix(f".{name}")) for name in ("heights", "widths", "boxes")
+            _ValueColumn(path.with_suffix(f".{name}")) for name in ("heights", "widths", "boxes")
         )
-        self._counts = _Texts(path.with_suffix(".counts"))
-        self._names = _Texts(path.with_suffix(".names")) if named else None
+        self._counts = _TextColumn(path.with_suffix(".counts"))
+        self._names = _TextColumn(path.with_suffix(".names")) if named else None
 
     def __enter__(self) -> Self:
         return self
@@ -94,12 +94,12 @@ class MaskFile:
         self._boxes.add(masks.boxes)
         self._counts.add(columns.text, columns.offsets)
         if self._names is not None:
-            assert masks.labels is not None  # ground truth has names
+            assert masks.labels is not None  # ground-truth masks have names
             self._names.add(*text_buffers(masks.labels))
         self._rows += len(columns)
 
     def write(self) -> None:
-        """All rows as one record batch."""
+        """Write all rows as one record batch."""
         boxes = pa.Array.from_buffers(pa.float32(), 4 * self._rows, [None, self._boxes.buffer()])
         arrays = {
             "rle_height": self._numbers(self._heights),
@@ -111,14 +111,14 @@ class MaskFile:
             arrays["object_name"] = self._names.array(self._rows)
         write_batch(self._path, arrays)
 
-    def _numbers(self, values: _Values) -> pa.Array:
+    def _numbers(self, values: _ValueColumn) -> pa.Array:
         return pa.Array.from_buffers(pa.int64(), self._rows, [None, values.buffer()])
 
 
 def write_batch(
     path: Path, arrays: Mapping[str, pa.Array], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Columns as an IPC file of one batch, without a copy of them in memory."""
+    """Write columns as an IPC file of one batch, without a copy of them in RAM."""
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
     schema = batch.schema.with_metadata(dict(metadata or {}))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -126,12 +126,13 @@ def write_batch(
 
 
 def map_batch(path: Path) -> pa.RecordBatch:
-    """The batch of such a file; its columns are pages of the file. OSError, pa.ArrowInvalid."""
+    """The batch of such a file, mapped. Raises OSError or pa.ArrowInvalid."""
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
 
 
-def mapped_masks(batch: pa.RecordBatch, start: Int64) -> MasksByFrame:
-    """The masks of a mapped file, without a copy; `start` as in MasksByFrame."""
+def map_masks(path: Path, start: Int64) -> MasksByFrame:
+    """The masks of a MaskWriter's file, mapped; `start` as in MasksByFrame."""
+    batch = map_batch(path)
     text, offsets = text_buffers(batch.column("rle_counts"))
     columns = MaskColumns(
         heights=batch.column("rle_height").to_numpy(),

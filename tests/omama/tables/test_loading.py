@@ -1,4 +1,4 @@
-"""The tables that training sees: positions of frames and masks, and what is left out."""
+"""Loaded datasets: positions of frames and masks, and pairs that are left out."""
 
 import subprocess
 import sys
@@ -10,7 +10,8 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.vocab import Direction, Split
-from omama.dataset import STATES, load_dataset
+from omama.dataset import STATES
+from omama.tables.loading import load_dataset
 
 FIRST = next(iter(TAKES))
 
@@ -38,20 +39,20 @@ def test_pairs_point_at_their_frames_and_masks(
         assert frames.name(pairs.dest_frame[i]) == "/".join(map(str, dest[:3]))
         assert frames.masks.rle(pairs.source_mask[i]).counts == counts[source]
         assert STATES[pairs.state[i]] == row["dest_state"]
-        found = pairs.dest_mask[i]
-        assert (frames.masks.rle(found).counts if found >= 0 else None) == counts.get(dest)
+        dest_mask = pairs.dest_mask[i]
+        assert (frames.masks.rle(dest_mask).counts if dest_mask >= 0 else None) == counts.get(dest)
 
 
-def test_rows_of_a_frame_are_ordered(featured_root: DatasetRoot) -> None:
+def test_masks_of_a_frame_are_in_name_order(featured_root: DatasetRoot) -> None:
     data = load_dataset(featured_root, split=Split.TEST, direction=Direction.EGO2EXO)
     for frame in range(len(data.frames)):
         start, stop = data.frames.masks.start[frame : frame + 2]
         names = data.frames.masks.names[start:stop]
         assert list(names) == sorted(names)
-    assert data.frames.proposals.count(0) == 6  # three objects and three squares of nothing
+    assert len(data.frames.proposals.of_frame(0)) == 6  # three objects, three squares of background
 
 
-def test_a_pair_without_its_frame_is_left_out_by_name(own_root: DatasetRoot) -> None:
+def test_a_pair_without_its_frame_is_left_out_with_a_reason(own_root: DatasetRoot) -> None:
     unit = f"{FIRST}.{EGO}"
     rows = read_manifest(own_root, "frames", units=[unit]).to_pylist()
     write_manifest(own_root, "frames", unit, [row for row in rows if row["frame_idx"] != 30])
@@ -65,18 +66,17 @@ def test_missing_proposals_of_a_destination_are_an_error(own_root: DatasetRoot) 
     own_root.part("proposals", f"{FIRST}.cam01").unlink()
     with pytest.raises(DataError, match="egoexo-tools propose"):
         load_dataset(own_root, split=Split.TRAIN, direction=Direction.EGO2EXO)
-    # As a source the camera needs none.
+    # A source camera needs no proposals.
     load_dataset(own_root, split=Split.TRAIN, direction=Direction.EXO2EGO)
-    # Nor does a method that paints its own masks.
+    # Neither does a method that draws its own masks.
     data = load_dataset(own_root, split=Split.TRAIN, direction=Direction.EGO2EXO, proposals=False)
-    assert {data.frames.proposals.count(frame) for frame in range(len(data.frames))} == {0}
+    assert len(data.frames.proposals.columns) == 0
     assert len(data.pairs) == 18
 
 
-def test_the_tables_load_without_torch() -> None:
-    code = "import sys, omama.dataset; print('torch' in sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "False"
+def test_loading_does_not_import_torch() -> None:
+    code = "import sys, omama.tables.loading; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 
 def test_a_split_without_pairs_is_an_error(own_root: DatasetRoot) -> None:
