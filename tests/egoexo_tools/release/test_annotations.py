@@ -1,4 +1,4 @@
-"""The checks of one take: what is kept, and what is left out for which reason."""
+"""The checks of one take: which rows it gets, and what is excluded for which reason."""
 
 import re
 from typing import Any
@@ -36,7 +36,7 @@ def keys(checked: CheckedTake) -> list[tuple[str, str, int, bool]]:
     return [tuple(row[name] for name in columns) for row in checked.masks.to_pylist()]
 
 
-def test_three_states() -> None:
+def test_a_frame_is_visible_or_absent_or_has_no_row() -> None:
     checked = check(plain_take())
     assert keys(checked) == [
         ("cup_0", EGO, 0, True),
@@ -53,7 +53,7 @@ def test_three_states() -> None:
     assert [absent[name] for name in mask_columns] == [None] * 5
 
 
-def test_masks_are_measured() -> None:
+def test_masks_have_their_area_box_and_view() -> None:
     rows = to_table("masks", check(plain_take()).masks).to_pylist()
     for row in rows:
         if row["visible"]:
@@ -64,7 +64,7 @@ def test_masks_are_measured() -> None:
             assert row["view"] == ("ego" if row["camera"] == EGO else "exo")
 
 
-def test_order_is_the_files_with_frames_ascending() -> None:
+def test_rows_keep_the_order_of_the_file_with_frames_ascending() -> None:
     tracks = {EXO: track(EXO, visible=[300, 60, 90], absent=[0, 120]), EGO: track(EGO)}
     checked = check(annotated({"z": tracks, "a": {EGO: track(EGO), EXO: track(EXO)}}))
     assert [key[:3] for key in keys(checked)][:6] == [
@@ -93,7 +93,7 @@ def test_order_is_the_files_with_frames_ascending() -> None:
     ],
 )
 def test_a_bad_mask_is_an_exclusion_and_neither_visible_nor_absent(mask: Any, reason: str) -> None:
-    # Two good masks beside it, so that the camera's own size is not in doubt.
+    # Two valid masks beside it decide which size is the camera's.
     take = plain_take()
     take["object_masks"]["cup_0"][EXO] = track(EXO, [0, 30, 60])
     take["object_masks"]["cup_0"][EXO]["annotation"]["30"] = mask
@@ -106,14 +106,14 @@ def test_a_bad_mask_is_an_exclusion_and_neither_visible_nor_absent(mask: Any, re
 
 
 @pytest.mark.parametrize("frame", ["x", "-3", "1.5", "", "9" * 30, "٣"])
-def test_a_frame_that_is_no_number_is_an_exclusion(frame: str) -> None:
+def test_a_key_that_is_not_a_frame_number_is_an_exclusion(frame: str) -> None:
     checked = with_mask(shipped(block(EXO)), frame=frame)
     (excluded,) = checked.exclusions
     assert excluded["frame_idx"] is None and "frame number" in excluded["reason"]
     assert len(keys(checked)) == 5
 
 
-def test_a_padded_frame_number_is_read_and_never_a_second_mask_of_a_frame() -> None:
+def test_a_padded_frame_number_is_read_but_two_spellings_exclude_each_other() -> None:
     take = plain_take()
     masks = take["object_masks"]["cup_0"][EXO]["annotation"]
     masks["030"] = masks.pop("30")
@@ -124,7 +124,7 @@ def test_a_padded_frame_number_is_read_and_never_a_second_mask_of_a_frame() -> N
     assert "two masks of one frame" in checked.exclusions[0]["reason"]
 
 
-def test_frames_beyond_the_videos_end() -> None:
+def test_frames_beyond_the_end_of_the_video_are_excluded() -> None:
     take = annotated({"cup_0": {EGO: track(EGO, [0, 90], [120]), EXO: track(EXO, [0, 90])}})
     limits = {EGO: CameraLimits(frames=90), EXO: CameraLimits(frames=91)}
     checked = check(take, limits=limits)
@@ -136,13 +136,13 @@ def test_frames_beyond_the_videos_end() -> None:
     assert checked.frame_idxs == [0, 90]
 
 
-def test_masks_that_do_not_have_the_videos_shape() -> None:
-    turned = {EXO: CameraLimits(height=3840, width=2160)}
-    checked = check(plain_take(), limits=turned)
+def test_masks_without_the_aspect_ratio_of_the_video_are_excluded() -> None:
+    rotated = {EXO: CameraLimits(height=3840, width=2160)}
+    checked = check(plain_take(), limits=rotated)
     assert "the mask is 16x9, the video is 2160x3840" in checked.exclusions[0]["reason"]
     take = plain_take()
-    odd = {**shipped(block(EXO)), "width": 9, "height": 16}
-    take["object_masks"]["cup_0"][EXO]["annotation"]["30"] = odd
+    rotated_mask = {**shipped(block(EXO)), "width": 9, "height": 16}
+    take["object_masks"]["cup_0"][EXO]["annotation"]["30"] = rotated_mask
     (excluded,) = check(take, limits={EXO: CameraLimits(height=2160, width=3840)}).exclusions
     assert (excluded["frame_idx"], excluded["camera"]) == (30, EXO)
     smaller = {EXO: CameraLimits(height=448, width=796)}
@@ -150,7 +150,7 @@ def test_masks_that_do_not_have_the_videos_shape() -> None:
 
 
 @pytest.mark.parametrize("camera", ["cam09", "../escape", "a/b", ""])
-def test_an_unknown_camera_is_left_out_whole(camera: str) -> None:
+def test_an_unknown_camera_is_excluded_with_all_its_masks(camera: str) -> None:
     take = plain_take()
     take["object_masks"]["cup_0"][camera] = track(EXO)
     checked = check(take)
@@ -159,7 +159,7 @@ def test_an_unknown_camera_is_left_out_whole(camera: str) -> None:
     assert {key[1] for key in keys(checked)} == {EGO, EXO}
 
 
-def test_cameras_are_not_doubted_where_takes_json_lists_none() -> None:
+def test_any_camera_is_used_where_takes_json_lists_none() -> None:
     take = annotated({"cup_0": {EGO: track(EGO), "gp07": track(EXO)}})
     assert check(take, cameras=frozenset()).exo_cameras == ["gp07"]
     take["object_masks"]["cup_0"]["../escape"] = track(EXO)
@@ -170,7 +170,7 @@ def test_cameras_are_not_doubted_where_takes_json_lists_none() -> None:
     "first, second, winner",
     [([0, 30], [0, 30, 60], SECOND_EGO), ([0, 30], [0], EGO), ([0], [30], EGO)],
 )
-def test_of_two_ego_cameras_the_one_with_more_masks_wins(
+def test_of_two_ego_cameras_the_one_with_more_masks_is_used(
     first: list[int], second: list[int], winner: str
 ) -> None:
     take = annotated(
@@ -192,7 +192,7 @@ def test_of_two_ego_cameras_the_one_with_more_masks_wins(
         ({EGO: track(EGO, []), EXO: track(EXO)}, "without ego"),
     ],
 )
-def test_an_object_that_lacks_a_view_is_left_out(tracks: Any, words: str) -> None:
+def test_an_object_without_a_view_is_excluded(tracks: Any, words: str) -> None:
     take = plain_take()
     take["object_masks"]["fork_1"] = tracks
     checked = check(take)
@@ -201,12 +201,12 @@ def test_an_object_that_lacks_a_view_is_left_out(tracks: Any, words: str) -> Non
     assert {key[0] for key in keys(checked)} == {"cup_0"}
 
 
-def test_an_object_that_was_checked_and_never_seen_in_a_view_stays() -> None:
+def test_an_object_that_is_absent_in_all_frames_of_a_view_is_kept() -> None:
     checked = check(annotated({"cup_0": {EGO: track(EGO), EXO: track(EXO, [], [0, 30])}}))
     assert checked.exclusions == [] and len(keys(checked)) == 4
 
 
-def test_a_take_of_which_nothing_remains() -> None:
+def test_a_take_without_usable_objects_has_no_rows() -> None:
     checked = check(annotated({"cup_0": {EGO: track(EGO)}}))
     assert (checked.masks.num_rows, checked.ego_camera, checked.exo_cameras) == (0, None, [])
     assert check(annotated({})).frame_idxs == []
@@ -237,7 +237,7 @@ JUNK = st.none() | st.integers() | st.text(max_size=5) | st.sampled_from([9, 16,
         ),
     )
 )
-def test_whatever_comes_each_frame_is_kept_or_excluded(objects: Any) -> None:
+def test_each_frame_of_any_input_is_kept_or_excluded(objects: Any) -> None:
     checked = check(annotated(objects), limits={EXO: CameraLimits(frames=300)})
     rows = to_table("masks", checked.masks.append_column("take_uid", [["t"] * len(keys(checked))]))
     for row in rows.to_pylist():
@@ -247,11 +247,15 @@ def test_whatever_comes_each_frame_is_kept_or_excluded(objects: Any) -> None:
             MaskRle(row["rle_height"], row["rle_width"], row["rle_counts"]).validate()
     assert len({key[:3] for key in keys(checked)}) == len(keys(checked))
     cameras = {row["camera"] for row in checked.exclusions if "object_name" not in row}
-    lonely = {row["object_name"] for row in checked.exclusions if "camera" not in row}
-    left_out = {(row.get("object_name"), row.get("camera")) for row in checked.exclusions}
-    kept = {(name, camera) for name, camera, _, _ in keys(checked)}
+    excluded_objects = {row["object_name"] for row in checked.exclusions if "camera" not in row}
+    excluded_tracks = {(row.get("object_name"), row.get("camera")) for row in checked.exclusions}
+    kept_tracks = {(name, camera) for name, camera, _, _ in keys(checked)}
     for name, tracks in objects.items():
         for camera, content in tracks.items():
             if content["annotation"] or content["annotated_frames"]:
-                told = camera in cameras or name in lonely or (name, camera) in left_out
-                assert told or (name, camera) in kept
+                is_excluded = (
+                    camera in cameras
+                    or name in excluded_objects
+                    or (name, camera) in excluded_tracks
+                )
+                assert is_excluded or (name, camera) in kept_tracks

@@ -1,4 +1,4 @@
-"""LZString: the `lzstring` package is the oracle for every answer and every refusal."""
+"""LZString: the `lzstring` package decides for every text what the result, or the error, is."""
 
 import subprocess
 import sys
@@ -47,30 +47,32 @@ def ours(text: str) -> str | None:
         (packed("a+b").replace("+", " "), "a+b"),
     ],
 )
-def test_known_answers(text: str, answer: str) -> None:
+def test_texts_unpack_to_known_results(text: str, answer: str) -> None:
     assert decompress_from_encoded_uri_component(text) == answer
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text() | st.text("ab", max_size=300) | st.text("0123456789`abc", max_size=300))
-def test_undoes_the_package(text: str) -> None:
+def test_packed_text_unpacks_as_with_the_package(text: str) -> None:
     assert ours(packed(text)) == oracle(packed(text))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(ALPHABET, max_size=60))
-def test_any_text_of_the_alphabet_answers_as_the_package(text: str) -> None:
+def test_any_text_of_the_alphabet_unpacks_as_with_the_package(text: str) -> None:
     assert ours(text) == oracle(text)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text("abcé中", max_size=80), st.data())
-def test_damaged_and_cut_text_answers_as_the_package(text: str, data: st.DataObject) -> None:
+def test_damaged_text_unpacks_as_with_the_package(text: str, data: st.DataObject) -> None:
     whole = packed(text)
-    place = data.draw(st.integers(0, len(whole) - 1))
-    changed = whole[:place] + data.draw(st.sampled_from(ALPHABET + "!é中")) + whole[place + 1 :]
+    position = data.draw(st.integers(0, len(whole) - 1))
+    changed = (
+        whole[:position] + data.draw(st.sampled_from(ALPHABET + "!é中")) + whole[position + 1 :]
+    )
     assert ours(changed) == oracle(changed)
-    assert ours(whole[:place]) == oracle(whole[:place])
+    assert ours(whole[:position]) == oracle(whole[:position])
 
 
 @pytest.mark.parametrize(
@@ -83,19 +85,23 @@ def test_damaged_and_cut_text_answers_as_the_package(text: str, data: st.DataObj
         ("8888", "does not exist"),
     ],
 )
-def test_refusals_name_the_reason(text: str, words: str) -> None:
+def test_errors_name_the_reason(text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         decompress_from_encoded_uri_component(text)
 
 
-def test_a_text_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_unpacks_to_too_many_characters_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lzstring, "MAX_CHARS", 5000)
     assert ours(packed("x" * 5000)) == "x" * 5000
     with pytest.raises(DataError, match="unpacks to more"):
         decompress_from_encoded_uri_component(packed("x" * 5001))
 
 
-def test_many_texts_that_unpack_to_too_much_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_texts_that_unpack_to_too_many_characters_are_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lzstring, "MAX_CHARS_EACH", 5000)
     data, _, problems = decompress_many([packed("x" * 5000), packed("x" * 5001)])
     assert (data.size, problems.tolist()) == (5000, [lzstring.OK, lzstring.FULL])
@@ -104,7 +110,7 @@ def test_many_texts_that_unpack_to_too_much_are_refused(monkeypatch: pytest.Monk
         decompress_many([packed("x" * 5000)] * 3)
 
 
-def test_many_at_once_with_a_problem_for_each() -> None:
+def test_many_texts_unpack_with_a_result_code_for_each() -> None:
     runs = ["0123" * 50, "", "x" * 4000, "abc"]
     texts = [packed(text) for text in runs]
     texts[1:1] = ["!", packed("é"), packed("cut off")[:-3], ""]
@@ -127,8 +133,9 @@ def test_many_at_once_with_a_problem_for_each() -> None:
     assert decompress_many([])[1].tolist() == [0]
 
 
-def test_a_second_process_loads_the_compiled_code(tmp_path: object) -> None:
-    """Compiling takes over a second; a process that finds the cache reports hits and no misses."""
+@pytest.mark.slow
+def test_a_second_process_loads_the_compiled_code_from_the_cache(tmp_path: object) -> None:
+    """Compiling takes over a second; a process with a filled cache reports hits and no misses."""
     code = (
         "from egoexo_tools.release import lzstring\n"
         "lzstring.decompress_from_encoded_uri_component('Q')\n"

@@ -1,4 +1,4 @@
-"""Relations files: found, cut and decoded take by take, as json.load reads them."""
+"""Relations files: indexed and decoded take by take, with the values that json.load gives."""
 
 import json
 from pathlib import Path
@@ -32,17 +32,17 @@ def write(tmp_path: Path, text: str) -> Path:
     indent=st.sampled_from([None, 0, 3]),
     ascii_only=st.booleans(),
 )
-def test_slices_hold_the_values_of_json(
+def test_slices_decode_to_the_values_of_json_load(
     tmp_path_factory: Any, takes: dict[str, Any], before: Any, indent: Any, ascii_only: bool
 ) -> None:
     content = {"object_names": before, "annotations": takes, "version": "1"}
     text = json.dumps(content, indent=indent, ensure_ascii=ascii_only)
     path = write(tmp_path_factory.mktemp("relations"), text)
     data = path.read_bytes()
-    found = {
+    decoded = {
         piece.take_uid: json.loads(data[piece.start : piece.end]) for piece in index_takes(path)
     }
-    assert found == takes
+    assert decoded == takes
 
 
 def test_a_take_decodes_to_its_tracks(tmp_path: Path) -> None:
@@ -57,18 +57,18 @@ def test_a_take_decodes_to_its_tracks(tmp_path: Path) -> None:
     assert (mask.width, mask.height, mask.encoded) == (16, 9, shipped["encodedMask"])
 
 
-def test_a_repeated_take_is_found_twice(tmp_path: Path) -> None:
+def test_a_repeated_take_is_indexed_twice(tmp_path: Path) -> None:
     path = write(tmp_path, '{"annotations": {"a": 1, "b": {}, "a": [2]}}')
     assert [piece.take_uid for piece in index_takes(path)] == ["a", "b", "a"]
 
 
-def test_digests_follow_the_bytes(tmp_path: Path) -> None:
+def test_digests_depend_on_the_bytes_only(tmp_path: Path) -> None:
     path = write(tmp_path, '{"annotations": {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 2}}}')
     a, b, c = (piece for piece in index_takes(path, hashed=True))
     assert a.digest == b.digest != c.digest
 
 
-def test_cut_anywhere_it_yields_the_takes_before_and_names_the_one_that_is_cut(
+def test_a_cut_file_yields_the_complete_takes_and_names_the_damaged_one(
     tmp_path: Path,
 ) -> None:
     text = json.dumps({"annotations": {name: plain_take() for name in "ab"}})
@@ -86,11 +86,11 @@ def test_cut_anywhere_it_yields_the_takes_before_and_names_the_one_that_is_cut(
     ]
     for length, expected, cut in cases:
         path = write(tmp_path, text[:length])
-        whole = []
-        with pytest.raises(BrokenRelations, match=f"cut off.*at byte {length:,} of") as caught:
+        complete = []
+        with pytest.raises(BrokenRelations, match=f"cut off.*at byte {length:,} of") as raised:
             for take_uid, _ in read_relations(path):
-                whole.append(take_uid)
-        assert (whole, caught.value.take_uid) == (expected, cut)
+                complete.append(take_uid)
+        assert (complete, raised.value.take_uid) == (expected, cut)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,9 @@ def test_cut_anywhere_it_yields_the_takes_before_and_names_the_one_that_is_cut(
         ('{"annotations": {"a\\x": 1}}', "not valid JSON"),
     ],
 )
-def test_what_is_no_relations_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_that_is_not_a_relations_file_is_rejected(
+    tmp_path: Path, text: str, words: str
+) -> None:
     with pytest.raises(BrokenRelations, match=words):
         list(index_takes(write(tmp_path, text)))
 
