@@ -1,7 +1,7 @@
-"""A small Ego-Exo4D release, rendered: real files, known truth, no download.
+"""Renders a small Ego-Exo4D release: real files with known ground truth, without a download.
 
-`synthesize` writes it, `read_frame_index` reads the index that every frame carries in its own
-pixels, `write_manifests` writes the download manifests that a server of the release would have.
+`synthesize` writes a release. `read_frame_index` reads the index that every frame contains in its
+pixels. `write_manifests` writes the download manifests of a server for the release.
 """
 
 from egoexo_tools.synthetic.frame_code import read_frame_index

@@ -1,8 +1,7 @@
-"""Cameras: where they stand, how a view renders colour, how the wearer's head moves.
+"""Cameras: their positions, the colour rendition of each view, and the motion of the head.
 
-A camera looks along its own z, x to the right, y down. Each kind of camera has one colour
-rendition, the same in every take: that is what can be learned on some objects and carried over
-to others.
+In camera coordinates z points forward, x right and y down. Each kind of camera has one colour
+rendition, the same in every take. A model can learn it from some objects and apply it to others.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,40 +15,40 @@ from egoexo_tools.vocab import FPS
 
 @dataclass(frozen=True)
 class Rendition:
-    """Scene colour → picture: saturation and hue, white balance, exposure, vignetting, gamma.
+    """Scene colour → image: saturation and hue, white balance, exposure, vignetting, gamma.
 
-    Smooth and, short of the clipped ends, invertible.
+    Smooth and, except where values are clipped, invertible.
     """
 
     saturation: float
     hue_degrees: float
     balance: tuple[float, float, float]
-    """Gain of red, green, blue; exposure included."""
+    """Gain of red, green and blue, including exposure."""
     gamma: float
-    """The picture is light to this power, so above 1 is darker."""
+    """Exponent applied to the light, so values above 1 darken the image."""
     vignetting: float
-    """The light that the frame's corners lose, 0..1."""
+    """Share of the light that is lost in the corners of the frame, 0 to 1."""
 
     @property
     def matrix(self) -> Float32:
-        """(3, 3): light after saturation, hue and white balance."""
+        """(3, 3): saturation, hue and white balance as a linear map of RGB."""
         return _colour_matrix(self)
 
     @property
     def curve(self) -> Bytes:
-        """(256,): light → the picture's value."""
+        """(256,): light → pixel value."""
         return _gamma_curve(self.gamma)
 
 
 @lru_cache
 def _colour_matrix(rendition: Rendition) -> Float32:
     angle = np.deg2rad(rendition.hue_degrees)
-    # Rotation about the grey axis (Rodrigues), after a pull towards grey.
+    # Saturation mixes with grey; hue rotates about the grey axis (Rodrigues' formula).
     grey = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    turn = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * cross
-    pull = rendition.saturation * np.eye(3) + (1 - rendition.saturation) * grey
-    return np.asarray(np.diag(rendition.balance) @ turn @ pull, dtype=np.float32)
+    hue = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * cross
+    saturation = rendition.saturation * np.eye(3) + (1 - rendition.saturation) * grey
+    return np.asarray(np.diag(rendition.balance) @ hue @ saturation, dtype=np.float32)
 
 
 @lru_cache
@@ -67,7 +66,7 @@ EXO_RENDITION = Rendition(
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera at one instant; the principal point is the middle of the frame."""
+    """A pinhole camera at one instant; the principal point is the centre of the frame."""
 
     origin: Float32
     """(3,) in metres."""
@@ -80,21 +79,23 @@ class Camera:
 
 @dataclass(frozen=True)
 class ExoPlace:
-    """A fixed camera on a stand."""
+    """A static camera on a stand, aimed at the table."""
 
     azimuth: float
-    """Radians from the x axis; the wearer sits at -pi / 2."""
+    """Radians from the x axis; the wearer is at -pi / 2."""
     elevation: float
+    """Radians above the table."""
     distance: float
+    """From the centre of the table, in metres."""
     focal_widths: float
-    """Focal length in frame long sides."""
+    """Focal length, in long sides of the frame."""
 
     def camera(self, height: int, width: int) -> Camera:
-        flat = self.distance * np.cos(self.elevation)
+        horizontal = self.distance * np.cos(self.elevation)
         origin = np.array(
             [
-                flat * np.cos(self.azimuth),
-                flat * np.sin(self.azimuth),
+                horizontal * np.cos(self.azimuth),
+                horizontal * np.sin(self.azimuth),
                 self.distance * np.sin(self.elevation),
             ]
         )
@@ -103,7 +104,7 @@ class ExoPlace:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, number: int) -> "ExoPlace":
-        """The first across the table from the wearer, further ones to its sides."""
+        """Camera 0 is opposite the wearer, further ones are to its sides."""
         side = (0.0, 1.15, -1.15, 0.6)[number % 4]
         return cls(
             azimuth=np.pi / 2 + side + rng.uniform(-0.45, 0.45),
@@ -115,21 +116,22 @@ class ExoPlace:
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """The wearer's head: slow, smooth, different in every take; lively ones also turn quickly."""
+    """The wearer's head: it moves slowly, and in lively takes it also turns quickly."""
 
     place: tuple[float, float, float]
+    """Mean position, in metres."""
     gaze: Float64
-    """(2, 3): amplitude in metres, period in seconds, phase, of the gaze point's x and y."""
+    """(2, 3): amplitude in metres, period in seconds and phase of the gaze point's x and y."""
     sway: Float64
-    """(3, 3): the same of the head's x, y and z."""
+    """(3, 3): the same for the head's x, y and z."""
     glances: Float64 = field(default_factory=lambda: np.zeros((0, 4)))
-    """(n, 4): start and length of a quick turn, in seconds, and the x, y that it turns to."""
+    """(n, 4): start and duration of a quick turn, in seconds, and the x, y of its target."""
 
     def camera(self, frame_idx: int, height: int, width: int) -> Camera:
         seconds = frame_idx / FPS
         origin = np.array(self.place) + _swing(self.sway, seconds)
-        flat = _swing(self.gaze, seconds) + [0.0, -0.03] + self._glance(seconds)
-        target = np.append(flat, 0.02)
+        gaze_point = _swing(self.gaze, seconds) + [0.0, -0.03] + self._glance(seconds)
+        target = np.append(gaze_point, 0.02)
         return _look_at(origin, target, 0.78 * min(height, width), EGO_RENDITION)
 
     @classmethod
@@ -148,21 +150,26 @@ class HeadMotion:
         return cls(place=place, gaze=gaze, sway=sway)
 
     def lively(self, rng: np.random.Generator, seconds: float) -> "HeadMotion":
-        """The same head, turning to another place about once a second, in a fifth of one."""
+        """The same motion with a quick turn of a fifth of a second about once per second."""
         starts = np.cumsum(rng.uniform(0.6, 1.5, int(seconds / 0.6) + 1))
         count = len(starts)
-        lengths = rng.uniform(0.15, 0.25, count)
+        durations = rng.uniform(0.15, 0.25, count)
         x, y = rng.uniform(-0.45, 0.45, count), rng.uniform(-0.2, 0.25, count)
-        glances = np.stack([starts, lengths, x, y], axis=1)
+        glances = np.stack([starts, durations, x, y], axis=1)
         return replace(self, glances=glances[starts < seconds])
 
     def _glance(self, seconds: float) -> Float64:
-        """(2,) where the last turn leads to, or how far it has come."""
+        """(2,) offset of the gaze point after the turns up to this time."""
         place = np.zeros(2)
-        for start, length, *goal in self.glances[self.glances[:, 0] < seconds]:
-            part = min((seconds - start) / length, 1.0)
-            place = place + part * part * (3 - 2 * part) * (np.array(goal) - place)
+        for start, duration, *target in self.glances[self.glances[:, 0] < seconds]:
+            progress = min((seconds - start) / duration, 1.0)
+            place = place + smoothstep(progress) * (np.array(target) - place)
         return place
+
+
+def smoothstep(progress: float) -> float:
+    """0..1 → 0..1 with zero slope at both ends."""
+    return progress * progress * (3 - 2 * progress)
 
 
 def _swing(waves: Float64, seconds: float) -> Float64:

@@ -1,8 +1,8 @@
-"""A frame's own index, drawn into its pixels: 24 black and white cells in the top left corner.
+"""Draws a frame's index into its pixels: 24 black and white cells in the top left corner.
 
-Sixteen bits of the index, most significant first, and eight of a checksum, in three rows of
-eight. A cell's side is a fortieth of the frame's short side, so the code survives H.264 and any
-scaling that leaves about two pixels a cell.
+Three rows of eight cells contain sixteen bits of the index, most significant first, and eight bits
+of a checksum. The side of a cell is 1/40 of the frame's short side. The code is readable after
+H.264 encoding and after scaling to about two pixels per cell.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _BLACK, _WHITE = 16, 239
 
 
 def draw_frame_index(rgb: Bytes, frame_idx: int) -> None:
-    """Write the code of `frame_idx` over the corner of rgb (H, W, 3)."""
+    """Draw the code of `frame_idx` into the corner of rgb (H, W, 3)."""
     rows, columns = code_size(rgb.shape[0], rgb.shape[1])
     cell = min(rgb.shape[:2]) / _CELLS_PER_SHORT_SIDE
     y = np.minimum((np.arange(rows) / cell).astype(int), _ROWS - 1)
@@ -27,26 +27,26 @@ def draw_frame_index(rgb: Bytes, frame_idx: int) -> None:
 
 
 def code_size(height: int, width: int) -> tuple[int, int]:
-    """(rows, columns) of pixels that the code covers in a frame of this size."""
+    """(rows, columns) of the pixels that the code covers in a frame of this size."""
     cell = min(height, width) / _CELLS_PER_SHORT_SIDE
     return int(np.ceil(_ROWS * cell)), int(np.ceil(_COLUMNS * cell))
 
 
 def read_frame_index(rgb: Bytes) -> int:
-    """The index that a frame (H, W, 3) carries, at any scale; DataError if it carries none."""
+    """The index in a frame (H, W, 3) at any scale; DataError if there is none."""
     cell = min(rgb.shape[:2]) / _CELLS_PER_SHORT_SIDE
     y = ((np.arange(_ROWS) + 0.5) * cell).astype(int)
     x = ((np.arange(_COLUMNS) + 0.5) * cell).astype(int)
     bits = rgb[y][:, x].mean(axis=2) > (_BLACK + _WHITE) / 2
     high, low, check = np.packbits(bits, axis=1)[:, 0].tolist()
     if check != _checksum(high, low):
-        raise DataError("the frame carries no frame index; it is not from a synthetic release")
+        raise DataError("the image has no frame index; it is not from a synthetic release")
     return int(high << 8 | low)
 
 
 def _bits(frame_idx: int) -> Bool:
     if not 0 <= frame_idx <= MAX_FRAME_IDX:
-        raise DataError(f"frame index {frame_idx} does not fit into the code's 16 bits")
+        raise DataError(f"frame index {frame_idx} does not fit into 16 bits")
     high, low = frame_idx >> 8, frame_idx & 255
     rows = np.array([[high], [low], [_checksum(high, low)]], np.uint8)
     return np.unpackbits(rows, axis=1).astype(bool)

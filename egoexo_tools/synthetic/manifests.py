@@ -1,9 +1,9 @@
-"""Download manifests of a release on disk, as the release's bucket holds them.
+"""Writes the download manifests of a release on disk, as in the bucket of the real release.
 
-One `<part>/manifest.json` each for metadata (takes.json), annotations, takes (the videos) and
-downscaled_takes/448: a list of {uid, paths: [{source_path, relative_path, views, universities,
-file_type, size, checksum}], splits, benchmarks}. `size` is filled and `checksum` is not, as in
-the real ones.
+There is one `<part>/manifest.json` each for metadata (takes.json), annotations, takes (the videos)
+and downscaled_takes/448. It is a list of {uid, paths: [{source_path, relative_path, views,
+universities, file_type, size, checksum}], splits, benchmarks}. As in the real manifests, `size` is
+set and `checksum` is null.
 """
 
 import json
@@ -19,8 +19,8 @@ PARTS = ("metadata", "annotations", "takes", "downscaled_takes/448")
 def write_manifests(release: Release, bucket_prefix: str, out_dir: Path) -> dict[str, Path]:
     """Write `out_dir/<part>/manifest.json` for every part of PARTS; returns their paths.
 
-    source_path is `bucket_prefix` (such as s3://bucket/v2) + "/" + relative_path, so a server
-    that holds the release's files under that prefix serves them.
+    source_path is `bucket_prefix` (such as s3://bucket/v2) + "/" + relative_path, where a server
+    must have the release's files.
     """
     release.require()
     takes = json.loads(release.takes_json.read_bytes())
@@ -57,11 +57,11 @@ def write_manifests(release: Release, bucket_prefix: str, out_dir: Path) -> dict
                     benchmarks=splits["take_uid_to_benchmark"][uid],
                 )
             )
-    written = {}
+    manifests = {}
     for part, entries in by_part.items():
-        written[part] = out_dir / part / "manifest.json"
-        write_atomic(written[part], json.dumps(entries, indent=1, ensure_ascii=False))
-    return written
+        manifests[part] = out_dir / part / "manifest.json"
+        write_atomic(manifests[part], json.dumps(entries, indent=1, ensure_ascii=False))
+    return manifests
 
 
 def _entry(

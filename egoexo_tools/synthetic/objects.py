@@ -1,8 +1,8 @@
-"""What lies on the table: names, shapes, colours and textures of a take's objects.
+"""The objects of a take: their names, shapes, colours and textures.
 
-Colours cover the gamut but keep apart from the table and, within a take, from each other. Each
-take also has look-alikes: the same shape and pattern, the colour a little off. Textures stay
-milder than an object's border, so that an object is one thing to a segmentation.
+Colours cover the gamut and differ from the table and, within a take, from each other. Each take
+also has look-alikes: objects of the same shape and pattern with slightly different colours.
+Textures have less contrast than an object's border, so that a segmentation finds whole objects.
 """
 
 import colorsys
@@ -17,10 +17,10 @@ from egoexo_tools.arrays import Bytes, Float64
 from egoexo_tools.synthetic.solids import BOX, ELLIPSOID, FRUSTUM, SHEET
 
 TEXTURE_SIDE = 256
-"""Pixels of a texture tile; render.TILE_METRES wide."""
+"""Pixels of a texture tile, which is solids.TILE_METRES wide."""
 
-Rgb = tuple[float, float, float]
-"""0..255."""
+Colour = tuple[float, float, float]
+"""Red, green and blue, 0..255."""
 
 _NOUNS: Mapping[int, tuple[str, ...]] = {
     BOX: ("box", "tea tin", "book", "carton", "salt/pepper box", "sponge"),
@@ -29,31 +29,33 @@ _NOUNS: Mapping[int, tuple[str, ...]] = {
     SHEET: ("plate", "cutting board", "cloth", "coaster"),
 }
 _SPECIAL_NOUNS = ("salt/pepper box", "crème pot", "jalapeño", "tea tin")
-"""Each take's first objects get these as far as the shapes allow: names that break naive code."""
+"""Names that break naive code; each take's first objects get them if their shape allows it."""
 _HUES = ("red", "orange", "yellow", "lime", "green", "teal", "cyan", "azure", "blue", "violet")
 _HUE_ENDS = (12, 40, 65, 90, 150, 172, 195, 220, 255, 285)
 LOOK_ALIKES = 2
-"""The first so many objects have one each; these are the last."""
+"""Number of look-alikes: the last objects of a take resemble the first ones."""
 FEWEST_OBJECTS = 2 * LOOK_ALIKES
-"""A look-alike needs an original of its own."""
-SMALL_ONE = -1 - LOOK_ALIKES
+"""Each look-alike needs an original."""
+SMALL_OBJECT = -1 - LOOK_ALIKES
+"""Index of the object that is small enough to be hidden."""
 _TALL = 0.085
-"""Half the height, in metres, that hides a small object."""
-_SMALL = 0.6
+"""Half the height, in metres, of an object that hides the small one."""
+_SMALL_FACTOR = 0.6
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """One object's look; its place and motion are the scene's."""
+    """The appearance of an object; the scene defines its place and motion."""
 
     name: str
     kind: int
     size: tuple[float, float, float]
-    """As in render.SOLID, metres."""
+    """As in solids.SOLID, in metres."""
     wave: tuple[float, float, float]
-    colour: Rgb
-    second: Rgb
-    """The pattern's other colour."""
+    """As in solids.SOLID."""
+    colour: Colour
+    pattern_colour: Colour
+    """The second colour of the pattern."""
     pattern: str
     pattern_seed: int
 
@@ -66,39 +68,50 @@ class Appearance:
 
     @property
     def height(self) -> float:
-        """Of the centre above what it stands on, in metres; a sheet's top is its upper side."""
+        """Of the centre above the table, in metres; of a sheet, the height of its upper side."""
         return self.size[2]
 
     def texture(self) -> Bytes:
         """(TEXTURE_SIDE, TEXTURE_SIDE, 3), periodic."""
         rng = np.random.default_rng(self.pattern_seed)
         field = PATTERNS[self.pattern](rng)[..., None]
-        picture = np.asarray(self.colour) * (1 - field) + np.asarray(self.second) * field
-        picture += 5 * (_clouds(rng, 64)[..., None] - 0.5)
-        return _to_uint8(picture)
+        image = np.asarray(self.colour) * (1 - field) + np.asarray(self.pattern_colour) * field
+        image += 5 * (_clouds(rng, 64)[..., None] - 0.5)
+        return _to_uint8(image)
 
 
-def draw_objects(rng: np.random.Generator, count: int, table: Rgb) -> list[Appearance]:
+def draw_objects(rng: np.random.Generator, count: int, table: Colour) -> list[Appearance]:
     """`count` objects for a take whose table has this mean colour, look-alikes last.
 
-    One is tall, and the one before the look-alikes, SMALL_ONE, fits behind it.
+    One of the objects is tall, and SMALL_OBJECT fits behind it.
     """
-    colours: list[Rgb] = [table]
-    drawn: list[Appearance] = []
+    colours: list[Colour] = [table]
+    objects: list[Appearance] = []
     for _ in range(count - LOOK_ALIKES):
-        colour = _apart(rng, colours)
+        colour = _distinct_colour(rng, colours)
         colours.append(colour)
-        drawn.append(_draw_one(rng, colour))
-    tallest = max(range(len(drawn) - 1), key=lambda item: drawn[item].height)
-    if drawn[tallest].kind != SHEET:
-        drawn[tallest] = _resized(drawn[tallest], (1, 1, max(1, _TALL / drawn[tallest].height)))
-    drawn[-1] = _resized(drawn[-1], (_SMALL, _SMALL, _SMALL))
-    for original in drawn[:LOOK_ALIKES]:
-        drawn.append(_look_alike(rng, original))
-    return _named(rng, drawn)
+        objects.append(_draw_object(rng, colour))
+    tallest = max(range(len(objects) - 1), key=lambda item: objects[item].height)
+    if objects[tallest].kind != SHEET:
+        factor = max(1, _TALL / objects[tallest].height)
+        objects[tallest] = _scale(objects[tallest], (1, 1, factor))
+    objects[-1] = _scale(objects[-1], (_SMALL_FACTOR, _SMALL_FACTOR, _SMALL_FACTOR))
+    for original in objects[:LOOK_ALIKES]:
+        # The same shape and pattern, but slightly different size and colours.
+        shift = rng.normal(size=3)
+        shift *= 48 / np.linalg.norm(shift)
+        factor = rng.uniform(0.88, 1.12)
+        look_alike = replace(
+            _scale(original, (factor, factor, factor)),
+            colour=_clip(np.asarray(original.colour) + shift),
+            pattern_colour=_clip(np.asarray(original.pattern_colour) + shift),
+            pattern_seed=int(rng.integers(2**31)),
+        )
+        objects.append(look_alike)
+    return _with_names(rng, objects)
 
 
-def _draw_one(rng: np.random.Generator, colour: Rgb) -> Appearance:
+def _draw_object(rng: np.random.Generator, colour: Colour) -> Appearance:
     kind = int(rng.choice([BOX, FRUSTUM, ELLIPSOID, SHEET], p=[0.36, 0.32, 0.16, 0.16]))
     wave = (0.0, 0.0, 0.0)
     size: tuple[float, float, float]
@@ -118,47 +131,34 @@ def _draw_one(rng: np.random.Generator, colour: Rgb) -> Appearance:
         size=size,
         wave=wave,
         colour=colour,
-        second=_second_colour(rng, colour),
+        pattern_colour=_pattern_colour(rng, colour),
         pattern=str(rng.choice(list(PATTERNS))),
         pattern_seed=int(rng.integers(2**31)),
     )
 
 
-def _resized(item: Appearance, factors: tuple[float, float, float]) -> Appearance:
+def _scale(item: Appearance, factors: tuple[float, float, float]) -> Appearance:
     a, b, c = (side * factor for side, factor in zip(item.size, factors, strict=True))
     return replace(item, size=(a, b, c))
 
 
-def _look_alike(rng: np.random.Generator, original: Appearance) -> Appearance:
-    """The same shape and pattern; size and colours a little off."""
-    shift = rng.normal(size=3)
-    shift *= 48 / np.linalg.norm(shift)
-    factor = rng.uniform(0.88, 1.12)
-    return replace(
-        _resized(original, (factor, factor, factor)),
-        colour=_clip(np.asarray(original.colour) + shift),
-        second=_clip(np.asarray(original.second) + shift),
-        pattern_seed=int(rng.integers(2**31)),
-    )
-
-
-def _named(rng: np.random.Generator, objects: list[Appearance]) -> list[Appearance]:
-    """Names as annotators give them: `red striped mug_0`, numbered where they would be equal."""
-    special = list(_SPECIAL_NOUNS)
-    seen: Counter[str] = Counter()
-    named = []
+def _with_names(rng: np.random.Generator, objects: list[Appearance]) -> list[Appearance]:
+    """Add names like those of annotators: `red striped mug_0`; equal descriptions are numbered."""
+    special_nouns = list(_SPECIAL_NOUNS)
+    counts: Counter[str] = Counter()
+    named_objects = []
     for item in objects:
-        fitting = [noun for noun in special if noun in _NOUNS[item.kind]]
-        noun = fitting[0] if fitting else str(rng.choice(_NOUNS[item.kind]))
-        special = [other for other in special if other != noun]
-        text = f"{colour_name(item.colour)} {item.pattern} {noun}"
-        named.append(replace(item, name=f"{text}_{seen[text]}"))
-        seen[text] += 1
-    return named
+        suitable = [noun for noun in special_nouns if noun in _NOUNS[item.kind]]
+        noun = suitable[0] if suitable else str(rng.choice(_NOUNS[item.kind]))
+        special_nouns = [other for other in special_nouns if other != noun]
+        description = f"{colour_name(item.colour)} {item.pattern} {noun}"
+        named_objects.append(replace(item, name=f"{description}_{counts[description]}"))
+        counts[description] += 1
+    return named_objects
 
 
-def colour_name(colour: Rgb) -> str:
-    """A plain word for a colour (0..255)."""
+def colour_name(colour: Colour) -> str:
+    """A common word for a colour."""
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))
     if value < 0.22:
         return "black"
@@ -172,9 +172,9 @@ def colour_name(colour: Rgb) -> str:
     return "pink" if hue * 360 < 340 else "red"
 
 
-def _apart(rng: np.random.Generator, others: list[Rgb]) -> Rgb:
-    """Of some random colours the one whose nearest other is furthest."""
-    candidates: list[Rgb] = []
+def _distinct_colour(rng: np.random.Generator, others: list[Colour]) -> Colour:
+    """The one of twelve random colours that is furthest from all others."""
+    candidates: list[Colour] = []
     for _ in range(12):
         saturation = rng.uniform(0.35, 1.0) if rng.random() > 0.12 else rng.uniform(0, 0.15)
         red, green, blue = colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.3, 1.0))
@@ -183,8 +183,8 @@ def _apart(rng: np.random.Generator, others: list[Rgb]) -> Rgb:
     return candidates[int(distance.min(axis=1).argmax())]
 
 
-def _second_colour(rng: np.random.Generator, colour: Rgb) -> Rgb:
-    """35 to 70 grey levels away, towards where there is room."""
+def _pattern_colour(rng: np.random.Generator, colour: Colour) -> Colour:
+    """A colour at a distance of 35 to 70 grey levels, away from the ends of the range."""
     base = np.asarray(colour)
     step = rng.normal(size=3)
     step = np.where(base + 60 * np.sign(step) > 250, -abs(step), step)
@@ -192,12 +192,12 @@ def _second_colour(rng: np.random.Generator, colour: Rgb) -> Rgb:
     return _clip(base + step / np.linalg.norm(step) * rng.uniform(35, 70))
 
 
-def _clip(colour: Float64) -> Rgb:
+def _clip(colour: Float64) -> Colour:
     red, green, blue = np.clip(colour, 8, 245)
     return float(red), float(green), float(blue)
 
 
-# Patterns: rng → (side, side) from 0 (the colour) to 1 (the second colour), periodic.
+# Patterns: rng → (side, side), periodic, from 0 (`colour`) to 1 (`pattern_colour`).
 
 
 def _stripes(rng: np.random.Generator) -> Float64:
@@ -220,8 +220,8 @@ def _checks(rng: np.random.Generator) -> Float64:
 def _dots(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     count = rng.integers(5, 9)
-    away = np.hypot((x * count) % 1 - 0.5, (y * count) % 1 - 0.5)
-    return _step(rng.uniform(0.24, 0.36) - away, soft=0.03)
+    distance = np.hypot((x * count) % 1 - 0.5, (y * count) % 1 - 0.5)
+    return _step(rng.uniform(0.24, 0.36) - distance, soft=0.03)
 
 
 def _marbled(rng: np.random.Generator) -> Float64:
@@ -258,29 +258,28 @@ PATTERNS: Mapping[str, Callable[[np.random.Generator], Float64]] = {
 }
 
 
-def table_texture(rng: np.random.Generator, colour: Rgb, side: int = 1024) -> Bytes:
-    """(side // 2, side, 3): wood grain or cloth of this mean colour."""
+def table_texture(rng: np.random.Generator, colour: Colour, side: int = 1024) -> Bytes:
+    """(side // 2, side, 3): wood grain or cloth with this mean colour."""
     rows = side // 2
     if rng.random() < 0.5:
         grain = _noise(rng, (96, 5), (rows, side)) + 0.6 * _noise(rng, (rows // 2, 9), (rows, side))
     else:
         grain = _noise(rng, (rows // 4, side // 4), (rows, side))
-    picture = np.asarray(colour) * (1 + 0.035 * grain[..., None])
-    return _to_uint8(picture)
+    return _to_uint8(np.asarray(colour) * (1 + 0.035 * grain[..., None]))
 
 
 def room_texture(rng: np.random.Generator, side: int = 512) -> Bytes:
-    """(side, side, 3): wall and floor, pale, with faint tiles."""
+    """(side, side, 3): a pale wall or floor with faint tiles."""
     colour = rng.uniform(120, 190) + rng.uniform(-14, 14, 3)
-    picture = np.tile(colour, (side, side, 1))
+    image = np.tile(colour, (side, side, 1))
     lines = np.arange(side) % (side // 4) < 4
-    picture[lines] *= 0.9
-    picture[:, lines] *= 0.9
-    return _to_uint8(picture + 4 * _noise(rng, (side // 2, side // 2), (side, side))[..., None])
+    image[lines] *= 0.9
+    image[:, lines] *= 0.9
+    return _to_uint8(image + 4 * _noise(rng, (side // 2, side // 2), (side, side))[..., None])
 
 
-def table_colour(rng: np.random.Generator) -> Rgb:
-    """Muted: wood, linen, slate."""
+def table_colour(rng: np.random.Generator) -> Colour:
+    """A muted colour: wood, linen or slate."""
     hue, saturation = rng.uniform(0.05, 0.13), rng.uniform(0.08, 0.34)
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.5, 0.82))
     return 255 * red, 255 * green, 255 * blue
@@ -293,6 +292,7 @@ def _grid() -> tuple[Float64, Float64]:
 
 
 def _step(field: Float64, soft: float = 0.25) -> Float64:
+    """A step from 0 to 1 where `field` is 0, with a ramp of width 2 * `soft`."""
     return np.asarray(np.clip(0.5 + field / (2 * soft), 0, 1))
 
 
@@ -308,10 +308,10 @@ def _clouds(rng: np.random.Generator, cells: int) -> Float64:
 
 
 def _noise(rng: np.random.Generator, cells: tuple[int, int], shape: tuple[int, int]) -> Float64:
-    """Normal noise of this many cells, smoothly scaled to (rows, columns)."""
+    """Normal noise with this number of cells, interpolated to (rows, columns)."""
     coarse = rng.normal(size=cells).astype(np.float32)
     return np.asarray(cv2.resize(coarse, (shape[1], shape[0])), dtype=np.float64)
 
 
-def _to_uint8(picture: Float64) -> Bytes:
-    return np.asarray(np.clip(np.round(picture), 0, 255), dtype=np.uint8)
+def _to_uint8(image: Float64) -> Bytes:
+    return np.asarray(np.clip(np.round(image), 0, 255), dtype=np.uint8)

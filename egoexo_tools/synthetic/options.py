@@ -1,4 +1,4 @@
-"""What a synthetic release is made of. Everything else follows from these numbers and the seed."""
+"""Options of a synthetic release. They and the seed determine every byte of it."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -12,40 +12,40 @@ EXO_HW = (2160, 3840)
 
 
 class Motion(StrEnum):
-    """How much happens in a take."""
+    """How much the objects and the head move in a take."""
 
     CALM = "calm"
-    """A hand moves an object now and then; the head moves slowly."""
+    """A hand occasionally moves an object; the head moves slowly."""
     LIVELY = "lively"
-    """Hard to follow over time: see `lively`."""
+    """Difficult to track; see `lively`."""
 
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """A release of `train_takes + val_takes + test_takes` takes; the same options, the same bytes.
+    """A release of `train_takes + val_takes + test_takes` takes.
 
-    Raises SettingsError for numbers that no release can have.
+    Raises SettingsError for values out of range.
     """
 
     seed: int = 0
     scale: float = 1.0
-    """1.0 = the real sizes (ego 1408x1408, exo 3840x2160); 0.5 is the quick one."""
+    """1.0 is the real size (ego 1408x1408, exo 3840x2160)."""
     train_takes: int = 24
     val_takes: int = 4
     test_takes: int = 6
     objects_per_take: int = 12
-    """The mean; a take has up to two more or fewer, and four at least."""
+    """Mean number; a take has up to two more or fewer, and at least four."""
     annotated_frames: int = 6
-    """Per take; annotation is at 1 fps, so a video has 30 * (annotated_frames - 1) + 1 frames."""
+    """Per take, at 1 fps, so a video has 30 * (annotated_frames - 1) + 1 frames."""
     exo_cameras: int = 2
-    """At most; every third take has that many, the others one."""
+    """Every third take has this number, the others have one."""
     portrait_takes: int = 0
-    """The first so many takes of each split have an upright exo camera, as a few real ones do."""
+    """The first takes of each split whose exo camera is upright, as in some real takes."""
     gop: int = 250
-    """Largest distance of two key frames; 250 is x264's default."""
+    """Largest distance between two keyframes; 250 is the default of x264."""
     motion_fps: int = FPS
-    """Pictures drawn a second. The videos have 30 frames a second all the same: between two
-    pictures the scene stands still, which is drawn and encoded for next to nothing."""
+    """Images rendered per second. The videos still have 30 fps; in between, the scene does not
+    move, which costs almost no rendering and encoding time."""
     motion: Motion = Motion.CALM
 
     def __post_init__(self) -> None:
@@ -72,45 +72,41 @@ class SyntheticOptions:
         if FPS % self.motion_fps:
             raise SettingsError(
                 f"motion_fps is {self.motion_fps}; it must divide {FPS}, so that every annotated "
-                "frame is drawn"
+                "frame is rendered"
             )
         if not any(self.takes(split) for split in Split):
-            raise SettingsError("a release needs a take; give --train, --val or --test a number")
+            raise SettingsError("a release needs a take; set --train, --val or --test")
 
     def takes(self, split: Split) -> int:
-        """How many takes a split has."""
+        """The number of takes in a split."""
         return int(getattr(self, f"{split}_takes"))
 
     def frame_hw(self, view: View, *, portrait: bool = False) -> tuple[int, int]:
-        """(height, width) of a view's videos, even as yuv420p needs it."""
+        """(height, width) of a view's videos; even, as yuv420p requires."""
         height, width = EGO_HW if view is View.EGO else EXO_HW
         if portrait and view is View.EXO:
             height, width = width, height
-        return _even(height * self.scale), _even(width * self.scale)
+        return 2 * round(height * self.scale / 2), 2 * round(width * self.scale / 2)
 
     @property
     def frames(self) -> int:
-        """Frames of a video."""
+        """The number of frames of a video."""
         return FPS * (self.annotated_frames - 1) + 1
 
     @property
     def annotated(self) -> range:
-        """The frame_idxs that are annotated: 0, 30, 60..."""
+        """The annotated frame_idxs: 0, 30, 60..."""
         return range(0, self.frames, FPS)
 
     @property
-    def drawn(self) -> range:
-        """The frame_idxs whose picture is drawn; the annotated ones are among them."""
+    def rendered(self) -> range:
+        """The frame_idxs whose image is rendered, including the annotated ones."""
         return range(0, self.frames, FPS // self.motion_fps)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; without `motion` where it is calm, so that calm releases keep the bytes
-        that they had before there was another."""
+        """JSON values. `motion` is left out if it is calm, so that the files of calm releases stay
+        the same as before the option existed."""
         names = [field.name for field in fields(self)]
         if self.motion is Motion.CALM:
             names.remove("motion")
         return {name: getattr(self, name) for name in names}
-
-
-def _even(value: float) -> int:
-    return 2 * round(value / 2)

@@ -1,6 +1,6 @@
-"""A camera's pictures of a scene: room, table with shadows, solids, then the colour rendition.
+"""Renders a camera's images of a scene: room, table with shadows, solids, colour rendition.
 
-Coordinates as in solids.py. A still camera's picture is redrawn only where something moved.
+Coordinates are as in solids.py. The image of a static camera is redrawn only where something moved.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from egoexo_tools.synthetic.solids import FRUSTUM, SHEET, cast_room, cast_solids
 TABLE_HALF = (0.82, 0.62)
 """Half the table's width (x) and depth (y), in metres."""
 _ROOM_SHRINK = 4
-"""The room is drawn this much smaller and scaled up: out of focus, and cheap."""
+"""The room is drawn at this fraction of the size and enlarged: out of focus, and cheap."""
 
 Rect = tuple[int, int, int, int]
-"""y0, y1, x0, x1 in pixels; the ends are outside."""
+"""y0, y1, x0, x1 in pixels; y1 and x1 are exclusive."""
 
 
 @dataclass(frozen=True)
 class Textures:
-    """What solids, table and room are covered with; all sides are powers of two."""
+    """Textures of solids, table and room; all sides are powers of two."""
 
     solids: Bytes
     """(count, side, side, 3), periodic."""
     table: Bytes
-    """(height, width, 3) over the whole table, row 0 on the wearer's side."""
+    """(height, width, 3) for the whole table, row 0 on the wearer's side."""
     room: Bytes
-    """(1, side, side, 3) on walls and floor, periodic."""
+    """(1, side, side, 3) for walls and floor, periodic."""
 
 
 class Painter:
-    """Draws frames of one size: `rgb` (H, W, 3) uint8 and `ids` (H, W) uint8, 0 for no object."""
+    """Renders frames of one size: `rgb` (H, W, 3) uint8 and object `ids` (H, W) uint8, 0 = none."""
 
     def __init__(self, height: int, width: int, textures: Textures) -> None:
         self.rgb = np.zeros((height, width, 3), np.uint8)
@@ -55,11 +55,11 @@ class Painter:
     ) -> None:
         """Draw the scene into `rect`, by default the whole frame.
 
-        solids: (n,) of solids.SOLID. table: as Textures.table, shadows included.
+        solids: (n,) of solids.SOLID. table: as Textures.table, including shadows.
         """
         height, width = self.ids.shape
         if camera is not self._camera:
-            self._turn_to(camera)
+            self._set_camera(camera)
         y0, y1, x0, x1 = rect or (0, height, 0, width)
         if y0 >= y1 or x0 >= x1:
             return
@@ -80,9 +80,12 @@ class Painter:
             np.stack([bounds(camera, solid, height, width) for solid in solids]),
             self._textures.solids,
         )  # fmt: skip
-        self.rgb[y0:y1, x0:x1] = self._render_colour(camera, patch, self._light[y0:y1, x0:x1])
+        balanced = cv2.transform(patch, camera.rendition.matrix)
+        light = cv2.multiply(balanced, self._light[y0:y1, x0:x1], scale=1 / 255)
+        self.rgb[y0:y1, x0:x1] = cv2.LUT(light, camera.rendition.curve)
 
-    def _turn_to(self, camera: Camera) -> None:
+    def _set_camera(self, camera: Camera) -> None:
+        """Draw what depends on the camera alone: the room and the vignetting."""
         height, width = self.ids.shape
         small = np.empty((-(-height // _ROOM_SHRINK), -(-width // _ROOM_SHRINK), 3), np.uint8)
         focal = np.float32(camera.focal / _ROOM_SHRINK)
@@ -93,7 +96,7 @@ class Painter:
         self._camera = camera
 
     def _table_to_patch(self, camera: Camera, table: Bytes, y0: int, x0: int) -> Float64:
-        """(3, 3): the table picture's (x, y, 1) → the patch's, up to scale."""
+        """(3, 3): (x, y, 1) in the table's texture → (x, y, 1) in the patch, up to scale."""
         height, width = self.ids.shape
         rows, columns = table.shape[:2]
         half_x, half_y = TABLE_HALF
@@ -105,24 +108,17 @@ class Painter:
         pinhole = np.array(
             [[camera.focal, 0, width / 2 - x0], [0, camera.focal, height / 2 - y0], [0, 0, 1]]
         )
-        # Both pictures number pixels by their corner here, OpenCV by their centre.
+        # Coordinates here refer to the corners of pixels, in OpenCV to their centres.
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         return np.asarray(np.linalg.inv(half) @ pinhole @ plane @ to_metres @ half)
-
-    @staticmethod
-    def _render_colour(camera: Camera, patch: Bytes, light: Bytes) -> Bytes:
-        turned = cv2.transform(patch, camera.rendition.matrix)
-        return np.asarray(
-            cv2.LUT(cv2.multiply(turned, light, scale=1 / 255), camera.rendition.curve)
-        )
 
 
 def bounds(
     camera: Camera, solid: np.void, height: int, width: int, *, margin: float = 0.0
 ) -> Int32:
-    """The Rect outside which a solid cannot show, cut to the frame.
+    """The Rect in the frame that contains a solid.
 
-    With a margin in metres, the solid grown by it and its shadow on the table are inside too.
+    With a margin in metres, it also contains the solid enlarged by it, and the solid's shadow.
     """
     size = solid["size"].astype(np.float64)
     if solid["kind"] == FRUSTUM:
@@ -134,11 +130,11 @@ def bounds(
         low, high = corners.min(axis=1) - margin, corners.max(axis=1) + margin
         low[2] = min(low[2], 0.0)
         corners = np.where(_SIGNS < 0, low[:, None], high[:, None])
-    seen = camera.rotation @ (corners - camera.origin[:, None])
-    if (seen[2] < 0.02).any():
+    in_camera = camera.rotation @ (corners - camera.origin[:, None])
+    if (in_camera[2] < 0.02).any():  # partly behind the camera
         return np.array([0, height, 0, width], np.int32)
-    x = camera.focal * seen[0] / seen[2] + width / 2
-    y = camera.focal * seen[1] / seen[2] + height / 2
+    x = camera.focal * in_camera[0] / in_camera[2] + width / 2
+    y = camera.focal * in_camera[1] / in_camera[2] + height / 2
     ends = np.array([y.min() - 1, y.max() + 2, x.min() - 1, x.max() + 2])
     limits = np.array([height, height, width, width])
     return np.asarray(np.minimum(np.maximum(ends, 0), limits), dtype=np.int32)
@@ -148,7 +144,7 @@ _SIGNS = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1)
 
 
 def _vignette(strength: float, height: int, width: int) -> Bytes:
-    """(H, W, 3): the light that reaches each pixel, 255 = all, less towards the corners."""
+    """(H, W, 3): the share of light that reaches each pixel, 255 for all of it."""
     y = (np.arange(height) + 0.5 - height / 2) ** 2
     x = (np.arange(width) + 0.5 - width / 2) ** 2
     share = (y[:, None] + x) / ((height**2 + width**2) / 4)

@@ -1,7 +1,7 @@
-"""One take's scene: the objects on the table, the hands that move some of them, their shadows.
+"""The scene of a take: objects on a table, the hands that move them, and their shadows.
 
-`Scene.solids(frame_idx)` is all that the renderer needs to know of an instant; object number n
-of the list has object id n + 1, a hand has id 0.
+`Scene.solids(frame_idx)` is the input of the renderer for an instant. Object n of the list has
+object id n + 1, a hand has id 0.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from egoexo_tools.arrays import Bytes, Float64
 from egoexo_tools.synthetic.lively import draw_lively_moves
 from egoexo_tools.synthetic.moves import (
-    LOOK_AT,
-    Look,
+    FACE_PLACE,
     Move,
     Placement,
-    draw_look,
+    Raise,
     draw_moves,
+    draw_raise,
     free_place,
-    on_the_way,
+    place_during_move,
 )
 from egoexo_tools.synthetic.objects import (
     TEXTURE_SIDE,
@@ -38,7 +38,7 @@ from egoexo_tools.vocab import FPS
 _SHADOW_SHAPE = (192, 256)
 _SHADOW_LIGHT = 153
 SHADOW_REACH = 0.09
-"""How far a shadow's soft border reaches beyond the object's outline, in metres."""
+"""How far the soft border of a shadow extends beyond the object's outline, in metres."""
 _RIGHT_SHOULDER = np.array([0.3, -0.95, 0.3])
 _LEFT_SHOULDER = np.array([-0.3, -0.95, 0.3])
 _ARM_PIECES = 5
@@ -47,13 +47,13 @@ _SKIN = (206, 158, 132)
 
 @dataclass(frozen=True)
 class Scene:
-    """A take's world; `draw` makes one."""
+    """The world of a take; `draw` creates one."""
 
     objects: tuple[Appearance, ...]
     placements: tuple[Placement, ...]
     moves: tuple[Move, ...]
-    look: Look | None
-    """None in takes too short for it, and in lively ones."""
+    raised: Raise | None
+    """None in lively takes and in those that are too short."""
     textures: Textures
 
     @classmethod
@@ -68,32 +68,32 @@ class Scene:
     ) -> "Scene":
         """A random scene; `away` (2,) is the direction in which the first exo camera looks.
 
-        In a calm one the hand's first move takes the small object behind the tallest one, out of
-        that camera's sight; the other hand raises an object to the face, out of most cameras'
-        view. What a lively one's hands do, `lively` says.
+        In a calm scene the first move hides the small object behind the tallest one from that
+        camera, and the left hand raises an object to the face, out of view of most cameras. For
+        lively scenes see `lively`.
         """
         table = table_colour(rng)
         objects = draw_objects(rng, count, table)
         placements: list[Placement] = []
         for item in objects:
             placements.append(free_place(rng, item, objects, placements))
-        look = None
+        raised = None
         if motion is Motion.LIVELY:
             moves = draw_lively_moves(rng, objects, placements, seconds)
         else:
             moves = draw_moves(rng, objects, placements, seconds, away)
-            look = draw_look(rng, objects, moves, seconds)
-        pictures = [item.texture() for item in objects]
-        pictures.append(np.full((TEXTURE_SIDE, TEXTURE_SIDE, 3), _SKIN, np.uint8))
+            raised = draw_raise(rng, objects, moves, seconds)
+        solid_textures = [item.texture() for item in objects]
+        solid_textures.append(np.full((TEXTURE_SIDE, TEXTURE_SIDE, 3), _SKIN, np.uint8))
         textures = Textures(
-            solids=np.stack(pictures),
+            solids=np.stack(solid_textures),
             table=table_texture(rng, table),
             room=room_texture(rng)[None],
         )
-        return cls(tuple(objects), tuple(placements), tuple(moves), look, textures)
+        return cls(tuple(objects), tuple(placements), tuple(moves), raised, textures)
 
     def solids(self, frame_idx: int) -> NDArray[np.void]:
-        """(n,) of render.SOLID: the objects in order, then the hands that are at work."""
+        """(n,) of solids.SOLID: the objects in order, then the hands that are in use."""
         seconds = frame_idx / FPS
         rows = [
             _solid(item, placement, 0.0, number)
@@ -102,39 +102,38 @@ class Scene:
             )
         ]
         hands: dict[bool, list[NDArray[np.void]]] = {}
-        before = list(self.placements)
+        places = list(self.placements)
         for move in self.moves:
             progress = (seconds - move.start_seconds) / move.seconds
             if progress <= 0:
                 continue
-            placement, lift = on_the_way(before[move.item], move, progress)
-            before[move.item] = move.goal
-            rows[move.item] = _solid(self.objects[move.item], placement, lift, move.item)
+            item = self.objects[move.item]
+            placement, lift = place_during_move(places[move.item], move, progress)
+            places[move.item] = move.goal
+            rows[move.item] = _solid(item, placement, lift, move.item)
             if progress < 1:
-                top = self.objects[move.item].size[2] * (
-                    1 if self.objects[move.item].kind == SHEET else 2
-                )
-                shoulder = _LEFT_SHOULDER if move.left else _RIGHT_SHOULDER
-                hands[move.left] = _hand(
+                top = item.size[2] * (1 if item.kind == SHEET else 2)
+                shoulder = _LEFT_SHOULDER if move.left_hand else _RIGHT_SHOULDER
+                hands[move.left_hand] = _hand(
                     placement, top + lift, progress, len(self.objects), shoulder
                 )
-        if self.look is not None and (part := self.look.raised(seconds)) > 0:
-            item, start = self.objects[self.look.item], self.placements[self.look.item]
+        if self.raised is not None and (progress := self.raised.progress(seconds)) > 0:
+            item, start = self.objects[self.raised.item], self.placements[self.raised.item]
             placement = Placement(
-                x=start.x + part * (LOOK_AT[0] - start.x),
-                y=start.y + part * (LOOK_AT[1] - start.y),
+                x=start.x + progress * (FACE_PLACE[0] - start.x),
+                y=start.y + progress * (FACE_PLACE[1] - start.y),
                 yaw=start.yaw,
             )
-            lift = part * LOOK_AT[2]
-            rows[self.look.item] = _solid(item, placement, lift, self.look.item)
-            # The fist holds it from the side, so that the face sees it.
+            lift = progress * FACE_PLACE[2]
+            rows[self.raised.item] = _solid(item, placement, lift, self.raised.item)
+            # The fist holds the object from the side, so that it is visible from the face.
             beside = Placement(placement.x - item.radius - 0.02, placement.y, 0.0)
             hands[True] = _hand(beside, lift, 0.5, len(self.objects), _LEFT_SHOULDER)
         return np.array([*rows, *hands.get(False, ()), *hands.get(True, ())], SOLID)
 
 
 def shaded_table(table: Bytes, solids: NDArray[np.void]) -> Bytes:
-    """The table's picture (H, W, 3) with the soft shadows of the objects."""
+    """The image of the table (H, W, 3) with soft shadows of the objects."""
     rows, columns = _SHADOW_SHAPE
     light = np.full(_SHADOW_SHAPE, 255, np.uint8)
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -155,7 +154,7 @@ def shaded_table(table: Bytes, solids: NDArray[np.void]) -> Bytes:
 
 def _solid(item: Appearance, place: Placement, lift: float, number: int) -> NDArray[np.void]:
     cos, sin = np.cos(place.yaw), np.sin(place.yaw)
-    # A sheet's solid is its upper side at +size; its centre lies on the table.
+    # A sheet is drawn at height +size above its centre, so its centre is on the table.
     middle = lift if item.kind == SHEET else item.size[2] + lift
     return _row(
         kind=item.kind,
@@ -171,9 +170,9 @@ def _solid(item: Appearance, place: Placement, lift: float, number: int) -> NDAr
 def _hand(
     place: Placement, height: float, progress: float, texture: int, shoulder: Float64
 ) -> list[NDArray[np.void]]:
-    """Fist and forearm over an object; at a move's ends the hand comes from above and goes."""
-    away = max(0.0, 1 - 8 * min(progress, 1 - progress))
-    fist = np.array([place.x, place.y - 0.02, height + 0.02 + 0.25 * away])
+    """Fist and forearm over an object; at both ends of a move the hand is further up."""
+    distance = max(0.0, 1 - 8 * min(progress, 1 - progress))
+    fist = np.array([place.x, place.y - 0.02, height + 0.02 + 0.25 * distance])
     arm = fist - shoulder
     length = float(np.linalg.norm(arm))
     axis = arm / length
@@ -182,7 +181,7 @@ def _hand(
     rotation = np.stack([across, np.cross(axis, across), axis], axis=1)
     common = {"object_id": 0, "texture": texture, "rotation": rotation}
     solids = [_row(kind=ELLIPSOID, size=(0.036, 0.03, 0.045), centre=fist, **common)]
-    # In pieces, because a short piece has a small box in the picture: four times fewer rays.
+    # In pieces, because a short piece has a small box in the image, which saves 3/4 of the rays.
     ends = np.linspace(0, 1, _ARM_PIECES + 1)
     for start, end in zip(ends, ends[1:], strict=False):
         radii = [0.042 - 0.018 * part for part in (start, end)]

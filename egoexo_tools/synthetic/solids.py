@@ -1,9 +1,9 @@
-"""Ray casting of simple solids into colours and object ids, and of the room around them.
+"""Ray casting of simple solids, and the room around them, into colours and object ids.
 
-A solid is a row of floats (see SOLID) in its own frame of metres: a box, a frustum (cylinder,
-cup, cone), an ellipsoid, or a sheet with a wavy round outline. Textures repeat every
-TILE_METRES. Coordinates: world x to the right of the wearer, y away from them, z up, the table
-top at z = 0; camera x right, y down, z forward; rays go through pixel centres.
+A solid is a row of floats (see SOLID): a box, a frustum (cylinder, cup, cone), an ellipsoid, or a
+sheet with a wavy round outline. Textures repeat every TILE_METRES. All lengths are in metres.
+World coordinates: x to the right of the wearer, y away from the wearer, z up, table top at z = 0.
+Camera coordinates: x right, y down, z forward. Rays go through pixel centres.
 """
 
 import math
@@ -18,12 +18,12 @@ BOX, FRUSTUM, ELLIPSOID, SHEET = range(4)
 SOLID = np.dtype(
     [
         ("kind", "f4"),
-        ("object_id", "f4"),  # 1.. for annotated objects; 0 for a hand
+        ("object_id", "f4"),  # from 1 for annotated objects; 0 for a hand
         ("texture", "f4"),
         ("size", "f4", 3),  # half extents; a frustum: bottom radius, top radius, half height
         ("centre", "f4", 3),
         ("rotation", "f4", (3, 3)),  # object to world
-        ("wave", "f4", 3),  # of a sheet's outline: amplitude, count, phase
+        ("wave", "f4", 3),  # outline of a sheet: amplitude, number of waves, phase
     ]
 )
 TILE_METRES = 0.24
@@ -37,7 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _compiled(function: F) -> F:
-    """Like compiled.compiled, with the reorderings that leave infinities and NaN alone.
+    """Like compiled.compiled, with those fast-math options that preserve infinities and NaN.
 
     Rays parallel to a face divide by zero, and the comparisons that follow rely on the result.
     """
@@ -50,12 +50,12 @@ def cast_solids(
     rgb: Any, ids: Any, depth: Any, shift: Any, centre: Any,
     origin: Any, rotation: Any, focal: Any, solids: Any, boxes: Any, textures: Any,
 ) -> None:  # fmt: skip
-    """Draw solids over a patch of a frame, the nearest in front.
+    """Draw solids into a patch of a frame; the nearest one is visible.
 
-    rgb (h, w, 3) uint8 and ids (h, w) uint8 are the patch, depth (h, w) float32 its distances
-    so far. shift: (y, x) of the patch in the frame; centre: (y, x) of the principal point;
-    solids (n, 21) float32, rows of SOLID; boxes (n, 4) int32 y0, y1, x0, x1 in the frame;
-    textures (count, side, side, 3) uint8.
+    rgb (h, w, 3) uint8 and ids (h, w) uint8 are the patch; depth (h, w) float32 are the distances
+    so far. shift: (y, x) of the patch in the frame. centre: (y, x) of the principal point.
+    solids: (n, 21) float32, rows of SOLID. boxes: (n, 4) int32, y0, y1, x0, x1 in the frame.
+    textures: (count, side, side, 3) uint8.
     """
     height, width = ids.shape
     for i in range(len(solids)):
@@ -100,7 +100,7 @@ def cast_solids(
 
 @_compiled
 def cast_room(rgb: Any, origin: Any, rotation: Any, focal: Any, texture: Any) -> None:
-    """Fill rgb (h, w, 3) uint8 with the walls and the floor; texture (1, side, side, 3)."""
+    """Fill rgb (h, w, 3) uint8 with walls and floor; texture is (1, side, side, 3)."""
     height, width = rgb.shape[:2]
     for y in range(height):
         b = float32(y + 0.5 - 0.5 * height) / focal
@@ -124,8 +124,9 @@ def cast_room(rgb: Any, origin: Any, rotation: Any, focal: Any, texture: Any) ->
             rgb[y, x, 2] = np.uint8(shade * blue)
 
 
-# What follows: ray and solid, both in the solid's frame → distance (-1: none), the texture point
-# in metres, the normal.
+# The functions below intersect a ray (origin o, direction d) with a solid, both in the solid's
+# coordinates. They return the distance (-1 without a hit), the texture point in metres, and the
+# normal.
 
 
 @_compiled
@@ -147,45 +148,45 @@ def _hit(
 def _hit_box(
     sx: Any, sy: Any, sz: Any, ox: Any, oy: Any, oz: Any, dx: Any, dy: Any, dz: Any,
 ) -> Any:  # fmt: skip
-    zero, one = float32(0), float32(1)
-    ix, iy, iz = one / dx, one / dy, one / dz
+    zero, unit = float32(0), float32(1)
+    ix, iy, iz = unit / dx, unit / dy, unit / dz
     enter_x = -ox * ix - sx * abs(ix)
     enter_y = -oy * iy - sy * abs(iy)
     enter_z = -oz * iz - sz * abs(iz)
     leave = min(-ox * ix + sx * abs(ix), -oy * iy + sy * abs(iy), -oz * iz + sz * abs(iz))
     t = max(enter_x, enter_y, enter_z)
     if not t <= leave:
-        return -one, zero, zero, zero, zero, zero
+        return -unit, zero, zero, zero, zero, zero
     px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
     if t == enter_z:
-        return t, px, py, zero, zero, -one if dz > 0 else one
+        return t, px, py, zero, zero, -unit if dz > 0 else unit
     if t == enter_x:
-        return t, py, pz + sz + sx, -one if dx > 0 else one, zero, zero
-    return t, px, pz + sz + sy, zero, -one if dy > 0 else one, zero
+        return t, py, pz + sz + sx, -unit if dx > 0 else unit, zero, zero
+    return t, px, pz + sz + sy, zero, -unit if dy > 0 else unit, zero
 
 
 @_compiled
 def _hit_frustum(
     r0: Any, r1: Any, h: Any, ox: Any, oy: Any, oz: Any, dx: Any, dy: Any, dz: Any,
 ) -> Any:  # fmt: skip
-    zero, one, half = float32(0), float32(1), float32(0.5)
+    zero, unit, half = float32(0), float32(1), float32(0.5)
     slope = (r1 - r0) * half / h
     middle = (r0 + r1) * half
     radius_o, radius_d = middle + slope * oz, slope * dz
     t_top = (h - oz) / dz
     px, py = ox + t_top * dx, oy + t_top * dy
     if dz < 0 and px * px + py * py <= r1 * r1:
-        return t_top, px, py, zero, zero, one
+        return t_top, px, py, zero, zero, unit
     a = dx * dx + dy * dy - radius_d * radius_d
     b = ox * dx + oy * dy - radius_o * radius_d
     c = ox * ox + oy * oy - radius_o * radius_o
     inside = b * b - a * c
     if not inside >= 0:
-        return -one, zero, zero, zero, zero, zero
+        return -unit, zero, zero, zero, zero, zero
     t = (-b - math.sqrt(inside)) / a
     pz = oz + t * dz
     if not abs(pz) <= h:
-        return -one, zero, zero, zero, zero, zero
+        return -unit, zero, zero, zero, zero, zero
     px, py = ox + t * dx, oy + t * dy
     radius = math.sqrt(px * px + py * py)
     return t, math.atan2(py, px) * middle, pz, px / radius, py / radius, zero
@@ -195,18 +196,18 @@ def _hit_frustum(
 def _hit_ellipsoid(
     sx: Any, sy: Any, sz: Any, ox: Any, oy: Any, oz: Any, dx: Any, dy: Any, dz: Any,
 ) -> Any:  # fmt: skip
-    zero, one = float32(0), float32(1)
+    zero, unit = float32(0), float32(1)
     ax, ay, az = ox / sx, oy / sy, oz / sz
     bx, by, bz = dx / sx, dy / sy, dz / sz
     a = bx * bx + by * by + bz * bz
     b = ax * bx + ay * by + az * bz
-    inside = b * b - a * (ax * ax + ay * ay + az * az - one)
+    inside = b * b - a * (ax * ax + ay * ay + az * az - unit)
     if not inside >= 0:
-        return -one, zero, zero, zero, zero, zero
+        return -unit, zero, zero, zero, zero, zero
     t = (-b - math.sqrt(inside)) / a
     px, py, pz = ax + t * bx, ay + t * by, az + t * bz
     around = math.atan2(py, px) * sx
-    up = math.asin(min(max(pz, -one), one)) * sz
+    up = math.asin(min(max(pz, -unit), unit)) * sz
     nx, ny, nz = px / sx, py / sy, pz / sz
     length = math.sqrt(nx * nx + ny * ny + nz * nz)
     return t, around, up, nx / length, ny / length, nz / length
@@ -217,20 +218,20 @@ def _hit_sheet(
     sx: Any, sy: Any, sz: Any, amplitude: Any, waves: Any, phase: Any,
     ox: Any, oy: Any, oz: Any, dx: Any, dy: Any, dz: Any,
 ) -> Any:  # fmt: skip
-    zero, one = float32(0), float32(1)
+    zero, unit = float32(0), float32(1)
     t = (sz - oz) / dz
     px, py = ox + t * dx, oy + t * dy
     qx, qy = px / sx, py / sy
-    edge = one + amplitude * math.sin(waves * math.atan2(qy, qx) + phase)
+    edge = unit + amplitude * math.sin(waves * math.atan2(qy, qx) + phase)
     if not qx * qx + qy * qy <= edge * edge:
-        return -one, zero, zero, zero, zero, zero
-    return t, px, py, zero, zero, one
+        return -unit, zero, zero, zero, zero, zero
+    return t, px, py, zero, zero, unit
 
 
 @_compiled
-def _texel(pictures: Any, number: Any, u: Any, v: Any) -> Any:
-    """Bilinear sample at (u, v) tiles of a periodic picture; its sides are powers of two."""
-    height, width = pictures.shape[1:3]
+def _texel(textures: Any, number: Any, u: Any, v: Any) -> Any:
+    """Bilinear sample at (u, v) tiles of a periodic texture; its sides are powers of two."""
+    height, width = textures.shape[1:3]
     fx, fy = u * float32(width), v * float32(height)
     floor_x, floor_y = math.floor(fx), math.floor(fy)
     wx, wy = fx - float32(floor_x), fy - float32(floor_y)
@@ -240,10 +241,10 @@ def _texel(pictures: Any, number: Any, u: Any, v: Any) -> Any:
     w01, w10 = wx - w11, wy - w11
     w00 = float32(1) - wx - w10
     return (
-        w00 * float32(pictures[number, y, x, 0]) + w01 * float32(pictures[number, y, x1, 0])
-        + w10 * float32(pictures[number, y1, x, 0]) + w11 * float32(pictures[number, y1, x1, 0]),
-        w00 * float32(pictures[number, y, x, 1]) + w01 * float32(pictures[number, y, x1, 1])
-        + w10 * float32(pictures[number, y1, x, 1]) + w11 * float32(pictures[number, y1, x1, 1]),
-        w00 * float32(pictures[number, y, x, 2]) + w01 * float32(pictures[number, y, x1, 2])
-        + w10 * float32(pictures[number, y1, x, 2]) + w11 * float32(pictures[number, y1, x1, 2]),
+        w00 * float32(textures[number, y, x, 0]) + w01 * float32(textures[number, y, x1, 0])
+        + w10 * float32(textures[number, y1, x, 0]) + w11 * float32(textures[number, y1, x1, 0]),
+        w00 * float32(textures[number, y, x, 1]) + w01 * float32(textures[number, y, x1, 1])
+        + w10 * float32(textures[number, y1, x, 1]) + w11 * float32(textures[number, y1, x1, 1]),
+        w00 * float32(textures[number, y, x, 2]) + w01 * float32(textures[number, y, x1, 2])
+        + w10 * float32(textures[number, y1, x, 2]) + w11 * float32(textures[number, y1, x1, 2]),
     )  # fmt: skip

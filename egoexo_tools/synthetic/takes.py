@@ -1,7 +1,7 @@
-"""One take: who and where it is, its videos, and its annotation from the renderer's object ids.
+"""A take: its metadata, its videos, and its annotation from the renderer's object ids.
 
-An object is visible in a frame when enough of its pixels are; in every other annotated frame it
-was checked and is absent. Some tracks end early: their last frames were never annotated.
+An object is visible in a frame if enough of its pixels are; in all other annotated frames it is
+absent. Some tracks end early, which means that their last frames were not annotated.
 """
 
 import uuid
@@ -13,7 +13,7 @@ import numpy as np
 from lzstring import LZString
 from numpy.typing import NDArray
 
-from egoexo_tools.arrays import Bool, Bytes, Int64
+from egoexo_tools.arrays import Bool, Bytes
 from egoexo_tools.layout import Release
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.synthetic.cameras import Camera, ExoPlace, HeadMotion
@@ -35,16 +35,16 @@ _UNIVERSITIES = {
 }
 _CAPTURES = uuid.UUID("7b0e4a52-3a5c-4d8b-9f56-2f4f0f1e5a11")
 _EGO_CAMERAS = ("aria01_214-1", "aria01_214-1", "aria02_214-1", "aria03_214-1")
-_ABSENT_BELOW = 2e-4
-"""Less than this share of the frame's pixels counts as not visible..."""
-_ABSENT_BELOW_PIXELS = 12
-"""...and never fewer than this many pixels."""
-_ENDS_EARLY = 0.12
+_MIN_VISIBLE_SHARE = 2e-4
+"""Of the frame's pixels, for an object to count as visible."""
+_MIN_VISIBLE_PIXELS = 12
+_EARLY_END_SHARE = 0.12
+"""Share of tracks that end early."""
 
 
 @dataclass(frozen=True)
 class TakePlan:
-    """A take before it is rendered; all of it follows from the options and its place in them."""
+    """The properties of a take before rendering, determined by the options and its number."""
 
     split: Split
     number: int
@@ -57,26 +57,25 @@ class TakePlan:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """Ego first. A third of the takes name their exo cameras gp01, gp02."""
+        """Names, ego first. In a third of the takes the exo cameras are called gp01, gp02."""
         prefix = "gp" if self.number % 3 == 1 else "cam"
         exo = [f"{prefix}{number + 1:02}" for number in range(self.exo_count)]
         return (_EGO_CAMERAS[self.number % len(_EGO_CAMERAS)], *exo)
 
     def rng(self, options: SyntheticOptions) -> np.random.Generator:
-        """The same at every call; no two takes of a release share it."""
+        """The generator of this take, in the same state at every call."""
         return np.random.default_rng([options.seed, list(Split).index(self.split), self.number])
 
     def takes_json_entry(self, options: SyntheticOptions) -> dict[str, Any]:
         """This take's entry in takes.json."""
-        streams = {
-            _stream(camera)[0]: {
-                _stream(camera)[1]: {
-                    "cam_id": camera,
-                    "relative_path": f"frame_aligned_videos/{camera}.mp4",
-                }
-            }
-            for camera in self.cameras
-        }
+        streams = {}
+        for camera in self.cameras:
+            # The keys of `aria01_214-1` are aria01 and rgb, those of `cam01` are cam01 and 0.
+            name, stream = camera, "0"
+            if view_of(camera) is View.EGO:
+                name, stream = camera.split("_")[0], "rgb"
+            path = f"frame_aligned_videos/{camera}.mp4"
+            streams[name] = {stream: {"cam_id": camera, "relative_path": path}}
         return {
             "root_dir": f"takes/{self.take_name}",
             "take_uid": self.take_uid,
@@ -93,25 +92,25 @@ class TakePlan:
 
 
 def plan_takes(options: SyntheticOptions) -> list[TakePlan]:
-    """Every take of a release, train first."""
+    """All takes of a release, train first."""
     return [
         _plan(options, split, number) for split in Split for number in range(options.takes(split))
     ]
 
 
 def redacted_take(options: SyntheticOptions, split: Split, number: int) -> TakePlan:
-    """A take that the splits list and takes.json does not hold."""
+    """A take that is in the splits but not in takes.json."""
     return _plan(options, split, options.takes(split) + number)
 
 
 def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> dict[str, Any]:
-    """Write the take's videos; returns its entry of relations_<split>.json."""
+    """Write the take's videos; returns its entry in relations_<split>.json."""
     scene, places, annotation_rng = draw_take(plan, options)
     ids: dict[str, dict[int, Bytes]] = {}
     for camera, place in zip(plan.cameras, places, strict=True):
         hw = options.frame_hw(view_of(camera), portrait=plan.portrait)
         with CameraVideo(release, plan.take_name, camera, hw=hw, gop=options.gop) as video:
-            ids[camera] = _film(scene, place, hw, video, options)
+            ids[camera] = _render_camera(scene, place, hw, video, options)
     return {
         "scenario": plan.scenario,
         "take_name": plan.take_name,
@@ -122,9 +121,10 @@ def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> 
 def draw_take(
     plan: TakePlan, options: SyntheticOptions
 ) -> tuple[Scene, list[HeadMotion | ExoPlace], np.random.Generator]:
-    """A take's scene, where its cameras are (in their order), and what its annotation draws from.
+    """A take's scene, the places of its cameras, and the generator for its annotation.
 
-    Calm takes are drawn as they have always been: figures and goldens rest on them.
+    The order of random draws in calm takes must not change: published figures and golden files
+    depend on it.
     """
     rng, seconds = plan.rng(options), options.frames / FPS
     exo = [ExoPlace.draw(rng, number) for number in range(plan.exo_count)]
@@ -142,65 +142,76 @@ def annotate(
 ) -> dict[str, Any]:
     """`object_masks` and `object_names` of a take.
 
-    ids: camera → frame_idx → object ids, for every annotated frame. An object is annotated in
-    the ego camera and in the exo camera that shows it largest; every tenth in all cameras, and
-    every thirteenth in the ego camera only.
+    ids: camera → frame_idx → object ids, for every annotated frame. An object is annotated in the
+    ego camera and in the exo camera that shows it largest. Every tenth object is annotated in all
+    cameras, every thirteenth only in the ego camera.
     """
-    areas = {camera: _areas(frames) for camera, frames in ids.items()}
+    areas = {}  # camera → (256,), the largest area of each object id
+    for camera, frames in ids.items():
+        counts = [np.bincount(frame_ids.ravel(), minlength=256) for frame_ids in frames.values()]
+        areas[camera] = np.max(counts, axis=0)
     ego = [camera for camera in ids if view_of(camera) is View.EGO]
     exo = [camera for camera in ids if view_of(camera) is View.EXO]
     object_masks: dict[str, Any] = {}
     for number, name in enumerate(names):
-        chosen = sorted(exo, key=lambda camera: -areas[camera][number + 1])[:1]  # noqa: B023
+        exo_cameras = sorted(exo, key=lambda camera: -areas[camera][number + 1])[:1]  # noqa: B023
         if number % 13 == 12:
-            chosen = []
+            exo_cameras = []
         elif number % 10 == 9:
-            chosen = exo
+            exo_cameras = exo
         object_masks[name] = {
-            camera: _track(ids[camera], number + 1, rng) for camera in [*ego, *chosen]
+            camera: _track(ids[camera], number + 1, rng) for camera in [*ego, *exo_cameras]
         }
     return {"object_masks": object_masks, "object_names": list(names)}
 
 
-def _film(
+def _render_camera(
     scene: Scene,
     place: HeadMotion | ExoPlace,
     hw: tuple[int, int],
     video: CameraVideo,
     options: SyntheticOptions,
 ) -> dict[int, Bytes]:
-    """Render and write all frames of a camera; the object ids of the annotated ones."""
-    painter, kept, before = Painter(*hw, scene.textures), {}, None
+    """Render and write all frames of a camera; returns object ids of the annotated ones."""
+    painter = Painter(*hw, scene.textures)
+    annotated_ids: dict[int, Bytes] = {}
+    previous = None
     code = code_size(*hw)
-    still = None if isinstance(place, HeadMotion) else place.camera(*hw)
+    static_camera = None if isinstance(place, HeadMotion) else place.camera(*hw)
     table = scene.textures.table
     for frame_idx in range(options.frames):
-        if frame_idx in options.drawn:
+        if frame_idx in options.rendered:
             solids = scene.solids(frame_idx)
-            if before is None or not np.array_equal(solids, before):
+            if previous is None or not np.array_equal(solids, previous):
                 table = shaded_table(scene.textures.table, solids)
             if isinstance(place, HeadMotion):
                 painter.paint(place.camera(frame_idx, *hw), solids, table)
-            elif still is not None:
-                painter.paint(still, solids, table, _changed(still, before, solids, hw))
-            before = solids
+            elif static_camera is not None:
+                rect = changed_rect(static_camera, previous, solids, hw)
+                painter.paint(static_camera, solids, table, rect)
+            previous = solids
         draw_frame_index(painter.rgb, frame_idx)
         painter.ids[: code[0], : code[1]] = 0
         video.write(painter.rgb)
         if frame_idx in options.annotated:
-            kept[frame_idx] = painter.ids.copy()
-    return kept
+            annotated_ids[frame_idx] = painter.ids.copy()
+    return annotated_ids
 
 
-def _changed(
+def changed_rect(
     camera: Camera, before: NDArray[np.void] | None, after: NDArray[np.void], hw: tuple[int, int]
 ) -> Rect | None:
-    """Where something moved in a still camera's picture; None at first: everywhere."""
+    """Where something moved in the image of a static camera; None (everywhere) without `before`."""
     if before is None:
         return None
     common = min(len(before), len(after))
-    moved = before[:common] != after[:common]
-    solids = [*before[:common][moved], *after[:common][moved], *before[common:], *after[common:]]
+    differs = before[:common] != after[:common]
+    solids = [
+        *before[:common][differs],
+        *after[:common][differs],
+        *before[common:],
+        *after[common:],
+    ]
     if not solids:
         return 0, 0, 0, 0
     boxes = np.stack([bounds(camera, solid, *hw, margin=SHADOW_REACH) for solid in solids])
@@ -209,31 +220,25 @@ def _changed(
 
 
 def _track(frames: Mapping[int, Bytes], object_id: int, rng: np.random.Generator) -> dict[str, Any]:
-    """One object in one camera, with unsorted frame keys as in the real files."""
-    checked = sorted(frames)
-    if len(checked) > 2 and rng.random() < _ENDS_EARLY:
-        checked = checked[: -int(rng.integers(1, 3))]
+    """The annotation of an object in a camera, with unsorted frame keys as in the real files."""
+    frame_idxs = sorted(frames)
+    if len(frame_idxs) > 2 and rng.random() < _EARLY_END_SHARE:
+        frame_idxs = frame_idxs[: -int(rng.integers(1, 3))]
     annotation = {}
-    for frame_idx in rng.permutation(checked).tolist():
+    for frame_idx in rng.permutation(frame_idxs).tolist():
         mask = frames[frame_idx] == object_id
-        if mask.sum() >= max(_ABSENT_BELOW_PIXELS, _ABSENT_BELOW * mask.size):
+        if mask.sum() >= max(_MIN_VISIBLE_PIXELS, _MIN_VISIBLE_SHARE * mask.size):
             annotation[str(frame_idx)] = encode_mask(mask)
     return {
         "annotation": annotation,
-        "annotated_frames": checked,
+        "annotated_frames": frame_idxs,
         "annotation_fps": 1,
         "annotation_metadata": {"source": "synthetic"},
     }
 
 
-def _areas(frames: Mapping[int, Bytes]) -> Int64:
-    """(256,): the most pixels of each object id in a frame."""
-    counts = [np.bincount(ids.ravel(), minlength=256) for ids in frames.values()]
-    return np.asarray(np.max(counts, axis=0), dtype=np.int64)
-
-
 def encode_mask(mask: Bool) -> dict[str, Any]:
-    """A mask (H, W) as the release writes it."""
+    """A mask (H, W) in the format of the release."""
     rle = MaskRle.encode(mask)
     text = LZString().compressToEncodedURIComponent(rle.counts)
     return {"width": rle.width, "height": rle.height, "encodedMask": text}
@@ -243,21 +248,15 @@ def _plan(options: SyntheticOptions, split: Split, number: int) -> TakePlan:
     rng = np.random.default_rng([options.seed, 1000 + list(Split).index(split), number])
     scenario = SCENARIOS[number % len(SCENARIOS)]
     university = str(rng.choice(list(_UNIVERSITIES)))
-    place = sum(options.takes(other) for other in list(Split)[: list(Split).index(split)])
+    earlier_takes = sum(options.takes(other) for other in list(Split)[: list(Split).index(split)])
+    name = f"{university}_{scenario.lower().replace(' ', '')}_{earlier_takes + number + 1:02}_1"
     return TakePlan(
         split=split,
         number=number,
         take_uid=str(uuid.UUID(bytes=rng.bytes(16), version=4)),
-        take_name=f"{university}_{scenario.lower().replace(' ', '')}_{place + number + 1:02}_1",
+        take_name=name,
         scenario=scenario,
         university_id=university,
         exo_count=options.exo_cameras if number % 3 == 0 else 1,
         portrait=number < options.portrait_takes,
     )
-
-
-def _stream(camera: str) -> tuple[str, str]:
-    """takes.json keys: `aria01_214-1` is ["aria01"]["rgb"], `cam01` is ["cam01"]["0"]."""
-    if view_of(camera) is View.EGO:
-        return camera.split("_")[0], "rgb"
-    return camera, "0"

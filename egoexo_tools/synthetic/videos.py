@@ -1,4 +1,4 @@
-"""Writing the release's videos: H.264, yuv420p, 30 fps, each with its 448-pixel copy."""
+"""Writes the release's videos: H.264, yuv420p, 30 fps, each with a 448-pixel copy."""
 
 from contextlib import ExitStack
 from types import TracebackType
@@ -10,12 +10,12 @@ from egoexo_tools.video.writer import VideoWriter, to_frame
 from egoexo_tools.vocab import FPS, View, view_of
 
 _X264 = {"preset": "ultrafast", "crf": "19", "bf": "2"}
-"""Fast, with B frames: their order in the file is not the order of presentation, as in the
-real videos."""
+"""Fast. With B-frames, so that, as in the real videos, frames are not stored in presentation
+order."""
 
 
 class CameraVideo:
-    """The two files of one camera; they appear under their names when the block ends well."""
+    """The two files of one camera; they get their names when the `with` block ends."""
 
     def __init__(
         self, release: Release, take_name: str, camera: str, *, hw: tuple[int, int], gop: int
@@ -40,7 +40,7 @@ class CameraVideo:
         return self
 
     def write(self, rgb: Bytes) -> None:
-        """Append a frame (H, W, 3)."""
+        """Append an image (H, W, 3)."""
         frame = to_frame(rgb)
         for writer in self._writers:
             writer.write_frame(frame)
@@ -55,7 +55,7 @@ class CameraVideo:
 
 
 def small_hw(camera: str, hw: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the 448-pixel copy: ego 448x448, exo 448x796 (upright 796x448)."""
+    """(height, width) of the 448-pixel copy: ego 448x448, exo 448x796 or, if upright, 796x448."""
     real = EGO_HW if view_of(camera) is View.EGO else EXO_HW
     long_side = 2 * (DOWNSCALED_448 * max(real) // min(real) // 2)
     return (long_side, DOWNSCALED_448) if hw[0] > hw[1] else (DOWNSCALED_448, long_side)
