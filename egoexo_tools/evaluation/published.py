@@ -1,7 +1,7 @@
-"""Published numbers on Ego-Exo4D correspondence, to stand beside one's own.
+"""Published numbers on Ego-Exo4D correspondence, for comparison with a run.
 
-IoU in percent, as printed in the papers. A number is only comparable with one of the same split,
-annotation version and protocol; `comparable` says so.
+IoU in percent, as printed in the papers. Two numbers are comparable only if split, annotation
+version and protocol are the same; see `incomparable_reason`.
 """
 
 from collections.abc import Mapping
@@ -24,27 +24,27 @@ class Published:
     version: str
     """Of the annotations: v1 or v2."""
     protocol: str
-    """Whose evaluator: official, omama, lm-eec, BOTH_VISIBLE, or `own` for one not described."""
+    """The evaluator: official, omama, lm-eec, BOTH_VISIBLE, or `own` for an undescribed one."""
     ego2exo: float | None
     exo2ego: float | None
     samples: int | None = None
-    """Pairs scored, where they are not the whole split."""
+    """Number of scored pairs if they are not the whole split."""
     note: str = ""
     mean: str = "per sample whose ground truth exists"
-    """What was averaged: means over samples, objects or predicted frames of one run differ by
-    points."""
+    """The values that were averaged. Means over samples, over objects and over predicted frames of
+    one run differ by percentage points."""
     mode: str = NOT_KNOWN
-    """What the choice in a frame looks at: PAIR_ALONE, PAST_ONLY or NOT_KNOWN. Nobody has published
-    a number that looks ahead or at the frame's other queries."""
+    """The data that decide for a candidate: PAIR_ALONE, PAST_ONLY or NOT_KNOWN. No published number
+    uses later frames or the other objects of the frame."""
 
     def iou(self, direction: Direction) -> float | None:
-        """Percent."""
+        """The IoU of one direction, in percent."""
         return self.ego2exo if direction is Direction.EGO2EXO else self.exo2ego
 
 
 BOTH_VISIBLE = "both-visible"
-"""Protocol of the papers that score only pairs with the object in both views, each by its own mean;
-nothing here computes it, so that such a number never stands beside one of ours."""
+"""Protocol of the papers that score only pairs with the object in both views, each with its own
+mean. No evaluator here computes it, so such a number is never comparable with a run."""
 
 PUBLISHED: tuple[Published, ...] = (
     Published("XView-XMem + XSegTx", Split.TEST, "v2", "official", 34.9, 25.0, mode=PAST_ONLY),
@@ -70,7 +70,7 @@ PUBLISHED: tuple[Published, ...] = (
         note="contour .669 / .591, location .038 / .081, visibility 98.92 / 99.86",
     ),
     Published(
-        "V2-SAM, run again by others",
+        "V2-SAM, reproduced by others",
         Split.TEST,
         "v2",
         "own",
@@ -127,7 +127,7 @@ PUBLISHED: tuple[Published, ...] = (
         None,
         52.6,
         samples=1950,
-        note="Health pairs of another study, taken to be of val; contour 0.624, location 0.038, "
+        note="Health pairs of another study, probably from val; contour 0.624, location 0.038, "
         "visibility 0.519",
         mode=PAIR_ALONE,
     ),
@@ -136,15 +136,16 @@ PUBLISHED: tuple[Published, ...] = (
 
 
 SPLIT_TAKES: Mapping[Split, int] = {Split.TRAIN: 755, Split.VAL: 201, Split.TEST: 295}
-"""Takes of the official split that can be downloaded."""
+"""Number of downloadable takes in the official splits."""
+# Less than 1, because some takes have no pairs.
 WHOLE_SPLIT = 0.9
-"""Share of them from which on a run counts as scored on the split: some takes have no pairs."""
+"""A run with this share of a split's takes counts as scored on the whole split."""
 
 
-def comparable(published: Published, summary: Mapping[str, Any]) -> str | None:
-    """None if a summary of `egoexo-tools evaluate` may stand beside the number; else why not.
+def incomparable_reason(published: Published, summary: Mapping[str, Any]) -> str | None:
+    """Why a summary of `egoexo-tools evaluate` is not comparable with the number; None if it is.
 
-    The annotations' version is not in a summary: it has to be looked at by the reader.
+    A summary does not contain the version of the annotations, which the reader has to check.
     """
     if published.protocol != summary["protocol"]:
         return f"{published.protocol} protocol, not {summary['protocol']}"
@@ -153,10 +154,10 @@ def comparable(published: Published, summary: Mapping[str, Any]) -> str | None:
     if published.samples is not None and published.samples != summary["samples"]:
         return f"{published.samples:,} selected samples, not {summary['samples']:,}"
     if not summary["coverage"]["complete"]:
-        return "only a part of the samples was scored"
+        return "only part of the samples was scored"
     if published.iou(Direction(summary["direction"])) is None:
         return f"no number for {summary['direction']}"
     whole = SPLIT_TAKES[published.split]
     if published.samples is None and summary["takes"] < WHOLE_SPLIT * whole:
-        return f"{whole} takes, not {summary['takes']:,}: a subset, or other data"
+        return f"{whole} takes, not {summary['takes']:,}: a subset or other data"
     return None
