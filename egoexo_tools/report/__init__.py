@@ -1,5 +1,6 @@
-"""One self-contained HTML page about some runs: `egoexo-tools report`.
+"""One self-contained HTML page about scored runs: `egoexo-tools report`.
 
-`runs` reads what a run left, `causes` explains and chooses samples, `gallery` draws them,
-`figures` and `charts` make the figures (of `looking.svg`), `page` puts all of it into the template.
+`runs` reads the files of a run, `causes` and `tracks` explain its samples and select those to show,
+`gallery` and `strips` draw them, `figures` and `charts` make the SVG figures, and `page` fills the
+template.
 """

@@ -1,7 +1,7 @@
-"""The pictures of a run's chosen samples: source and destination side by side, zoomed in.
+"""The pictures of a run's example samples: source and destination side by side, zoomed in.
 
-The window is cut around the masks, so that small objects can be seen; a small map in a corner
-shows where it lies in the frame. Pictures are JPEGs as data URIs.
+The window is cropped around the masks, so that small objects are visible; a small map in a corner
+shows its position in the frame. Pictures are JPEGs as data URIs.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from egoexo_tools.arrays import Bool, Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.report.causes import CAUSES, choose
+from egoexo_tools.report.causes import CAUSES, select_examples
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.viewing.painting import (
@@ -33,17 +33,18 @@ from egoexo_tools.viewing.painting import (
 
 CARD_WIDTH, CARD_HEIGHT = 320, 240
 MARGIN = 1.8
-"""Side of the window over the side of the masks' common box."""
+"""Side of the window divided by the side of the masks' common box."""
+# Enlarging more than twice shows no more detail.
 SMALLEST_WINDOW = 120
-"""Of the frame's pixels, high: no zoom beyond twice the frame's sharpness."""
+"""Least height of the window, in pixels of the frame."""
 MAP_WIDTH = 72
+# Low, so that the object stays visible under two overlapping masks.
 OPACITY = 0.25
-"""Of one mask: two may lie on each other, and the object should still be seen."""
 
 Window: TypeAlias = tuple[int, int, int, int]
 """y, x, height, width in pixels of the frame."""
 Drawing: TypeAlias = tuple[MaskRle | None, Colour, bool]
-"""Mask, colour, dashed."""
+"""Mask, colour, and whether its outline is dashed."""
 
 
 @dataclass(frozen=True)
@@ -61,122 +62,127 @@ class Card:
     visible: bool
     iou: float | None
     oracle_iou: float | None
-    chosen: bool
-    """The prediction is one of the proposals, so that the best of them says something about it."""
+    chooses_proposals: bool
+    """The prediction is one of the proposals, so that the oracle IoU is its upper bound."""
     confidence: float | None
     cause: str
     cause_name: str
     groups: str
-    """best, median, worst and causes that it was chosen for, space-separated."""
+    """The selections that it belongs to (best, median, worst, causes), space-separated."""
     source_picture: str | None
-    """data URI; None where the frame cannot be read."""
+    """data URI; None if the frame cannot be read."""
     dest_picture: str | None
 
 
 @dataclass(frozen=True)
-class Masks:
-    """What is drawn into the frames of some samples."""
+class SampleMasks:
+    """The masks that are drawn into the frames of some samples."""
 
     predicted: dict[str, MaskRle]
     """pair_id → mask"""
     true: dict[tuple[str, str, str, int], MaskRle]
-    """(take_uid, object_name, camera, frame_idx) → mask, of both views."""
+    """(take_uid, object_name, camera, frame_idx) → mask, for both views."""
 
 
 def make_cards(run: ScoredRun, missing: list[str]) -> list[Card]:
-    """The cards of a run's chosen samples; adds to `missing` what cannot be shown."""
+    """The cards of a run's example samples; adds to `missing` what cannot be shown."""
     if run.scores is None:
         return []
     if run.root is None:
-        missing.append(f"{run.name} lies in no dataset root: no frames, so no gallery")
+        missing.append(f"{run.name} is not in a dataset root: no frames, so no pictures")
         return []
-    chosen = choose(run.scores, chooses_proposals=run.stamp.chooses_proposals)
-    masks = masks_of(run, chosen, missing)
+    samples = select_examples(run.scores, chooses_proposals=run.stamp.chooses_proposals)
+    masks = load_masks(run, samples, missing)
     cards = []
-    for row in chosen.to_dict("records"):
+    for row in samples.to_dict("records"):
         source, dest = (
             None if picture is None else data_uri(picture)
-            for picture in pictures_of(run.root, row, masks)
+            for picture in draw_sample(run.root, row, masks)
         )
-        cards.append(_card(run, row, (source, dest)))
+        cards.append(
+            Card(
+                direction=str(run.direction),
+                object_name=row["object_name"],
+                take_name=run.take_names.get(row["take_uid"], row["take_uid"]),
+                take_uid=row["take_uid"],
+                scenario=row["scenario"] or "unknown",
+                frame_idx=row["frame_idx"],
+                source_camera=row["source_camera"],
+                dest_camera=row["dest_camera"],
+                visible=bool(row["visible"]),
+                iou=none_if_nan(row["iou"]) if row["visible"] else None,
+                oracle_iou=none_if_nan(row["oracle_iou"]),
+                chooses_proposals=run.stamp.chooses_proposals,
+                confidence=none_if_nan(row["confidence"]),
+                cause=row["cause"],
+                cause_name=CAUSES[row["cause"]],
+                groups=row["groups"],
+                source_picture=source,
+                dest_picture=dest,
+            )
+        )
     unread = sum(card.source_picture is None or card.dest_picture is None for card in cards)
     if unread:
         missing.append(
-            f"{run.name}: frames of {unread:,} of {len(cards):,} shown samples are not on disk; "
-            "`egoexo-tools frames` writes them"
+            f"{run.name}: frames of {unread:,} of {len(cards):,} samples shown are not on disk; "
+            "write them with `egoexo-tools frames`"
         )
     return cards
 
 
-def masks_of(run: ScoredRun, rows: pd.DataFrame, missing: list[str]) -> Masks:
-    """The masks of some samples of a run; adds to `missing` what there is not."""
+def load_masks(run: ScoredRun, samples: pd.DataFrame, missing: list[str]) -> SampleMasks:
+    """The masks of some samples of a run; adds to `missing` what cannot be read."""
+    masks = SampleMasks({}, {})
     if run.root is None:
-        return Masks({}, {})
-    return Masks(_predicted(run, rows, missing), _true_masks(run.root, rows, missing))
-
-
-def _predicted(run: ScoredRun, chosen: pd.DataFrame, missing: list[str]) -> dict[str, MaskRle]:
-    if not RunFolder(run.folder).predictions.is_file():
+        return masks
+    if RunFolder(run.folder).predictions.is_file():
+        masks.predicted.update(predicted_masks(run.folder, samples["pair_id"].tolist()))
+    else:
         missing.append(f"{run.name} has no predictions.parquet: pictures show no predicted masks")
-        return {}
-    return predicted_masks(run.folder, chosen["pair_id"].tolist())
-
-
-def _true_masks(
-    root: DatasetRoot, chosen: pd.DataFrame, missing: list[str]
-) -> dict[tuple[str, str, str, int], MaskRle]:
-    """(take_uid, object_name, camera, frame_idx) → mask, of both views."""
-    found: dict[tuple[str, str, str, int], MaskRle] = {}
-    # A take at a time: one that is damaged costs its own masks alone.
-    for take_uid, rows in chosen.groupby("take_uid"):
+    # Take by take, so that a damaged take only loses its own masks.
+    for take_uid, rows in samples.groupby("take_uid"):
         keys = [
             (row["object_name"], row[camera], row["frame_idx"])
             for row in rows.to_dict("records")
             for camera in ("source_camera", "dest_camera")
         ]
         try:
-            masks = true_masks(root, str(take_uid), keys)
+            true = true_masks(run.root, str(take_uid), keys)
         except DataError as error:
             missing.append(f"pictures without true masks: {error}")
             continue
-        found |= {(str(take_uid), *key): mask for key, mask in masks.items()}
-    return found
+        masks.true.update({(str(take_uid), *key): mask for key, mask in true.items()})
+    return masks
 
 
-def pictures_of(
-    root: DatasetRoot, row: dict[Any, Any], masks: Masks
+def draw_sample(
+    root: DatasetRoot, row: dict[Any, Any], masks: SampleMasks
 ) -> tuple[Rgb | None, Rgb | None]:
-    """Source and destination frame of a sample with its masks; None for one that is not there."""
-    take_uid, name, frame_idx = row["take_uid"], row["object_name"], row["frame_idx"]
-    source, dest = (
-        masks.true.get((take_uid, name, row[camera], frame_idx))
-        for camera in ("source_camera", "dest_camera")
+    """Source and destination frame of a sample with its masks; None if a frame cannot be read."""
+    take_uid, frame_idx = row["take_uid"], row["frame_idx"]
+    cameras = source, dest = row["source_camera"], row["dest_camera"]
+    source_mask, truth = (
+        masks.true.get((take_uid, row["object_name"], camera, frame_idx)) for camera in cameras
     )
     predicted = masks.predicted.get(row["pair_id"])
+    dest_drawings: list[Drawing] = [(truth, TRUTH, False), (predicted, PREDICTION, True)]
     return (
-        _picture(root, take_uid, row["source_camera"], frame_idx, [(source, SOURCE, False)]),
-        _picture(
-            root,
-            take_uid,
-            row["dest_camera"],
-            frame_idx,
-            [(dest, TRUTH, False), (predicted, PREDICTION, True)],
-        ),
+        _draw_frame(root, take_uid, source, frame_idx, [(source_mask, SOURCE, False)]),
+        _draw_frame(root, take_uid, dest, frame_idx, dest_drawings),
     )
 
 
-def _picture(
+def _draw_frame(
     root: DatasetRoot, take_uid: str, camera: str, frame_idx: int, drawings: Sequence[Drawing]
 ) -> Rgb | None:
     try:
-        frame = read_frame(root, take_uid, camera, frame_idx)
+        return draw_masks(read_frame(root, take_uid, camera, frame_idx), drawings)
     except DataError:
         return None
-    return painted(frame, drawings)
 
 
-def painted(frame: Rgb, drawings: Sequence[Drawing]) -> Rgb:
-    """The part of a frame around its masks, at most CARD_WIDTH x CARD_HEIGHT, masks drawn in."""
+def draw_masks(frame: Rgb, drawings: Sequence[Drawing]) -> Rgb:
+    """The part of a frame around its masks, at most CARD_WIDTH x CARD_HEIGHT, with the masks."""
     masks = [
         (mask.decode_at(*frame.shape[:2]), colour, dashed)
         for mask, colour, dashed in drawings
@@ -186,24 +192,24 @@ def painted(frame: Rgb, drawings: Sequence[Drawing]) -> Rgb:
     y, x, height, width = window
     scale = min(CARD_WIDTH / width, CARD_HEIGHT / height)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    sharp = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     part = frame[y : y + height, x : x + width]
-    picture = np.asarray(cv2.resize(part, size, interpolation=sharp), np.uint8)
+    picture = np.asarray(cv2.resize(part, size, interpolation=interpolation), np.uint8)
     covered = np.zeros(picture.shape[:2], np.bool_)
     for inside, colour, dashed in masks:
         shape = inside[y : y + height, x : x + width].astype(np.float32)
-        # Interpolated and cut at one half: enlarged, a mask has curves and no stairs.
+        # Interpolated and cut at one half, so that an enlarged mask has smooth edges.
         smooth = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_LINEAR)) >= 0.5
         picture = tint(picture, smooth, colour, dashed=dashed, opacity=OPACITY)
         covered |= smooth
-    # Of half the frame or more, a map says nothing that the picture does not.
+    # A map of half the frame or more shows nothing that the picture does not show.
     if height * width < 0.5 * frame.shape[0] * frame.shape[1]:
-        _put_map(picture, frame, window, covered)
+        _draw_map(picture, frame, window, covered)
     return picture
 
 
 def window_around(masks: Sequence[Bool], frame_hw: tuple[int, ...]) -> Window:
-    """A window in the cards' proportions around all masks, within the frame; else all of it."""
+    """A window in the cards' proportions around all masks; the whole frame without masks."""
     height, width = frame_hw
     covered = np.zeros(frame_hw[:2], np.bool_)
     for mask in masks:
@@ -220,8 +226,8 @@ def window_around(masks: Sequence[Bool], frame_hw: tuple[int, ...]) -> Window:
     return top, left, high, wide
 
 
-def _put_map(picture: Rgb, frame: Rgb, window: Window, covered: Bool) -> None:
-    """Draw the whole frame, small, with the window's rectangle, into the emptiest corner."""
+def _draw_map(picture: Rgb, frame: Rgb, window: Window, covered: Bool) -> None:
+    """Draw a small copy of the frame, with the window's rectangle, into the emptiest corner."""
     share = MAP_WIDTH / max(frame.shape[:2])
     small = cv2.resize(frame, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     y, x, height, width = (round(value * share) for value in window)
@@ -237,29 +243,6 @@ def _put_map(picture: Rgb, frame: Rgb, window: Window, covered: Bool) -> None:
     picture[corner] = small[:rows, :cols]
 
 
-def _card(run: ScoredRun, row: dict[Any, Any], pictures: tuple[str | None, str | None]) -> Card:
-    return Card(
-        direction=str(run.direction),
-        object_name=row["object_name"],
-        take_name=run.take_names.get(row["take_uid"], row["take_uid"]),
-        take_uid=row["take_uid"],
-        scenario=row["scenario"] or "unknown",
-        frame_idx=row["frame_idx"],
-        source_camera=row["source_camera"],
-        dest_camera=row["dest_camera"],
-        visible=bool(row["visible"]),
-        iou=known(row["iou"]) if row["visible"] else None,
-        oracle_iou=known(row["oracle_iou"]),
-        chosen=run.stamp.chooses_proposals,
-        confidence=known(row["confidence"]),
-        cause=row["cause"],
-        cause_name=CAUSES[row["cause"]],
-        groups=row["groups"],
-        source_picture=pictures[0],
-        dest_picture=pictures[1],
-    )
-
-
-def known(value: float | None) -> float | None:
-    """None for NaN, which is what a table has where there is no number."""
+def none_if_nan(value: float | None) -> float | None:
+    """A table stores a missing number as NaN."""
     return None if value is None or np.isnan(value) else float(value)

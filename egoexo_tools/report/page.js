@@ -1,21 +1,21 @@
 "use strict";
-// The gallery's filters: cards are shown or hidden, and ordered, by their data attributes.
+// The gallery's filters show, hide and sort the cards by their data attributes.
 (() => {
   const form = document.getElementById("filters");
   if (!form) return;
   const list = document.getElementById("cards");
   const cards = [...list.children];
-  const shown = document.getElementById("shown");
+  const countText = document.getElementById("shown");
 
-  const fits = (data, want) => {
-    if (want.direction && data.direction !== want.direction) return false;
-    if (want.group && !data.groups.split(" ").includes(want.group)) return false;
-    if (want.object && data.object !== want.object) return false;
-    if (want.scenario && data.scenario !== want.scenario) return false;
-    const low = Number(want.low) || 0;
-    const high = want.high === "" ? 1 : Number(want.high);
+  const matches = (data, filter) => {
+    if (filter.direction && data.direction !== filter.direction) return false;
+    if (filter.group && !data.groups.split(" ").includes(filter.group)) return false;
+    if (filter.object && data.object !== filter.object) return false;
+    if (filter.scenario && data.scenario !== filter.scenario) return false;
+    const low = Number(filter.low) || 0;
+    const high = filter.high === "" ? 1 : Number(filter.high);
     if (low <= 0 && high >= 1) return true;
-    // An absent object has no IoU: it is shown only while the range is not limited.
+    // An absent object has no IoU, so it is shown only without limits on the IoU.
     return data.iou !== "" && Number(data.iou) >= low && Number(data.iou) <= high;
   };
 
@@ -27,18 +27,18 @@
   };
 
   const update = () => {
-    const want = Object.fromEntries(new FormData(form));
+    const filter = Object.fromEntries(new FormData(form));
     let count = 0;
     for (const card of cards) {
-      card.hidden = !fits(card.dataset, want);
+      card.hidden = !matches(card.dataset, filter);
       count += card.hidden ? 0 : 1;
     }
-    list.replaceChildren(...cards.slice().sort(orders[want.order]));
-    shown.textContent = `${count} of ${cards.length}`;
+    list.replaceChildren(...cards.slice().sort(orders[filter.order]));
+    countText.textContent = `${count} of ${cards.length}`;
   };
 
   form.addEventListener("input", update);
-  // The event comes before the fields have changed.
+  // The fields change after this event.
   form.addEventListener("reset", () => setTimeout(update));
   form.addEventListener("submit", (event) => event.preventDefault());
   update();

@@ -1,6 +1,6 @@
-"""Runs in, one HTML file out: what the template is filled with.
+"""The report: scored runs in, one HTML page out.
 
-Text out of files is escaped (`looking.pages`); figures come as finished markup (`looking.svg`).
+Text from files is escaped (`viewing.pages`); figures are finished markup (`viewing.svg`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,20 @@ from typing import Any
 from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headlines
-from egoexo_tools.evaluation.published import NOT_KNOWN, PAIR_ALONE
+from egoexo_tools.evaluation.published import (
+    NOT_KNOWN,
+    PAIR_ALONE,
+    PUBLISHED,
+    incomparable_reason,
+)
 from egoexo_tools.layout import write_atomic
+from egoexo_tools.report import charts
+from egoexo_tools.report.causes import CAUSES, FAILURES, count_causes, explain_causes
+from egoexo_tools.report.figures import dot_strip, interval_strip
+from egoexo_tools.report.gallery import make_cards
 from egoexo_tools.report.runs import ScoredRun, main_run, read_runs
+from egoexo_tools.report.strips import make_strips
+from egoexo_tools.report.take_pages import write_take_pages
 from egoexo_tools.report.tracks import BeforeAfter, before_after, count_tracks
 from egoexo_tools.runs import DECISIONS
 from egoexo_tools.viewing.pages import render_page, require_jinja
@@ -28,51 +39,42 @@ BREAKDOWN_TITLES: Mapping[str, str] = {
     "take_uid": "take",
 }
 STRIP_WIDTH = 120
-"""Pixels of a breakdown's row of dots."""
+"""Width of the row of dots in a breakdown, in pixels."""
 MOST_ROWS = 40
-"""Rows shown of a breakdown; of more, those with the lowest IoU."""
+"""Number of groups shown of a breakdown; those with the lowest IoU."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One direction of the page."""
+class DirectionRuns:
+    """The runs of one direction on the page, the highest IoU first."""
 
     direction: Direction
-    title: str
     runs: list[ScoredRun]
     main: ScoredRun
-    """The run that figures of one run, and the gallery, are about."""
+    """The run that the pictures and the figures of a single run show."""
     colours: dict[str, str]
     """Run name → colour."""
     change: BeforeAfter | None
-    """The main run and the same method decided over time, where both are on the page."""
-
-    @property
-    def shown(self) -> ScoredRun:
-        """The run whose tracks are shown."""
-        return self.main if self.change is None else self.change.after
-
-    @property
-    def before(self) -> ScoredRun | None:
-        return None if self.change is None else self.change.before
+    """The main run, and a run of the same method that uses the track."""
 
 
 def write_report(runs: Sequence[Path], page: Path) -> None:
-    """Write one self-contained page about runs, folders `<root>/runs/<run>/`.
+    """Write one self-contained page about runs, which are folders `<root>/runs/<run>/`.
 
-    Beside it lie pages of the takes with failures, which its pictures link to. What a run lacks
-    is said on the page. Raises DataError for a folder that is no scored run, for damaged files, and
-    where the optional group `report` is not installed.
+    Writes pages of the takes with failures beside it, which its pictures link to. The page lists
+    the files that a run lacks. Raises DataError for a folder that is not a scored run, for damaged
+    files, and if the optional dependencies `report` are not installed.
     """
     require_jinja("the report")
     from jinja2 import TemplateError
 
-    found = read_runs(runs)
+    scored_runs = read_runs(runs)
     try:
-        html = _render(found, page)
+        html = _render(scored_runs, page)
+    # The values of a summary that are not headline numbers are not checked before they are used.
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError,
             TemplateError) as error:  # fmt: skip
-        names = ", ".join(run.name for run in found)
+        names = ", ".join(run.name for run in scored_runs)
         raise DataError(
             f"a summary or scores file of {names} is damaged ({error!r}); evaluate again"
         ) from error
@@ -80,228 +82,192 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
 
 
 def _render(runs: Sequence[ScoredRun], page: Path) -> str:
-    from egoexo_tools.report.gallery import make_cards
-    from egoexo_tools.report.strips import make_strips
-    from egoexo_tools.report.take_pages import write_take_pages
-
-    sides = [_side(direction, runs) for direction in Direction]
-    shown = [side for side in sides if side is not None]
+    directions = []
+    for direction in Direction:
+        ranked = [run for run in runs if run.direction is direction]
+        ranked.sort(key=lambda run: -1.0 if run.summary["iou"] is None else run.summary["iou"],
+                    reverse=True)  # fmt: skip
+        if ranked:
+            main = main_run(ranked)
+            colours = {name: colour for name, (colour, _) in charts.run_styles(ranked).items()}
+            change = before_after(ranked, main)
+            directions.append(DirectionRuns(direction, ranked, main, colours, change))
     missing = [f"{run.name}: {sentence}" for run in runs for sentence in run.missing]
-    cards = [card for side in shown for card in make_cards(side.main, missing)]
-    strips = {side.direction: make_strips(side.shown, side.before, missing) for side in shown}
-    mains = [side.main for side in shown]
-    takes = write_take_pages(mains, cards, page, missing)
+    mains = [part.main for part in directions]
+    cards = [card for main in mains for card in make_cards(main, missing)]
+    sections = [_direction_content(part, missing) for part in directions]
+    groups = {group for card in cards for group in card.groups.split()}
+    group_names = {name: name for name in ("best", "median", "worst")}
+    group_names |= {cause: CAUSES[cause] for cause in FAILURES}
+    lower_is_better = {name for name, metric in METRICS.items() if metric.better == "lower"}
     content = {
-        "sides": [_context(side) | {"strips": strips[side.direction]} for side in shown],
-        "metrics": _columns(),
-        "chosen": any(run.stamp.chooses_proposals for side in shown for run in side.runs),
+        "directions": sections,
+        "metrics": [
+            {"name": name, "title": title, "arrow": "↓" if name in lower_is_better else "↑"}
+            for name, title in headlines().items()
+        ],
+        "has_ceilings": any(run.stamp.chooses_proposals for run in runs),
         "threshold": CONFIDENCE_THRESHOLD,
         "cards": cards,
-        "take_pages": takes,
+        "take_pages": write_take_pages(mains, cards, page, missing),
         "main_names": {str(run.direction): run.folder.name for run in mains},
-        "filters": _filters(cards),
+        "filters": {
+            "groups": [(key, name) for key, name in group_names.items() if key in groups],
+            "objects": sorted({card.object_name for card in cards}),
+            "scenarios": sorted({card.scenario for card in cards}),
+            "directions": sorted({card.direction for card in cards}),
+        },
         "missing": missing,
     }
-    return render_page(TEMPLATES, "page", content, filters={"score": score, "count": count})
-
-
-def score(value: float | None) -> str:
-    """Three digits, or a dash where there is nothing."""
-    return "–" if value is None else f"{value:.3f}"
-
-
-def count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _side(direction: Direction, runs: Sequence[ScoredRun]) -> Side | None:
-    from egoexo_tools.report.charts import styles
-
-    mine = [run for run in runs if run.direction is direction]
-    if not mine:
-        return None
-    mine.sort(key=lambda run: -(run.summary["iou"] if run.summary["iou"] is not None else -1.0))
-    colours = {name: look[0] for name, look in styles(mine).items()}
-    main = main_run(mine)
-    change = before_after(mine, main)
-    return Side(direction, DIRECTION_NAMES[direction], mine, main, colours, change)
-
-
-def _context(side: Side) -> Json:
-    """What the template says about one direction."""
-    from egoexo_tools.report import charts
-
-    return {
-        "key": str(side.direction),
-        "title": side.title,
-        "main": side.main,
-        "runs": side.runs,
-        "legend": charts.legend(side.runs),
-        "tables": _score_tables(side),
-        "ceilings": _ceilings(side),
-        "unbounded": [run.label for run in side.runs if not run.stamp.chooses_proposals],
-        "causes": _causes(side),
-        "breakdowns": _breakdowns(side),
-        "histogram": charts.histogram(side.main),
-        "success": charts.success_chart(side.runs),
-        "roc": charts.roc_chart(side.runs),
-        "calibration": charts.calibration_chart(side.runs),
-        "training": [
-            (run, figures) for run in side.runs if (figures := charts.training_charts(run))
-        ],
-        "tracks": {
-            run.name: count_tracks(run.scores) for run in side.runs if run.scores is not None
+    return render_page(
+        TEMPLATES,
+        "page",
+        content,
+        filters={
+            "score": lambda value: "–" if value is None else f"{value:.3f}",
+            "count": lambda value: f"{value:,}",
         },
-        "change": side.change,
-        "shown": side.shown,
-        "looks_at": _looks_at(side.main),
-        "published": _published(side),
+    )
+
+
+def _direction_content(part: DirectionRuns, missing: list[str]) -> Json:
+    """The values of the template for one direction."""
+    runs, main = part.runs, part.main
+    track_run = main if part.change is None else part.change.after
+    earlier_run = None if part.change is None else part.change.before
+    figures = {run.name: charts.training_charts(run) for run in runs}
+    decision = DECISIONS.get(main.stamp.decision, main.stamp.decision)
+    return {
+        "key": str(part.direction),
+        "title": DIRECTION_NAMES[part.direction],
+        "main": main,
+        "runs": runs,
+        "legend": charts.legend(runs),
+        "tables": _score_tables(part),
+        "ceilings": [
+            {
+                "run": run,
+                "ceilings": run.summary["ceilings"],
+                "bar": bar,
+            }
+            for run in runs
+            if (bar := charts.loss_bar(run)) is not None
+        ],
+        "unbounded": [run.label for run in runs if not run.stamp.chooses_proposals],
+        "causes": _cause_table(runs),
+        "breakdowns": _breakdowns(part),
+        "histogram": charts.histogram(main),
+        "success": charts.success_chart(runs),
+        "roc": charts.roc_chart(runs),
+        "calibration": charts.calibration_chart(runs),
+        "training": [(run, figures[run.name]) for run in runs if figures[run.name]],
+        "tracks": {run.name: count_tracks(run.scores) for run in runs if run.scores is not None},
+        "change": part.change,
+        "track_run": track_run,
+        "strips": make_strips(track_run, earlier_run, missing),
+        # In the terms of the published numbers. The stamp of a run that paints its own masks does
+        # not say which frames they depend on.
+        "mode": decision or (PAIR_ALONE if main.stamp.chooses_proposals else NOT_KNOWN),
+        "published": _published(part),
         "loss_colours": charts.LOSS_COLOURS,
     }
 
 
-def _score_tables(side: Side) -> list[Json]:
-    """One table for each protocol and split: numbers of different ones never share a table."""
-    from egoexo_tools.report.figures import interval
-
-    tables: dict[tuple[str, str], list[Json]] = {}
-    for run in side.runs:
+def _score_tables(part: DirectionRuns) -> list[Json]:
+    """One table per protocol and split, because numbers of different ones are not comparable."""
+    tables: dict[tuple[str, str], Json] = {}
+    for run in part.runs:
         for summary in run.summaries:
-            colour = side.colours[run.name]
-            iou, ends = summary["iou"], summary["intervals"].get("iou")
-            figure = None if iou is None else interval(iou, ends, colour)
-            row = {"run": run, "summary": summary, "colour": colour, "figure": figure}
-            tables.setdefault((summary["protocol"], summary["split"]), []).append(row)
-    return [
-        {
-            "protocol": protocol,
-            "split": split,
-            "rows": rows,
-            "sizes": sorted({_size(row["summary"]) for row in rows}),
-        }
-        for (protocol, split), rows in tables.items()
-    ]
+            protocol, split = summary["protocol"], summary["split"]
+            table = tables.setdefault(
+                (protocol, split),
+                {"protocol": protocol, "split": split, "rows": [], "sizes": set()},
+            )
+            colour, iou = part.colours[run.name], summary["iou"]
+            interval = summary["intervals"].get("iou")
+            figure = None if iou is None else interval_strip(iou, interval, colour)
+            table["rows"].append(
+                {"run": run, "summary": summary, "colour": colour, "figure": figure}
+            )
+            table["sizes"].add((summary["samples"], summary["samples_visible"], summary["takes"]))
+    return [{**table, "sizes": sorted(table["sizes"])} for table in tables.values()]
 
 
-def _columns() -> list[Json]:
-    """Name, title and arrow of every headline number: METRICS as they are now, then visibility."""
-    lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
-    return [
-        {"name": name, "title": title, "arrow": "↓" if name in lower else "↑"}
-        for name, title in headlines().items()
-    ]
-
-
-def _size(summary: Json) -> tuple[int, int, int]:
-    return summary["samples"], summary["samples_visible"], summary["takes"]
-
-
-def _ceilings(side: Side) -> list[Json]:
-    from egoexo_tools.report.charts import loss_bar, loss_parts
-
-    return [
-        {"run": run, "ceilings": run.summary["ceilings"], "bar": bar, "parts": loss_parts(run)}
-        for run in side.runs
-        if (bar := loss_bar(run)) is not None
-    ]
-
-
-def _causes(side: Side) -> Json | None:
-    """Samples of each cause, for every run of the direction that has scores."""
-    from egoexo_tools.report.causes import CAUSES, count_causes, explained
-    from egoexo_tools.report.charts import CAUSE_COLOURS, cause_bar
-
+def _cause_table(runs: Sequence[ScoredRun]) -> Json | None:
+    """Number of samples of each cause, for every run that has scores."""
     counts = {
         run.name: count_causes(run.scores, chooses_proposals=run.stamp.chooses_proposals)
-        for run in side.runs
+        for run in runs
         if run.scores is not None
     }
     if not counts:
         return None
-    used = [cause for cause in CAUSES if any(cause in found for found in counts.values())]
-    words = explained(chooses_proposals=any(run.stamp.chooses_proposals for run in side.runs))
+    causes = [cause for cause in CAUSES if any(cause in row for row in counts.values())]
+    explanations = explain_causes(
+        chooses_proposals=any(run.stamp.chooses_proposals for run in runs)
+    )
     return {
         "columns": [
-            {"name": CAUSES[c], "colour": CAUSE_COLOURS[c], "explained": words[c]} for c in used
+            {
+                "name": CAUSES[cause],
+                "colour": charts.CAUSE_COLOURS[cause],
+                "explanation": explanations[cause],
+            }
+            for cause in causes
         ],
         "rows": [
             {
                 "run": run,
-                "bar": cause_bar(run),
-                "counts": [counts[run.name].get(cause, 0) for cause in used],
+                "bar": charts.cause_bar(run),
+                "counts": [counts[run.name].get(cause, 0) for cause in causes],
                 "total": sum(counts[run.name].values()),
             }
-            for run in side.runs
+            for run in runs
             if run.name in counts
         ],
     }
 
 
-def _breakdowns(side: Side) -> list[Json]:
-    """The main run's groups, each with a dot for every run."""
-    from egoexo_tools.report.figures import strip
-
-    found = []
+def _breakdowns(part: DirectionRuns) -> list[Json]:
+    """The groups of the main run, each with a dot for every run."""
+    # The main run last, so that its dot is on top.
+    drawing_order = [*(run for run in part.runs if run is not part.main), part.main]
+    breakdowns = []
     for key, title in BREAKDOWN_TITLES.items():
-        groups = side.main.summary.get("breakdowns", {}).get(key)
+        groups = part.main.summary.get("breakdowns", {}).get(key)
         if not groups:
             continue
-        others = {run.name: _by_value(run, key) for run in side.runs}
-        ordered = sorted(groups, key=_iou) if len(groups) > MOST_ROWS else groups
+        ious: dict[str, dict[Any, float | None]] = {}
+        for run in part.runs:
+            run_groups = run.summary.get("breakdowns", {}).get(key) or []
+            ious[run.name] = {group["value"]: group["iou"] for group in run_groups}
+        if len(groups) > MOST_ROWS:
+            shown = sorted(groups, key=lambda g: (g["iou"] is None, g["iou"]))[:MOST_ROWS]
+        else:
+            shown = groups
         rows = []
-        for group in ordered[:MOST_ROWS]:
+        for group in shown:
             marks = [
-                (value, side.colours[run.name], f"{run.label}: {value:.3f}")
-                for run in [*(r for r in side.runs if r is not side.main), side.main]
-                if (value := others[run.name].get(group["value"])) is not None
+                (iou, part.colours[run.name], f"{run.label}: {iou:.3f}")
+                for run in drawing_order
+                if (iou := ious[run.name].get(group["value"])) is not None
             ]
-            name = side.main.take_names.get(group["value"], group["value"])
-            rows.append({"name": name, "group": group, "figure": strip(marks, width=STRIP_WIDTH)})
-        found.append({"title": title, "rows": rows, "groups": len(groups)})
-    return found
+            name = part.main.take_names.get(group["value"], group["value"])
+            figure = dot_strip(marks, width=STRIP_WIDTH)
+            rows.append({"name": name, "group": group, "figure": figure})
+        breakdowns.append({"title": title, "rows": rows, "groups": len(groups)})
+    return breakdowns
 
 
-def _by_value(run: ScoredRun, key: str) -> dict[Any, float | None]:
-    groups = run.summary.get("breakdowns", {}).get(key) or []
-    return {group["value"]: group["iou"] for group in groups}
-
-
-def _iou(group: Json) -> float:
-    return 2.0 if group["iou"] is None else float(group["iou"])
-
-
-def _published(side: Side) -> Json:
-    """Published numbers, each with the reason why it is no comparison, if there is one."""
-    from egoexo_tools.evaluation.published import PUBLISHED, comparable
-
+def _published(part: DirectionRuns) -> Json:
+    """Published numbers, each with the reason why the main run is not comparable, if any."""
     rows = []
+    summaries = part.main.summaries
     for number in PUBLISHED:
-        iou = number.iou(side.direction)
-        if iou is None:
-            continue
-        same = [s for s in side.main.summaries if s["protocol"] == number.protocol]
-        reason = comparable(number, (same or side.main.summaries)[0])
-        # Against the summary of its own protocol, where the run has one.
-        rows.append({"number": number, "iou": iou / 100, "reason": reason})
+        iou = number.iou(part.direction)
+        if iou is not None:
+            # The summary of the number's own protocol, if the run has one.
+            same_protocol = [s for s in summaries if s["protocol"] == number.protocol]
+            reason = incomparable_reason(number, (same_protocol or summaries)[0])
+            rows.append({"number": number, "iou": iou / 100, "reason": reason})
     return {"rows": rows, "any": any(row["reason"] is None for row in rows)}
-
-
-def _looks_at(run: ScoredRun) -> str:
-    """In the words of the published numbers; of a method with memory, what its stamp says not."""
-    words = DECISIONS.get(run.stamp.decision, run.stamp.decision)
-    return words or (PAIR_ALONE if run.stamp.chooses_proposals else NOT_KNOWN)
-
-
-def _filters(cards: Sequence[Any]) -> Json:
-    """What the gallery's menus offer."""
-    from egoexo_tools.report.causes import CAUSES, FAILURES
-
-    groups = {group for card in cards for group in card.groups.split()}
-    names = {"best": "best", "median": "median", "worst": "worst"}
-    names |= {cause: CAUSES[cause] for cause in FAILURES}
-    return {
-        "groups": [(key, name) for key, name in names.items() if key in groups],
-        "objects": sorted({card.object_name for card in cards}),
-        "scenarios": sorted({card.scenario for card in cards}),
-        "directions": sorted({card.direction for card in cards}),
-    }

@@ -1,8 +1,8 @@
-"""What a run left behind, as the report needs it; whatever is missing is said, not fatal.
+"""The files of a run, as the report needs them; missing files become sentences, not errors.
 
 Reads `<root>/runs/<run>/`: the summaries, scores.parquet, the stamp of predictions.parquet, and
-log.jsonl. These files may come from others: their values are checked
-here and escaped by the page.
+log.jsonl. The files may come from other programs: their values are checked here, and the page
+escapes them.
 """
 
 import json
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
@@ -42,15 +41,14 @@ class ScoredRun:
 
     folder: Path
     name: str
-    """Of its folder; with folders above it where another run of the page is called the same."""
+    """Name of its folder, with parent folders if another run on the page has the same name."""
     stamp: Stamp
-    """What made it; its method is "" for predictions of unknown origin."""
     summaries: tuple[Json, ...]
-    """One for each protocol, from `egoexo-tools evaluate`; the first goes with `scores`."""
+    """One per protocol, from `egoexo-tools evaluate`; the first belongs to `scores`."""
     scores: pd.DataFrame | None
-    """One row a sample, of the `scores` schema."""
+    """A row per sample, of the `scores` schema."""
     log: tuple[Json, ...]
-    """Lines of log.jsonl; empty where nothing was trained."""
+    """Lines of log.jsonl; empty if nothing was trained."""
     missing: tuple[str, ...]
     """Sentences about what this run lacks."""
 
@@ -64,25 +62,21 @@ class ScoredRun:
 
     @property
     def label(self) -> str:
-        """What readers call it: the method, and the run's name where that says more."""
+        """Name for readers: the method, and the run's name if the user chose it."""
         if not self.stamp.label:
             return self.name
-        title = self.stamp.title
-        return (
-            title
-            if self.name in default_run_names(self.direction, self.stamp)
-            else f"{title} ({self.name})"
-        )
+        has_default_name = self.name in default_run_names(self.direction, self.stamp)
+        return self.stamp.title if has_default_name else f"{self.stamp.title} ({self.name})"
 
     @cached_property
     def root(self) -> DatasetRoot | None:
-        """The dataset root that the run lies in, if it does."""
+        """The dataset root that contains the run, or None."""
         root = DatasetRoot(self.folder.parent.parent)
         return root if root.manifests.is_dir() else None
 
     @cached_property
     def take_names(self) -> dict[str, str]:
-        """take_uid → take_name, as far as the root knows."""
+        """take_uid → take_name of the takes that the root has."""
         if self.root is None or not self.root.table("takes").is_dir():
             return {}
         takes = read_manifest(self.root, "takes", columns=["take_uid", "take_name"])
@@ -90,51 +84,53 @@ class ScoredRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
-    """The runs in the order given, each once; DataError for a folder that is no scored run."""
-    unique = dict.fromkeys(folder.resolve() for folder in folders)
+    """The runs in the given order, each once; DataError for a folder that is not a scored run."""
+    unique = list(dict.fromkeys(folder.resolve() for folder in folders))
     if not unique:
         raise DataError("no run was given; name folders under ROOT/runs")
-    names = _distinct_names(list(unique))
+    # Figures are stored by run name, so runs of one name get as many parent folders as needed.
+    names = [folder.name for folder in unique]
+    parts = 1
+    while repeated := {name for name, times in Counter(names).items() if times > 1}:
+        parts += 1
+        names = [
+            "/".join(folder.parts[-parts:]) if name in repeated else name
+            for name, folder in zip(names, unique, strict=True)
+        ]
     return [
         replace(read_run(folder), name=name) for folder, name in zip(unique, names, strict=True)
     ]
 
 
-def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    """As many last parts of each path as tell it from the others: figures are kept by name."""
-    names = [folder.name for folder in folders]
-    parts = 1
-    while twice := {name for name, times in Counter(names).items() if times > 1}:
-        parts += 1
-        names = [
-            "/".join(folder.parts[-parts:]) if name in twice else name
-            for name, folder in zip(names, folders, strict=True)
-        ]
-    return names
-
-
 def read_run(folder: Path) -> ScoredRun:
-    """One run; DataError where the folder holds neither a summary nor scores, or damaged ones."""
+    """One run; DataError if the folder has neither a summary nor scores, or if they are damaged."""
     missing: list[str] = []
     run = RunFolder(folder)
-    paths = list(run.summaries.values())
-    summaries = [_summary(path) for path in paths if path.is_file()]
-    table = _scores(folder, missing)
+    summaries = [_read_summary(path) for path in run.summaries.values() if path.is_file()]
+    table = read_scores(run.scores) if run.scores.is_file() else None
     if not summaries and table is None:
         raise DataError(
-            f"{folder} is no scored run: it has neither summary.json nor scores.parquet; give a "
+            f"{folder} is not a scored run: it has neither summary.json nor scores.parquet; give a "
             "folder under ROOT/runs that `egoexo-tools evaluate` or `egoexo-tools run` has scored"
         )
-    if table is not None and not paths[0].is_file():
+    if table is None:
+        missing.append("no scores.parquet: no distributions, causes and pictures")
+    elif not run.summary.is_file():
         missing.append("no summary.json: its numbers are computed from scores.parquet")
-        # The first summary is the one that goes with `scores`.
-        summaries.insert(0, _summary_of(folder, table))
+        metadata = table_metadata(run.scores)
+        if metadata.get("direction") not in list(Direction):
+            raise DataError(f"{run.scores} does not name its direction; evaluate again")
+        labels = {key: metadata.get(key, "unstated") for key in ("protocol", "direction", "split")}
+        rows = table.num_rows
+        coverage = {"expected": rows, "scored": rows, "complete": False}
+        # In the first place, because the first summary belongs to `scores`.
+        summaries.insert(0, summarize(table, labels=labels, coverage=coverage))
     if len({summary["direction"] for summary in summaries}) > 1:
         raise DataError(f"{folder}: its summaries are of two directions; evaluate the run again")
     if len(summaries) == 1:
         missing.append(f"scored under the {summaries[0]['protocol']} protocol only")
     stamp = read_stamp(run)
-    log = _log(run.log, missing)
+    log = _read_log(run.log, missing)
     if stamp.method == DEFAULT_METHOD and not log:
         missing.append("no log.jsonl: no training curves")
     return ScoredRun(
@@ -149,81 +145,61 @@ def read_run(folder: Path) -> ScoredRun:
 
 
 def main_run(runs: Sequence[ScoredRun]) -> ScoredRun:
-    """The run of a direction that figures and gallery are about: O-MaMa, then other methods, and
-    the baselines only where there is nothing else."""
+    """The run of a direction that is shown in detail: trained methods come before baselines."""
     return min(runs, key=lambda run: (*display_priority(run.stamp), len(run.folder.name)))
 
 
-def _summary(path: Path) -> Json:
-    """A summary.json whose headline values can be trusted to be what they should."""
+def _read_summary(path: Path) -> Json:
+    """A summary.json whose headline values have the right types."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it contains {constant}")
+
     try:
-        found = json.loads(path.read_bytes(), parse_constant=_refuse)
+        summary = json.loads(path.read_bytes(), parse_constant=refuse)
     except ValueError as error:
         raise DataError(
-            f"{path} is no JSON ({error}); run `egoexo-tools evaluate` again"
+            f"{path} is not JSON ({error}); run `egoexo-tools evaluate` again"
         ) from error
-    problem = _problem(found)
+    problem = _summary_problem(summary)
     if problem:
         raise DataError(
-            f"{path} is no summary of `egoexo-tools evaluate`: {problem}; evaluate again"
+            f"{path} is not a summary of `egoexo-tools evaluate`: {problem}; evaluate again"
         )
-    checked: Json = found
+    checked: Json = summary
     return checked
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it holds {constant}")
-
-
-def _problem(summary: Any) -> str | None:
+def _summary_problem(summary: Any) -> str | None:
     if not isinstance(summary, dict):
-        return "it is no object"
+        return "it is not an object"
     for name in ("protocol", "split", "direction"):
         if not isinstance(summary.get(name), str):
-            return f"{name!r} is missing or no text"
+            return f"{name!r} is missing or not text"
     if summary["direction"] not in list(Direction):
         return f"direction {summary['direction']!r} is unknown"
     for name in ("samples", "samples_visible", "takes"):
         if not isinstance(summary.get(name), int):
-            return f"{name!r} is missing or no whole number"
+            return f"{name!r} is missing or not a whole number"
     for name in headlines():
-        # A metric may have been added after the run was scored: then it has no number there.
-        without = "" if name in (*SCHEMAS["scores"].names, VISIBILITY_ACCURACY) else None
-        if not isinstance(summary.get(name, without), float | int | None):
-            return f"{name!r} is missing or no number"
+        # A metric that was added after the run was scored has no number.
+        is_added = name not in (*SCHEMAS["scores"].names, VISIBILITY_ACCURACY)
+        default = None if is_added else ""
+        if not isinstance(summary.get(name, default), float | int | None):
+            return f"{name!r} is missing or not a number"
     if not isinstance(summary.get("intervals"), dict) or "coverage" not in summary:
         return "intervals or coverage are missing"
     return None
 
 
-def _scores(folder: Path, missing: list[str]) -> pa.Table | None:
-    path = RunFolder(folder).scores
-    if not path.is_file():
-        missing.append("no scores.parquet: no distributions, causes and pictures")
-        return None
-    return read_scores(path)
-
-
-def _summary_of(folder: Path, table: pa.Table) -> Json:
-    path = RunFolder(folder).scores
-    about = table_metadata(path)
-    if about.get("direction") not in list(Direction):
-        raise DataError(f"{path} does not say its direction; evaluate again")
-    return summarize(
-        table,
-        labels={key: about.get(key, "unstated") for key in ("protocol", "direction", "split")},
-        coverage={"expected": table.num_rows, "scored": table.num_rows, "complete": False},
-    )
-
-
-def _log(path: Path, missing: list[str]) -> tuple[Json, ...]:
+def _read_log(path: Path, missing: list[str]) -> tuple[Json, ...]:
     if not path.is_file():
         return ()
     lines, broken = [], 0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            numbers = {key: value for key, value in line.items() if _is_number(value)}
+            numbers = {key: value for key, value in line.items() if _is_drawable(value)}
         except (ValueError, AttributeError, RecursionError):
             broken += 1
             continue
@@ -236,8 +212,8 @@ def _log(path: Path, missing: list[str]) -> tuple[Json, ...]:
     return tuple(lines)
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it has a place on an axis: NaN and infinity have none, nor do 400 digits."""
+def _is_drawable(value: Any) -> bool:
+    """Whether a value is a number with a place on an axis: not NaN, infinity or 400 digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

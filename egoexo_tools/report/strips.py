@@ -1,18 +1,18 @@
-"""Strips: the destination frames of a track side by side, with truth, choice and confidence."""
+"""Strips: the destination frames of a track side by side, with truth, prediction and confidence."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from egoexo_tools.report.causes import causes
-from egoexo_tools.report.gallery import Masks, known, masks_of, pictures_of
+from egoexo_tools.report.causes import find_causes
+from egoexo_tools.report.gallery import SampleMasks, draw_sample, load_masks, none_if_nan
 from egoexo_tools.report.runs import ScoredRun
-from egoexo_tools.report.tracks import MOST_TRACKS, samples_of, tracks_of
+from egoexo_tools.report.tracks import MOST_TRACKS, measure_tracks, select_samples
 from egoexo_tools.viewing.painting import data_uri
 
 HEIGHT = 120
-"""Pixels of a strip's pictures."""
+"""Height of a strip's pictures, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Instant:
 
     frame_idx: int
     picture: str | None
-    """data URI of the destination frame; None where it cannot be read."""
+    """data URI of the destination frame; None if it cannot be read."""
     visible: bool
     iou: float | None
     confidence: float | None
     before: float | None
-    """The IoU of the same sample in the run before; None where there is none."""
+    """The IoU of the same sample in the earlier run; None without one."""
     cause: str
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A track."""
+    """A track and its samples; the numbers are those of `tracks.measure_tracks`."""
 
     direction: str
     run_name: str
@@ -46,62 +46,60 @@ class Strip:
     mean_iou: float
     throughout: bool
     source_picture: str | None
-    """Of the first instant shown."""
+    """The source frame of the first sample shown."""
     instants: list[Instant]
 
 
 def make_strips(run: ScoredRun, before: ScoredRun | None, missing: list[str]) -> list[Strip]:
-    """The tracks of a run that are most wrong, those wrong throughout first.
+    """The tracks of a run with the most wrong samples, those wrong throughout first.
 
-    `before` is the same method choosing in another way. What cannot be shown is the gallery's to
-    say, except of runs that have no gallery; that is added to `missing`.
+    `before` is a run of the same method with the default decision. Adds to `missing` what cannot
+    be shown.
     """
     if run.scores is None or run.root is None:
         return []
-    scores = run.scores.assign(
-        cause=causes(run.scores, chooses_proposals=run.stamp.chooses_proposals)
-    )
-    chosen = [
-        (track, samples_of(scores, track))
-        for _, track in tracks_of(scores).head(MOST_TRACKS).iterrows()
+    causes = find_causes(run.scores, chooses_proposals=run.stamp.chooses_proposals)
+    scores = run.scores.assign(cause=causes)
+    samples_of_tracks = [
+        (track, select_samples(scores, track))
+        for _, track in measure_tracks(scores).head(MOST_TRACKS).iterrows()
     ]
-    if not chosen:
+    if not samples_of_tracks:
         return []
-    masks = masks_of(run, pd.concat([samples for _, samples in chosen]), missing)
-    earlier = _ious(before)
-    return [_strip(run, track, samples, masks, earlier) for track, samples in chosen]
+    masks = load_masks(run, pd.concat([samples for _, samples in samples_of_tracks]), missing)
+    earlier_ious: dict[str, float | None] = {}
+    if before is not None and before.scores is not None:
+        columns = zip(before.scores["pair_id"], before.scores["iou"], strict=True)
+        earlier_ious = {pair_id: none_if_nan(iou) for pair_id, iou in columns}
+    return [
+        _make_strip(run, track, samples, masks, earlier_ious)
+        for track, samples in samples_of_tracks
+    ]
 
 
-def _ious(run: ScoredRun | None) -> dict[str, float | None]:
-    if run is None or run.scores is None:
-        return {}
-    return {
-        pair_id: known(iou)
-        for pair_id, iou in zip(run.scores["pair_id"], run.scores["iou"], strict=True)
-    }
-
-
-def _strip(
+def _make_strip(
     run: ScoredRun,
     track: "pd.Series[Any]",
     samples: pd.DataFrame,
-    masks: Masks,
-    earlier: dict[str, float | None],
+    masks: SampleMasks,
+    earlier_ious: dict[str, float | None],
 ) -> Strip:
     assert run.root is not None
-    source, instants = None, []
-    for number, row in enumerate(samples.to_dict("records")):
-        pictures = pictures_of(run.root, row, masks)
-        small = [None if p is None else data_uri(p, most_height=HEIGHT) for p in pictures]
-        source = small[0] if number == 0 else source
+    source_pictures, instants = [], []
+    for row in samples.to_dict("records"):
+        source, dest = (
+            None if picture is None else data_uri(picture, most_height=HEIGHT)
+            for picture in draw_sample(run.root, row, masks)
+        )
+        source_pictures.append(source)
         instants.append(
             Instant(
                 frame_idx=row["frame_idx"],
-                picture=small[1],
+                picture=dest,
                 visible=bool(row["visible"]),
-                iou=known(row["iou"]) if row["visible"] else None,
-                confidence=known(row["confidence"]),
-                before=earlier.get(row["pair_id"]) if row["visible"] else None,
+                iou=none_if_nan(row["iou"]) if row["visible"] else None,
+                confidence=none_if_nan(row["confidence"]),
+                before=earlier_ious.get(row["pair_id"]) if row["visible"] else None,
                 cause=row["cause"],
             )
         )
@@ -117,6 +115,6 @@ def _strip(
         wrong=int(track["wrong"]),
         mean_iou=float(track["mean_iou"]),
         throughout=bool(track["throughout"]),
-        source_picture=source,
+        source_picture=source_pictures[0],
         instants=instants,
     )

@@ -1,6 +1,6 @@
-"""Pages of the takes that a report shows failures of, each with a slider over time.
+"""Pages of the takes with failures, each with a slider over time, which the report links to.
 
-They lie beside the report, in a folder called after it, and the report's pictures link to them.
+They are written into a folder beside the report that is named after it.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from egoexo_tools.report.gallery import Card
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.viewing.take_page import write_take_page
-from egoexo_tools.viewing.view import TakeView, open_take
+from egoexo_tools.viewing.view import open_take
 
 MOST_PAGES = 12
-"""Takes; those with the most failures shown come first."""
+"""Number of takes with a page; those with the most failures come first."""
 MOST_INSTANTS = 40
-"""Of a page; the instants of failures stay, the others are thinned out."""
+"""Number of instants on a page; all failures are kept, and other instants are left out evenly."""
 
 
 def write_take_pages(
@@ -27,14 +27,14 @@ def write_take_pages(
 ) -> dict[str, str]:
     """take_uid → address of its page, relative to the report.
 
-    `runs` are those that the cards are about; adds to `missing` what could not be written.
+    `runs` are the runs of the cards; adds to `missing` the pages that cannot be written.
     """
     root = next((run.root for run in runs if run.root is not None), None)
-    failed: dict[str, list[Card]] = {}
+    failures: dict[str, list[Card]] = {}
     for card in cards:
         if set(card.groups.split()) & set(FAILURES):
-            failed.setdefault(card.take_uid, []).append(card)
-    takes = sorted(failed, key=lambda take_uid: -len(failed[take_uid]))
+            failures.setdefault(card.take_uid, []).append(card)
+    takes = sorted(failures, key=lambda take_uid: -len(failures[take_uid]))
     if root is None or not takes:
         return {}
     if len(takes) > MOST_PAGES:
@@ -43,26 +43,24 @@ def write_take_pages(
             "`egoexo-tools view --html` writes one for any take"
         )
     folders = [run.folder for run in runs if RunFolder(run.folder).predictions.is_file()]
-    found = {}
+    addresses = {}
     for take_uid in takes[:MOST_PAGES]:
-        mine = failed[take_uid]
-        cameras = {camera for card in mine for camera in (card.source_camera, card.dest_camera)}
+        failed = failures[take_uid]
+        cameras = {camera for card in failed for camera in (card.source_camera, card.dest_camera)}
         try:
             view = open_take(root, take_uid, cameras=sorted(cameras))
+            failure_idxs = {card.frame_idx for card in failed}
+            others = [idx for idx in view.frame_idxs if idx not in failure_idxs]
+            room = max(MOST_INSTANTS - len(failure_idxs), 0)
+            # Rounded up, so that the rest is never more than the room.
+            step = -(-len(others) // room) if room else 0
+            frame_idxs = failure_idxs | set(others[::step] if step else [])
+            frame_idxs &= set(view.frame_idxs)
             path = report.parent / f"{report.stem}-takes" / path_component(f"{view.file_name}.html")
-            write_take_page(_thinned(view, {card.frame_idx for card in mine}), path, folders)
+            short_view = replace(view, frame_idxs=tuple(sorted(frame_idxs)))
+            write_take_page(short_view, path, folders)
         except DataError as error:
-            missing.append(f"no page over time of a take: {error}")
+            missing.append(f"a take has no page over time: {error}")
             continue
-        found[take_uid] = f"{path.parent.name}/{path.name}"
-    return found
-
-
-def _thinned(view: TakeView, keep: set[int]) -> TakeView:
-    """The view with MOST_INSTANTS instants, or those of `keep` where they are more."""
-    others = [frame_idx for frame_idx in view.frame_idxs if frame_idx not in keep]
-    room = max(MOST_INSTANTS - len(keep), 0)
-    # Rounded up: one too many would be more than the room.
-    step = -(-len(others) // room) if room else 0
-    shown = keep | set(others[::step] if step else [])
-    return replace(view, frame_idxs=tuple(sorted(shown & set(view.frame_idxs))))
+        addresses[take_uid] = f"{path.parent.name}/{path.name}"
+    return addresses

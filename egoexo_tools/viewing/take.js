@@ -1,5 +1,5 @@
 "use strict";
-// One instant is shown at a time; layers and objects are switched by class.
+// Shows one instant at a time; the class `off` hides layers and objects.
 (() => {
   const form = document.getElementById("controls");
   const slider = form.elements.instant;
@@ -23,16 +23,16 @@
   };
 
   const switchLayers = () => {
-    const wanted = form.elements.object.value;
+    const objectName = form.elements.object.value;
     const runs = new Set([...form.querySelectorAll("[name=run]:checked")].map((box) => box.value));
-    const off = (selector, hide) => {
-      for (const node of document.querySelectorAll(selector)) node.classList.toggle("off", hide(node));
+    const hide = (selector, isHidden) => {
+      for (const node of document.querySelectorAll(selector)) node.classList.toggle("off", isHidden(node));
     };
-    off(".masks", () => !form.elements.masks.checked);
-    off(".proposals", () => !form.elements.proposals.checked);
-    off(".masks [data-object]", (node) => wanted !== "" && node.dataset.object !== wanted);
-    off(".predictions [data-object]", (node) =>
-      (wanted !== "" && node.dataset.object !== wanted) || !runs.has(node.dataset.run));
+    hide(".masks", () => !form.elements.masks.checked);
+    hide(".proposals", () => !form.elements.proposals.checked);
+    hide(".masks [data-object]", (node) => objectName !== "" && node.dataset.object !== objectName);
+    hide(".predictions [data-object]", (node) =>
+      (objectName !== "" && node.dataset.object !== objectName) || !runs.has(node.dataset.run));
   };
 
   const go = (number) => {
@@ -48,13 +48,13 @@
   };
 
   const openFromAddress = () => {
-    const asked = new URLSearchParams(location.hash.slice(1));
-    const frame = instants.findIndex((section) => section.dataset.frame === asked.get("frame"));
+    const address = new URLSearchParams(location.hash.slice(1));
+    const frame = instants.findIndex((section) => section.dataset.frame === address.get("frame"));
     if (frame >= 0) slider.value = String(frame);
     const objects = [...form.elements.object.options].map((option) => option.value);
-    if (objects.includes(asked.get("object"))) form.elements.object.value = asked.get("object");
+    if (objects.includes(address.get("object"))) form.elements.object.value = address.get("object");
     for (const box of form.querySelectorAll("[name=run]"))
-      if (asked.has("run")) box.checked = box.value === asked.get("run");
+      if (address.has("run")) box.checked = box.value === address.get("run");
     show();
     switchLayers();
   };

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egoexo_tools.viewing.svg import Svg, element, join, path, text, tooltip
+from egoexo_tools.viewing.svg import (
+    Svg,
+    element,
+    join,
+    nice_ticks,
+    path,
+    text,
+    tick_text,
+    tooltip,
+)
 
 # What XML can hold: no control characters, no halves of surrogate pairs.
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs")).filter(lambda c: c < "\ufffe"))
@@ -48,3 +57,11 @@ def test_templates_take_a_figure_as_it_is_and_text_escaped() -> None:
 
 def test_points_of_a_line() -> None:
     assert path([(0, 1.26), (10.04, 2)]) == "0.0,1.3 10.0,2.0"
+
+
+def test_ticks_are_round_numbers() -> None:
+    assert nice_ticks(0, 103) == [0, 20, 40, 60, 80, 100]
+    assert nice_ticks(0, 0.22) == [0, 0.05, 0.1, 0.15, 0.2]
+    assert nice_ticks(3, 3) == [3]
+    assert [tick_text(value, [0, 0.05, 0.1]) for value in (0, 0.05)] == ["0.00", "0.05"]
+    assert tick_text(20_000, [0, 20_000]) == "20,000"
