@@ -1,16 +1,16 @@
-"""Feeds the readers of foreign data with a million changed inputs; each must answer.
+"""Feed the readers of external data with a million changed inputs; each must return or refuse.
 
     python scripts/fuzz.py                                  # 1,000,000, 20,000 and 2,000 inputs
     python scripts/fuzz.py --compiled 5000 --files 300 --videos 20
-    python scripts/fuzz.py --seed 7 --only relations:1234   # one input again, with its trace
+    python scripts/fuzz.py --seed 7 --only relations:1234   # one input again, with its traceback
 
 The compiled loops (run lengths, LZString), the readers of files (relations, takes, splits,
 predictions, annotations, COCO, SAM, pictures, stacks of masks) and of videos get inputs that
-`fuzz_inputs.py` makes out of good ones. An answer is a value or a DataError; anything else is a
-finding: another exception, a crash, a minute without an answer, memory that grows. Inputs run
-in worker processes under a limit of memory, every other one of them with the compiled loops'
-bounds checked. An input is made from seed, kind and number alone. What failed is kept, with what
-it did, in --keep.
+`fuzz_inputs.py` derives from valid ones. A reader must return a value or raise a DataError;
+anything else is a finding: another exception, a crash, a minute without a result, or growing
+memory. Inputs run in worker processes with a memory limit; every other worker checks the bounds of
+the compiled loops. An input depends on seed, kind and number only. Findings are written to --keep
+with their tracebacks.
 """
 
 import argparse
@@ -33,40 +33,40 @@ HERE = Path(__file__)
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 COUNTS = {"compiled": 1_000_000, "files": 20_000, "videos": 2_000}
-A_WORKER = {"compiled": 2_000, "files": 2_000, "videos": 200, "selftest": 1}
-"""Calls of a reader until the next worker; a compiled call has EACH inputs."""
+CALLS_PER_WORKER = {"compiled": 2_000, "files": 2_000, "videos": 200, "selftest": 1}
+"""Calls of a reader per worker; a call of a compiled reader has EACH inputs."""
 MEMORY_BYTES = 3 << 29
 SECONDS_EACH = 60
-"""Of the wall's clock: machines are busy, and loops are compiled when first needed."""
-MOST_GROWTH_BYTES = 100 << 20
-"""Between a tenth of a worker's calls and their end: caches fill, nothing more."""
-MOST_FINDINGS = 20
+"""Wall time; long, because machines are busy and loops are compiled on first use."""
+MAX_GROWTH_BYTES = 100 << 20
+"""From a tenth of a worker's calls to their end; caches have filled before."""
+MAX_FINDINGS = 20
 
 
 @dataclass
 class Tally:
-    """Inputs that had an answer, and what did not."""
+    """Numbers of inputs by kind, and findings."""
 
     inputs: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
-    most_memory: int = 0
+    peak_memory: int = 0
 
     def text(self) -> str:
         lines = [
             f"  {kind:12}{count:>11,} inputs, {self.refused.get(kind, 0):,} refused"
             for kind, count in self.inputs.items()
         ]
-        memory = f"{self.most_memory / 1e6:,.0f} MB at most"
+        memory = f"{self.peak_memory / 1e6:,.0f} MB at most"
         return "\n".join([*lines, f"{len(self.findings)} findings, {memory}", *self.findings])
 
 
 def main() -> int:
     options = parse()
     if options.worker:
-        return work(options)
+        return run_inputs(options)
     if options.only:
-        return again(options)
+        return repeat_input(options)
     tally = Tally()
     print(f"seed {options.seed}, load {os.getloadavg()[0]:.1f}", flush=True)
     for name, calls in plan(options).items():
@@ -83,27 +83,27 @@ def parse() -> argparse.Namespace:
     )
     for group, count in COUNTS.items():
         parser.add_argument(f"--{group}", type=int, default=count, help=f"Inputs.  [{count:,}]")
-    parser.add_argument("--kinds", help="Only these, with commas between.  [all]")
+    parser.add_argument("--kinds", help="Only these, separated by commas.  [all]")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--only", metavar="KIND:NUMBER", help="One input again.")
+    parser.add_argument("--only", metavar="KIND:NUMBER", help="Repeat one input.")
     parser.add_argument(
-        "--seconds", type=int, default=SECONDS_EACH, help=f"For one answer.  [{SECONDS_EACH}]"
+        "--seconds", type=int, default=SECONDS_EACH, help=f"Time limit per input.  [{SECONDS_EACH}]"
     )
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="Failed inputs.")
-    parser.add_argument("--selftest", action="store_true", help="Of this program: four findings.")
-    parser.add_argument("--worker", nargs=3, metavar=("KIND", "FIRST", "STOP"), help="Inner use.")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="For findings.")
+    parser.add_argument("--selftest", action="store_true", help="Check that four faults are found.")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def plan(options: argparse.Namespace) -> dict[str, int]:
-    """Kind → calls of its reader; a group's inputs are shared out evenly."""
+    """Kind → calls of its reader; the inputs of a group are divided evenly."""
     from fuzz_changes import EACH
 
     if options.selftest:
         return {"selftest": 5}
-    wanted = options.kinds.split(",") if options.kinds else list(all_kinds())
+    selected = options.kinds.split(",") if options.kinds else list(all_kinds())
     groups: dict[str, list[str]] = {}
-    for name in wanted:
+    for name in selected:
         kind = all_kinds()[name]
         groups.setdefault(kind.group, []).append(name)
     calls = {}
@@ -114,11 +114,11 @@ def plan(options: argparse.Namespace) -> dict[str, int]:
 
 
 def run_kind(name: str, calls: int, options: argparse.Namespace, tally: Tally) -> None:
-    """Worker after worker; after a crash the next begins behind the input that did it."""
+    """Run workers one after the other; after a crash the next starts with the following input."""
     group = all_kinds()[name].group
     first, workers, started = 0, 0, time.monotonic()
-    while first < calls and len(tally.findings) < MOST_FINDINGS:
-        stop = min(calls, first + A_WORKER[group])
+    while first < calls and len(tally.findings) < MAX_FINDINGS:
+        stop = min(calls, first + CALLS_PER_WORKER[group])
         first = run_worker(name, first, stop, options, tally, checked=workers % 2 == 0)
         workers += 1
     seconds = time.monotonic() - started
@@ -128,9 +128,9 @@ def run_kind(name: str, calls: int, options: argparse.Namespace, tally: Tally) -
 def run_worker(
     name: str, first: int, stop: int, options: argparse.Namespace, tally: Tally, *, checked: bool
 ) -> int:
-    """Returns where the next worker begins."""
+    """Run inputs in one worker; returns the number of the next worker's first input."""
     environment = {**os.environ}
-    if checked:  # of its own cache: the machine code differs
+    if checked:  # with its own cache, because the machine code differs
         cache = Path(tempfile.gettempdir()) / "fuzz-numba-checked"
         environment |= {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(cache)}
     command = [sys.executable, str(HERE), "--worker", name, str(first), str(stop)]
@@ -146,16 +146,15 @@ def run_worker(
         at, report = follow(process, process.stdout, first, options)
         if report is None:
             errors.seek(0)
-            how = f"ended with {process.returncode}" if process.returncode else "gave no answer"
-            told = errors.read()[-2000:]
-            keep(options, name, at, f"{how}\n{told}", tally)
+            end = f"ended with {process.returncode}" if process.returncode else "gave no result"
+            keep(options, name, at, f"{end}\n{errors.read()[-2000:]}", tally)
             count(tally, name, at - first, 0)
             return at + 1
     count(tally, name, report["inputs"], report["refused"])
-    tally.most_memory = max(tally.most_memory, report["memory"])
-    for number, told in report["findings"]:
-        keep(options, name, number, told, tally)
-    if report["growth"] > MOST_GROWTH_BYTES:
+    tally.peak_memory = max(tally.peak_memory, report["memory"])
+    for number, traceback_text in report["findings"]:
+        keep(options, name, number, traceback_text, tally)
+    if report["growth"] > MAX_GROWTH_BYTES:
         megabytes = report["growth"] / 1e6
         tally.findings.append(f"{name}:{first}..{stop} memory grew by {megabytes:.0f} MB")
     return stop
@@ -164,7 +163,7 @@ def run_worker(
 def follow(
     process: Any, lines: IO[str], first: int, options: argparse.Namespace
 ) -> tuple[int, dict[str, Any] | None]:
-    """Read a worker's numbers until its report; a watch kills it where none comes for too long."""
+    """Read a worker's input numbers until its report; kill it if none comes for too long."""
 
     def stop(number: int, frame: object) -> None:
         process.kill()
@@ -172,7 +171,7 @@ def follow(
     at, report = first, None
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        # The first input waits for imports, and for loops that are compiled.
+        # Before its first input a worker imports libraries and compiles loops.
         signal.alarm(10 * SECONDS_EACH)
         for line in lines:
             signal.alarm(options.seconds)
@@ -195,22 +194,22 @@ def count(tally: Tally, name: str, inputs: int, refused: int) -> None:
     tally.refused[name] = tally.refused.get(name, 0) + refused
 
 
-def keep(options: argparse.Namespace, name: str, number: int, told: str, tally: Tally) -> None:
-    """A line for the end, the input and what it did in files."""
-    last = (told.strip().splitlines() or [""])[-1]
+def keep(options: argparse.Namespace, name: str, number: int, error: str, tally: Tally) -> None:
+    """Add a line to the summary, and write the input and its error to files."""
+    last = (error.strip().splitlines() or [""])[-1]
     tally.findings.append(f"--seed {options.seed} --only {name}:{number}   {last[:150]}")
     if name == "selftest":
         return
     options.keep.mkdir(parents=True, exist_ok=True)
     kind = all_kinds()[name]
-    made = kind.make(random_of(options.seed, name, number))
+    value = kind.make(random_of(options.seed, name, number))
     path = options.keep / f"{name}-{options.seed}-{number}{kind.suffix}"
-    path.write_bytes(made if isinstance(made, bytes) else repr(made).encode())
-    path.with_suffix(".why").write_text(told, errors="replace")
+    path.write_bytes(value if isinstance(value, bytes) else repr(value).encode())
+    path.with_suffix(".why").write_text(error, errors="replace")
 
 
-def work(options: argparse.Namespace) -> int:
-    """In a worker: every input from FIRST to STOP; its number is told before it is read."""
+def run_inputs(options: argparse.Namespace) -> int:
+    """In a worker: run inputs FIRST to STOP; each number is printed before its input is read."""
     from egoexo_tools.errors import DataError
 
     name, first, stop = options.worker[0], int(options.worker[1]), int(options.worker[2])
@@ -221,16 +220,16 @@ def work(options: argparse.Namespace) -> int:
     refused, early = 0, 0
     for number in range(first, stop):
         print(number, flush=True)
-        made = kind.make(random_of(options.seed, name, number))
+        value = kind.make(random_of(options.seed, name, number))
         try:
-            kind.read(made)
+            kind.read(value)
         except DataError as error:
             refused += 1
             if not str(error).strip():
-                findings.append((number, "a DataError without a word"))
+                findings.append((number, "a DataError without a message"))
         except Exception:
             findings.append((number, traceback.format_exc()))
-            if len(findings) >= MOST_FINDINGS:
+            if len(findings) >= MAX_FINDINGS:
                 stop = number + 1
                 break
         if number - first == (stop - first) // 10:
@@ -248,18 +247,18 @@ def work(options: argparse.Namespace) -> int:
 
 
 def kind_ready(kind: Any, seed: int, name: str) -> None:
-    """Some inputs before the limit: libraries are loaded, loops compiled, good inputs made."""
+    """Run some inputs before the memory limit: this imports libraries and compiles loops."""
     for number in range(-5 if name != "selftest" else 0, 0):
-        with suppress(Exception):  # what fails here is found again
+        with suppress(Exception):  # an error here is found again below
             kind.read(kind.make(random_of(seed, name, number)))
 
 
-def again(options: argparse.Namespace) -> int:
-    """One input, here, with whatever it does."""
+def repeat_input(options: argparse.Namespace) -> int:
+    """Run one input in this process."""
     name, _, number = options.only.partition(":")
-    made = all_kinds()[name].make(random_of(options.seed, name, int(number)))
-    print(repr(made)[:2000])
-    print(all_kinds()[name].read(made))
+    value = all_kinds()[name].make(random_of(options.seed, name, int(number)))
+    print(repr(value)[:2000])
+    print(all_kinds()[name].read(value))
     return 0
 
 
@@ -268,7 +267,7 @@ def random_of(seed: int, name: str, number: int) -> random.Random:
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -288,7 +287,7 @@ _KINDS: dict[str, Any] = {}
 
 
 def misbehave(rng: random.Random) -> object:
-    """Four ways to fail, and one to do well, by the worker's first number."""
+    """Fail in four ways, or succeed, depending on the worker's first number."""
     number = int(sys.argv[sys.argv.index("selftest") + 1])
     if number == 0:
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""How fuzz.py changes good inputs: texts, JSON values, bytes."""
+"""The changes that fuzz.py makes to valid inputs: texts, JSON values, bytes."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ from typing import Any
 Rng = random.Random
 Input = Any
 EACH = 50
-"""Texts in one call of the compiled readers, which count one by one."""
+"""Texts per call of a compiled reader; each counts as an input."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Kind:
     make: Callable[[Rng], Input]
     read: Callable[[Input], object]
     suffix: str = ".txt"
-    """Of a file that keeps an input."""
+    """Of the file to which a failing input is written."""
 
 
 ODD_TEXT = ["", " ", "\0", "é", "\ud800", "٣", "~", "/", "😀", "P" * 40, "o" * 20]
@@ -48,7 +48,7 @@ def text_changed(rng: Rng, text: str, alphabet: str) -> str:
 
 
 def value_changed(rng: Rng, value: Any) -> Any:
-    """One part of a JSON value replaced, doubled, renamed or taken away."""
+    """One part of a JSON value replaced, duplicated, renamed or removed."""
     value = copy.deepcopy(value)
     holder, part, key = None, value, None
     while isinstance(part, dict | list) and part and rng.random() < 0.85:
@@ -70,10 +70,10 @@ def value_changed(rng: Rng, value: Any) -> Any:
     return value
 
 
-def bytes_changed(rng: Rng, data: bytes, *, most: int = 8) -> bytes:
-    """Bits flipped, pieces overwritten, taken away, doubled or put in; or cut off."""
+def bytes_changed(rng: Rng, data: bytes, *, max_changes: int = 8) -> bytes:
+    """Bits flipped; pieces overwritten, removed, duplicated or inserted; or the end cut off."""
     changed = bytearray(data)
-    for _ in range(rng.choice((0, 1, 1, 1, 2, 3, most))):
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3, max_changes))):
         at = rng.randrange(len(changed) + 1)
         length = rng.choice((1, 1, 2, 4, 16, 200))
         way = rng.random()
@@ -93,14 +93,14 @@ def bytes_changed(rng: Rng, data: bytes, *, most: int = 8) -> bytes:
 
 
 def json_maker(value: Any) -> Callable[[Rng], bytes]:
-    """Half of the inputs are JSON with odd values, half are text with odd bytes."""
+    """Half of the inputs are JSON with changed values, half are text with changed bytes."""
 
     def make(rng: Rng) -> bytes:
         if rng.random() < 0.5:
             return bytes_changed(rng, json.dumps(value).encode())
-        found = value
+        changed = value
         for _ in range(rng.randrange(1, 4)):
-            found = value_changed(rng, found)
-        return json.dumps(found).encode()
+            changed = value_changed(rng, changed)
+        return json.dumps(changed).encode()
 
     return make

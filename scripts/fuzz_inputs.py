@@ -1,8 +1,8 @@
-"""What fuzz.py feeds: a kind is a maker of inputs and the reader that must answer.
+"""The inputs of fuzz.py: a kind is a maker of inputs and a reader.
 
-A maker takes a random.Random and gives an input that is one of a few good ones, changed; a reader
-takes it and returns, or raises DataError. Whatever else comes out of it is a finding, and so is an
-answer that contradicts itself (AssertionError).
+A maker takes a random.Random and returns a changed copy of a valid input. A reader takes it and
+returns, or raises DataError; any other exception is a finding, including an AssertionError for
+inconsistent results.
 """
 
 import tempfile
@@ -49,25 +49,24 @@ def good_masks() -> list[MaskRle]:
 
 
 def make_rle(rng: Rng) -> list[tuple[int, int, str]]:
-    found = []
+    masks = []
     for _ in range(EACH):
         good = rng.choice(good_masks())
         height, width, counts = good.height, good.width, good.counts
         way = rng.random()
         if way < 0.2:
             height, width = rng.choice(SIDES), rng.choice((width, rng.choice(SIDES)))
-        elif way < 0.3:  # runs that are none
+        elif way < 0.3:  # impossible runs
             runs = [rng.choice((-1, 0, 1, 7, height * width, 2**40, 2**62)) for _ in range(5)]
-            with_none = np.array(runs, np.int64)
-            counts = loose_counts(with_none)
+            counts = loose_counts(np.array(runs, np.int64))
         if way > 0.1:
             counts = text_changed(rng, counts, COUNTS)
-        found.append((height, width, counts))
-    return found
+        masks.append((height, width, counts))
+    return masks
 
 
 def loose_counts(runs: Any) -> str:
-    """As `runs_to_counts`, of numbers that no mask has."""
+    """Like `runs_to_counts`, but for runs that no mask can have."""
     text = ""
     for place, run in enumerate(runs.tolist()):
         value = run - (int(runs[place - 2]) if place > 2 else 0)
@@ -81,7 +80,7 @@ def loose_counts(runs: Any) -> str:
 
 
 def read_rle(masks: Sequence[tuple[int, int, str]]) -> None:
-    """Each alone, and all at once: they must agree."""
+    """Read each mask alone and all together; the results must agree."""
     good: list[MaskRle] = []
     areas = []
     for height, width, counts in masks:
@@ -93,16 +92,16 @@ def read_rle(masks: Sequence[tuple[int, int, str]]) -> None:
         areas.append(read_one_rle(rle))
     columns = MaskColumns.from_rles(good)
     measured, _, problems = columns.measure()
-    for area, found, problem in zip(areas, measured.tolist(), problems.tolist(), strict=True):
+    for area, together, problem in zip(areas, measured.tolist(), problems.tolist(), strict=True):
         assert (area is None) == bool(problem), (area, problem)
-        assert found == (area or 0), (found, area)
-    fine = np.flatnonzero(problems == 0)
-    sizes = np.full(fine.size, 7, np.int64)
-    assert len(columns.resize(fine, sizes, sizes + 4)) == fine.size
+        assert together == (area or 0), (together, area)
+    valid = np.flatnonzero(problems == 0)
+    sizes = np.full(valid.size, 7, np.int64)
+    assert len(columns.resize(valid, sizes, sizes + 4)) == valid.size
 
 
 def read_one_rle(rle: MaskRle) -> int | None:
-    """The area, None where the counts are refused."""
+    """The mask's area; None if its counts are rejected."""
     try:
         runs = rle.runs()
     except DataError:
@@ -125,17 +124,17 @@ def good_texts() -> list[str]:
 
 
 def make_lzstring(rng: Rng) -> list[str]:
-    found = []
+    texts = []
     for _ in range(EACH):
         if rng.random() < 0.1:
-            found.append("".join(rng.choices(ENCODED, k=rng.randrange(60))))
+            texts.append("".join(rng.choices(ENCODED, k=rng.randrange(60))))
         else:
-            found.append(text_changed(rng, rng.choice(good_texts()), ENCODED))
-    return found
+            texts.append(text_changed(rng, rng.choice(good_texts()), ENCODED))
+    return texts
 
 
 def read_lzstring(texts: list[str]) -> None:
-    """Each alone, all at once, and the first by the package itself: they must agree."""
+    """Decode each text alone, all together, and the first by the package: they must agree."""
     alone = []
     for text in texts:
         try:
@@ -143,17 +142,17 @@ def read_lzstring(texts: list[str]) -> None:
         except DataError:
             alone.append(None)
     answers, offsets, problems = decompress_many(texts)
-    for row, one in enumerate(alone):
-        ascii_only = one is not None and one.isascii()
-        assert bool(problems[row]) != ascii_only, (texts[row], one, problems[row])
+    for row, text in enumerate(alone):
+        ascii_only = text is not None and text.isascii()
+        assert bool(problems[row]) != ascii_only, (texts[row], text, problems[row])
         if ascii_only:
-            assert answers[offsets[row] : offsets[row + 1]].tobytes().decode() == one
+            assert answers[offsets[row] : offsets[row + 1]].tobytes().decode() == text
     if texts[0].isascii() and alone[0] is not None:
         assert LZString.decompressFromEncodedURIComponent(texts[0]) == alone[0]
 
 
 def file_reader(read: Callable[[Path], object], name: str) -> Callable[[bytes], object]:
-    """Reads bytes as a file of this name, in a folder of the process's own."""
+    """A reader of bytes, which are written to a file of this name in the process's own folder."""
     path = Path(_folder().name) / name
 
     def reader(data: bytes) -> object:
@@ -174,9 +173,9 @@ def read_all_relations(path: Path) -> None:
 
 
 def read_all_predictions(path: Path) -> None:
-    found = read_predictions(path)
-    for take_uid in found.take_uids:
-        found.read_take(take_uid)
+    predictions = read_predictions(path)
+    for take_uid in predictions.take_uids:
+        predictions.read_take(take_uid)
 
 
 @cache
@@ -216,21 +215,21 @@ VIDEO_FORMS: list[tuple[str, str, dict[str, str]]] = [
 
 @cache
 def good_videos() -> list[tuple[str, bytes]]:
-    """(suffix, bytes) of a second of video in the usual codecs."""
-    found = []
+    """(suffix, bytes) of one second of video in each usual codec."""
+    videos = []
     for number, (codec, suffix, options) in enumerate(VIDEO_FORMS):
         path = Path(_folder().name) / f"good-{number}{suffix}"
         write_video(path, 24, codec=codec, height=64, width=160, options=options)
-        found.append((suffix, path.read_bytes()))
-    return found
+        videos.append((suffix, path.read_bytes()))
+    return videos
 
 
 def make_video(rng: Rng) -> tuple[str, bytes]:
-    """Bytes flipped anywhere, or in the first and last kilobytes, where the index lies."""
+    """Changed bytes anywhere, or only in the first or last kilobytes, which contain the index."""
     suffix, data = rng.choice(good_videos())
     way = rng.random()
     if way < 0.4:
-        return suffix, bytes_changed(rng, data, most=20)
+        return suffix, bytes_changed(rng, data, max_changes=20)
     edge = min(2048, len(data) // 3)
     if way < 0.7:
         return suffix, bytes_changed(rng, data[:edge]) + data[edge:]
@@ -282,7 +281,7 @@ def json_kind(value: Any, read: Callable[[Path], object], name: str) -> Kind:
 
 def picture_kind(good: Callable[[], bytes], name: str) -> Kind:
     def read(path: Path) -> None:
-        with suppress(DataError):  # a JPEG is no mask, and yet a picture
+        with suppress(DataError):  # a JPEG may be a picture without being a mask
             read_mask(path)
         read_picture(path)
 
@@ -295,7 +294,7 @@ def picture_kind(good: Callable[[], bytes], name: str) -> Kind:
 
 
 def kinds() -> dict[str, Kind]:
-    """Name → kind, in the order in which they run."""
+    """Name → kind, in the order of running."""
     takes = {"annotations": {"t": plain_take(), "u": plain_take()}}
     splits = {"split_to_take_uids": {"train": ["a"], "val": ["b"], "test": []}}
     return {

@@ -1,4 +1,4 @@
-"""Runs a stage on a Slurm cluster: starts Dask workers as jobs, then the command on them.
+"""Run a stage on a Slurm cluster: submit Dask workers as jobs, then run the command on them.
 
     python scripts/slurm.py --jobs 20 --workers 16 --memory 64GB -- \\
         egoexo-tools frames ROOT --release RELEASE
@@ -6,14 +6,14 @@
         egoexo-tools propose ROOT --proposer fastsam --weights FastSAM-x.pt
     python scripts/slurm.py --gpu --dry-run       # show the job script, submit nothing
 
-Run it on a node that the compute nodes can reach, with ROOT and RELEASE on a file system that
-all of them see under the same path. The command gets `--executor dask --scheduler ADDRESS`, and
-with --gpu also `--resource GPU=1`: each GPU job holds one worker and one GPU. Without a command
-the address is printed and the jobs last until Ctrl-C. A worker ends by itself shortly before its
-job's walltime, and a job that has ended is replaced while the command runs. Where no worker is
-left and none can be had for five minutes (--patience), the command is ended with an error. Jobs
-are cancelled at the end; the exit code is the command's. See docs/cluster.md, also for job arrays,
-which need none of this.
+Run it on a node that the compute nodes can reach, with ROOT and RELEASE on a file system that all
+of them see under the same path. The command gets `--executor dask --scheduler ADDRESS`, and with
+--gpu also `--resource GPU=1`: each GPU job has one worker and one GPU. Without a command, the
+address is printed and the jobs run until Ctrl-C. A worker ends shortly before its job's walltime,
+and jobs that have ended are replaced while the command runs. If there is no worker and no job for
+five minutes (--patience), the command is ended with an error. At the end the jobs are cancelled and
+the command's exit code is returned. See docs/cluster.md, also for job arrays, which do not need
+this script.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LOOK_SECONDS = 5
+CHECK_SECONDS = 5
 
 
 def main() -> int:
@@ -34,8 +34,8 @@ def main() -> int:
     import dask
     from dask_jobqueue import SLURMCluster
 
-    # A worker that is gone this long is not only out of touch: its job is replaced.
-    dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOOK_SECONDS}s"})
+    # The job of a worker that has been lost for this long is replaced.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": f"{CHECK_SECONDS}s"})
     with SLURMCluster(**cluster_arguments(options)) as cluster:
         if options.dry_run:
             print(cluster.job_script())
@@ -52,26 +52,32 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gpu", action="store_true", help="One GPU and one worker a job.")
-    parser.add_argument("--jobs", type=int, default=1, help="Slurm jobs.  [1]")
-    parser.add_argument("--workers", type=int, default=1, help="CPU workers (units) a job.  [1]")
-    parser.add_argument("--cpus", type=int, help="CPUs a job.  [one a worker]")
-    parser.add_argument("--memory", default="4GB", help="Memory a job.  [4GB]")
-    parser.add_argument("--walltime", default="08:00:00", help="[08:00:00]")
+    parser.add_argument("--gpu", action="store_true", help="One GPU and one worker per job.")
+    parser.add_argument("--jobs", type=int, default=1, help="Number of Slurm jobs.  [1]")
+    parser.add_argument("--workers", type=int, default=1, help="CPU workers (units) per job.  [1]")
+    parser.add_argument("--cpus", type=int, help="CPUs per job.  [one per worker]")
+    parser.add_argument("--memory", default="4GB", help="Memory per job.  [4GB]")
+    parser.add_argument("--walltime", default="08:00:00", help="Time limit of a job.  [08:00:00]")
     parser.add_argument("--queue", help="Partition.")
     parser.add_argument("--account")
     parser.add_argument("--interface", help="Network interface, such as ib0.")
     parser.add_argument("--logs", help="Folder for the jobs' output.")
     parser.add_argument(
-        "--directive", action="append", default=[], help="Another #SBATCH line, as --exclusive."
+        "--directive",
+        action="append",
+        default=[],
+        help="Additional #SBATCH line, such as --exclusive.",
     )
     parser.add_argument(
-        "--prologue", action="append", default=[], help="Shell line before the worker."
+        "--prologue", action="append", default=[], help="Shell line that runs before the worker."
     )
     parser.add_argument(
-        "--patience", type=float, default=300, help="Seconds without any job, then end.  [300]"
+        "--patience",
+        type=float,
+        default=300,
+        help="Seconds without a job after which to end.  [300]",
     )
-    parser.add_argument("--dry-run", action="store_true", help="Print the job script and end.")
+    parser.add_argument("--dry-run", action="store_true", help="Only print the job script.")
     parser.add_argument("command", nargs="*", help="After --: the command to run.")
     options = parser.parse_args(arguments)
     if options.gpu and options.workers != 1:
@@ -80,7 +86,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def cluster_arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """For SLURMCluster. One thread a worker: a unit is one worker's whole attention."""
+    """Arguments of SLURMCluster, with one thread per worker, because it runs one unit at a time."""
     return {
         "cores": options.workers,
         "processes": options.workers,
@@ -103,13 +109,13 @@ def cluster_arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def lifetime(walltime: str) -> list[str]:
-    """dask worker's options: end before Slurm does, and not all workers at once.
+    """Options of `dask worker` that end workers before Slurm does, at different times.
 
-    A walltime is `minutes`, `minutes:seconds`, `hours:minutes:seconds` or the same after `days-`
-    (then `days-hours` first).
+    A walltime is `minutes`, `minutes:seconds`, `hours:minutes:seconds`, `days-hours`,
+    `days-hours:minutes` or `days-hours:minutes:seconds`.
     """
-    days, dash, rest = walltime.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
+    days, dash, time_of_day = walltime.rpartition("-")
+    parts = [int(part) for part in time_of_day.split(":")]
     if dash:
         hours, minutes, seconds = (*parts, 0, 0)[:3]
     else:
@@ -122,42 +128,46 @@ def lifetime(walltime: str) -> list[str]:
 def keep_jobs(
     cluster: Any, options: argparse.Namespace, ended: Callable[[float], bool]
 ) -> str | None:
-    """Submit a job for each that has gone, until `ended` (which waits so many seconds) says so.
+    """Replace jobs that have ended until `ended(seconds)`, which waits that long, returns True.
 
-    Returns a sentence where for `--patience` no worker was there and no job in Slurm's queue.
+    Returns an error message if there is no worker and no job in Slurm's queue for `--patience`.
     """
     alive = time.monotonic()
-    while not ended(LOOK_SECONDS):
+    while not ended(CHECK_SECONDS):
         if cluster.sync(drop_lost, cluster) or cluster.scheduler_info["workers"]:
             alive = time.monotonic()
         if time.monotonic() - alive > options.patience:
             return (
-                f"no worker is left and Slurm took no job for {options.patience:g} s; look at what "
-                "sbatch says above (queue, account, limits), then run the same command again"
+                f"there is no worker, and Slurm accepted no job for {options.patience:g} s; check "
+                "the output of sbatch above (queue, account, limits), then run the same command "
+                "again"
             )
         cluster.scale(jobs=options.jobs)
     return None
 
 
 async def drop_lost(cluster: Any) -> int:
-    """Forget the jobs that are not in Slurm's queue, so that others take their place; how many
-    are left. Dask itself notices only that a worker leaves, not that one will never come."""
-    known = dict(cluster.workers)
+    """Forget jobs that are not in Slurm's queue, so that they are replaced.
+
+    Dask notices that a worker leaves, but not that a worker will never come. Returns the number of
+    remaining jobs.
+    """
+    workers = dict(cluster.workers)
     queued = in_queue()
-    for name, job in known.items():
+    for name, job in workers.items():
         if job.job_id is None or (queued is not None and job.job_id not in queued):
             cluster.workers.pop(name, None)
     return len(cluster.workers)
 
 
 def in_queue() -> set[str] | None:
-    """Ids of the user's jobs that wait or run; None where Slurm does not tell."""
+    """Ids of the user's waiting and running jobs; None if `squeue` fails."""
     command = ["squeue", "--noheader", "--format", "%A", "--user", getpass.getuser()]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return set(done.stdout.split()) if done.returncode == 0 else None
+    return set(process.stdout.split()) if process.returncode == 0 else None
 
 
 def stage_command(options: argparse.Namespace, address: str) -> list[str]:
@@ -166,8 +176,8 @@ def stage_command(options: argparse.Namespace, address: str) -> list[str]:
 
 
 def run(command: list[str], cluster: Any, options: argparse.Namespace) -> int:
-    """Its exit code. Ctrl-C is the command's to answer; the jobs are cancelled after it."""
-    # A new job may wait in Slurm's queue for long: the command waits with it.
+    """Run the command; returns its exit code. Ctrl-C goes to the command only."""
+    # A new job may wait long in Slurm's queue; the command must not give up.
     environment = {"EGOEXO_TOOLS_NO_WORKER_SECONDS": "inf", **os.environ}
     process = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -180,11 +190,11 @@ def run(command: list[str], cluster: Any, options: argparse.Namespace) -> int:
         return True
 
     try:
-        if (trouble := keep_jobs(cluster, options, ended)) is None:
+        if (error := keep_jobs(cluster, options, ended)) is None:
             return process.returncode
-        process.send_signal(signal.SIGINT)  # what it has finished is kept
+        process.send_signal(signal.SIGINT)  # finished units are kept
         process.wait()
-        print(f"Error: {trouble}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGINT, before)
@@ -198,10 +208,10 @@ def wait(cluster: Any, options: argparse.Namespace) -> int:
         return False
 
     try:
-        trouble = keep_jobs(cluster, options, ended)
+        error = keep_jobs(cluster, options, ended)
     except KeyboardInterrupt:
         return 0
-    print(f"Error: {trouble}", file=sys.stderr)
+    print(f"Error: {error}", file=sys.stderr)
     return 1
 
 

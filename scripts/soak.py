@@ -1,17 +1,17 @@
-"""Kills `egoexo-tools run` at random moments, again and again, and looks for what was lost.
+"""Kill `egoexo-tools run` at random moments and check that nothing is lost.
 
     python scripts/soak.py --kills 1000           # or: make soak KILLS=1000
     python scripts/soak.py --minutes 10           # or: make soak MINUTES=10
 
-A tiny synthetic release goes through the whole chain, training and prediction included, once
-undisturbed. Then the same command is started on another root and ended by SIGKILL, SIGTERM or
-SIGINT (to it alone, or to it and its workers) until a start comes through; the root must then
-equal the undisturbed one by content (`soak_compare.py`), and the next one begins, from nothing or
-with --overwrite over what is done. Full disks, a lost network and killed Dask workers come first
-(`soak_troubles.py`). The first difference ends it, with exit code 1, and the root is kept.
+A tiny synthetic release goes through the whole pipeline once, including training and prediction.
+Then the same command is started on another root and ended by SIGKILL, SIGTERM or SIGINT (sent to
+it alone, or also to its workers) until one start finishes. The root must then have the same content
+as the uninterrupted one (`soak_compare.py`). The next round starts with an empty root, or with
+--overwrite on the finished one. Full disks, a lost network and killed Dask workers are tested first
+(`soak_troubles.py`). The first difference ends the program with exit code 1, and the root is kept.
 
-Moments come from --seed, but what runs at a moment depends on the machine: a finding may not come
-again. What was going on is in the log beside the root.
+The moments come from --seed, but what runs at a moment depends on the machine, so a finding may
+not be repeatable. The log beside the root shows what was running.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
     work = Path(options.folder or tempfile.mkdtemp(prefix="soak-"))
     print(f"seed {options.seed}, in {work}, load {os.getloadavg()[0]:.1f}", flush=True)
     try:
-        soak(work, options, rng, tally)
+        run_all(work, options, rng, tally)
     except Finding as finding:
         print(f"FOUND: {finding}\n{tally.text()}\nkept: {work}", flush=True)
         return 1
@@ -60,52 +60,59 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, help="End after so many.")
-    parser.add_argument("--minutes", type=float, help="End after so long, whichever is first.")
+    parser.add_argument("--kills", type=int, help="Number of kills after which to end.")
+    parser.add_argument(
+        "--minutes", type=float, help="Minutes after which to end, if before --kills."
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--folder", help="Work here and keep it.  [a temporary one]")
-    parser.add_argument("--troubles", type=int, default=2, help="Of each kind, before.  [2]")
+    parser.add_argument("--folder", help="Folder to work in and to keep.  [a temporary one]")
+    parser.add_argument(
+        "--troubles",
+        type=int,
+        default=2,
+        help="Rounds of full disk, lost network and killed workers.  [2]",
+    )
     options = parser.parse_args()
     if options.kills is None and options.minutes is None:
         parser.error("give --kills or --minutes")
     return options
 
 
-def soak(work: Path, options: argparse.Namespace, rng: random.Random, tally: Tally) -> None:
-    ends = time.monotonic() + 60 * (options.minutes or float("inf"))
+def run_all(work: Path, options: argparse.Namespace, rng: random.Random, tally: Tally) -> None:
+    deadline = time.monotonic() + 60 * (options.minutes or float("inf"))
     release = work / "release"
     synthesize(release, RELEASE, quiet=True, workers=1)
     started = time.monotonic()
-    finish(work / "undisturbed", chain())
+    finish(work / "uninterrupted", chain())
     tally.length = time.monotonic() - started
-    print(f"an undisturbed run takes {tally.length:.0f} s", flush=True)
+    print(f"an uninterrupted run takes {tally.length:.0f} s", flush=True)
     for _ in range(options.troubles):
-        if time.monotonic() < ends:
+        if time.monotonic() < deadline:
             all_troubles(work, rng, tally)
             print(tally.text(), flush=True)
     kills = options.kills if options.kills is not None else sys.maxsize
-    told = time.monotonic()
+    printed = time.monotonic()
     overwrite = False
-    while tally.kills.total() < kills and time.monotonic() < ends:
-        through(work / "killed", rng, tally, overwrite=overwrite, ends=ends)
+    while tally.kills.total() < kills and time.monotonic() < deadline:
+        kill_until_finished(work / "killed", rng, tally, overwrite=overwrite, deadline=deadline)
         overwrite = rng.random() < 0.25
         if not overwrite:
             shutil.rmtree(work / "killed")
-        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
+        if time.monotonic() - printed > SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
             print(tally.text(), flush=True)
 
 
-def through(
-    folder: Path, rng: random.Random, tally: Tally, *, overwrite: bool, ends: float
+def kill_until_finished(
+    folder: Path, rng: random.Random, tally: Tally, *, overwrite: bool, deadline: float
 ) -> None:
-    """Start the chain, kill it, start it again, until it comes through; then compare.
+    """Start the pipeline and kill it until one start finishes; then compare the roots.
 
-    When the time is over it is let through.
+    After the deadline it is no longer killed.
     """
     first = ["--overwrite"] if overwrite else []
-    while time.monotonic() < ends:
-        if killed(folder, [*chain(rng), *first], rng, tally):
+    while time.monotonic() < deadline:
+        if finished_despite_kill(folder, [*chain(rng), *first], rng, tally):
             break
         first = []
     else:
@@ -114,20 +121,22 @@ def through(
     tally.roots += 1
 
 
-def killed(folder: Path, command: list[str], rng: random.Random, tally: Tally) -> bool:
-    """Start, and kill at a random moment; True where it came to its end before."""
+def finished_despite_kill(
+    folder: Path, command: list[str], rng: random.Random, tally: Tally
+) -> bool:
+    """Start the command and kill it at a random moment; True if it finished before."""
     began = time.monotonic()
     process = start(folder, command)
     number, group = rng.choice(SIGNALS), rng.random() < 0.5
     try:
         process.wait(timeout=rng.uniform(0, tally.length))
-        # The machine's load changes: moments beyond the end would never kill.
+        # The machine's load changes; with an old duration many moments would lie after the end.
         tally.length = (tally.length + time.monotonic() - began) / 2
     except subprocess.TimeoutExpired:
         stage = stage_in(log(folder))
-        # Ctrl-C is the whole group's; the others go to one process as often as to all.
+        # Ctrl-C reaches the whole group; the other signals go to one process or to all.
         send(process, folder, number, to_all=number == signal.SIGINT or group)
-        # Python itself is not up yet, and says so in a way of its own.
+        # Before our code runs, Python itself reports the interruption, with its own exit code.
         too_early = stage == "start" and "\nKeyboardInterrupt" in log(folder)
         if process.returncode in ENDED_BY_A_KILL or (process.returncode and too_early):
             tally.kills[number.name] += 1
@@ -141,7 +150,7 @@ def killed(folder: Path, command: list[str], rng: random.Random, tally: Tally) -
 def send(
     process: "subprocess.Popen[bytes]", folder: Path, number: signal.Signals, *, to_all: bool
 ) -> None:
-    """A signal, and wait for what it does."""
+    """Send a signal and wait for the end of the process."""
     with suppress(ProcessLookupError):
         (os.killpg if to_all else os.kill)(process.pid, number)
     wait(process, folder, number.name + (" to all processes" if to_all else ""))
@@ -149,8 +158,8 @@ def send(
 
 def stage_in(text: str) -> str:
     """The last stage that a log announces."""
-    found = re.findall(r"^\[\d+/\d+\] (\w+)", text, re.MULTILINE)
-    return found[-1] if found else "start"
+    stages = re.findall(r"^\[\d+/\d+\] (\w+)", text, re.MULTILINE)
+    return stages[-1] if stages else "start"
 
 
 if __name__ == "__main__":

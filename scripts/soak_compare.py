@@ -1,7 +1,8 @@
-"""Compares two dataset roots by content: tables by rows, checkpoints by tensors, pictures by bytes.
+"""Compare two dataset roots by content: tables by rows, checkpoints by tensors, pictures by bytes.
 
-What tells of a run and not of its result is left out: locks, seconds, rates, TensorBoard's files,
-and in a status the hash of inputs, which for training and later is of files with seconds in them.
+Values that differ between two runs with the same result are ignored: locks, seconds, rates,
+TensorBoard files, and the hashes of inputs in status files, which from training on are hashes of
+files that contain seconds.
 """
 
 import json
@@ -10,40 +11,40 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-OF_A_RUN = {"seconds", "pairs_per_second", "inputs"}
-"""Names whose values differ between two runs of the same thing."""
-LEFT_OUT = {"digests.json"}
-"""Times and inodes of files, so that they need not be read again."""
+IGNORED_KEYS = {"seconds", "pairs_per_second", "inputs"}
+"""Keys whose values differ between two equal runs."""
+IGNORED_FILES = {"digests.json"}
+"""It contains times and inodes of files."""
 
 
-def differences(found: Path, expected: Path) -> list[str]:
-    """A line for each file that only one of the roots has, or whose content differs."""
-    ours, theirs = files(found), files(expected)
+def differences(root: Path, expected: Path) -> list[str]:
+    """A line for each file that only one root has, or whose content differs."""
+    ours, theirs = files(root), files(expected)
     lines = [f"{name} is missing" for name in sorted(theirs.keys() - ours.keys())]
-    lines += [f"{name} should not be there" for name in sorted(ours.keys() - theirs.keys())]
+    lines += [f"{name} is unexpected" for name in sorted(ours.keys() - theirs.keys())]
     for name in sorted(ours.keys() & theirs.keys()):
         try:
             if not same(ours[name], theirs[name]):
                 lines.append(f"{name} differs")
-        except Exception as error:  # whatever a half-written file makes of its reader
+        except Exception as error:  # a half-written file can raise anything in its reader
             lines.append(f"{name} cannot be read: {type(error).__name__}: {error}")
     return lines
 
 
 def files(root: Path) -> dict[str, Path]:
-    """Relative path → file, of all that is a result."""
+    """Relative path → file, for all files that belong to the result."""
     return {
         path.relative_to(root).as_posix(): path
         for path in root.rglob("*")
         if path.is_file()
         and not path.name.startswith(".")
-        and path.name not in LEFT_OUT
+        and path.name not in IGNORED_FILES
         and path.parent.name != "tensorboard"
     }
 
 
 def same(first: Path, second: Path) -> bool:
-    """Whether two files hold the same."""
+    """Whether two files have the same content."""
     if first.read_bytes() == second.read_bytes():
         return True
     read = READERS.get(first.suffix)
@@ -51,12 +52,12 @@ def same(first: Path, second: Path) -> bool:
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Of nested dicts, lists, arrays, tensors and tables; exactly."""
+    """Exact equality of nested dicts, lists, arrays, tensors and tables."""
     if type(first) is not type(second):
         return False
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(
-            name in OF_A_RUN or equal(value, second[name]) for name, value in first.items()
+            name in IGNORED_KEYS or equal(value, second[name]) for name, value in first.items()
         )
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(map(equal, first, second))
@@ -89,7 +90,7 @@ def arrow(path: Path) -> Any:
 
 
 def arrays(path: Path) -> Any:
-    """By member: the zip around them holds the time."""
+    """The members' bytes; the zip file also contains their times."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -106,4 +107,4 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".json": lambda path: json.loads(path.read_bytes()),
     ".jsonl": lines,
 }
-"""Suffix → what is compared where the bytes differ; all others are their bytes."""
+"""Suffix → function that reads what is compared if the bytes differ; others must be equal."""

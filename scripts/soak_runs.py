@@ -1,4 +1,4 @@
-"""What the soak's parts share: the chain's command, how it is started, ended and looked at."""
+"""Shared parts of the soak scripts: the command, its start and end, and comparing its root."""
 
 import os
 import random
@@ -21,25 +21,25 @@ CHAIN = [
     "--quiet",
 ]
 SECONDS_TO_END = 120
-"""That a command has, after a signal, until it counts as hanging."""
+"""After a signal; a command that runs longer counts as hanging."""
 
 
 class Finding(Exception):
-    """Something was lost, or a command ended as it must not."""
+    """Something was lost, or a command ended with the wrong exit code or message."""
 
 
 @dataclass
 class Tally:
-    """What was done so far."""
+    """The number of tests so far."""
 
     length: float = 15
-    """Seconds that an undisturbed run takes on this machine, as it is loaded now."""
+    """Seconds of an uninterrupted run on this machine under its present load."""
     kills: Counter[str] = field(default_factory=Counter)
-    """By signal."""
+    """By name of the signal."""
     stages: Counter[str] = field(default_factory=Counter)
-    """By the stage in which they came."""
+    """Kills by the stage that was running."""
     roots: int = 0
-    """That came through and were compared."""
+    """Roots that were finished and compared."""
     troubles: Counter[str] = field(default_factory=Counter)
 
     def text(self) -> str:
@@ -53,7 +53,7 @@ class Tally:
 
 
 def chain(rng: random.Random | None = None) -> list[str]:
-    """The command; where units run is no part of the result."""
+    """The command. Its executor is random, because it must not change the result."""
     executor = "inline" if rng is None else rng.choice(["inline", "inline", "process"])
     workers = ["--workers=2"] if executor == "process" else []
     return ["run", "root", "--release=../release", f"--executor={executor}", *workers, *CHAIN]
@@ -66,14 +66,14 @@ def start(
     env: Mapping[str, str] = os.environ,
     before: Callable[[], object] = lambda: None,
 ) -> "subprocess.Popen[bytes]":
-    """In a process group of its own; its output goes to a file beside the folder.
+    """Start the command in a process group of its own; its output goes to a file beside the folder.
 
-    From the folder, with relative paths: tables name the checkpoint that they are of. `before` is
-    called in the new process.
+    It runs in the folder with relative paths, because tables contain the path of their checkpoint.
+    `before` is called in the new process.
     """
 
     def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job of a shell ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore SIGINT
         before()
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,11 +90,13 @@ def start(
 
 
 def wait(process: "subprocess.Popen[bytes]", folder: Path, after: str) -> None:
-    """For the end of a command; one that hangs is asked where."""
+    """Wait for the end of a command; one that hangs prints its threads' tracebacks first."""
     try:
         process.wait(timeout=SECONDS_TO_END)
     except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGABRT)  # the fault handler prints each thread's place
+        os.kill(
+            process.pid, signal.SIGABRT
+        )  # the fault handler prints the traceback of each thread
         process.wait()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -102,21 +104,21 @@ def wait(process: "subprocess.Popen[bytes]", folder: Path, after: str) -> None:
 
 
 def finish(folder: Path, command: list[str]) -> None:
-    """To a good end."""
+    """Run the command to its end; Finding if it fails."""
     process = start(folder, command)
     if process.wait() != 0:
-        raise Finding(f"exit code {process.returncode}, undisturbed:\n{log(folder)}")
+        raise Finding(f"exit code {process.returncode}, uninterrupted:\n{log(folder)}")
 
 
 def compare(folder: Path) -> None:
-    """Finding where a root differs from the undisturbed one."""
-    found = differences(folder / "root", folder.parent / "undisturbed" / "root")
-    if found:
-        raise Finding("\n  ".join([f"{len(found)} differences in {folder}", *found[:20]]))
+    """Finding if the root differs from the uninterrupted one."""
+    lines = differences(folder / "root", folder.parent / "uninterrupted" / "root")
+    if lines:
+        raise Finding("\n  ".join([f"{len(lines)} differences in {folder}", *lines[:20]]))
 
 
 def log(folder: Path) -> str:
-    """The end of what the last command printed."""
+    """The end of the last command's output."""
     return log_file(folder).read_text(errors="replace")[-12000:]
 
 

@@ -1,8 +1,8 @@
-"""What else befalls a run: a full disk, a lost network, a Dask worker that dies.
+"""Faults outside the program: a full disk, a lost network, a dying Dask worker.
 
-Each trouble lets the command end with a sentence, takes the cause away, starts it again until it
-comes through, and compares. Without the right to mount, a limit on the size of files stands in for
-the full disk.
+Each test lets the command fail with a clear message, removes the cause, starts the command again
+until it finishes, and compares the roots. Without the right to mount a file system, a limit on file
+sizes replaces the full disk.
 """
 
 import os
@@ -25,12 +25,12 @@ from soak_runs import CHAIN, Finding, Tally, chain, compare, finish, log, start,
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 STARTS = 20
-"""Of one command, at most, until it comes through."""
-SENTENCES = ("the disk is full", "a file would be larger than the limit")
+"""Most starts of one command until it finishes."""
+FULL_DISK_MESSAGES = ("the disk is full", "a file would be larger than the limit")
 
 
 def all_troubles(work: Path, rng: random.Random, tally: Tally) -> None:
-    """One of each, in folders of their own."""
+    """Run each test once, in its own folder."""
     for name, trouble in TROUBLES.items():
         folder = work / name.replace(" ", "-")
         trouble(folder, rng, tally)
@@ -38,57 +38,59 @@ def all_troubles(work: Path, rng: random.Random, tally: Tally) -> None:
 
 
 def full_disk(folder: Path, rng: random.Random, tally: Tally) -> None:
-    """On a file system that is too small, and a little less so with each start."""
-    needed = sum(path.stat().st_size for path in (folder.parent / "undisturbed").rglob("*"))
+    """On a file system that is too small and grows with each start."""
+    needed = sum(path.stat().st_size for path in (folder.parent / "uninterrupted").rglob("*"))
     size = int(needed * rng.uniform(0.02, 0.5))
     folder.mkdir()
     if not mount(folder, size):
         return small_files(folder, rng, tally)
     try:
         for _ in range(STARTS):
-            if full(folder, chain()):
+            if finishes(folder, chain()):
                 break
             tally.troubles["full disks"] += 1
             size += int(needed * rng.uniform(0.1, 0.4))
             mount(folder, size, again=True)
         else:
-            raise Finding(f"it never came through on {size} bytes:\n{log(folder)}")
+            raise Finding(f"it never finished on {size} bytes:\n{log(folder)}")
         compare(folder)
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def mount(folder: Path, size: int, *, again: bool = False) -> bool:
-    """A file system in memory of so many bytes, or that made larger; False where not allowed."""
+    """Mount a file system of this many bytes in memory, or enlarge it; False if not allowed."""
     options = f"remount,size={size}" if again else f"size={size}"
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def small_files(folder: Path, rng: random.Random, tally: Tally) -> None:
-    """Files of some kilobytes at most."""
+    """With a limit on the size of each file."""
     limit = rng.randrange(2_000, 2_000_000)
     lower = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
-    if not full(folder, chain(), before=lower):
+    if not finishes(folder, chain(), before=lower):
         tally.troubles["full disks"] += 1
         finish(folder, chain())
     compare(folder)
 
 
-def full(folder: Path, command: list[str], *, before: Callable[[], object] = lambda: None) -> bool:
-    """Whether the command comes through; else it must say in a sentence that there is no room."""
+def finishes(
+    folder: Path, command: list[str], *, before: Callable[[], object] = lambda: None
+) -> bool:
+    """Whether the command finishes; otherwise its message must say that the disk is full."""
     process = start(folder, command, before=before)
     process.wait()
     if process.returncode == 0:
         return True
-    told = log(folder)
-    if "Traceback" in told or not any(sentence in told for sentence in SENTENCES):
-        raise Finding(f"a full disk ended with exit code {process.returncode}:\n{told}")
+    output = log(folder)
+    if "Traceback" in output or not any(text in output for text in FULL_DISK_MESSAGES):
+        raise Finding(f"a full disk ended with exit code {process.returncode}:\n{output}")
     return False
 
 
 def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
-    """A bucket whose server ends and comes again while frames are cut out of it."""
+    """The bucket's server stops and starts while frames are cut from its videos."""
     from s3_server import running_server, upload_release
 
     from egoexo_tools.layout import Release
@@ -109,7 +111,7 @@ def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
         wait(process, folder, "its server ended")
         if process.returncode == 0 and (losses or last):
             break
-        if process.returncode == 0:  # before its server ended: once more, from the beginning
+        if process.returncode == 0:  # it finished before its server stopped: start from nothing
             shutil.rmtree(folder / "root")
             shutil.rmtree(folder / "release")
             continue
@@ -118,15 +120,15 @@ def lost_network(folder: Path, rng: random.Random, tally: Tally) -> None:
         if process.returncode != 1 or "Traceback" in log(folder):
             raise Finding(f"a lost network ended with {process.returncode}:\n{log(folder)}")
     else:
-        raise Finding(f"it never came through:\n{log(folder)}")
-    cut = ("processed/", "manifests/takes/", "manifests/masks/", "manifests/frames/")
-    found = differences(folder / "root", folder.parent / "undisturbed" / "root")
-    if found := [line for line in found if line.startswith(cut)]:
-        raise Finding("\n  ".join([f"{len(found)} differences in {folder}", *found[:20]]))
+        raise Finding(f"it never finished:\n{log(folder)}")
+    compared = ("processed/", "manifests/takes/", "manifests/masks/", "manifests/frames/")
+    lines = differences(folder / "root", folder.parent / "uninterrupted" / "root")
+    if lines := [line for line in lines if line.startswith(compared)]:
+        raise Finding("\n  ".join([f"{len(lines)} differences in {folder}", *lines[:20]]))
 
 
 def dying_workers(folder: Path, rng: random.Random, tally: Tally) -> None:
-    """Two Dask workers, of which one is killed once or twice in a run."""
+    """Two Dask workers, of which a random one is killed once or twice per run."""
     with cluster(folder) as (address, nannies):
         dask = ["--executor=dask", f"--scheduler={address}"]
         command = ["run", "root", "--release=../release", *dask, *CHAIN]
@@ -145,13 +147,13 @@ def dying_workers(folder: Path, rng: random.Random, tally: Tally) -> None:
             if "Traceback" in log(folder):
                 raise Finding(f"a killed worker ended with:\n{log(folder)}")
         else:
-            raise Finding(f"it never came through:\n{log(folder)}")
+            raise Finding(f"it never finished:\n{log(folder)}")
     compare(folder)
 
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[tuple[str, list[psutil.Process]]]:
-    """A scheduler and two workers, each under a nanny that starts it anew."""
+    """A scheduler and two workers, each restarted by its nanny."""
     folder.mkdir()
     address = f"tcp://127.0.0.1:{free_port()}"
     dask = [sys.executable, "-m", "dask"]

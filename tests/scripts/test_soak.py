@@ -1,4 +1,4 @@
-"""The two programs that look for trouble: that they find it, and a short run of each."""
+"""soak.py and fuzz.py find errors, and a short run of each has no finding."""
 
 import json
 import re
@@ -19,8 +19,8 @@ sys.path.insert(0, str(SCRIPTS))
 from soak_compare import differences  # noqa: E402
 
 
-def program(name: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(SCRIPTS / name), *words]
+def run_script(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SCRIPTS / name), *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -36,7 +36,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return first, first.with_name("second")
 
 
-def test_what_is_the_same_by_content_is_no_difference(trees: tuple[Path, Path]) -> None:
+def test_roots_with_the_same_content_do_not_differ(trees: tuple[Path, Path]) -> None:
     first, second = trees
     part = next((second / "manifests" / "masks").glob("*.parquet"))
     pq.write_table(pq.read_table(part), part, compression="none")
@@ -50,25 +50,27 @@ def test_what_is_the_same_by_content_is_no_difference(trees: tuple[Path, Path]) 
     assert differences(second, first) == []
 
 
-@pytest.mark.parametrize("what", ["row", "tensor", "pixel", "status", "half", "gone", "more"])
-def test_each_difference_is_found(what: str, trees: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change", ["row", "tensor", "pixel", "status", "half", "missing", "additional"]
+)
+def test_each_difference_is_found(change: str, trees: tuple[Path, Path], tmp_path: Path) -> None:
     first, root = trees[0], tmp_path / "root"
     shutil.copytree(first, root)
     part = sorted((root / "manifests" / "masks").glob("*.parquet"))[0]
     picture = sorted(root.rglob("*.jpg"))[0]
     table = pq.read_table(part)
-    if what == "row":
+    if change == "row":
         pq.write_table(table.slice(1), part)
-    elif what == "tensor":
+    elif change == "tensor":
         weight = torch.nextafter(torch.arange(4.0), torch.tensor(9.0))
         torch.save({"model": {"weight": weight}}, root / "checkpoint.pt")
-    elif what == "pixel":
+    elif change == "pixel":
         picture.write_bytes(picture.read_bytes()[:-1] + b"x")
-    elif what == "status":
+    elif change == "status":
         (root / "status" / "a.json").write_text('{"status": "failed", "seconds": 1.0}')
-    elif what == "half":
+    elif change == "half":
         part.write_bytes(part.read_bytes()[:100])
-    elif what == "gone":
+    elif change == "missing":
         picture.unlink()
     else:
         (root / "frames.parquet.partial").write_bytes(b"half")
@@ -87,22 +89,24 @@ def test_a_null_and_a_number_differ(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_kills_of_the_whole_chain(tmp_path: Path) -> None:
-    done = program("soak.py", "--kills=2", "--troubles=0", "--seed=3", f"--folder={tmp_path}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.findall(r"^(\d+) kills .* (\d+) roots compared and equal", done.stdout, re.M)
-    assert int(found[-1][0]) >= 2 and int(found[-1][1]) >= 1
-
-
-def test_fuzz_notices_an_exception_a_crash_a_hang_and_hunger(tmp_path: Path) -> None:
-    done = program("fuzz.py", "--selftest", "--seconds=3", f"--keep={tmp_path}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    for finding in ("ZeroDivisionError", "ended with -11", "ended with -9", "MemoryError"):
-        assert finding in done.stdout
+    result = run_script("soak.py", "--kills=2", "--troubles=0", "--seed=3", f"--folder={tmp_path}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    counts = re.findall(r"^(\d+) kills .* (\d+) roots compared and equal", result.stdout, re.M)
+    kills, roots = map(int, counts[-1])
+    assert kills >= 2 and roots >= 1
 
 
 @pytest.mark.slow
-def test_a_few_changed_inputs_have_an_answer(tmp_path: Path) -> None:
-    words = ["--kinds=rle,relations,video", "--compiled=2000", "--files=150", "--videos=8"]
-    done = program("fuzz.py", *words, f"--keep={tmp_path / 'found'}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 findings" in done.stdout and not (tmp_path / "found").exists()
+def test_fuzz_finds_an_exception_a_crash_a_hang_and_too_much_memory(tmp_path: Path) -> None:
+    result = run_script("fuzz.py", "--selftest", "--seconds=3", f"--keep={tmp_path}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for finding in ("ZeroDivisionError", "ended with -11", "ended with -9", "MemoryError"):
+        assert finding in result.stdout
+
+
+@pytest.mark.slow
+def test_a_few_changed_inputs_have_no_finding(tmp_path: Path) -> None:
+    arguments = ["--kinds=rle,relations,video", "--compiled=2000", "--files=150", "--videos=8"]
+    result = run_script("fuzz.py", *arguments, f"--keep={tmp_path / 'found'}")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 findings" in result.stdout and not (tmp_path / "found").exists()

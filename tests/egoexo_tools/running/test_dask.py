@@ -355,4 +355,4 @@ def test_slurm_without_a_job_is_an_error(
     process = start([sys.executable, SLURM, *cluster, sys.executable, "-c", code])
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "Error: no worker is left and Slurm took no job for 6 s" in err
+    assert "Error: there is no worker, and Slurm accepted no job for 6 s" in err
