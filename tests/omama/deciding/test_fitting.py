@@ -1,16 +1,23 @@
-"""Fitting on val: removed objects, and the confidence of a mode."""
+"""Fitting on val: removed objects, the confidence of a mode, and what follows training."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from random_clips import PARAMETERS, make_clip
+from square_trainings import CONFIG, finish_run, train_run
 
 from egoexo_tools.evaluation.metrics import balanced_accuracy
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.runs import RunFolder, read_stamp
+from egoexo_tools.vocab import Direction, Split
+from omama.checkpoint import load_checkpoint
 from omama.confidence import SHOWS
 from omama.deciding.decide import Mode, Parameters, decide, visibility_scores
+from omama.deciding.decision import Decision
 from omama.deciding.fitting import LabelledClip, fit_visibility, remove_objects
 from omama.deciding.links import link_frames
+from omama.writing import predict_run
 
 FITTED_MODES = [Mode.FRAME, Mode.TRACK, Mode.TRACK_CAUSAL]
 
@@ -92,3 +99,17 @@ def test_the_balanced_accuracy_is_that_of_vals_own_pairs() -> None:
             correct[truth].append(bool(values[place] > 0.5) == truth)
     recalls = [np.mean(correct[kind]) for kind in (True, False)]
     assert confidence.balanced_accuracy == pytest.approx(np.mean(recalls))
+
+
+def test_after_training_a_decision_is_fitted_and_prediction_uses_it(own_root: DatasetRoot) -> None:
+    path = train_run(own_root, "fitted", replace(CONFIG, epochs=1))
+    finish_run(own_root, "fitted")
+    decision = Decision.from_dict(load_checkpoint(path).decision, path)
+    assert set(decision.modes) == set(FITTED_MODES)
+    run = RunFolder.of(own_root, "predicted")
+    predict_run("o-mama", own_root, Direction.EGO2EXO, Split.TEST, run, checkpoint=path)
+    assert read_stamp(run).decision == decision.best_mode
+    reference = replace(CONFIG, epochs=1, reference_behaviour=True)
+    path = train_run(own_root, "reference", reference)
+    finish_run(own_root, "reference")
+    assert load_checkpoint(path).decision is None
