@@ -126,7 +126,9 @@ def load_matcher(
             bf16=options.model_precision == "bf16",
         ),
         backbone=backbone,
-        feature_precision=features.feature_precision or trained_features.get("precision", "fp32"),
+        feature_precision=(
+            features.feature_precision or trained_features.get("feature_precision", "fp32")
+        ),
         checkpoint=checkpoint,
         weights_hash=trained_features.get("weights_hash"),
     )
