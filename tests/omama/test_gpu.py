@@ -1,10 +1,9 @@
-"""What a GPU gives is what the CPU gives: features, training, predictions.
+"""A GPU gives the results of the CPU: features, training, predictions.
 
-FastSAM in half precision is in test_fastsam.py, LM-EEC in test_memory_gpu.py. Everything here is
-run twice on the same data; on the CPU by hiding the GPU.
+FastSAM in half precision is in test_fastsam.py, LM-EEC in lm_eec/test_gpu.py. Every test runs twice
+on the same data, once on the CPU by hiding the GPU.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from accelerate.state import AcceleratorState
+from square_trainings import CONFIG, read_losses, train_run
 from tiny_root import make_tiny_root
 from torch import Tensor
 
@@ -30,21 +30,16 @@ from omama.config import Features
 from omama.features.cache import run_features
 from omama.features.descriptors import describe
 from omama.matching.config import MatchingOptions, TrainConfig
-from omama.matching.train import train
 from omama.writing import predict_run
 
 pytestmark = pytest.mark.gpu
 
 QUIET = RunOptions(executor="inline", quiet=True)
-CONFIG = TrainConfig(epochs=3, batch_pairs=4, width=16, learning_rate=3e-3)
 
 
 @contextmanager
 def on(device: str) -> Iterator[torch.device]:
-    """With "cpu", the GPU is hidden from all that asks whether there is one.
-
-    With "cuda" something must have been put there.
-    """
+    """With "cpu", torch reports no GPU; with "cuda", something must be allocated on it."""
     before = allocations()
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -57,13 +52,13 @@ def on(device: str) -> Iterator[torch.device]:
 
 
 def allocations() -> int:
-    """How often the GPU's memory was asked for since the program began."""
+    """Number of allocations on the GPU since the program started."""
     return int(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
 
 
 @pytest.fixture(scope="module")
 def vit_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of DINOv2's shape and untrained, with blocks that have a say."""
+    """Untrained weights of DINOv2's shape, with layer scales that let its blocks contribute."""
     torch.manual_seed(0)
     vit = timm.create_model("vit_base_patch14_reg4_dinov2", pretrained=False, num_classes=0)
     state = vit.state_dict()
@@ -75,60 +70,43 @@ def vit_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def arrays(root: DatasetRoot) -> dict[str, Tensor]:
-    """Every cached array of a root by its place, and the cache removed."""
-    found = {
+def pop_cache(root: DatasetRoot) -> dict[str, Tensor]:
+    """Every cached array of a root by its name; removes the cache."""
+    arrays = {
         f"{path.parent.name}/{path.stem}": torch.from_numpy(np.load(path)).float()
         for path in root.path.glob("features/*/*/*.npy")
     }
     shutil.rmtree(root.path / "features")
     shutil.rmtree(root.path / "status" / "features")
-    return found
+    return arrays
 
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.9999), ("bf16", 0.99)])
 def test_cached_features(tmp_path: Path, vit_weights: Path, precision: str, least: float) -> None:
     root = make_tiny_root(tmp_path / "root")
-    found = {}
-    for device, asked in (("cuda", precision), ("cpu", "fp32")):
+    features = {}
+    for device, device_precision in (("cuda", precision), ("cpu", "fp32")):
         with on(device):
             run_features(
                 root,
                 backbone="dinov2",
                 weights=vit_weights,
-                feature_precision=asked,
+                feature_precision=device_precision,
                 run=QUIET,
             ).check()
-        found[device] = arrays(root)
-    assert found["cuda"].keys() == found["cpu"].keys() and len(found["cpu"]) == 3 * 9
-    for name, theirs in found["cpu"].items():
-        ours = found["cuda"][name]
+        features[device] = pop_cache(root)
+    assert features["cuda"].keys() == features["cpu"].keys() and len(features["cpu"]) == 3 * 9
+    for name, theirs in features["cpu"].items():
+        ours = features["cuda"][name]
         channels = 1 if name.endswith("tokens") else -1
         assert F.cosine_similarity(ours, theirs, dim=channels).min() > least, name
-        if name.endswith("proposals"):  # whose nearest neighbours stay who they are
+        if name.endswith("proposals"):  # their nearest neighbours stay the same
             assert torch.equal(nearest(ours), nearest(theirs)) or precision == "bf16"
 
 
 def nearest(rows: Tensor) -> Tensor:
     units = F.normalize(rows[:, : rows.shape[1] // 2], dim=1)
     return (units @ units.T).fill_diagonal_(-1).argmax(dim=1)
-
-
-def run(root: DatasetRoot, name: str, config: TrainConfig, *, cached: bool = True) -> Path:
-    features = Features("rgb_grid", cached=cached)
-    return train(
-        root,
-        Direction.EGO2EXO,
-        config,
-        RunFolder.of(root, name),
-        options=MatchingOptions(features=features, quiet=True),
-        stop_after=4,
-    )
-
-
-def losses(root: DatasetRoot, name: str) -> list[float]:
-    lines = (root.runs / name / "log.jsonl").read_text().splitlines()
-    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -138,17 +116,19 @@ def test_losses_of_training(
 ) -> None:
     config = TrainConfig(**{**CONFIG.to_dict(), "precision": precision})
     with on("cuda"):
-        run(own_root, "ours", config, cached=cached)
+        train_run(own_root, "ours", config, cached=cached, stop_after=4)
     with on("cpu"):
-        run(own_root, "theirs", CONFIG, cached=cached)
-    assert losses(own_root, "ours") == pytest.approx(losses(own_root, "theirs"), rel=tolerance)
-    assert len(losses(own_root, "ours")) == 4
+        train_run(own_root, "theirs", CONFIG, cached=cached, stop_after=4)
+    assert read_losses(own_root, "ours") == pytest.approx(
+        read_losses(own_root, "theirs"), rel=tolerance
+    )
+    assert len(read_losses(own_root, "ours")) == 4
 
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_predictions_choose_the_same(own_root: DatasetRoot, cached: bool) -> None:
     with on("cpu"):
-        checkpoint = run(own_root, "trained", CONFIG)
+        checkpoint = train_run(own_root, "trained", stop_after=4)
     tables = []
     for device in ("cuda", "cpu"):
         with on(device):
