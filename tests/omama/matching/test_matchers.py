@@ -12,11 +12,11 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction, Split
 from omama.checkpoint import load_checkpoint, save_checkpoint
 from omama.config import Features
-from omama.dataset import load_dataset
 from omama.matching.config import MatchingOptions, ModelConfig
 from omama.matching.matchers import load_matcher
 from omama.matching.model import OMama
 from omama.matching.model_files import save_official
+from omama.tables.loading import load_dataset
 
 
 def test_reference_behaviour_reaches_the_authors_model(
