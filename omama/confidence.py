@@ -65,6 +65,7 @@ def calibrate(scores: Scores, visible: Bool) -> Calibration | None:
 
 
 def _calibrate_score(name: str, values: Float64, visible: Bool) -> Calibration:
+    # A score of -inf (no proposals) is one below the lowest: thresholds must be finite.
     floor = values[np.isfinite(values)].min(initial=0.0) - 1.0
     values = np.where(np.isfinite(values), values, floor)
     order = np.argsort(values, kind="stable")
@@ -110,6 +111,7 @@ def fit_logistic(
     `balanced`: visible and absent pairs weigh half each, however many there are, so that log odds
     of 0 are a threshold of balanced accuracy. `rising`: no weight is below 0.
     """
+    # Standardised, so that the ridge penalises all weights alike.
     middle, spread = inputs.mean(0), np.maximum(inputs.std(0), 1e-6)
     columns = np.column_stack([(inputs - middle) / spread, np.ones(len(inputs))])
     signs = np.where(visible, 1.0, -1.0)
@@ -125,6 +127,7 @@ def fit_logistic(
     bounds = [(0.0 if rising else None, None)] * inputs.shape[1] + [(None, None)]
     start = np.zeros(len(bounds))
     weights = minimize(loss_and_gradient, start, jac=True, bounds=bounds, tol=1e-10).x
+    # Back to the units of the inputs.
     slopes = weights[:-1] / spread
     return np.append(slopes, weights[-1] - slopes @ middle)
 
@@ -164,7 +167,7 @@ class MaskConfidence:
             score, area, constant = (float(value) for value in fields.pop("weights"))
             return cls((score, area, constant), Calibration(**fields))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"these are no settings of LM-EEC's confidence: {error!r}") from error
+            raise DataError(f"not a calibration of LM-EEC: {error!r}; calibrate again") from error
 
 
 def fit_mask_confidence(

@@ -72,6 +72,7 @@ class Predictor:
     """A key of `runs.DECISIONS`, or FITTED_DECISION."""
 
 
+# Text instead of imports: commands read this table for their --help, which must not load torch.
 _OPTIONS = "omama.matching.config:MatchingOptions"
 _RESOLVE = "omama.deciding.decision:resolve_decision"
 
@@ -181,6 +182,7 @@ def make_options(name: str, choices: Settings, *, shared: Settings | None = None
         raise SettingsError(f"the method {name} does not have {flags}; leave it out")
     if options is None:
         return None
+    # A caller such as the pipeline does not know which options a method has.
     defaults = {key: value for key, value in (shared or {}).items() if key in names}
     return _make(options, {**defaults, **values})
 

@@ -77,6 +77,7 @@ class PipelineOptions:
         bound, *baselines = methods.BASELINES if is_compared else (self.method,)
         predictors = [Predictor(name) for name in (bound, self.method, *baselines)]
         if self.method == methods.DEFAULT_METHOD:
+            # Published numbers choose the most similar candidate; the best decision is beside them.
             predictors.insert(2, Predictor(self.method, FITTED_DECISION))
         return tuple(dict.fromkeys(predictors))
 
@@ -98,6 +99,7 @@ def run_pipeline(
     Raises StageFailed at the first stage with failed units, after the stage's other units ended.
     """
     steps = [*_data_steps(root, release, options, run), *_learning_steps(root, options, run)]
+    # All steps are made first, so that wrong options are refused before the first stage.
     for number, (title, step) in enumerate(steps, start=1):
         say(f"[{number}/{len(steps)}] {title}")
         say(f"  {step().check().text()}")
@@ -165,7 +167,6 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
 
     method, directions, features = options.method, options.directions, options.features
     entry, split = methods.get_method(method), options.test_split
-    # Checked here, so that wrong training settings are refused before hours of other stages.
     config = methods.make_config(method, options.training)
     if options.needs("features"):
         backbone = features.backbone or DEFAULT_BACKBONE

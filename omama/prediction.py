@@ -69,6 +69,7 @@ def predict(
     if loaded.needs_features:
         options = resolve_decision(root, direction, checkpoint, options)
     elif options.decision not in (None, Mode.BEST):
+        # The other modes compare embeddings.
         raise SettingsError(
             f"{baseline} uses masks alone, --decide {options.decision} also needs features; leave "
             "--decide out"
@@ -85,7 +86,7 @@ def predict(
     with open_progress(
         total=total, desc=f"predict {name}", unit="pair", quiet=options.quiet
     ) as progress:
-
+        # Counted here, because takes are decided whole: some have many thousand pairs.
         def match(bucket: Bucket) -> MatchScores:
             progress.update(len(bucket.pair))
             return loaded.matcher(bucket)
@@ -134,6 +135,7 @@ def _table(dataset: Dataset, choices: ChosenProposals, size: str) -> pa.Table:
     frames = dataset.frames
     frame = dataset.pairs.dest_frame[choices.pair]
     keys = ["source_height", "source_width"] if size == "official" else ["height", "width"]
+    # The official size depends on the source video's size, not on that of the kept image.
     image_hw = frames.rows[keys].to_numpy(np.int64)
     if size == "official":
         image_hw = np.array([official_size((h, w)) for h, w in image_hw.tolist()]).reshape(-1, 2)

@@ -111,6 +111,7 @@ def run_fit_decision(
         return [status, root.part("pairs", f"{Split.VAL}.{each.direction}")]
 
     def work(each: PipelineRun) -> Mapping[str, int]:
+        # A checkpoint that already has a decision, from `omama train`, is left as it is.
         methods.finish_training(method, root, each.direction, each.folder, options=options)
         return {"models": 1}
 
@@ -226,6 +227,7 @@ def _run_stage(
     settings: Mapping[str, Any],
     run: RunOptions,
 ) -> StageSummary:
+    # The stages of this module run inline, so that work need not be picklable.
     by_name = {each.folder.name: each for each in runs}
     units = [
         Unit((name,), inputs=tuple(inputs(each)), outputs=tuple(outputs(each)))

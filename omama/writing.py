@@ -50,6 +50,7 @@ def predict_runs(
             predict_run(method, root, direction, split, run, checkpoint=checkpoint, options=options)
             for direction, run in runs.items()
         ]
+    # The directions alternate from take to take, so all tables are collected first.
     tables: dict[Direction, list[pa.Table]] = {direction: [] for direction in runs}
     for direction, table in methods.predict_together(
         method, root, tuple(runs), split, checkpoint, options=options
@@ -81,11 +82,13 @@ def write_run(
     for table in tables:
         metadata |= {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         parts.append(to_table("predictions", table.replace_schema_metadata(None)))
+    # Methods yield pairs in different orders; a sorted table makes equal predictions equal files.
     predictions = pa.concat_tables(parts).combine_chunks().sort_by("pair_id")
     _check(predictions, stamp)
     if stamp.chooses_proposals:
         metadata["pairs_without_proposals"] = str(predictions.column("proposal_idx").null_count)
     metadata = {"run": run.name, "direction": str(direction), **metadata, **stamp.to_metadata()}
+    # Evaluation reads one of the files and hashes the other: they must belong together.
     with ExitStack() as files:
         table_path, json_path = (
             files.enter_context(atomic_path(path))

@@ -1,15 +1,14 @@
 """Apply a decision to a dataset, take by take, so that memory holds the candidates of one take."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from egoexo_tools.arrays import Float64, Int64
 from omama.dataset import Dataset
-from omama.deciding.candidates import Candidates, select_candidates
+from omama.deciding.candidates import Candidates, PairColumns, select_candidates
 from omama.deciding.clips import make_clips
 from omama.deciding.decide import Mode, decide, visibility_scores
 from omama.deciding.decision import FittedMode
@@ -25,7 +24,7 @@ TOP_PROPOSALS = 5
 
 
 @dataclass(frozen=True)
-class ChosenProposals:
+class ChosenProposals(PairColumns):
     """The proposals that are predicted for P pairs."""
 
     pair: Int64
@@ -36,13 +35,7 @@ class ChosenProposals:
     similarity: Float64
     """(P,) of the chosen one."""
     confidence: Float64
-    """(P,) that the object is visible, in 0..1; 0 where there are no proposals."""
-
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        """Concatenate at least one part."""
-        columns = ([getattr(part, column.name) for part in parts] for column in fields(cls))
-        return cls(*map(np.concatenate, columns))
+    """(P,) that the object is visible, in 0..1; 0 without proposals."""
 
 
 def choose_most_similar(bucket: Bucket, matcher: Matcher) -> ChosenProposals:
@@ -96,6 +89,7 @@ def decide_takes(
         belief = decide(clip, links, mode, fitted.parameters)
         scores = visibility_scores(clip, links, belief, fitted.past)
         if fitted.visibility is None:
+            # Val had no visible pairs, or no absent ones.
             confidence = 1 - belief.absent.astype(np.float64)
         else:
             confidence = fitted.visibility.confidence(scores)

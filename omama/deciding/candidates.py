@@ -24,7 +24,22 @@ TOP_CANDIDATES = 10
 
 
 @dataclass(frozen=True)
-class Candidates:
+class PairColumns:
+    """Base of dataclasses of arrays with a row per pair."""
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """Some of the pairs, by position or by boolean mask."""
+        return type(self)(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate at least one part."""
+        columns = ([getattr(part, column.name) for part in parts] for column in fields(cls))
+        return cls(*map(np.concatenate, columns))
+
+
+@dataclass(frozen=True)
+class Candidates(PairColumns):
     """The best candidates of P pairs."""
 
     pair: Int64
@@ -46,19 +61,6 @@ class Candidates:
     """(P, K) IoU with the ground truth, 0 for padding. Only fitting uses it: clips, and with them
     all decisions, do not contain it."""
 
-    def __len__(self) -> int:
-        return int(self.pair.size)
-
-    def take(self, rows: NDArray[Any]) -> Self:
-        """Some of the pairs, by position or by boolean mask."""
-        return type(self)(*(getattr(self, column.name)[rows] for column in fields(self)))
-
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        """Concatenate at least one part."""
-        columns = ([getattr(part, column.name) for part in parts] for column in fields(cls))
-        return cls(*map(np.concatenate, columns))
-
 
 def select_candidates(bucket: Bucket, scores: MatchScores) -> Candidates:
     """The best proposals of a bucket's pairs; ground-truth rows are never among them.
@@ -75,18 +77,18 @@ def select_candidates(bucket: Bucket, scores: MatchScores) -> Candidates:
     proposal = best.indices - bucket.first_proposal[bucket.group][:, None]
     exists = best.values > -torch.inf
     confidence = scores.confidence.double().cpu().numpy()
-    # What all objects of a frame share, such as its light, tells nothing about which one it is.
+    # Without the frame's mean, its light and style do not make all of its objects look alike.
     mask_parts = bucket.dests[..., : bucket.dests.shape[-1] // 2].float()  # (G, R, C)
     weight = bucket.is_proposal[..., None].float()
-    mean = (mask_parts * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp(
-        min=1
-    )
+    total = (mask_parts * weight).sum(dim=1, keepdim=True)
+    mean = total / weight.sum(dim=1, keepdim=True).clamp(min=1)
     appearance = F.normalize(mask_parts - mean, dim=-1)
     return Candidates(
         pair=bucket.pair.cpu().numpy(),
         proposal=_pad(proposal.where(exists, -1), -1).cpu().numpy(),
         similarity=_pad(best.values, -torch.inf).cpu().numpy(),
         confidence=np.where(exists.any(dim=1).cpu().numpy(), confidence, 0.0),
+        # Half precision, so that the candidates of a large take fit into RAM.
         source_embedding=scores.source.half().cpu().numpy(),
         embedding=_select_rows(scores.dests, bucket.group, best.indices, exists),
         appearance=_select_rows(appearance, bucket.group, best.indices, exists),

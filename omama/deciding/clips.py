@@ -91,6 +91,7 @@ def _make_clip(dataset: Dataset, candidates: Candidates, row: Int64, dest_camera
     exists = np.zeros(shape, np.bool_)
     exists[time, item] = True
 
+    # Fractions of the width on both axes, so that distances are the same in all directions.
     boxes = np.zeros((*proposal.shape, 4), np.float32)
     is_proposal = proposal >= 0
     first_rows = dataset.frames.proposals.start[dest_frames][:, None, None]
@@ -106,6 +107,7 @@ def _make_clip(dataset: Dataset, candidates: Candidates, row: Int64, dest_camera
         exists=exists,
         proposal=proposal,
         similarity=dense(candidates.similarity, -np.inf),
+        # NumPy multiplies float16 matrices without BLAS, which is many times slower.
         source_embedding=dense(candidates.source_embedding, 0).astype(np.float32),
         embedding=dense(candidates.embedding, 0).astype(np.float32),
         appearance=dense(candidates.appearance, 0).astype(np.float32),

@@ -19,6 +19,7 @@ from omama.deciding.decide import PAST_LOG_ODDS, VISIBILITY_SCORES, Mode, Parame
 from omama.matching.config import MatchingOptions
 
 VERSION = 2
+"""Of `Decision.to_dict`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def _fitted_mode(value: Mapping[str, Any]) -> FittedMode:
         visibility = LogisticConfidence(**value["visibility"])
         names = [n for n in VISIBILITY_SCORES if n != PAST_LOG_ODDS or past is not None]
         if unknown := set(visibility.weights) - set(names):
+            # Found when the file is read, not in the middle of a prediction.
             raise ValueError(f"weights of {', '.join(sorted(unknown))}, not of {', '.join(names)}")
     return FittedMode(
         parameters=Parameters(**value["parameters"]),
@@ -131,6 +133,7 @@ def resolve_decision(
     if options.decision is not None:
         return options
     path = decision_path(root, direction, checkpoint)
+    # The path of an authors' checkpoint is the file beside it.
     decision = read_decision(path) if checkpoint in (None, path) else None
     mode = Mode.BEST if decision is None else decision.best_mode
     return replace(options, decision=mode.value)

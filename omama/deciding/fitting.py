@@ -74,6 +74,7 @@ def finish_training(
     path = run.checkpoint_best
     loaded = load_matcher(path, None, direction=direction, options=options)
     store = loaded.open_store(val, options.features)
+    # First the weights, then the decision: it is fitted on the similarities of these weights.
     checkpoint = keep_better_knn(path, val, store)
     write_outcome(run)
     is_reference = checkpoint.train_config["reference_behaviour"]
@@ -121,6 +122,7 @@ def fit_on(
             "no object is visible in a val pair, so that no decision can be fitted; use a split "
             "with visible objects"
         )
+    # `track` last: its visibility uses the parameters of `track-causal`.
     modes = {mode: fit_mode(clips, mode) for mode in (Mode.FRAME, Mode.TRACK_CAUSAL)}
     modes[Mode.TRACK] = fit_mode(clips, Mode.TRACK, modes[Mode.TRACK_CAUSAL].parameters)
     return Decision(
@@ -133,6 +135,7 @@ def fit_on(
 
 def draw_takes(val: Dataset, max_pairs: int = MAX_PAIRS) -> Dataset:
     """The annotated pairs of takes, drawn one by one until there are `max_pairs` or more."""
+    # Whole takes: a track with gaps would be decided differently from those of a prediction.
     annotated = val.pairs.take(val.pairs.state != UNANNOTATED)
     takes = annotated.rows["take_uid"].to_numpy()
     names, counts = np.unique(takes, return_counts=True)
@@ -185,7 +188,7 @@ def fit_mode(
                 if trial != best and (iou := mean_iou(clips, mode, trial)) > best_iou:
                     best, best_iou = trial, iou
         if best == before:
-            break
+            break  # further passes would repeat this one
     visibility = fit_visibility(clips, mode, best, past)
     logger.info("%s: val IoU %.4f with %s, %s", mode, best_iou, best, visibility)
     return FittedMode(best, visibility, best_iou, past)

@@ -61,6 +61,7 @@ def link_frames(clip: Clip) -> Links:
     vote = np.zeros((steps, frames, items, top, top), np.float32)
     linked = np.zeros((steps, frames, items), np.bool_)
     is_proposal = clip.proposal >= 0
+    # In the image of a static camera, static objects stay where they are.
     landmarks = [find_landmarks(clip, t) for t in range(frames)] if clip.camera_moves else []
     for step in range(1, steps + 1):
         gap = clip.frame_idx[step:] - clip.frame_idx[:-step]
@@ -93,6 +94,7 @@ def _track_similarity(clip: Clip) -> Float32:
 
 def find_landmarks(clip: Clip, time: int) -> Landmarks:
     """The best candidates of a frame, each proposal once."""
+    # All first candidates, then all second ones: the best of each object are kept.
     by_rank = clip.proposal[time].T.reshape(-1)  # (K * O,)
     unique, first = np.unique(by_rank, return_index=True)
     first = np.sort(first[unique >= 0])[:MAX_LANDMARKS]

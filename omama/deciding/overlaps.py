@@ -30,18 +30,8 @@ def mask_ious(masks: MaskColumns, rows: Int64) -> Float32:
     size = official_size((height, width))
     row_edges, column_edges = dest_edges((height, width), size)
     problems = np.zeros(rows.size, np.uint8)
-    _fill_ious(
-        masks.text,
-        masks.offsets,
-        rows,
-        height,
-        width,
-        row_edges,
-        column_edges,
-        size[0],
-        ious,
-        problems,
-    )
+    edges = (row_edges, column_edges)
+    _fill_ious(masks.text, masks.offsets, rows, (height, width), edges, size[0], ious, problems)
     damaged = np.flatnonzero(problems)
     if damaged.size:
         raise DataError(f"proposal {rows[damaged[0]]} of a frame: {PROBLEMS[problems[damaged[0]]]}")
@@ -53,23 +43,22 @@ def _fill_ious(
     text: Bytes,
     offsets: Int64,
     rows: Int64,
-    height: int,
-    width: int,
-    row_edges: Int64,
-    column_edges: Int64,
+    hw: tuple[int, int],
+    edges: tuple[Int64, Int64],
     bitmap_height: int,
     ious: Float32,
     problems: Bytes,
 ) -> None:
     count = rows.size
-    bitmaps = np.empty((count, column_edges[width], (bitmap_height + 63) // 64), np.uint64)
+    # A bitmap has a row of 64-bit words for each column of the mask.
+    bitmaps = np.empty((count, edges[1][hw[1]], (bitmap_height + 63) // 64), np.uint64)
     boxes = np.empty((count, 4), np.int64)
     areas = np.empty(count, np.int64)
     for i in range(count):
         counts = text[offsets[rows[i]] : offsets[rows[i] + 1]]
         space = np.empty(counts.size, np.int64)
         problems[i] = rasterise(
-            counts, space, height, width, row_edges, column_edges, bitmaps[i], boxes[i]
+            counts, space, hw[0], hw[1], edges[0], edges[1], bitmaps[i], boxes[i]
         )
         areas[i] = mask_area(bitmaps[i], boxes[i])
         for j in range(i + 1):

@@ -1,6 +1,7 @@
-"""Settings of O-MaMa as frozen dataclasses; every checkpoint carries them as plain dicts.
+"""Settings of O-MaMa as frozen dataclasses, which checkpoints contain as plain dicts.
 
-Grids are (rows, columns) of tokens. The defaults are the published O-MaMa's.
+Grids are (rows, columns) of tokens. The defaults are the published O-MaMa's. Imports no torch, so
+that commands can read them.
 """
 
 from collections.abc import Mapping
@@ -20,33 +21,33 @@ from omama.config import (
 )
 
 MODEL_WIDTH = 768
-"""Width of the published model, and of what a projection leads to."""
+"""Width of the published model."""
 OFFICIAL_GRIDS: Mapping[View, HW] = {View.EGO: (50, 50), View.EXO: (38, 68)}
 """Tokens of a 704x704 ego and a 540x960 exo frame at patch 14."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(PlainSettings):
-    """Everything that fixes the shapes of an `OMama`."""
+    """The settings that determine the shapes of an `OMama`."""
 
     direction: str = "exo2ego"
     backbone: str = "dinov2"
     """Name in BACKBONES; the model itself only uses `feature_width`."""
     feature_width: int = MODEL_WIDTH
-    """Channels of the tokens that come in."""
+    """Channels of the backbone's tokens."""
     width: int = MODEL_WIDTH
-    """Channels of the model; another `feature_width` makes it train a 1x1 projection."""
+    """Channels of the model; with another `feature_width` the model has a 1x1 projection."""
     source_grid_hw: HW = OFFICIAL_GRIDS[View.EXO]
     dest_grid_hw: HW = OFFICIAL_GRIDS[View.EGO]
-    """Grids of the position embeddings; another grid of tokens gets them by interpolation."""
+    """Grids of the position embeddings, which are interpolated for other grids of tokens."""
     heads: int = 4
     visibility_head: bool = True
     reference_behaviour: bool = False
-    """Add position embeddings in flat order when only the grid's shape differs (portrait)."""
+    """Add position embeddings in flat order if only the grid's shape differs (portrait)."""
     residual: bool = False
-    """The descriptor's own cosine is a part of the score (see `omama.features.descriptor_part`)."""
+    """The cosine of the descriptors is part of the score (see `omama.features.descriptor_part`)."""
     own_channels: int | None = None
-    """Of an embedding's own part; None: the model's width, or all of the descriptor's."""
+    """Channels of the descriptor part; None: the model's width, or the descriptor's if smaller."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", str(Direction.parse(self.direction)))
@@ -57,7 +58,7 @@ class ModelConfig(PlainSettings):
             if len(grid) != 2 or min(grid) < 1:
                 raise DataError(f"{name}={grid!r}; give (rows, columns), each at least 1")
         if self.width % self.heads:
-            raise DataError(f"width={self.width} is no multiple of heads={self.heads}")
+            raise DataError(f"width={self.width} is not a multiple of heads={self.heads}")
 
     @property
     def has_projection(self) -> bool:

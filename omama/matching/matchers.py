@@ -114,6 +114,7 @@ def load_matcher(
             f"channels, not on {features.backbone}; give --backbone {backbone}"
         )
     if options.reference_behaviour:
+        # The option only adds to what the checkpoint says: it was trained with it or not.
         model.config = replace(model.config, reference_behaviour=True)
     # The authors' checkpoints contain the model alone.
     trained_features = ours.features if ours else {}
@@ -175,6 +176,7 @@ def match_ground_truth(bucket: Bucket) -> MatchScores:
 
 def match_at_random(bucket: Bucket, *, seed: int = 0) -> MatchScores:
     """Random similarities and confidences; the same for a pair in every batch."""
+    # A generator per pair, because the batches depend on --batch-pairs.
     values = [
         np.random.default_rng((seed, pair)).random(bucket.is_proposal.shape[1] + 1)
         for pair in bucket.pair.tolist()

@@ -65,16 +65,12 @@ def load_official(path: Path | str, *, direction: Direction | None = None) -> OM
 
 def save_official(model: OMama, path: Path | str) -> None:
     """Write the model as the authors' state dict: float32 tensors on the CPU, nothing else."""
-    if model.config.residual:
+    if model.config.residual or model.projection is not None:
         raise DataError(
-            "a model with a descriptor part does not fit the authors' format; keep it in our own "
-            "checkpoint, or train with --no-residual"
+            "a model with a descriptor part or a projection does not fit the authors' format; keep "
+            "it in our own checkpoint, or train with --no-residual and the backbone's width"
         )
-    if model.projection is not None:
-        raise DataError(
-            f"a model with a projection ({model.config.feature_width} to {model.config.width}) "
-            "does not fit the authors' format; keep it in our own checkpoint"
-        )
+    # As the authors' files, whatever device the model is on.
     state = {key: value.detach().float().cpu().clone() for key, value in model.state_dict().items()}
     with atomic_path(Path(path)) as partial:
         write_file(state, partial)
@@ -113,6 +109,7 @@ def _official_config(state: Mapping[str, Tensor], path: Path) -> ModelConfig:
             f"{path} has width {width}, the published model's is {MODEL_WIDTH}; give a checkpoint "
             "of that width, or load our own format"
         )
+    # Each view's frames have another size, so that the number of tokens identifies the view.
     views = [_GRIDS.get(positions.shape[1]) for positions in (source, dest)]
     counts = f"{source.shape[1]} source and {dest.shape[1]} destination positions"
     if views[0] is None or views[1] is None or views[0][0] is views[1][0]:

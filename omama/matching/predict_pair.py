@@ -77,6 +77,7 @@ def predict_pair(
     weights = options.features.weights
     extractor = make_extractor(loaded.backbone, weights, feature_precision=loaded.feature_precision)
     loaded.check(FeatureKey.of(extractor))
+    # After the checks of the checkpoint, which should not depend on the proposer's result.
     if not proposals:
         return PairPrediction(None, None, None, 0.0)
     no_masks = MaskColumns.from_rles([])
@@ -91,6 +92,7 @@ def predict_pair(
     )
     count = len(proposals)
     zero = torch.zeros(1, dtype=torch.long)
+    # One frame pair with one pair; the truth is unknown and not used.
     bucket = Bucket(
         source_tokens=source.tokens[None],
         dest_tokens=dest.tokens[None],

@@ -85,6 +85,7 @@ class MatchingTraining:
             model=objective.model,
             groups=[group],
             epoch_samples=pairs,
+            # All ranks have equally many batches, or some would wait for gradients forever.
             batches_per_epoch=math.ceil(rank_pairs / config.batch_pairs),
             batches=self._load,
             to_device=lambda buckets, device: [bucket.to(device) for bucket in buckets],
@@ -164,6 +165,7 @@ class MatchingTraining:
         return ValScore(
             iou=validation.iou,
             logged=accuracy,
+            # Already computed; the loop asks for it if this is the best validation.
             calibrate=None if calibration is None else calibration.to_dict,
             untrained={"knn": validation.knn_iou},
         )

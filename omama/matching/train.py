@@ -67,6 +67,7 @@ def train(
     val_store = _open_store(val_data, options.features, squash_portrait=False)
     data = TrainingData(train_data, val_data, train_store, val_store)
 
+    # Only the model's initial weights are drawn from torch's generator.
     torch.manual_seed(config.seed)
     if options.init is None:
         model = _new_model(data, direction, config)
@@ -102,6 +103,7 @@ def _load_train_data(root: DatasetRoot, direction: Direction, config: TrainConfi
     proposals = np.diff(data.frames.proposals.start)[data.pairs.dest_frame]
     reasons = {"the destination frame has no proposals": proposals == 0}
     if not config.reference_behaviour:
+        # The reference trains on them as on absent objects, although nothing says so.
         unannotated = data.pairs.state == UNANNOTATED
         reasons = {"the destination was never annotated": unannotated, **reasons}
     data = leave_out(data, reasons)
@@ -167,6 +169,7 @@ def _load_init(init: Path, direction: Direction, config: TrainConfig, store: Fea
             f"{init} takes features of {model.config.feature_width} channels, "
             f"{store.key.backbone} has {store.key.width}; give the backbone that it was trained on"
         )
+    # The settings of this training replace those that the checkpoint was trained with.
     model.config = replace(
         model.config,
         backbone=store.key.backbone,

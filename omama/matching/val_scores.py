@@ -102,6 +102,7 @@ def _score_bucket(model: OMama, bucket: Bucket, settings: ValidationSettings) ->
             scores += [each.best, head]
     ious = bucket.truth.ious
     iou = ious.gather(1, matches.best_row[:, None])[:, 0]
+    # Measured in every validation: training should be better than this, which needs none.
     is_proposal = bucket.is_proposal[bucket.group]
     nearest = descriptor_similarity(bucket).masked_fill(~is_proposal, -torch.inf).argmax(dim=1)
     knn_iou = ious.gather(1, nearest[:, None])[:, 0]

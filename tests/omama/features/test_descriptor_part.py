@@ -107,7 +107,7 @@ def test_the_published_model_has_none_and_its_settings_of_before_say_so(tmp_path
     before = {key: value for key, value in SMALL.to_dict().items() if key != "residual"}
     assert ModelConfig.from_dict(before) == SMALL
     assert not any("descriptor_part" in key for key in OMama(SMALL).state_dict())
-    with pytest.raises(DataError, match="descriptor part does not fit the authors' format"):
+    with pytest.raises(DataError, match="a descriptor part or a projection does not fit"):
         save_official(OMama(RESIDUAL), tmp_path / "model.pt")
 
 

@@ -34,7 +34,7 @@ def test_the_official_grids_follow_the_direction() -> None:
     ("make", "message"),
     [
         (lambda: ModelConfig(direction="up"), "'up' is not a direction"),
-        (lambda: ModelConfig(width=10), "width=10 is no multiple of heads=4"),
+        (lambda: ModelConfig(width=10), "width=10 is not a multiple of heads=4"),
         (lambda: ModelConfig(dest_grid_hw=(0, 3)), r"dest_grid_hw=\(0, 3\)"),
         (lambda: ModelConfig.from_dict({"colour": 1}), "no setting colour; there are backbone"),
         (lambda: ModelConfig.from_dict({"heads": "4"}), "heads='4'; it must be an integer"),
