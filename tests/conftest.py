@@ -1,4 +1,4 @@
-"""Fixtures that several test modules use."""
+"""Fixtures of several test modules."""
 
 import fcntl
 import shutil
@@ -13,7 +13,7 @@ import pytest
 from egoexo_tools.layout import DatasetRoot, Release
 
 SHARED = Path(__file__).parents[2] / "shared"
-# How long an example takes says how busy the machine is.
+# The time of an example depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -21,20 +21,22 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Without a CUDA device a test marked `gpu` is skipped; who asks for them (-m gpu) must have
-    one, so that a GPU's job cannot pass by skipping."""
+    """Without a CUDA device, skip tests marked `gpu`; with `-m gpu` they fail instead.
+
+    A job on a GPU machine must not pass by skipping.
+    """
     if item.get_closest_marker("gpu") is None:
         return
     import torch
 
     if not torch.cuda.is_available():
-        asked = item.config.getoption("markexpr") == "gpu"
-        (pytest.fail if asked else pytest.skip)("no CUDA device")
+        must_run = item.config.getoption("markexpr") == "gpu"
+        (pytest.fail if must_run else pytest.skip)("no CUDA device")
 
 
 @pytest.fixture(scope="session")
 def goldens() -> Path:
-    """Exact answers of the reference systems; not part of the repository."""
+    """Exact outputs of the reference systems; not part of the repository."""
     folder = SHARED / "goldens"
     if not folder.is_dir():
         pytest.skip(f"no goldens at {folder}")
@@ -52,7 +54,7 @@ def home_pairs() -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, shared by all tests of pages."""
+    """Headless Chromium, shared by all tests of HTML pages."""
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip(f"no browser at {CHROMIUM}")
@@ -64,9 +66,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def tiny_release(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Release:
-    """A synthetic release of one take a split, three annotated frames, at a tenth of the size.
+    """A synthetic release, a tenth of the size: one take per split with three annotated frames.
 
-    Read it, do not write to it: all tests share it, those of other xdist workers too.
+    Do not write to it: the tests of all xdist workers share it.
     """
     from egoexo_tools.synthetic import SyntheticOptions, synthesize
 
@@ -112,7 +114,7 @@ def featured_root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
     from egoexo_tools.running.records import RunOptions
     from omama.features.cache import run_features
 
-    torch.set_num_threads(1)  # the pictures are tiny: more threads only wait for each other
+    torch.set_num_threads(1)  # the pictures are tiny: several threads would wait for each other
     root = make_tiny_root(tmp_path_factory.mktemp("featured") / "root")
     run_features(root, backbone="rgb_grid", run=RunOptions(executor="inline", quiet=True)).check()
     return root
@@ -120,20 +122,20 @@ def featured_root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
 
 @pytest.fixture
 def own_root(featured_root: DatasetRoot, tmp_path: Path) -> DatasetRoot:
-    """A copy of `featured_root` that a test may change, without tables that other tests mapped."""
+    """A copy of `featured_root` that a test may change, without tables mapped by others."""
     shutil.copytree(featured_root.path, tmp_path / "root", ignore=shutil.ignore_patterns("tables"))
     return type(featured_root)(tmp_path / "root")
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with a few hundred kilobytes."""
+    """A separate file system of 400 KB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
-        pytest.skip("mounting a file system needs root; the file-size limit is tested without")
+        pytest.skip("mounting a file system needs root; the file-size limit is tested without it")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)

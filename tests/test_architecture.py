@@ -1,4 +1,4 @@
-"""Imports go one way, folders stay small, and importing a command line is light."""
+"""Imports go one way, functions have few parameters, and importing a command line is fast."""
 
 import ast
 import subprocess
@@ -39,18 +39,19 @@ FLOORS = {
         {"cli"},
     ),
 }
-"""Package → its rooms (folders) and flat modules, lowest floor first. A file imports from its own
-floor and from below. `omama` as a whole stands above `egoexo_tools`, which never looks up."""
+"""Package → layers of rooms (folders, and modules beside them), lowest first.
+
+A file imports from its own layer and the layers below. `omama` is above `egoexo_tools`.
+"""
 
 TORCH_ALONE = ("features/descriptors", "features/descriptor_part", "features/backbones") + tuple(
     f"matching/{name}" for name in ("layers", "losses", "model")
 )
-"""Files of omama that need nothing but torch and timm, nor does what they import at once, so that
-they can be lent."""
-LENT_WITH_THEM = ("omama",) + tuple(
+"""Files of omama that other projects can use: with their imports they need only torch and timm."""
+IMPORTED_BY_THEM = ("omama",) + tuple(
     f"egoexo_tools.{name}" for name in ("errors", "layout", "lazy", "runs", "vocab")
 )
-"""Of our own: importing them loads nothing foreign either."""
+"""Our modules that they import; these import only the standard library."""
 
 
 def files(package: str) -> list[Path]:
@@ -58,13 +59,15 @@ def files(package: str) -> list[Path]:
 
 
 def room(path: Path) -> str:
-    """`egoexo_tools/video/frames.py` → `video`; a flat module is its own room."""
+    """`egoexo_tools/video/frames.py` → `video`; a module beside the folders is its own room."""
     return path.relative_to(PROJECT).parts[1].removesuffix(".py")
 
 
 def imports(path: Path, *, at_once: bool = False) -> set[str]:
-    """The dotted modules that a file imports; inside functions too, if not only those that it needs
-    `at_once`; not under TYPE_CHECKING."""
+    """The dotted names that a file imports, without those under TYPE_CHECKING.
+
+    With `at_once`, without those that functions import when called.
+    """
     tree = ast.parse(path.read_text())
     skipped = {
         id(inner)
@@ -85,26 +88,26 @@ def imports(path: Path, *, at_once: bool = False) -> set[str]:
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name → file, of both packages; a folder is its `__init__`."""
-    found = {}
+    """Dotted name → file, of both packages; the file of a folder is its `__init__`."""
+    paths = {}
     for package in PACKAGES:
         for path in files(package):
             parts = path.relative_to(PROJECT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+            paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 def floor(package: str, name: str) -> int:
     for number, rooms in enumerate(FLOORS[package]):
         if name in rooms:
             return number
-    raise AssertionError(f"{package}/{name} has no floor: give it one in FLOORS")
+    raise AssertionError(f"{package}/{name} is not in FLOORS; add it to a layer")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_go_downwards(package: str) -> None:
     rooms = {room(path) for path in files(package)} - {"__init__"}
-    wrong = [
+    violations = [
         f"{path.relative_to(PROJECT)} imports {name}"
         for path in files(package)
         if room(path) != "__init__"
@@ -112,23 +115,23 @@ def test_imports_go_downwards(package: str) -> None:
         if name.startswith(f"{package}.") and (other := name.split(".")[1]) in rooms
         if floor(package, other) > floor(package, room(path))
     ]
-    assert wrong == []
+    assert violations == []
 
 
-def test_egoexo_tools_never_looks_up_into_omama() -> None:
-    wrong = [
+def test_egoexo_tools_does_not_import_omama() -> None:
+    violations = [
         str(path.relative_to(PROJECT))
         for path in files("egoexo_tools")
         if any(name.split(".")[0] == "omama" for name in imports(path))
     ]
-    assert wrong == []
+    assert violations == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    known = modules()
+    paths = modules()
     graph = {
-        name: {other for other in imports(path) if other in known and other != name}
-        for name, path in known.items()
+        name: {other for other in imports(path) if other in paths and other != name}
+        for name, path in paths.items()
         if path.name != "__init__.py"
     }
     while free := [name for name, others in graph.items() if not others & set(graph)]:
@@ -150,8 +153,8 @@ def test_no_folders_import_each_other(package: str) -> None:
 
 
 MOST_PARAMETERS = 8
-"""Of a function; beyond that its arguments belong together in a record. Click commands have one
-for each option, compiled loops cannot take records."""
+"""Per function; more arguments belong in a dataclass. Exceptions: Click commands, which have one
+per option, and compiled loops, which cannot take dataclasses."""
 
 
 def parameters(function: ast.FunctionDef) -> int:
@@ -160,8 +163,8 @@ def parameters(function: ast.FunctionDef) -> int:
     return len([name for name in named if name.arg not in {"self", "cls"}])
 
 
-def test_no_function_takes_a_heap_of_parameters() -> None:
-    wrong = [
+def test_functions_have_few_parameters() -> None:
+    violations = [
         f"{path.relative_to(PROJECT)}: {node.name} takes {parameters(node)}"
         for package in PACKAGES
         for path in files(package)
@@ -170,44 +173,44 @@ def test_no_function_takes_a_heap_of_parameters() -> None:
         if not {"compiled", "_compiled", "command"}
         & {
             word
-            for one in node.decorator_list
-            for word in ast.unparse(one).split("(")[0].split(".")
+            for decorator in node.decorator_list
+            for word in ast.unparse(decorator).split("(")[0].split(".")
         }
         if parameters(node) > MOST_PARAMETERS
     ]
-    assert wrong == []
+    assert violations == []
 
 
 STAGES = {"ingest", "frames", "pairs", "propose", "export"}
 
 
 def test_stages_do_not_import_each_other() -> None:
-    wrong = [
+    violations = [
         f"{name} imports {other}"
         for name in STAGES
         for other in imports(PROJECT / "egoexo_tools" / "stages" / f"{name}.py")
         if other.startswith("egoexo_tools.stages.")
-        and not other.startswith("egoexo_tools.stages.settings")  # what users choose; no stage
+        and not other.startswith("egoexo_tools.stages.settings")  # settings of users, not a stage
     ]
-    assert wrong == []
+    assert violations == []
 
 
-def test_the_network_modules_reach_torch_and_timm_alone() -> None:
-    known, allowed = modules(), {"torch", "timm"} | set(sys.stdlib_module_names)
-    todo = [f"omama.{name.replace('/', '.')}" for name in TORCH_ALONE]
-    seen, wrong = set(todo), []
-    while todo:
-        name = todo.pop()
-        for imported in imports(known[name], at_once=True):
-            module = imported if imported in known else imported.rpartition(".")[0]
+def test_the_network_modules_need_only_torch_and_timm() -> None:
+    paths, allowed = modules(), {"torch", "timm"} | set(sys.stdlib_module_names)
+    pending = [f"omama.{name.replace('/', '.')}" for name in TORCH_ALONE]
+    visited, violations = set(pending), []
+    while pending:
+        name = pending.pop()
+        for imported in imports(paths[name], at_once=True):
+            module = imported if imported in paths else imported.rpartition(".")[0]
             if imported.split(".")[0] in allowed or module in PACKAGES:
                 continue
-            if module not in known or not module.startswith(LENT_WITH_THEM):
-                wrong.append(f"{name} imports {imported}")
-            elif module not in seen:
-                seen.add(module)
-                todo.append(module)
-    assert wrong == []
+            if module not in paths or not module.startswith(IMPORTED_BY_THEM):
+                violations.append(f"{name} imports {imported}")
+            elif module not in visited:
+                visited.add(module)
+                pending.append(module)
+    assert violations == []
 
 
 @pytest.mark.parametrize("module", ["egoexo_tools", "egoexo_tools.cli", "omama", "omama.cli"])
@@ -216,8 +219,10 @@ def test_importing_a_command_line_loads_nothing_heavy(module: str) -> None:
         f"import sys, {module}; "
         "print(sorted({'torch', 'pandas', 'pyarrow', 'cv2', 'numpy', 'numba'} & set(sys.modules)))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("program", ["egoexo-tools", "omama"])

@@ -1,7 +1,7 @@
-"""What is shipped works without the checkout: sdist, the wheel built from it, and the demo."""
+"""The distribution works without the checkout: sdist, the wheel built from it, and the demo."""
 
 import os
-import shlex
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +13,6 @@ import pytest
 from packaging.version import Version
 
 REPOSITORY = Path(__file__).parents[1]
-PROGRAMS = ("egoexo-tools ", "omama ")
 SHIPPED = ("egoexo_tools", "omama", "pyproject.toml", "README.md", "LICENSE")
 BUILD = """
 import sys
@@ -25,16 +24,16 @@ pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What a command printed; it sees nothing of this process's PYTHONPATH."""
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    """Run a command without PYTHONPATH; returns its output."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the sdist, not from the checkout, by the build system's own two functions."""
+    """The wheel, built from the sdist and not from the checkout."""
     if Version(version("setuptools")) < Version("77"):
         pytest.skip("building needs setuptools 77, which the group `dev` brings")
     folder = tmp_path_factory.mktemp("dist")
@@ -46,28 +45,29 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     source = folder / sdist.name.removesuffix(".tar.gz")
-    built = run(sys.executable, "-c", BUILD, "wheel", folder, cwd=source).split()[-1]
-    return folder / built
+    name = run(sys.executable, "-c", BUILD, "wheel", folder, cwd=source).split()[-1]
+    return folder / name
 
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with the wheel; what it needs comes from this one, nothing is fetched."""
+    """A new environment with the wheel; its dependencies are those of this environment."""
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"
     install = ["-m", "pip", "--quiet", "--python", python, "install", "--no-deps", "--no-index"]
     run(sys.executable, *install, wheel, cwd=folder)
     (site,) = folder.glob("lib/python*/site-packages")
-    # A path in a .pth is only searched: an editable install beside it stays unseen.
-    (site / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # Paths in a .pth file are searched, but .pth files there are not read, so that an editable
+    # installation of the checkout stays invisible.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder
 
 
-def test_the_wheel_is_what_runs(environment: Path) -> None:
-    where = "import egoexo_tools, omama; print(egoexo_tools.__file__, omama.__file__)"
-    found = run(environment / "bin" / "python", "-c", where, cwd=environment).split()
-    assert all(Path(path).is_relative_to(environment) for path in found), found
+def test_modules_come_from_the_wheel(environment: Path) -> None:
+    code = "import egoexo_tools, omama; print(egoexo_tools.__file__, omama.__file__)"
+    paths = run(environment / "bin" / "python", "-c", code, cwd=environment).split()
+    assert all(Path(path).is_relative_to(environment) for path in paths), paths
 
 
 def test_the_wheel_has_the_pages_files(environment: Path) -> None:
@@ -77,18 +77,17 @@ def test_the_wheel_has_the_pages_files(environment: Path) -> None:
 
 def test_the_tiny_demo_runs_outside_the_checkout(environment: Path, tmp_path: Path) -> None:
     program = environment / "bin" / "egoexo-tools"
-    printed = run(program, "demo", "--tiny", "--quiet", cwd=tmp_path)
-    table = printed.partition("\n\n")[2]
-    assert table.count("k-NN, no training") == 2, printed
+    output = run(program, "demo", "--tiny", "--quiet", cwd=tmp_path)
+    table = output.partition("\n\n")[2]
+    assert table.count("k-NN, no training") == 2, output
     assert "Report: demo-tiny/root/runs/report.html" in table
     assert (tmp_path / "demo-tiny" / "root" / "runs" / "report.html").stat().st_size > 100_000
     again = run(program, "demo", "--tiny", "--quiet", cwd=tmp_path)
-    assert again.partition("\n\n")[2] == table, "nothing was left to do"
+    assert again.partition("\n\n")[2] == table
 
-    # What README proposes for demo/root, copied from there and run one after the other.
+    # README's commands for demo/root.
     (tmp_path / "demo-tiny").rename(tmp_path / "demo")
-    lines = (REPOSITORY / "README.md").read_text().splitlines()
-    mine = [shlex.split(line) for line in lines if line.startswith(PROGRAMS) and " demo/" in line]
-    assert len(mine) >= 7
-    for name, *words in mine:
-        run(environment / "bin" / name, *words, cwd=tmp_path)
+    readme = (REPOSITORY / "README.md").read_text()
+    (block,) = re.findall(r"^\n```bash\n(.*?)```", readme, re.DOTALL | re.MULTILINE)
+    path = f"export PATH={environment / 'bin'}:$PATH\n"
+    run("bash", "-euc", path + block, cwd=tmp_path)
