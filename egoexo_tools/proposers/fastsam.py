@@ -23,13 +23,7 @@ import numpy as np
 
 from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError, SettingsError
-from egoexo_tools.proposers.base import (
-    Frame,
-    FrameProposals,
-    Proposal,
-    Proposer,
-    ProposerOptions,
-)
+from egoexo_tools.proposers.base import Frame, FrameProposals, Proposal, Proposer, ProposerOptions
 from egoexo_tools.proposers.encoding import encode_masks
 from egoexo_tools.running.inputs import file_sha256
 

@@ -163,11 +163,7 @@ def suppress(overlaps: Float32, *, threshold: float, limit: int) -> Int32:
 
 
 @compiled
-def _describe(
-    labels: Int32,
-    edges: Float32,
-    count: int,
-) -> tuple[Float32, Int32, Float32, Float32]:
+def _describe(labels: Int32, edges: Float32, count: int) -> tuple[Float32, Int32, Float32, Float32]:
     height, width = labels.shape
     sizes = np.zeros(count, np.float32)
     boxes = np.empty((count, 4), np.int32)
@@ -263,14 +259,7 @@ def _group(
 
 
 @compiled
-def _merge(
-    i: Any,
-    j: Any,
-    adjacent: Bool,
-    sizes: Float32,
-    boxes: Int32,
-    features: Float32,
-) -> None:
+def _merge(i: Any, j: Any, adjacent: Bool, sizes: Float32, boxes: Int32, features: Float32) -> None:
     """Merge region j into region i."""
     size = sizes[i] + sizes[j]
     features[i] = (features[i] * sizes[i] + features[j] * sizes[j]) / size
@@ -284,12 +273,7 @@ def _merge(
 
 
 @compiled
-def _fill(
-    starts: Int32,
-    neighbours: Int32,
-    at_edge: Bool,
-    members: Bool,
-) -> None:
+def _fill(starts: Int32, neighbours: Int32, at_edge: Bool, members: Bool) -> None:
     """Add to each region what is not reachable from the image's edge without crossing it."""
     count = members.shape[1]
     stack = np.empty(count, np.int32)
@@ -344,11 +328,7 @@ def _outlines(
 
 
 @compiled
-def _suppress(
-    overlaps: Float32,
-    threshold: Scalar,
-    limit: int,
-) -> Int32:
+def _suppress(overlaps: Float32, threshold: Scalar, limit: int) -> Int32:
     count = len(overlaps)
     dropped = np.zeros(count, np.bool_)
     survivors = np.empty(min(limit, count), np.int32)

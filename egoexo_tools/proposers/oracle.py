@@ -10,13 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from egoexo_tools.errors import SettingsError
-from egoexo_tools.proposers.base import (
-    Frame,
-    FrameProposals,
-    Proposal,
-    Proposer,
-    ProposerOptions,
-)
+from egoexo_tools.proposers.base import Frame, FrameProposals, Proposal, Proposer, ProposerOptions
 
 
 def settings(options: ProposerOptions) -> dict[str, Any]:

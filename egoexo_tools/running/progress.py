@@ -50,13 +50,7 @@ def open_progress(
     if not (quiet or in_notebook or (sys.stderr is not None and sys.stderr.isatty())):
         return ProgressLines(total, desc, "GB" if is_bytes else f"{unit}s", initial)
     bar = import_module("tqdm.notebook" if in_notebook else "tqdm").tqdm(
-        total=total,
-        desc=desc,
-        unit=unit,
-        initial=initial,
-        unit_scale=is_bytes,
-        disable=quiet,
-        smoothing=smoothing,
+        total=total, desc=desc, unit=unit, initial=initial, unit_scale=is_bytes, disable=quiet
     )
     return cast(Progress, bar)
 

@@ -105,11 +105,7 @@ def _as_stored(settings: Settings) -> Settings:
 
 
 def _jobs(
-    root: DatasetRoot,
-    stage: str,
-    units: Sequence[Unit],
-    settings: Settings,
-    options: RunOptions,
+    root: DatasetRoot, stage: str, units: Sequence[Unit], settings: Settings, options: RunOptions
 ) -> tuple[list[Job], dict[str, UnitResult]]:
     """The pending units, and by name the results of the others, in the order of `units`."""
     jobs: list[Job] = []
@@ -126,12 +122,7 @@ def _jobs(
 
 
 def _is_pending(
-    status: UnitResult,
-    unit: Unit,
-    settings: Settings,
-    inputs: str,
-    stage: str,
-    options: RunOptions,
+    status: UnitResult, unit: Unit, settings: Settings, inputs: str, stage: str, options: RunOptions
 ) -> bool:
     if options.overwrite or status.status == "failed":
         # The settings of a failed unit do not matter: it has no result to mix with new ones.

@@ -20,10 +20,7 @@ _PAUSE_SECONDS = 0.1
 
 
 def draw_lively_moves(
-    rng: np.random.Generator,
-    objects: list[Appearance],
-    placements: list[Placement],
-    seconds: float,
+    rng: np.random.Generator, objects: list[Appearance], placements: list[Placement], seconds: float
 ) -> list[Move]:
     """The moves of a take, sorted by start, without those that end after `seconds`."""
     table = _Table(rng, objects, list(placements))

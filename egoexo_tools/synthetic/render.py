@@ -47,11 +47,7 @@ class Painter:
         self._camera: Camera | None = None
 
     def paint(
-        self,
-        camera: Camera,
-        solids: NDArray[np.void],
-        table: Bytes,
-        rect: Rect | None = None,
+        self, camera: Camera, solids: NDArray[np.void], table: Bytes, rect: Rect | None = None
     ) -> None:
         """Draw the scene into `rect`, by default the whole frame.
 

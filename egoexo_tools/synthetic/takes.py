@@ -5,7 +5,7 @@ absent. Some tracks end early, which means that their last frames were not annot
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from egoexo_tools.synthetic.objects import FEWEST_OBJECTS
 from egoexo_tools.synthetic.options import Motion, SyntheticOptions
 from egoexo_tools.synthetic.render import Painter, Rect, bounds
 from egoexo_tools.synthetic.scene import SHADOW_REACH, Scene, shaded_table
-from egoexo_tools.synthetic.videos import CameraVideo
+from egoexo_tools.synthetic.videos import open_camera_videos
 from egoexo_tools.vocab import FPS, Split, View, view_of
 
 SCENARIOS = ("Cooking", "Health", "Bike Repair", "Music")
@@ -109,8 +109,8 @@ def render_take(plan: TakePlan, release: Release, options: SyntheticOptions) -> 
     ids: dict[str, dict[int, Bytes]] = {}
     for camera, place in zip(plan.cameras, places, strict=True):
         hw = options.frame_hw(view_of(camera), portrait=plan.portrait)
-        with CameraVideo(release, plan.take_name, camera, hw=hw, gop=options.gop) as video:
-            ids[camera] = _render_camera(scene, place, hw, video, options)
+        with open_camera_videos(release, plan.take_name, camera, hw=hw, gop=options.gop) as write:
+            ids[camera] = _render_camera(scene, place, hw, write, options)
     return {
         "scenario": plan.scenario,
         "take_name": plan.take_name,
@@ -169,7 +169,7 @@ def _render_camera(
     scene: Scene,
     place: HeadMotion | ExoPlace,
     hw: tuple[int, int],
-    video: CameraVideo,
+    write: Callable[[Bytes], None],
     options: SyntheticOptions,
 ) -> dict[int, Bytes]:
     """Render and write all frames of a camera; returns object ids of the annotated ones."""
@@ -192,7 +192,7 @@ def _render_camera(
             previous = solids
         draw_frame_index(painter.rgb, frame_idx)
         painter.ids[: code[0], : code[1]] = 0
-        video.write(painter.rgb)
+        write(painter.rgb)
         if frame_idx in options.annotated:
             annotated_ids[frame_idx] = painter.ids.copy()
     return annotated_ids

@@ -1,12 +1,12 @@
 """Writes the release's videos: H.264, yuv420p, 30 fps, each with a 448-pixel copy."""
 
-from contextlib import ExitStack
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.layout import DOWNSCALED_448, Release
 from egoexo_tools.synthetic.options import EGO_HW, EXO_HW
-from egoexo_tools.video.writer import VideoWriter, to_frame
+from egoexo_tools.video.writer import open_video, to_frame
 from egoexo_tools.vocab import FPS, View, view_of
 
 _X264 = {"preset": "ultrafast", "crf": "19", "bf": "2"}
@@ -14,44 +14,32 @@ _X264 = {"preset": "ultrafast", "crf": "19", "bf": "2"}
 order."""
 
 
-class CameraVideo:
-    """The two files of one camera; they get their names when the `with` block ends."""
-
-    def __init__(
-        self, release: Release, take_name: str, camera: str, *, hw: tuple[int, int], gop: int
-    ) -> None:
-        sizes = {None: hw, DOWNSCALED_448: small_hw(camera, hw)}
-        self._writers = [
-            VideoWriter(
-                release.video(take_name, camera, short_side=short_side),
-                hw=size,
-                fps=FPS,
-                options={**_X264, "g": str(gop)},
+@contextmanager
+def open_camera_videos(
+    release: Release, take_name: str, camera: str, *, hw: tuple[int, int], gop: int
+) -> Iterator[Callable[[Bytes], None]]:
+    """Yield a function that appends an image (H, W, 3) to both files of a camera."""
+    sizes = {None: hw, DOWNSCALED_448: small_hw(camera, hw)}
+    options = {**_X264, "g": str(gop)}
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                open_video(
+                    release.video(take_name, camera, short_side=short_side),
+                    hw=size,
+                    fps=FPS,
+                    options=options,
+                )
             )
             for short_side, size in sizes.items()
         ]
-        self._stack = ExitStack()
 
-    def __enter__(self) -> "CameraVideo":
-        with ExitStack() as stack:
-            for writer in self._writers:
-                stack.enter_context(writer)
-            self._stack = stack.pop_all()
-        return self
+        def write(rgb: Bytes) -> None:
+            frame = to_frame(rgb)
+            for writer in writers:
+                writer.write_frame(frame)
 
-    def write(self, rgb: Bytes) -> None:
-        """Append an image (H, W, 3)."""
-        frame = to_frame(rgb)
-        for writer in self._writers:
-            writer.write_frame(frame)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        yield write
 
 
 def small_hw(camera: str, hw: tuple[int, int]) -> tuple[int, int]:

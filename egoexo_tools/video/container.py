@@ -18,13 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from egoexo_tools.arrays import Bool, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.video.packets import PacketIndex, PacketSpan, hidden_test
-from egoexo_tools.video.source import (
-    ByteSource,
-    IndexView,
-    is_url,
-    read_mp4_index,
-    read_pieces,
-)
+from egoexo_tools.video.source import ByteSource, IndexView, is_url, read_mp4_index, read_pieces
 
 # We name the format, because FFmpeg's detection also accepts playlists, which open other files
 # and URLs.

@@ -3,51 +3,28 @@
 The file gets its name when the `with` block ends; an error leaves no file behind.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path
 
 
+@dataclass(frozen=True)
 class VideoWriter:
-    """A video of `hw` = (height, width) pixels, both even, at `fps` frames per second."""
+    """An open video; `open_video` creates one."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        hw: tuple[int, int],
-        fps: int = 30,
-        options: Mapping[str, str] | None = None,
-        threads: int = 1,
-    ) -> None:
-        if hw[0] % 2 or hw[1] % 2 or min(hw) < 2:
-            raise DataError(f"a video of {hw[1]}x{hw[0]} pixels cannot be written; use even sides")
-        self._path, self._hw, self._fps = path, hw, fps
-        self._options, self._threads = dict(options or {}), threads
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "VideoWriter":
-        with ExitStack() as stack:
-            partial = stack.enter_context(atomic_path(self._path))
-            self._container = stack.enter_context(av.open(str(partial), "w", format="mp4"))
-            stream = self._container.add_stream("libx264", rate=self._fps, options=self._options)
-            stream.height, stream.width = self._hw
-            stream.pix_fmt = "yuv420p"
-            stream.time_base = Fraction(1, self._fps)
-            stream.codec_context.thread_count = self._threads
-            self._stream = stream
-            self._stack = stack.pop_all()
-        return self
+    container: OutputContainer
+    stream: av.VideoStream
 
     def write(self, rgb: Bytes) -> None:
         """Append an image (H, W, 3); other sizes are scaled to that of the video."""
@@ -55,19 +32,30 @@ class VideoWriter:
 
     def write_frame(self, frame: av.VideoFrame) -> None:
         """Append a result of `to_frame`, so that several writers can share one conversion."""
-        sized = frame.reformat(self._stream.width, self._stream.height, interpolation="BILINEAR")
+        sized = frame.reformat(self.stream.width, self.stream.height, interpolation="BILINEAR")
         sized.pts = None
-        self._container.mux(self._stream.encode(sized))
+        self.container.mux(self.stream.encode(sized))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self._container.mux(self._stream.encode(None))
-        self._stack.__exit__(kind, error, trace)
+
+@contextmanager
+def open_video(
+    path: Path, *, hw: tuple[int, int], fps: int = 30, options: Mapping[str, str] | None = None
+) -> Iterator[VideoWriter]:
+    """A video of `hw` = (height, width) pixels, both even, at `fps` frames per second.
+
+    `options` are those of libx264.
+    """
+    if hw[0] % 2 or hw[1] % 2 or min(hw) < 2:
+        raise DataError(f"a video of {hw[1]}x{hw[0]} pixels cannot be written; use even sides")
+    with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options=dict(options or {}))
+        stream.height, stream.width = hw
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, fps)
+        # x264's output depends on its number of threads, and must not depend on the machine.
+        stream.codec_context.thread_count = 1
+        yield VideoWriter(container, stream)
+        container.mux(stream.encode(None))
 
 
 def to_frame(rgb: Bytes) -> av.VideoFrame:

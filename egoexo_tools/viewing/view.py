@@ -25,7 +25,7 @@ from egoexo_tools.masks.columns import RLE_COLUMNS, mask_from_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.release.scenarios import not_found_text
 from egoexo_tools.video.pictures import read_image
-from egoexo_tools.video.writer import VideoWriter
+from egoexo_tools.video.writer import open_video
 from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
 from egoexo_tools.vocab import FPS
 
@@ -130,7 +130,7 @@ def write_mp4(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) ->
         raise SettingsError(f"height {height} must be even and at least 64")
     widths = [_width(view, camera, height) for camera in view.cameras]
     total = sum(widths) + _GAP * (len(widths) - 1)
-    with VideoWriter(path, hw=(height, total), fps=fps, options=_X264) as video:
+    with open_video(path, hw=(height, total), fps=fps, options=_X264) as video:
         for frame_idx in view.frame_idxs:
             panels = [
                 _panel(view, camera, frame_idx, (height, width))

@@ -11,7 +11,7 @@ from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.video.frames import probe, read_frames
-from egoexo_tools.video.writer import VideoWriter
+from egoexo_tools.video.writer import open_video
 from egoexo_tools.viewing.view import open_take, render, write_view
 
 TAKE = next(iter(TAKES))
@@ -129,8 +129,11 @@ def test_what_is_not_there_is_refused(root: DatasetRoot, tmp_path: Path) -> None
 
 
 def test_a_video_needs_even_sides(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a video of 4x3 pixels cannot be written"):
-        VideoWriter(tmp_path / "odd.mp4", hw=(3, 4))
+    with (
+        pytest.raises(DataError, match="a video of 4x3 pixels cannot be written"),
+        open_video(tmp_path / "odd.mp4", hw=(3, 4)),
+    ):
+        pass
 
 
 def test_command(root: DatasetRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
