@@ -1,5 +1,4 @@
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tiny_root import EGO, TAKES, make_tiny_root
+from tiny_root import EGO, TAKES
 
 from egoexo_tools.checks.validate import validate
 from egoexo_tools.cli import main
@@ -24,16 +23,6 @@ from egoexo_tools.manifests import (
 FIRST, SECOND, VAL, TEST = TAKES
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_root(tmp_path_factory.mktemp("tiny")).path
-
-
-@pytest.fixture
-def root(template: Path, tmp_path: Path) -> DatasetRoot:
-    return DatasetRoot(Path(shutil.copytree(template, tmp_path / "root")))
-
-
 def edit(root: DatasetRoot, table: str, unit: str, change: Callable[[pd.DataFrame], Any]) -> None:
     """Rewrite one part with its rows changed (in place, or by what `change` returns)."""
     rows = read_manifest(root, table, units=[unit]).to_pandas().astype({})
@@ -41,7 +30,7 @@ def edit(root: DatasetRoot, table: str, unit: str, change: Callable[[pd.DataFram
     write_manifest(root, table, unit, rows if changed is None else changed)
 
 
-def cell(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], None]:
+def set_cell(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], None]:
     def change(rows: pd.DataFrame) -> None:
         rows[column] = rows[column].astype(object)
         rows.at[row, column] = value
@@ -49,16 +38,18 @@ def cell(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], None]:
     return change
 
 
-def twice(rows: pd.DataFrame) -> pd.DataFrame:
+def with_duplicates(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, rows.iloc[:2]])
 
 
-def without(row: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def without_row(row: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda rows: rows.drop(index=row)
 
 
-def found(root: DatasetRoot, *, files: bool = False) -> dict[tuple[str, str], int]:
-    return {(one.table, one.problem): one.count for one in validate(root, files=files)}
+def problems_of(root: DatasetRoot, *, files: bool = False) -> dict[tuple[str, str], int]:
+    return {
+        (finding.table, finding.problem): finding.count for finding in validate(root, files=files)
+    }
 
 
 def test_a_sound_root_has_no_findings(root: DatasetRoot) -> None:
@@ -74,42 +65,47 @@ PAIR = "val.ego2exo"
 @pytest.mark.parametrize(
     ("table", "unit", "change", "problems"),
     [
-        ("takes", VAL, twice, {"take_uid occurs more than once": 1}),
-        ("takes", VAL, cell(0, "split", "dev"), {"the split is unknown": 1}),
-        ("takes", VAL, cell(0, "ego_camera", "cam07"), {"the ego camera is not an ego camera": 1}),
-        ("takes", VAL, cell(0, "exo_cameras", ["aria07"]),
+        ("takes", VAL, with_duplicates, {"take_uid occurs more than once": 1}),
+        ("takes", VAL, set_cell(0, "split", "dev"), {"the split is unknown": 1}),
+        ("takes", VAL, set_cell(0, "ego_camera", "cam07"),
+         {"the ego camera is not an ego camera": 1}),
+        ("takes", VAL, set_cell(0, "exo_cameras", ["aria07"]),
          {"an exo camera is not an exo camera": 1}),
-        (MASKS, VAL, twice, {"the key occurs more than once": 2}),
-        (MASKS, VAL, cell(CUP, "view", "exo"), {"the view does not fit the camera": 1}),
-        (MASKS, VAL, cell(CUP, "camera", "cam09"), {"the camera is not one of its take": 1}),
-        (MASKS, VAL, cell(CUP, "take_uid", "x"), {"the take is not in the takes manifest": 1,
-                                                 "rows are in a part of another name": 1}),
-        (MASKS, VAL, cell(CUP, "frame_idx", -30), {"frame_idx is negative": 1}),
-        (MASKS, VAL, cell(CUP, "area", 1), {"the area is not that of the mask": 1}),
-        (MASKS, VAL, cell(CUP, "bbox_xywh", [0.0, 0.0, 1.0, 1.0]),
+        (MASKS, VAL, with_duplicates, {"the key occurs more than once": 2}),
+        (MASKS, VAL, set_cell(CUP, "view", "exo"), {"the view does not fit the camera": 1}),
+        (MASKS, VAL, set_cell(CUP, "camera", "cam09"), {"the camera is not one of its take": 1}),
+        (MASKS, VAL, set_cell(CUP, "take_uid", "x"),
+         {"the take is not in the takes manifest": 1,
+          "rows are in a part of another name": 1}),
+        (MASKS, VAL, set_cell(CUP, "frame_idx", -30), {"frame_idx is negative": 1}),
+        (MASKS, VAL, set_cell(CUP, "area", 1), {"the area is not that of the mask": 1}),
+        (MASKS, VAL, set_cell(CUP, "bbox_xywh", [0.0, 0.0, 1.0, 1.0]),
          {"the box is not that of the mask": 1}),
-        (MASKS, VAL, cell(CUP, "rle_counts", "~~"),
+        (MASKS, VAL, set_cell(CUP, "rle_counts", "~~"),
          {"the counts are not COCO compressed run lengths": 1}),
-        (MASKS, VAL, cell(CUP, "rle_height", 281),
+        (MASKS, VAL, set_cell(CUP, "rle_height", 281),
          {"the runs do not add up to height x width": 1}),
-        (MASKS, VAL, cell(CUP, "visible", False),
+        (MASKS, VAL, set_cell(CUP, "visible", False),
          {"visible is not whether there is a mask": 1}),
-        (MASKS, VAL, cell(CUP, "frame_idx", 45),
+        (MASKS, VAL, set_cell(CUP, "frame_idx", 45),
          {"the frame was neither extracted nor excluded": 1}),
-        ("frames", f"{VAL}.{EGO}", twice, {"the key occurs more than once": 2}),
-        ("frames", f"{VAL}.{EGO}", cell(0, "path", "../secret.jpg"),
+        ("frames", f"{VAL}.{EGO}", with_duplicates, {"the key occurs more than once": 2}),
+        ("frames", f"{VAL}.{EGO}", set_cell(0, "path", "../secret.jpg"),
          {"the path leaves the root": 1, "the file is missing": 1}),
-        ("pairs", PAIR, twice, {"pair_id occurs more than once": 2}),
-        ("pairs", PAIR, cell(0, "pair_id", "x"), {"pair_id does not match the other columns": 1}),
-        ("pairs", PAIR, cell(0, "dest_state", "absent"),
+        ("pairs", PAIR, with_duplicates, {"pair_id occurs more than once": 2}),
+        ("pairs", PAIR, set_cell(0, "pair_id", "x"),
+         {"pair_id does not match the other columns": 1}),
+        ("pairs", PAIR, set_cell(0, "dest_state", "absent"),
          {"dest_state differs from the masks manifest": 1}),
-        ("pairs", PAIR, cell(0, "split", "test"), {"the take is in another split": 1}),
-        ("pairs", PAIR, cell(0, "direction", "exo2ego"),
+        ("pairs", PAIR, set_cell(0, "split", "test"), {"the take is in another split": 1}),
+        ("pairs", PAIR, set_cell(0, "direction", "exo2ego"),
          {"the source camera is not of the direction's view": 1,
           "the dest camera is not of the direction's view": 1}),
-        ("proposals", f"{VAL}.cam01", twice, {"the key occurs more than once (parts counted)": 1}),
-        ("proposals", f"{VAL}.cam01", cell(3, "area", 7), {"the area is not that of the mask": 1}),
-        ("proposals", f"{VAL}.cam01", cell(3, "frame_idx", 31),
+        ("proposals", f"{VAL}.cam01", with_duplicates,
+         {"the key occurs more than once (parts counted)": 1}),
+        ("proposals", f"{VAL}.cam01", set_cell(3, "area", 7),
+         {"the area is not that of the mask": 1}),
+        ("proposals", f"{VAL}.cam01", set_cell(3, "frame_idx", 31),
          {"the frame is not in the frames manifest (parts counted)": 1,
           "the mask has neither the frame's size nor the video's (parts counted)": 1}),
     ],
@@ -118,25 +114,25 @@ def test_each_kind_of_damage_is_named(
     root: DatasetRoot, table: str, unit: str, change: Any, problems: dict[str, int]
 ) -> None:
     edit(root, table, unit, change)
-    findings = found(root)
-    here = {problem: count for (name, problem), count in findings.items() if name == table}
-    assert here.items() >= problems.items(), findings
+    findings = problems_of(root)
+    in_table = {problem: count for (name, problem), count in findings.items() if name == table}
+    assert in_table.items() >= problems.items(), findings
 
 
 def test_pairs_are_compared_with_the_masks(root: DatasetRoot) -> None:
-    edit(root, "masks", VAL, without(CUP))
-    findings = found(root)
+    edit(root, "masks", VAL, without_row(CUP))
+    findings = problems_of(root)
     assert findings == {
         ("pairs", "the source has no visible mask"): 1,
         ("pairs", "dest_state differs from the masks manifest"): 1,
     }
 
 
-def test_a_frame_that_is_missing_must_be_excluded(root: DatasetRoot) -> None:
+def test_a_missing_frame_must_be_excluded(root: DatasetRoot) -> None:
     unit = f"{VAL}.cam01"
-    edit(root, "frames", unit, without(0))
+    edit(root, "frames", unit, without_row(0))
     edit(root, "proposals", unit, lambda rows: rows[rows["frame_idx"] != 0])
-    assert found(root) == {
+    assert problems_of(root) == {
         ("masks", "the frame was neither extracted nor excluded"): 2,
         ("pairs", "the dest frame was neither extracted nor excluded"): 2,
         ("pairs", "the source frame was neither extracted nor excluded"): 2,
@@ -144,9 +140,9 @@ def test_a_frame_that_is_missing_must_be_excluded(root: DatasetRoot) -> None:
     }
     row = {"take_uid": VAL, "camera": "cam01", "frame_idx": 0, "reason": "damaged video"}
     write_exclusions(root, "frames", unit, [row])
-    assert found(root) == {("files", "a frame is not in the frames manifest"): 1}
+    assert problems_of(root) == {("files", "a frame is not in the frames manifest"): 1}
     write_exclusions(root, "frames", unit, [{**row, "frame_idx": 30}])
-    assert found(root)["exclusions", "a frame is excluded and extracted"] == 1
+    assert problems_of(root)["exclusions", "a frame is excluded and extracted"] == 1
 
 
 def test_exclusions_of_ingest_are_not_in_the_manifests(root: DatasetRoot) -> None:
@@ -158,16 +154,16 @@ def test_exclusions_of_ingest_are_not_in_the_manifests(root: DatasetRoot) -> Non
         [{**mask, "reason": "undecodable"}, {"take_uid": FIRST, "reason": "redacted"},
          {**mask, "frame_idx": 1}],
     )  # fmt: skip
-    assert found(root) == {
+    assert problems_of(root) == {
         ("exclusions", "there is no reason"): 1,
         ("exclusions", "a mask is excluded and in the masks manifest"): 1,
         ("exclusions", "a take is excluded and in the takes manifest"): 1,
     }
 
 
-def test_split_json_must_agree(root: DatasetRoot) -> None:
+def test_split_json_must_agree_with_the_takes(root: DatasetRoot) -> None:
     root.split_json.write_text(json.dumps({"train": [FIRST, SECOND, VAL], "test": [TEST, FIRST]}))
-    assert found(root) == {
+    assert problems_of(root) == {
         ("split.json", "a take is listed more than once"): 1,
         ("split.json", "a take has another split in the takes manifest"): 2,
     }
@@ -179,15 +175,15 @@ def test_files_are_compared_with_the_manifest(root: DatasetRoot) -> None:
     root.frame(VAL, EGO, 60).write_bytes(b"no picture")
     (root.frame(VAL, EGO, 60).parent / "90.jpg.partial").write_bytes(b"half")
     missing = {("frames", "the file is missing"): 1}
-    half = {("files", "half-written, from a run that was stopped"): 1}
-    assert found(root) == missing | half
+    partial = {("files", "half-written, from a run that was stopped"): 1}
+    assert problems_of(root) == missing | partial
     sizes = {("frames", "the file has another size"): 2}
-    assert found(root, files=True) == missing | half | sizes
+    assert problems_of(root, files=True) == missing | partial | sizes
 
 
 def test_a_part_that_cannot_be_read_is_a_finding(root: DatasetRoot) -> None:
     root.part("masks", TEST).write_bytes(b"PAR1 not really")
-    findings = found(root)
+    findings = problems_of(root)
     assert findings["masks", "a part cannot be read"] == 1
     assert findings["pairs", "the source has no visible mask"] == 13
 
@@ -196,9 +192,9 @@ def test_damaged_pages_are_a_finding(root: DatasetRoot) -> None:
     for table, unit in (("masks", TEST), ("pairs", "val.exo2ego"), ("proposals", f"{VAL}.cam01")):
         path = root.part(table, unit)
         data = bytearray(path.read_bytes())
-        data[8:200] = bytes(192)  # behind the magic number; the footer stays
+        data[8:200] = bytes(192)  # after the magic number; the footer stays
         path.write_bytes(data)
-    findings = found(root)
+    findings = problems_of(root)
     for table in ("masks", "pairs", "proposals"):
         assert findings[table, "a part cannot be read"] >= 1, findings
 
@@ -215,21 +211,21 @@ def test_damaged_pages_are_a_finding(root: DatasetRoot) -> None:
     ],
 )
 def test_empty_values_are_a_finding(root: DatasetRoot, table: str, unit: str, column: str) -> None:
-    edit(root, table, unit, cell(0, column, None))
-    assert found(root)[table, "a value that every row needs is empty"] == 1
+    edit(root, table, unit, set_cell(0, column, None))
+    assert problems_of(root)[table, "a value that every row needs is empty"] == 1
 
 
 def test_runs_name_pairs_of_the_manifest(root: DatasetRoot) -> None:
-    known = read_manifest(root, "pairs", units=["test.ego2exo"])["pair_id"].to_pylist()
-    rows = [{"pair_id": pair_id} for pair_id in [*known, known[0], "unknown"]]
+    pair_ids = read_manifest(root, "pairs", units=["test.ego2exo"])["pair_id"].to_pylist()
+    rows = [{"pair_id": pair_id} for pair_id in [*pair_ids, pair_ids[0], "unknown"]]
     write_table(root.runs / "ego2exo" / "predictions.parquet", "predictions", rows)
-    assert found(root) == {
+    assert problems_of(root) == {
         ("ego2exo/predictions", "pair_id occurs more than once"): 1,
         ("ego2exo/predictions", "the pair is not in the pairs manifest"): 1,
     }
 
 
-def test_only_takes_and_masks_is_fine(root: DatasetRoot) -> None:
+def test_a_root_with_only_takes_and_masks_is_sound(root: DatasetRoot) -> None:
     for table in ("frames", "proposals", "pairs"):
         for part in root.table(table).iterdir():
             part.unlink()
@@ -238,13 +234,13 @@ def test_only_takes_and_masks_is_fine(root: DatasetRoot) -> None:
     assert validate(root, files=True) == []
 
 
-def test_command(root: DatasetRoot, tmp_path: Path) -> None:
+def test_the_command_fails_with_findings(root: DatasetRoot, tmp_path: Path) -> None:
     def invoke(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(main, ["validate", *arguments])
         return result.exit_code, result.output
 
     assert invoke(str(root.path), "--files") == (0, "No findings.\n")
-    edit(root, "pairs", PAIR, cell(0, "dest_state", "absent"))
+    edit(root, "pairs", PAIR, set_cell(0, "dest_state", "absent"))
     code, output = invoke(str(root.path))
     assert code == 1
     problem = "dest_state differs from the masks manifest"

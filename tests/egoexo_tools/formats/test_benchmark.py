@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_root import EGO, TAKES, make_tiny_root
+from tiny_root import EGO, TAKES
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.formats import benchmark
@@ -22,11 +22,6 @@ from egoexo_tools.release.takes import read_split_file
 from egoexo_tools.vocab import Direction, Split
 
 FIRST = next(iter(TAKES))
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
-    return make_tiny_root(tmp_path_factory.mktemp("tiny"))
 
 
 def square(y: int, x: int, side: int, height: int = 54, width: int = 96) -> MaskRle:
