@@ -44,13 +44,20 @@ def open_progress(
 ) -> Progress:
     """Progress over `total` units (bytes if `is_bytes`), of which `initial` are already done.
 
-    `quiet` shows nothing. Progress goes to stderr, so a command's output stays clean.
+    `quiet` shows nothing. `smoothing` is that of tqdm. Progress goes to stderr, so a command's
+    output stays clean.
     """
     in_notebook = _has_widgets()
     if not (quiet or in_notebook or (sys.stderr is not None and sys.stderr.isatty())):
         return ProgressLines(total, desc, "GB" if is_bytes else f"{unit}s", initial)
     bar = import_module("tqdm.notebook" if in_notebook else "tqdm").tqdm(
-        total=total, desc=desc, unit=unit, initial=initial, unit_scale=is_bytes, disable=quiet
+        total=total,
+        desc=desc,
+        unit=unit,
+        initial=initial,
+        unit_scale=is_bytes,
+        disable=quiet,
+        smoothing=smoothing,
     )
     return cast(Progress, bar)
 
