@@ -19,6 +19,15 @@ hypothesis.settings.load_profile("untimed")
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
+SLOW_FIXTURES = {"browser", "featured_root", "finished_demo", "tiny_release"}
+"""Tests that use one of them are marked `slow`, because they take seconds to set up."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Without a CUDA device, skip tests marked `gpu`; with `-m gpu` they fail instead.

@@ -19,6 +19,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+@pytest.mark.slow
 def test_generated_pages_are_up_to_date() -> None:
     # In a process of its own, because other tests of this process may have added choices.
     check = [sys.executable, PROJECT / "scripts" / "generate_docs.py", "--check"]

@@ -82,6 +82,7 @@ def test_help_shows_what_was_added(
     assert name in call(program, command, "--help")
 
 
+@pytest.mark.slow
 def test_a_method_and_a_metric_are_in_table_and_report(root: DatasetRoot) -> None:
     for direction in Direction:
         call("omama", "train", root.path, "--method", "same-place", "--direction", direction)
@@ -101,6 +102,7 @@ def test_a_method_and_a_metric_are_in_table_and_report(root: DatasetRoot) -> Non
     assert "the same place" in page and "area error" in page
 
 
+@pytest.mark.slow
 def test_a_backbone_trains_and_predicts(root: DatasetRoot) -> None:
     call("omama", "features", root.path, "--backbone", "grey", "--executor", "inline")
     call(
@@ -110,6 +112,7 @@ def test_a_backbone_trains_and_predicts(root: DatasetRoot) -> None:
     assert (root.runs / "ego2exo" / "checkpoint_best.pt").is_file()
 
 
+@pytest.mark.slow
 def test_a_proposer_proposes(root: DatasetRoot) -> None:
     call(
         "egoexo-tools", "propose", root.path, "--proposer", "tiles", "--executor", "inline",
@@ -138,6 +141,7 @@ def test_a_stage_runs_once_and_stands_in_status(
     assert "brightness" in call("egoexo-tools", "status", root.path)
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_is_a_program(modules: dict[str, ModuleType]) -> None:
     folder = Path(str(modules["my_backbone"].__file__)).parent
     shown = subprocess.run(

@@ -112,6 +112,7 @@ def answering(status: int, body: str, content_type: str = "application/xml") -> 
             thread.join()
 
 
+@pytest.mark.slow
 def test_all_is_well_with_the_right_key(tmp_path: Path) -> None:
     code, output = doctor(str(tmp_path))
     assert code == 0, output
@@ -119,6 +120,7 @@ def test_all_is_well_with_the_right_key(tmp_path: Path) -> None:
     assert "from env" in output and "libavcodec" in output
 
 
+@pytest.mark.slow
 def test_keys_are_told_apart(guarded: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     error = trouble()
@@ -163,6 +165,7 @@ EXPIRED = """<?xml version="1.0" encoding="UTF-8"?>
 SKEWED = EXPIRED.replace("ExpiredToken", "RequestTimeTooSkewed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "body", "expected", "told"),
     [
@@ -193,6 +196,7 @@ def test_network_and_proxy_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
     assert error.kind is S3ErrorKind.NO_NETWORK and "127.0.0.1:1 cannot be reached" in str(error)
 
 
+@pytest.mark.slow
 def test_buckets_and_objects_are_told_apart() -> None:
     assert trouble("s3://no-such-bucket/v2").kind is S3ErrorKind.NO_BUCKET
     assert trouble("s3://guarded/v3").kind is S3ErrorKind.NO_OBJECT

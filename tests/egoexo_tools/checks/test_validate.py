@@ -62,6 +62,7 @@ GREEN_EXO_ABSENT = 16
 PAIR = "val.ego2exo"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "unit", "change", "problems"),
     [
@@ -199,6 +200,7 @@ def test_damaged_pages_are_a_finding(root: DatasetRoot) -> None:
         assert findings[table, "a part cannot be read"] >= 1, findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "unit", "column"),
     [

@@ -286,6 +286,7 @@ def wait_for_partial(release: Release, process: Any, *, at_least: int) -> Path:
     raise AssertionError(f"no partial file: {process.communicate()}")
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_is_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

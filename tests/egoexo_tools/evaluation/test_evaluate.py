@@ -466,6 +466,7 @@ def keys_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from keys_of(inner, (*path, key))
 
 
+@pytest.mark.slow
 def test_any_damage_ends_in_a_sentence(root: DatasetRoot, truth: Path, tmp_path: Path) -> None:
     """One value replaced by nonsense, anywhere in either file: a DataError or a score."""
     junk = [None, 1, -1, "x", [], {}, float("nan"), [1, 2], {"size": [1, 1]}, True, 2**70]

@@ -105,6 +105,7 @@ def test_official_size(size: tuple[int, int], official: tuple[int, int]) -> None
     assert metrics.official_size(size) == official
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (90, 1), (64, 65), (130, 70)])
 def test_metrics_agree_with_their_slow_twins(height: int, width: int) -> None:
     masks = blobs(seed=height, height=height, width=width, count=9)

@@ -80,6 +80,7 @@ def test_pair_files_are_read_back(root: DatasetRoot, tmp_path: Path, direction: 
     assert len(pairs) > 10
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, unique=True))
 def test_any_object_name_is_read_back_or_reported_as_unfit(names: list[str]) -> None:
     columns = {"take_uid": FIRST, "source_camera": EGO, "dest_camera": "cam01", "frame_idx": 30}

@@ -75,6 +75,7 @@ def areas(root: DatasetRoot, camera: str = "aria_ego") -> dict[str, int | None]:
 # Memory and polygons
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("polygon", "words"),
     [

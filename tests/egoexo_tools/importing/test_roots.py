@@ -111,6 +111,7 @@ def test_frames_that_came_later_are_imported(processed: Path, root: DatasetRoot)
     assert root.frame(FIRST, "cam01", 120).is_file()
 
 
+@pytest.mark.slow
 def test_every_later_command_works_on_proposals_without_scores(
     ours: DatasetRoot, processed: Path, root: DatasetRoot, tmp_path: Path
 ) -> None:

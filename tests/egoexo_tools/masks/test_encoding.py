@@ -7,6 +7,7 @@ from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.masks.rle import MaskRle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.95, 1.0])
 def test_each_mask_of_a_stack_is_encoded_as_alone(share: float) -> None:
     rng = np.random.default_rng(0)

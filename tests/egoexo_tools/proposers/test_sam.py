@@ -96,6 +96,7 @@ def accept_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sam, "MIN_STABILITY", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("accept_all")
 def test_images_become_proposals(checkpoint: Path) -> None:
     network = sam.load_network(checkpoint, device="cpu")
@@ -139,6 +140,7 @@ def test_a_transformers_without_sam_3_is_named(
         sam.load_network(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_entry_loads_the_proposer(checkpoint: Path, tmp_path: Path) -> None:
     import cv2
 

@@ -82,6 +82,7 @@ def test_quiet_says_nothing_and_a_terminal_gets_a_bar(monkeypatch: pytest.Monkey
     assert "100%" in watched.getvalue() and "\r" in watched.getvalue()
 
 
+@pytest.mark.slow
 def test_a_command_in_a_pipe_writes_no_carriage_return(tmp_path: object) -> None:
     words = ["synthesize", f"{tmp_path}/release", "--train", "1", "--val", "0", "--test", "0"]
     words += ["--scale", "0.05", "--frames", "1", "--workers", "1"]

@@ -89,6 +89,7 @@ def excluded(root: DatasetRoot) -> list[tuple[str, int, str]]:
     return [(row["camera"], row["frame_idx"], row["reason"]) for row in table.to_pylist()]
 
 
+@pytest.mark.slow
 def test_the_annotated_frames_by_the_recipe(root: DatasetRoot, release: Release) -> None:
     summary = frames_run(root, release).check()
     assert (summary.done, summary.counts) == (2, {"frames": 6, "frames_excluded": 0})
@@ -225,6 +226,7 @@ def test_a_video_that_is_missing(root: DatasetRoot, release: Release) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_is_stopped(tmp_path: Path, release: Release) -> None:
     root = make_root(tmp_path / "root", {EXO: [30]})
     release.video("cook", EXO).unlink()

@@ -95,6 +95,7 @@ def count_swaps(take: TakeMotion) -> int:
     return swaps
 
 
+@pytest.mark.slow
 def test_objects_move_more_in_the_exo_view() -> None:
     calm, lively = (
         np.mean([exo_movements(take).mean() for take in observed_motion(motion)])

@@ -84,6 +84,7 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_lower_motion_rate_keeps_the_annotated_frames(
     tmp_path: Path,
 ) -> None:

@@ -73,6 +73,7 @@ def served(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONTAINER_OPTIONS)
 def test_a_url_costs_only_the_needed_groups(tmp_path: Path, served: str, kind: str) -> None:
     path = write_video(
@@ -92,6 +93,7 @@ def test_a_url_costs_only_the_needed_groups(tmp_path: Path, served: str, kind: s
     assert probe(url) == probe(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaks", [1, 2])
 def test_a_range_that_breaks_off_is_requested_again(
     tmp_path: Path, served: str, breaks: int

@@ -78,6 +78,7 @@ def test_what_is_known_before_it_is_built(backbone: Backbone) -> None:
     assert feature_key("efficientnet-lite0", None) == FeatureKey.of(extractor)
 
 
+@pytest.mark.slow
 def test_nothing_is_built_where_nothing_is_to_be_done(tmp_path: Path) -> None:
     root = make_tiny_root(tmp_path / "root")
     code = (

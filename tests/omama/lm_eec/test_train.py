@@ -74,6 +74,7 @@ def log_of(run):
     return [json.loads(line) for line in run.log.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_tiny_network_learns_a_clip_by_heart(root, tmp_path):
     """From weights that know nothing, as SAM 2.1's file would come; ego2exo."""
     torch.manual_seed(0)
@@ -110,6 +111,7 @@ def squares(root):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", Direction)
 def test_a_run_resumed_at_any_step_is_undisturbed(root, small_start, tmp_path, direction):
     """With dropout, stochastic depth, augmentation and recomputation, in either direction."""
