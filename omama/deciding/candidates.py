@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from egoexo_tools.arrays import Float16, Float32, Float64, Int64
+from egoexo_tools.arrays import Float16, Float32, Int64
 from egoexo_tools.errors import SettingsError
 from omama.matching.matchers import MatchScores
 from omama.matching.samples import Bucket
@@ -48,8 +48,6 @@ class Candidates(PairColumns):
     """(P, K) proposal_idx in the destination frame, the most similar first; -1 for padding."""
     similarity: Float32
     """(P, K), -inf for padding."""
-    confidence: Float64
-    """(P,) the matcher's confidence, in 0..1; 0 where there are no proposals."""
     source_embedding: Float16
     """(P, W) unit embedding of the object."""
     embedding: Float16
@@ -76,7 +74,6 @@ def select_candidates(bucket: Bucket, scores: MatchScores) -> Candidates:
     best = similarity.masked_fill(~allowed, -torch.inf).topk(count, 1)
     proposal = best.indices - bucket.first_proposal[bucket.group][:, None]
     exists = best.values > -torch.inf
-    confidence = scores.confidence.double().cpu().numpy()
     # Without the frame's mean, its light and style do not make all of its objects look alike.
     mask_parts = bucket.dests[..., : bucket.dests.shape[-1] // 2].float()  # (G, R, C)
     weight = bucket.is_proposal[..., None].float()
@@ -87,7 +84,6 @@ def select_candidates(bucket: Bucket, scores: MatchScores) -> Candidates:
         pair=bucket.pair.cpu().numpy(),
         proposal=_pad(proposal.where(exists, -1), -1).cpu().numpy(),
         similarity=_pad(best.values, -torch.inf).cpu().numpy(),
-        confidence=np.where(exists.any(dim=1).cpu().numpy(), confidence, 0.0),
         # Half precision, so that the candidates of a large take fit into RAM.
         source_embedding=scores.source.half().cpu().numpy(),
         embedding=_select_rows(scores.dests, bucket.group, best.indices, exists),
