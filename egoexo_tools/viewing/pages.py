@@ -1,7 +1,7 @@
-"""Self-contained pages out of NAME.html.jinja, NAME.css and NAME.js of a folder.
+"""Renders self-contained pages from NAME.html.jinja, NAME.css and NAME.js of a folder.
 
-A page needs no network and no other file. What comes from files is escaped by the template, and
-the page's content policy allows its own script alone, by the script's hash.
+A page needs no network and no other file. The template escapes text from files, and the page's
+content policy allows only its own script, by the script's hash.
 """
 
 import base64
@@ -13,10 +13,10 @@ from pathlib import Path
 from egoexo_tools.errors import DataError
 
 
-def require_jinja(what: str) -> None:
-    """DataError where jinja2 is not installed; `what` needs it."""
+def require_jinja(purpose: str) -> None:
+    """Raise DataError, which names `purpose`, if jinja2 is not installed."""
     if importlib.util.find_spec("jinja2") is None:
-        raise DataError(f"{what} needs jinja2: pip install 'egoexo-tools[report]'")
+        raise DataError(f"{purpose} needs jinja2: pip install 'egoexo-tools[report]'")
 
 
 def render_page(
@@ -26,9 +26,9 @@ def render_page(
     *,
     filters: Mapping[str, Callable[..., str]] | None = None,
 ) -> str:
-    """The page `name` of a folder, filled with `content` and its own script and style.
+    """The page `name` of a folder, filled with `content`, its script and its style.
 
-    Raises jinja2's TemplateError where the template asks for what `content` lacks.
+    Raises jinja2's TemplateError if the template uses a value that `content` does not have.
     """
     import jinja2
 

@@ -1,6 +1,6 @@
-"""Masks drawn over frames: panels side by side, for people to look at.
+"""Draws masks over frames, and joins pictures side by side.
 
-Pictures are (H, W, 3) uint8, RGB. Masks of any size are drawn at the picture's.
+Pictures are (H, W, 3) uint8, RGB. Masks of any size are drawn at the size of the picture.
 """
 
 import base64
@@ -23,28 +23,28 @@ from egoexo_tools.video.pictures import read_image
 
 Colour: TypeAlias = tuple[int, int, int]
 
-# Blue and orange are told apart by the colour-blind too.
+# Colour-blind readers can distinguish blue and orange.
 SOURCE: Colour = (40, 120, 255)
 TRUTH: Colour = SOURCE
 PREDICTION: Colour = (255, 140, 0)
 OPACITY = 0.45
 DASH = 7
-"""Pixels of a dashed outline's strokes."""
+"""Length of the strokes of a dashed outline, in pixels."""
 PANEL_HEIGHT = 360
 PAGE_QUALITY = 80
-"""JPEG quality of a page's pictures: it holds up to a hundred of them, inside its HTML."""
+"""JPEG quality of a page's pictures; its HTML contains up to a hundred of them."""
 CAPTION_HEIGHT = 22
 
 
 def read_frame(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> Rgb:
-    """A kept frame; DataError as `read_image` raises it."""
+    """A frame on disk; DataError if it is missing or damaged."""
     return read_image(root.frame(take_uid, camera, frame_idx))
 
 
 def true_mask(
     root: DatasetRoot, take_uid: str, object_name: str, camera: str, frame_idx: int
 ) -> MaskRle | None:
-    """The annotated mask; None where the object is absent or was never annotated."""
+    """The annotated mask; None if the object is absent or not annotated."""
     key = (object_name, camera, frame_idx)
     return true_masks(root, take_uid, [key]).get(key)
 
@@ -52,22 +52,22 @@ def true_mask(
 def true_masks(
     root: DatasetRoot, take_uid: str, keys: Iterable[tuple[str, str, int]]
 ) -> dict[tuple[str, str, int], MaskRle]:
-    """The annotated masks of (object_name, camera, frame_idx) in one take, those that exist."""
+    """(object_name, camera, frame_idx) → annotated mask in one take, for the keys with a mask."""
     names, cameras, frame_idxs = (list(set(column)) for column in zip(*keys, strict=True))
-    wanted = (
+    condition = (
         pc.field("object_name").isin(names)
         & pc.field("camera").isin(cameras)
         & pc.field("frame_idx").isin(frame_idxs)
         & pc.field("visible")
     )
-    rows = read_manifest(root, "masks", units=[take_uid], filters=wanted).to_pylist()
+    rows = read_manifest(root, "masks", units=[take_uid], filters=condition).to_pylist()
     return {
         (row["object_name"], row["camera"], row["frame_idx"]): mask_from_row(row) for row in rows
     }
 
 
 def predicted_masks(run: Path, pair_ids: Sequence[str]) -> dict[str, MaskRle]:
-    """The masks that a run's predictions.parquet has for these pairs."""
+    """pair_id → mask in a run's predictions.parquet, for these pairs."""
     columns = ("pair_id", *RLE_COLUMNS)
     table = read_tables(
         [RunFolder(run).predictions],
@@ -96,23 +96,23 @@ def tint(
     opacity: float = OPACITY,
 ) -> Rgb:
     """A copy of `picture` (H, W, 3) with the pixels `inside` (H, W) tinted and outlined."""
-    drawn = picture.copy()
-    tinted = (1 - opacity) * drawn[inside] + opacity * np.array(colour)
-    drawn[inside] = tinted.astype(np.uint8)
+    tinted = picture.copy()
+    pixels = (1 - opacity) * picture[inside] + opacity * np.array(colour)
+    tinted[inside] = pixels.astype(np.uint8)
     outer = outlines(inside)
     if dashed:
         strokes = [o[i : i + DASH] for o in outer for i in range(0, len(o), 2 * DASH)]
-        cv2.polylines(drawn, strokes, False, colour, thickness=2)
+        cv2.polylines(tinted, strokes, False, colour, thickness=2)
     else:
-        cv2.drawContours(drawn, outer, -1, colour, thickness=2)
-    return drawn
+        cv2.drawContours(tinted, outer, -1, colour, thickness=2)
+    return tinted
 
 
 def outlines(inside: Bool) -> list[Int32]:
-    """The outer outlines of a mask (H, W), each (n, 1, 2) as x, y of every pixel on it."""
+    """The outer outlines of a mask (H, W), each (n, 1, 2): x, y of every pixel on it."""
     mask = inside.view(np.uint8)
-    found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return [np.asarray(outline, np.int32) for outline in found]
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [np.asarray(contour, np.int32) for contour in contours]
 
 
 def strip(panels: Sequence[tuple[str, Rgb]]) -> Rgb:
@@ -129,7 +129,7 @@ def strip(panels: Sequence[tuple[str, Rgb]]) -> Rgb:
 
 
 def data_uri(picture: Rgb, *, most_height: int | None = None) -> str:
-    """`data:image/jpeg;base64,...`; made smaller where it is higher than `most_height`."""
+    """`data:image/jpeg;base64,...`, reduced to `most_height` pixels if it is higher."""
     share = min((most_height or picture.shape[0]) / picture.shape[0], 1.0)
     small = cv2.resize(picture, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
@@ -138,9 +138,9 @@ def data_uri(picture: Rgb, *, most_height: int | None = None) -> str:
 
 
 def write_picture(path: Path, picture: Rgb) -> None:
-    """Write as PNG or JPEG, by the suffix."""
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not done:
+    """Write as PNG or JPEG, depending on the suffix."""
+    is_encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not is_encoded:
         raise DataError(f"cannot write {path} as a picture")
     with atomic_path(path) as partial:
         partial.write_bytes(data.tobytes())

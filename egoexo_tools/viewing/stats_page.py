@@ -1,54 +1,31 @@
 """The tables of `stats` as one self-contained HTML page: charts above, tables below."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
 from egoexo_tools.layout import write_atomic
-from egoexo_tools.viewing.charts import bars, lines, ranges
+from egoexo_tools.viewing.charts import draw_bars, draw_lines, draw_ranges
 from egoexo_tools.viewing.mask_stats import DRIFT_SECONDS, QUANTILES
 from egoexo_tools.viewing.stats import StatsTable, format_value
 
 _VIEWS = ("ego", "exo")
 _MOST_ROWS = 200
-_QUANTILE_NAMES = ["median" if q == 0.5 else f"p{round(q * 100)}" for q in QUANTILES]
 
 
 def write_page(tables: Mapping[str, StatsTable], path: Path, *, title: str) -> None:
     """Write the page of `stats.collect`'s tables."""
-    charts = [
-        ("Takes by scenario", "", _takes(tables)),
-        (
-            "Objects of a take",
-            "Takes by how many objects they have.",
-            _histogram_of_objects(tables),
-        ),
-        ("Cameras of an object", tables["coverage"].note, _coverage(tables)),
-        ("Visibility", "Share of annotated frames with the object in sight.", _visibility(tables)),
-        ("Pairs", "What the destination view has at the source's frame.", _pairs(tables)),
-        ("Mask area", "Masks by their share of the image, a logarithmic axis.", _area(tables)),
-        (
-            "Mask area by scenario",
-            "Share of the image: 5th to 95th percentile, quartiles and median.",
-            _area_by_scenario(tables),
-        ),
-        ("Frames of a track", "Tracks by their annotated frames.", _track_lengths(tables)),
-        (
-            "Displacement over time",
-            "Median, from the track's first visible frame, in image diagonals.",
-            _drift(tables, "displacement"),
-        ),
-        (
-            "Size change over time",
-            "Median |log2| of the ratio to the first visible area; 1 is twice or half.",
-            _drift(tables, "size_change"),
-        ),
-    ]
-    cards = "".join(
+    totals = tables["splits"].rows.iloc[-1].drop("split")
+    numbers = "".join(
+        f"<div><b>{format_value(value)}</b>{escape(str(name).replace('_', ' '))}</div>"
+        for name, value in totals.items()
+    )
+    figures = "".join(
         f"<figure><figcaption><b>{escape(name)}</b> {escape(note)}</figcaption>{chart}</figure>"
-        for name, note, chart in charts
+        for name, note, chart in _draw_charts(tables)
         if chart
     )
     sections = "".join(
@@ -58,57 +35,122 @@ def write_page(tables: Mapping[str, StatsTable], path: Path, *, title: str) -> N
         path,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_CSS}</style><h1>{escape(title)}</h1>{_headline(tables)}"
-        f'<div class="charts">{cards}</div>{sections}</html>\n',
+        f'<style>{_CSS}</style><h1>{escape(title)}</h1><div class="numbers">{numbers}</div>'
+        f'<div class="charts">{figures}</div>{sections}</html>\n',
     )
-
-
-def _headline(tables: Mapping[str, StatsTable]) -> str:
-    whole = tables["splits"].rows.iloc[-1].drop("split")
-    items = "".join(
-        f"<div><b>{format_value(value)}</b>{escape(str(name).replace('_', ' '))}</div>"
-        for name, value in whole.items()
-    )
-    return f'<div class="numbers">{items}</div>'
 
 
 def _section(table: StatsTable) -> str:
-    shown = table.shown.head(_MOST_ROWS)
-    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in shown.columns)
-    rows = "".join(
-        "<tr>" + "".join(_cell(value) for value in row) + "</tr>"
-        for row in shown.itertuples(index=False)
-    )
-    more = len(table.shown) - len(shown)
-    rest = f"<p>{more:,} more rows are in the Parquet files.</p>" if more else ""
-    body = f"<table><tr>{head}</tr>{rows}</table>{rest}" if rows else "<p>None.</p>"
+    shown_rows = table.summary.head(_MOST_ROWS)
+    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in shown_rows.columns)
+    rows = ""
+    for row in shown_rows.itertuples(index=False):
+        cells = (
+            f"{'<td class=text>' if isinstance(value, str) else '<td>'}"
+            f"{escape(format_value(value))}</td>"
+            for value in row
+        )
+        rows += f"<tr>{''.join(cells)}</tr>"
+    more = len(table.summary) - len(shown_rows)
+    more_text = f"<p>{more:,} more rows are in the Parquet files.</p>" if more else ""
+    body = f"<table><tr>{head}</tr>{rows}</table>{more_text}" if rows else "<p>None.</p>"
     title, note = escape(table.title), escape(table.note)
     return f'<section><h2>{title}</h2><p>{note}</p><div class="wide">{body}</div></section>'
 
 
-def _cell(value: object) -> str:
-    kind = ' class="text"' if isinstance(value, str) else ""
-    return f"<td{kind}>{escape(format_value(value))}</td>"
+def _draw_charts(tables: Mapping[str, StatsTable]) -> list[tuple[str, str, str]]:
+    """Title, note and SVG of every chart; the SVG is empty without data."""
+    rows = {name: table.rows for name, table in tables.items()}
+    takes, coverage, visibility, areas = (
+        rows[name] for name in ("takes", "coverage", "visibility", "areas")
+    )
+    by_scenario = pd.crosstab(takes["scenario"].fillna(""), takes["split"].fillna(""))
+    order = by_scenario.sum(axis=1).sort_values(ascending=False, kind="stable").index
+    by_scenario = by_scenario.loc[order]
+    splits = [split for split in ("train", "val", "test") if split in by_scenario.columns]
+    scenarios = list(dict.fromkeys(areas["scenario"]))
+    area_columns = [f"area_share_{name}" for name in QUANTILES]
+    area_rows: dict[str, list[list[float]]] = {view: [] for view in _VIEWS}
+    for view, name in product(_VIEWS, scenarios):
+        group = areas.loc[(areas["view"] == view) & (areas["scenario"] == name), area_columns]
+        # A view without masks of a scenario has no row; zeros are not drawn.
+        area_rows[view].append(group.iloc[0].tolist() if len(group) else [0.0] * len(QUANTILES))
+    pairs_chart = ""
+    if "pairs" in rows:
+        pairs = rows["pairs"]
+        pairs_chart = draw_bars(
+            [f"{row.direction}, {row.split}" for row in pairs.itertuples()],
+            {state: pairs[state].tolist() for state in ("visible", "absent", "unannotated")},
+            title="pairs",
+            show=_whole,
+        )
+    return [
+        (
+            "Takes by scenario",
+            "",
+            draw_bars(
+                [str(name) for name in by_scenario.index],
+                {split: by_scenario[split].tolist() for split in splits},
+                title="takes",
+                show=_whole,
+            ),
+        ),
+        (
+            "Objects of a take",
+            "Takes by their number of objects.",
+            _draw_counts(takes["objects"], "takes"),
+        ),
+        (
+            "Cameras of an object",
+            tables["coverage"].note,
+            draw_bars(
+                [f"{row.ego_cameras} ego, {row.exo_cameras} exo" for row in coverage.itertuples()],
+                {"objects": coverage["objects"].tolist()},
+                title="objects",
+                show=_whole,
+            ),
+        ),
+        (
+            "Visibility",
+            "Share of annotated frames in which the object is visible.",
+            draw_bars(
+                [f"{row.scenario}, {row.view}" for row in visibility.itertuples()],
+                {"visible": visibility["share"].tolist()},
+                title="visible",
+                show=_share,
+                most=1.0,
+            ),
+        ),
+        ("Pairs", "State of the object in the destination frame.", pairs_chart),
+        (
+            "Mask area",
+            "Masks by their share of the image, on a logarithmic axis.",
+            _draw_areas(rows["area_histogram"]),
+        ),
+        (
+            "Mask area by scenario",
+            "Share of the image: 5th to 95th percentile, quartiles and median.",
+            draw_ranges(scenarios, area_rows, title="mask area by scenario", show=_share),
+        ),
+        (
+            "Frames of a track",
+            "Tracks by their number of annotated frames.",
+            _draw_counts(rows["tracks"]["frames"], "tracks"),
+        ),
+        (
+            "Displacement over time",
+            "Median since the track's first visible frame, in image diagonals.",
+            _draw_drift(rows["drift"], "displacement"),
+        ),
+        (
+            "Size change over time",
+            "Median |log2| of the ratio to the first visible area; 1 is twice or half the area.",
+            _draw_drift(rows["drift"], "size_change"),
+        ),
+    ]
 
 
-def _takes(tables: Mapping[str, StatsTable]) -> str:
-    takes = tables["takes"].rows
-    counts = pd.crosstab(takes["scenario"].fillna(""), takes["split"].fillna(""))
-    counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-    splits = [split for split in ("train", "val", "test") if split in counts.columns]
-    series = {split: counts[split].tolist() for split in splits}
-    return bars([str(name) for name in counts.index], series, title="takes", show=_whole)
-
-
-def _histogram_of_objects(tables: Mapping[str, StatsTable]) -> str:
-    return _counts_chart(tables["takes"].rows["objects"], "takes")
-
-
-def _track_lengths(tables: Mapping[str, StatsTable]) -> str:
-    return _counts_chart(tables["tracks"].rows["frames"], "tracks")
-
-
-def _counts_chart(values: "pd.Series[int]", title: str) -> str:
+def _draw_counts(values: "pd.Series[int]", title: str) -> str:
     """A bar for each number, or for each of a dozen ranges of numbers."""
     if values.empty:
         return ""
@@ -117,43 +159,21 @@ def _counts_chart(values: "pd.Series[int]", title: str) -> str:
     starts = range(least, most + 1, width)
     counts = [int(((values >= start) & (values < start + width)).sum()) for start in starts]
     labels = [f"{start}" if width == 1 else f"{start}–{start + width - 1}" for start in starts]
-    return bars(labels, {title: counts}, title=title, show=_whole)
+    return draw_bars(labels, {title: counts}, title=title, show=_whole)
 
 
-def _coverage(tables: Mapping[str, StatsTable]) -> str:
-    rows = tables["coverage"].rows
-    labels = [f"{row.ego_cameras} ego, {row.exo_cameras} exo" for row in rows.itertuples()]
-    return bars(labels, {"objects": rows["objects"].tolist()}, title="objects", show=_whole)
-
-
-def _visibility(tables: Mapping[str, StatsTable]) -> str:
-    rows = tables["visibility"].rows
-    labels = [f"{row.scenario}, {row.view}" for row in rows.itertuples()]
-    return bars(labels, {"visible": rows["share"].tolist()}, title="visible", show=_share, most=1.0)
-
-
-def _pairs(tables: Mapping[str, StatsTable]) -> str:
-    if "pairs" not in tables:
+def _draw_areas(rows: pd.DataFrame) -> str:
+    filled = rows[rows["masks"] > 0]
+    if filled.empty:
         return ""
-    rows = tables["pairs"].rows
-    series = {state: rows[state].tolist() for state in ("visible", "absent", "unannotated")}
-    labels = [f"{row.direction}, {row.split}" for row in rows.itertuples()]
-    return bars(labels, series, title="pairs", show=_whole)
-
-
-def _area(tables: Mapping[str, StatsTable]) -> str:
-    rows = tables["area_histogram"].rows
-    present = rows[rows["masks"] > 0]
-    if present.empty:
-        return ""
-    rows = rows[(rows["low"] >= present["low"].min()) & (rows["low"] <= present["low"].max())]
+    rows = rows[(rows["low"] >= filled["low"].min()) & (rows["low"] <= filled["low"].max())]
     series = {}
     for view in _VIEWS:
-        of_view = rows[rows["view"] == view]
+        view_rows = rows[rows["view"] == view]
         # The middle on a logarithmic axis.
-        middle = (of_view["low"] * of_view["high"]) ** 0.5
-        series[view] = list(zip(middle.tolist(), of_view["masks"].tolist(), strict=True))
-    return lines(
+        middle = (view_rows["low"] * view_rows["high"]) ** 0.5
+        series[view] = list(zip(middle.tolist(), view_rows["masks"].tolist(), strict=True))
+    return draw_lines(
         series,
         title="masks by area",
         axes=("share of the image", "masks"),
@@ -162,32 +182,18 @@ def _area(tables: Mapping[str, StatsTable]) -> str:
     )
 
 
-def _area_by_scenario(tables: Mapping[str, StatsTable]) -> str:
-    rows = tables["areas"].rows
-    names = list(dict.fromkeys(rows["scenario"]))
-    series = {view: [_five(rows, view, name, "area_share") for name in names] for view in _VIEWS}
-    return ranges(names, series, title="mask area by scenario", show=_share)
-
-
-def _five(rows: pd.DataFrame, view: str, scenario: str, measure: str) -> Sequence[float]:
-    found = rows[(rows["view"] == view) & (rows["scenario"] == scenario)]
-    columns = [f"{measure}_{name}" for name in _QUANTILE_NAMES]
-    return found[columns].iloc[0].tolist() if len(found) else [0.0] * len(columns)
-
-
-def _drift(tables: Mapping[str, StatsTable], measure: str) -> str:
-    rows = tables["drift"].rows
+def _draw_drift(rows: pd.DataFrame, measure: str) -> str:
     if rows.empty:
         return ""
     ends = rows["up_to_seconds"][rows["up_to_seconds"] < float("inf")]
-    # Infinity, "later", needs a place on the axis, also where there is nothing before it.
+    # Infinity, "later", needs a place on the axis, even if it is the only value.
     last = float(ends.max()) if len(ends) else float(DRIFT_SECONDS[-1])
     series = {}
     for view in _VIEWS:
-        of_view = rows[rows["view"] == view]
-        seconds = of_view["up_to_seconds"].clip(upper=2 * last).tolist()
-        series[view] = list(zip(seconds, of_view[f"{measure}_median"].tolist(), strict=True))
-    return lines(
+        view_rows = rows[rows["view"] == view]
+        seconds = view_rows["up_to_seconds"].clip(upper=2 * last).tolist()
+        series[view] = list(zip(seconds, view_rows[f"{measure}_median"].tolist(), strict=True))
+    return draw_lines(
         series,
         title=measure,
         axes=("seconds since the first visible frame, up to", ""),

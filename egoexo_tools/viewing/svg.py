@@ -1,7 +1,7 @@
-"""What all figures of our pages are drawn with: SVG elements, scales, round ticks.
+"""SVG elements, scales and ticks for the figures of all pages.
 
-The stats page (`charts`) and the report (`report/figures`) build on it. Text is escaped where it
-is put in, so that names out of files cannot become markup; lengths are pixels, written to a tenth.
+The stats page (`charts`) and the report (`report/figures`) use them. `element` and `join` escape
+text, so that names from files cannot become markup. Lengths are pixels, written to one decimal.
 """
 
 import math
@@ -10,7 +10,7 @@ from html import escape
 
 
 class Svg(str):
-    """Finished markup. A template, or another element, puts it in as it is."""
+    """Finished markup, which templates and other elements include without escaping."""
 
     __slots__ = ()
 
@@ -19,31 +19,32 @@ class Svg(str):
 
 
 def element(tag: str, *content: str, **attributes: object) -> Svg:
-    """`<tag attributes>content</tag>`; content that is no Svg is text.
+    """`<tag attributes>content</tag>`; content that is not Svg is escaped as text.
 
-    Attributes stand in the order in which they are given: `class_` is class, `stroke_width` is
-    stroke-width.
+    Attributes keep their order: `class_` is class, `stroke_width` is stroke-width.
     """
-    names = (name.rstrip("_").replace("_", "-") for name in attributes)
-    written = "".join(
-        f' {name}="{_number(value)}"'
-        for name, value in zip(names, attributes.values(), strict=True)
-    )
-    return Svg(f"<{tag}{written}>{join(content)}</{tag}>" if content else f"<{tag}{written}/>")
+    attribute_text = ""
+    for name, value in attributes.items():
+        # All decimals of a float would make pages large.
+        value_text = f"{value:.1f}" if isinstance(value, float) else escape(str(value))
+        attribute_text += f' {name.rstrip("_").replace("_", "-")}="{value_text}"'
+    if not content:
+        return Svg(f"<{tag}{attribute_text}/>")
+    return Svg(f"<{tag}{attribute_text}>{join(content)}</{tag}>")
 
 
 def join(parts: Iterable[str]) -> Svg:
-    """Elements one behind the other; what is no Svg is escaped."""
+    """Elements in sequence; text that is not Svg is escaped."""
     return Svg("".join(part if isinstance(part, Svg) else escape(part) for part in parts))
 
 
 def tooltip(text: str) -> Svg:
-    """What the element that holds it shows under the mouse."""
+    """Content that the surrounding element shows under the mouse pointer."""
     return element("title", text)
 
 
 def text(x: float, y: float, words: str, anchor: str, *, tip: str = "") -> Svg:
-    """`anchor` (start, middle, end) is the part of the words that lies at x."""
+    """A text element; `anchor` (start, middle, end) is the part of the words at position x."""
     content = (words, tooltip(tip)) if tip and tip != words else (words,)
     return element("text", *content, x=float(x), y=float(y), text_anchor=anchor)
 
@@ -55,12 +56,12 @@ def line(kind: str, start: tuple[float, float], end: tuple[float, float]) -> Svg
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
-    """The `points` of a polyline."""
+    """The attribute `points` of a polyline."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
 def share_between(value: float, low: float, high: float) -> float:
-    """Where `value` lies between low and high, cut to 0..1; the middle of an empty range."""
+    """(value - low) / (high - low), clipped to 0..1; 0.5 for an empty range."""
     return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
 
@@ -70,21 +71,16 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     if not span > 0:
         return [low]
     step = 10.0 ** math.floor(math.log10(span / count))
-    step = min((step * k for k in (1, 2, 5, 10)), key=lambda one: abs(span / one - count))
+    step = min((step * k for k in (1, 2, 5, 10)), key=lambda size: abs(span / size - count))
     first = -int(-low // step)
-    # A last tick that rounding has put just above the end belongs to it.
+    # The tolerance keeps a last tick that rounding moves just above the end.
     return [round(k * step, 10) for k in range(first, int(high / step + 1e-9) + 1)]
 
 
 def tick_text(value: float, ticks: Sequence[float]) -> str:
-    """A tick's label, with as many digits as tell it from its neighbours."""
+    """The label of a tick, with enough digits to distinguish it from the next one."""
     step = min((abs(b - a) for a, b in zip(ticks, ticks[1:], strict=False)), default=1.0)
     digits = 0
     while digits < 4 and round(step * 10**digits, 6) % 1:
         digits += 1
     return f"{value:,.{digits}f}"
-
-
-def _number(value: object) -> str:
-    # A float's own spelling has sixteen digits after a sum, which makes pages large.
-    return f"{value:.1f}" if isinstance(value, float) else escape(str(value))

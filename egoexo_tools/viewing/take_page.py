@@ -1,7 +1,7 @@
-"""One self-contained HTML page of a take: its cameras at the same instants, and what was found.
+"""One self-contained HTML page of a take: its cameras at the same instants, with predictions.
 
-Reads a `TakeView` and the predictions of runs; the page needs no network and no other file.
-Masks, proposals and predictions are outlines over the pictures, so that each can be switched off;
+Reads a `TakeView` and the predictions of runs; the page needs no network and no other file. Masks,
+proposals and predictions are outlines over the pictures, so that each can be switched on and off.
 `page.html#frame=60&object=cup` opens at an instant and shows one object.
 """
 
@@ -27,46 +27,44 @@ from egoexo_tools.viewing.painting import data_uri
 from egoexo_tools.viewing.view import TakeView
 from egoexo_tools.vocab import FPS
 
+# Outlines are vectors, so they stay sharp when the page enlarges a picture.
 PICTURE_HEIGHT = 400
-"""At most, in pixels; outlines stay sharp at any size."""
+"""Greatest height of a picture, in pixels."""
 THUMBNAIL_HEIGHT = 64
 TEMPLATES = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What one run says about one object at one instant."""
+class RunPrediction:
+    """The prediction of one run for one object at one instant."""
 
     run: str
-    """The run's folder name."""
+    """Name of the run's folder."""
     object_name: str
     source_camera: str
     confidence: float
     mask: MaskRle | None
-    """None where it found nothing."""
+    """None for an empty mask."""
 
 
-Predictions: TypeAlias = dict[tuple[str, int], list[Predicted]]
-"""By destination camera and frame_idx."""
+PredictionsByMoment: TypeAlias = dict[tuple[str, int], list[RunPrediction]]
+"""(destination camera, frame_idx) → predictions."""
 
 
-def take_predictions(runs: Sequence[Path], take_uid: str) -> Predictions:
-    """What the runs, folders with a predictions.parquet, say about a take.
-
-    Raises DataError for a folder without that file.
-    """
-    found: Predictions = {}
+def read_take_predictions(runs: Sequence[Path], take_uid: str) -> PredictionsByMoment:
+    """The predictions of runs for a take; DataError for a folder without predictions.parquet."""
+    predictions: PredictionsByMoment = {}
     for run in runs:
         path = RunFolder(run).predictions
         if not path.is_file():
             raise DataError(f"{run} has no {path.name}; give a run's folder, <root>/runs/<run>")
         columns = ["pair_id", "confidence", *RLE_COLUMNS]
-        mine = pc.starts_with(pc.field("pair_id"), pair_id_prefix(take_uid))
-        rows = read_tables([path], "predictions", columns=columns, filters=mine).to_pylist()
+        in_take = pc.starts_with(pc.field("pair_id"), pair_id_prefix(take_uid))
+        rows = read_tables([path], "predictions", columns=columns, filters=in_take).to_pylist()
         for row in rows:
             _, source, dest, frame_idx, object_name = split_pair_id(row["pair_id"])
-            found.setdefault((dest, frame_idx), []).append(
-                Predicted(
+            predictions.setdefault((dest, frame_idx), []).append(
+                RunPrediction(
                     run=run.name,
                     object_name=object_name,
                     source_camera=source,
@@ -74,29 +72,40 @@ def take_predictions(runs: Sequence[Path], take_uid: str) -> Predictions:
                     mask=mask_from_row(row) if row["rle_counts"] else None,
                 )
             )
-    return found
+    return predictions
 
 
 def write_take_page(view: TakeView, path: Path, runs: Sequence[Path] = ()) -> None:
-    """Write the page; DataError where a picture is missing or jinja2 is not installed."""
+    """Write the page; DataError if a picture is missing or jinja2 is not installed."""
     require_jinja("the page")
-    predictions = take_predictions(runs, view.take_uid)
+    predictions = read_take_predictions(runs, view.take_uid)
+    stamps = {run: read_stamp(RunFolder(run)) for run in runs}
     content = {
         "view": view,
-        "instants": [_instant(view, frame_idx, predictions) for frame_idx in view.frame_idxs],
+        "instants": [
+            {
+                "frame_idx": frame_idx,
+                "seconds": frame_idx / FPS,
+                "panels": [
+                    _panel(view, camera, frame_idx, predictions.get((camera, frame_idx), []))
+                    for camera in view.cameras
+                ],
+            }
+            for frame_idx in view.frame_idxs
+        ],
         "colours": {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in view.colours.items()},
-        "runs": [{"name": run.name, "title": _title(run)} for run in runs],
+        "runs": [
+            {"name": run.name, "title": f"{run.name}: {stamp.title}" if stamp.title else run.name}
+            for run, stamp in stamps.items()
+        ],
     }
     write_atomic(path, render_page(TEMPLATES, "take", content))
 
 
-def _instant(view: TakeView, frame_idx: int, predictions: Predictions) -> Json:
-    panels = [_panel(view, camera, frame_idx, predictions) for camera in view.cameras]
-    return {"frame_idx": frame_idx, "seconds": frame_idx / FPS, "panels": panels}
-
-
-def _panel(view: TakeView, camera: str, frame_idx: int, predictions: Predictions) -> Json:
-    """One camera at one instant, as the template draws it; without a picture only its name."""
+def _panel(
+    view: TakeView, camera: str, frame_idx: int, predictions: Sequence[RunPrediction]
+) -> Json:
+    """The template's values for one camera at one instant; only the name without a picture."""
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
         return {"camera": camera, "picture": None}
@@ -115,29 +124,24 @@ def _panel(view: TakeView, camera: str, frame_idx: int, predictions: Predictions
         ],
         "predictions": [
             {
-                "object": one.object_name,
-                "run": one.run,
-                "title": f"{one.object_name}, {one.run} from {one.source_camera}, "
-                f"confidence {one.confidence:.2f}",
-                "outline": _outline(one.mask, (height, width)),
+                "object": prediction.object_name,
+                "run": prediction.run,
+                "title": f"{prediction.object_name}, {prediction.run} from "
+                f"{prediction.source_camera}, confidence {prediction.confidence:.2f}",
+                "outline": _outline(prediction.mask, (height, width)),
             }
-            for one in predictions.get((camera, frame_idx), [])
-            if one.mask is not None
+            for prediction in predictions
+            if prediction.mask is not None
         ],
     }
 
 
 def _outline(rle: MaskRle, hw: tuple[int, int]) -> str:
-    """A mask's outlines as an SVG path in the picture's pixels; holes are left open."""
+    """A mask's outlines and holes as an SVG path, in pixels of the picture."""
     mask = rle.decode_at(*hw).view(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    # Less than a pixel off: straight edges become two points instead of a point a pixel.
+    # Less than a pixel off: a straight edge becomes two points instead of one per pixel.
     parts = [cv2.approxPolyDP(contour, 0.7, True)[:, 0] for contour in contours]
     return "".join(
         "M" + "L".join(f"{x} {y}" for x, y in part.tolist()) + "Z" for part in parts if len(part)
     )
-
-
-def _title(run: Path) -> str:
-    stamp = read_stamp(RunFolder(run))
-    return f"{run.name}: {stamp.title}" if stamp.title else run.name

@@ -1,8 +1,8 @@
-"""Looking at a take: its cameras at the same instants, with masks and proposals drawn in.
+"""A take's cameras at the same instants, with masks and proposals drawn in.
 
-Reads the takes, masks, frames and proposals manifests and the pictures that `frames` wrote.
-Writes a plain MP4 with the views side by side, or a Rerun recording (.rrd) in which every layer
-can be switched. An object has the same colour in every camera.
+Reads the takes, masks, frames and proposals manifests and the pictures that `frames` wrote. Writes
+an MP4 with the views side by side, or a Rerun recording (.rrd) whose layers can be switched on and
+off. An object has the same colour in every camera.
 """
 
 import colorsys
@@ -30,14 +30,14 @@ from egoexo_tools.viewing.painting import OPACITY, Colour, outlines, overlay
 from egoexo_tools.vocab import FPS
 
 _Text: TypeAlias = tuple[str, tuple[float, float], Colour]
-"""What, where its lower left corner is, and its colour."""
+"""Words, the position of their lower left corner, and colour."""
 
 _PROPOSAL: Colour = (235, 235, 235)
 _GAP = 4
 _TEXT_SIZE = 14
 _GOLDEN_RATIO = 0.618033988749895
+# Many key frames (g), because viewers jump around in such a video.
 _X264 = {"preset": "veryfast", "crf": "20", "g": "10"}
-"""With many key frames: such a video is looked at by jumping about."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,24 @@ class Moment:
 
     picture: Path
     masks: list[tuple[str, MaskRle]]
-    """(object_name, mask) of what is visible."""
+    """(object_name, mask) of the visible objects."""
     proposals: list[MaskRle]
 
 
 @dataclass(frozen=True)
 class TakeView:
-    """A take as it is looked at."""
+    """A take with everything that is shown of it."""
 
     take_uid: str
     take_name: str
     cameras: tuple[str, ...]
     """The ego camera first."""
     frame_idxs: tuple[int, ...]
-    """Every frame that one of the cameras has a picture of."""
+    """Every frame of which one of the cameras has a picture."""
     moments: dict[tuple[str, int], Moment]
-    """By camera and frame_idx."""
+    """(camera, frame_idx) → what the camera shows."""
     colours: dict[str, Colour]
-    """By object_name, RGB."""
+    """object_name → RGB."""
 
     @property
     def file_name(self) -> str:
@@ -74,46 +74,59 @@ class TakeView:
 def open_take(
     root: DatasetRoot, take: str, *, cameras: Sequence[str] = (), proposals: bool = True
 ) -> TakeView:
-    """Gather a take, by take_uid or take_name; `cameras` names some of its cameras.
+    """Read a take, by take_uid or take_name; `cameras` selects some of its cameras.
 
-    Raises SettingsError for a take or camera that the root does not have, DataError where it has
+    Raises SettingsError for a take or camera that the root does not have, and DataError if it has
     no pictures of them.
     """
-    found = _find_take(root.require(), take)
-    take_uid = found["take_uid"]
-    chosen = _choose_cameras(found, cameras)
-    frames = _of_take(root, "frames", [f"{take_uid}.{camera}" for camera in chosen])
+    columns = ["take_uid", "take_name", "ego_camera", "exo_cameras"]
+    takes = read_manifest(root.require(), "takes", columns=columns).to_pylist()
+    row = next((row for row in takes if take in (row["take_uid"], row["take_name"])), None)
+    if row is None:
+        names = [name for row in takes for name in (row["take_name"], row["take_uid"]) if name]
+        raise SettingsError(f"take {not_found_text(take, names, where='this root')}")
+    take_uid, take_name = row["take_uid"], row["take_name"] or row["take_uid"]
+    take_cameras = [name for name in (row["ego_camera"], *(row["exo_cameras"] or ())) if name]
+    for camera in cameras:
+        if camera not in take_cameras:
+            text = not_found_text(camera, take_cameras, where="this take")
+            raise SettingsError(f"camera {text}")
+    selected = [camera for camera in take_cameras if not cameras or camera in cameras]
+    units = [f"{take_uid}.{camera}" for camera in selected]
+    frames = _read_rows(root, "frames", units, ["path"])
     if not frames:
         raise DataError(f"take {take} has no pictures; run `egoexo-tools frames` first")
-    masks = _of_take(root, "masks", [take_uid])
-    names = list(dict.fromkeys(row["object_name"] for row in masks))
-    units = [f"{take_uid}.{camera}" for camera in chosen] if proposals else []
-    proposed = _of_take(root, "proposals", units)
     moments = {
         (row["camera"], row["frame_idx"]): Moment(root.path / row["path"], [], []) for row in frames
     }
+    masks = _read_rows(root, "masks", [take_uid], ["object_name", "visible", *RLE_COLUMNS])
     for row in masks:
         moment = moments.get((row["camera"], row["frame_idx"]))
         if moment is not None and row["visible"]:
             moment.masks.append((row["object_name"], mask_from_row(row)))
-    for row in proposed:
+    for row in _read_rows(root, "proposals", units if proposals else [], RLE_COLUMNS):
         moment = moments.get((row["camera"], row["frame_idx"]))
         if moment is not None:
             moment.proposals.append(mask_from_row(row))
+    colours: dict[str, Colour] = {}
+    for number, name in enumerate(dict.fromkeys(row["object_name"] for row in masks)):
+        # Hues at a distance of the golden ratio: neighbours in the list get different colours.
+        rgb = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.75, 1.0)
+        colours[name] = (round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2]))
     return TakeView(
         take_uid=take_uid,
-        take_name=found["take_name"] or take_uid,
-        cameras=tuple(chosen),
+        take_name=take_name,
+        cameras=tuple(selected),
         frame_idxs=tuple(sorted({frame_idx for _, frame_idx in moments})),
         moments=moments,
-        colours={name: _colour(number) for number, name in enumerate(names)},
+        colours=colours,
     )
 
 
 def write_view(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) -> None:
-    """Write an .mp4 or .rrd, as the name ends; `write_take_page` writes an .html.
+    """Write an .mp4 or .rrd, depending on the suffix; `write_take_page` writes an .html.
 
-    Raises SettingsError for another ending.
+    Raises SettingsError for another suffix.
     """
     if path.suffix == ".mp4":
         write_mp4(view, path, height=height, fps=fps)
@@ -124,25 +137,31 @@ def write_view(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) -
 
 
 def write_mp4(view: TakeView, path: Path, *, height: int = 540, fps: int = 2) -> None:
-    """The cameras side by side, each `height` pixels high; one picture an annotated frame."""
-    # H.264 as every player shows it keeps colours at half the size: both sides are even.
+    """The cameras side by side, each `height` pixels high; one picture per annotated frame."""
+    # Common players need 4:2:0, in which colours have half the size, so both sides must be even.
     if height % 2 or height < 64:
         raise SettingsError(f"height {height} must be even and at least 64")
-    widths = [_width(view, camera, height) for camera in view.cameras]
+    widths = []
+    for camera in view.cameras:
+        # In the shape of the camera's pictures; a square without any.
+        pictures = [moment.picture for (name, _), moment in view.moments.items() if name == camera]
+        picture_hw = read_image(pictures[0]).shape[:2] if pictures else (1, 1)
+        widths.append(max(2 * round(picture_hw[1] * height / picture_hw[0] / 2), 2))
     total = sum(widths) + _GAP * (len(widths) - 1)
+    gap = np.zeros((height, _GAP, 3), np.uint8)
     with open_video(path, hw=(height, total), fps=fps, options=_X264) as video:
         for frame_idx in view.frame_idxs:
-            panels = [
-                _panel(view, camera, frame_idx, (height, width))
-                for camera, width in zip(view.cameras, widths, strict=True)
-            ]
-            video.write(_join(panels, height))
+            parts: list[Rgb] = []
+            for camera, width in zip(view.cameras, widths, strict=True):
+                parts += [gap, _draw_panel(view, camera, frame_idx, (height, width))]
+            video.write(np.concatenate(parts[1:], axis=1))
 
 
 def write_rrd(view: TakeView, path: Path) -> None:
-    """A Rerun recording: per camera the pictures, masks, boxes with names, and proposals.
+    """Write a Rerun recording with the pictures, masks, named boxes and proposals of each camera.
 
-    Two timelines: `frame` is the frame_idx, `time` the seconds in the take.
+    Two timelines: `frame` is the frame_idx, `time` the seconds since the start of the take. Raises
+    DataError if rerun-sdk is not installed.
     """
     try:
         import rerun as rr
@@ -165,13 +184,13 @@ def write_rrd(view: TakeView, path: Path) -> None:
             for camera in view.cameras:
                 for name, content in _layers(view, camera, frame_idx):
                     recording.log([camera, name], content)
-        # All of it must be in the file before it gets its name.
+        # Everything must be in the file before atomic_path renames it.
         recording.flush()
         recording.disconnect()
 
 
 def render(view: TakeView, camera: str, frame_idx: int) -> Rgb | None:
-    """A camera's picture with masks and proposals drawn in, (H, W, 3) RGB; None without one."""
+    """A camera's picture with masks and proposals, (H, W, 3) RGB; None without a picture."""
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
         return None
@@ -185,11 +204,12 @@ def render(view: TakeView, camera: str, frame_idx: int) -> Rgb | None:
 
 
 def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, Any]]:
-    """(name, content) of each layer of a camera at an instant; an empty one clears the last."""
+    """(name, content) of each layer of a camera at an instant."""
     import rerun as rr
 
     moment = view.moments.get((camera, frame_idx))
     if moment is None:
+        # Otherwise the layers of the preceding instant stay visible.
         yield "", rr.Clear(recursive=True)
         return
     height, width = read_image(moment.picture).shape[:2]
@@ -197,7 +217,7 @@ def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, 
     tints = np.zeros((height, width, 4), np.uint8)
     boxes = []
     for name, rle in moment.masks:
-        # imencode takes blue first.
+        # imencode expects blue first.
         tints[rle.decode_at(height, width)] = (*view.colours[name][::-1], round(255 * OPACITY))
         scale = np.array([width / rle.width, height / rle.height] * 2)
         boxes.append(np.array(rle.box_xywh()) * scale)
@@ -222,92 +242,44 @@ def _layers(view: TakeView, camera: str, frame_idx: int) -> Iterator[tuple[str, 
     yield "proposals", rr.LineStrips2D(strips, colors=[_PROPOSAL] * len(strips))
 
 
-def _panel(view: TakeView, camera: str, frame_idx: int, hw: tuple[int, int]) -> Rgb:
-    """A camera's picture at the panel's size, with names; dark where there is none."""
+def _draw_panel(view: TakeView, camera: str, frame_idx: int, hw: tuple[int, int]) -> Rgb:
+    """A camera's picture at size `hw`, with names; a dark panel without a picture."""
     rgb = render(view, camera, frame_idx)
     title = f"{camera}, frame {frame_idx}, {frame_idx / FPS:.1f} s"
     if rgb is None:
-        dark = np.full((*hw, 3), 24, np.uint8)
-        return _write(dark, [(f"{title}: no picture", (6, hw[0] - 6), (255, 255, 255))])
-    panel = np.asarray(cv2.resize(rgb, hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        panel = np.full((*hw, 3), 24, np.uint8)
+        title += ": no picture"
+    else:
+        panel = np.asarray(cv2.resize(rgb, hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     texts: list[_Text] = [(title, (6, hw[0] - 6), (255, 255, 255))]
-    for name, rle in view.moments[camera, frame_idx].masks:
-        x, y, w, _ = rle.box_xywh()
-        place = ((x + w / 2) / rle.width * hw[1] - 3 * len(name), y / rle.height * hw[0] - 4)
+    for name, rle in view.moments[camera, frame_idx].masks if rgb is not None else ():
+        left, top, width, _ = rle.box_xywh()
+        middle = (left + width / 2) / rle.width * hw[1]
+        place = (middle - 3 * len(name), top / rle.height * hw[0] - 4)
         texts.append((name, place, view.colours[name]))
-    return _write(panel, texts)
-
-
-def _write(panel: Rgb, texts: Sequence[_Text]) -> Rgb:
-    """Texts with a dark edge, kept inside the panel; Pillow's own font has no accents."""
     picture = Image.fromarray(panel)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(_TEXT_SIZE)
-    for text, (left, bottom), colour in texts:
-        text = _without_accents(text)
-        x = min(max(left, 2), max(panel.shape[1] - draw.textlength(text, font=font) - 2, 0))
-        y = min(max(bottom, _TEXT_SIZE + 2), panel.shape[0] - 4)
+    for text, (text_left, bottom), colour in texts:
+        # Pillow's built-in font has no accented letters.
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(char for char in decomposed if not unicodedata.combining(char))
+        x = min(max(text_left, 2), max(hw[1] - draw.textlength(text, font=font) - 2, 0))
+        y = min(max(bottom, _TEXT_SIZE + 2), hw[0] - 4)
         draw.text(
             (x, y), text, fill=colour, font=font, anchor="ls", stroke_width=2, stroke_fill="black"
         )
     return np.asarray(picture)
 
 
-def _without_accents(text: str) -> str:
-    apart = unicodedata.normalize("NFKD", text)
-    return "".join(char for char in apart if not unicodedata.combining(char))
-
-
-def _join(panels: Sequence[Rgb], height: int) -> Rgb:
-    gap = np.zeros((height, _GAP, 3), np.uint8)
-    parts = [part for panel in panels for part in (gap, panel)][1:]
-    return np.concatenate(parts, axis=1)
-
-
-def _width(view: TakeView, camera: str, height: int) -> int:
-    """Even, in the shape of the camera's pictures; a square where there are none."""
-    pictures = [moment.picture for (name, _), moment in view.moments.items() if name == camera]
-    if not pictures:
-        return height
-    real = read_image(pictures[0]).shape
-    return max(2 * round(int(real[1]) * height / int(real[0]) / 2), 2)
-
-
-def _find_take(root: DatasetRoot, take: str) -> dict[str, Any]:
-    columns = ["take_uid", "take_name", "ego_camera", "exo_cameras"]
-    rows: list[dict[str, Any]] = read_manifest(root, "takes", columns=columns).to_pylist()
-    for row in rows:
-        if take in (row["take_uid"], row["take_name"]):
-            return row
-    names = [name for row in rows for name in (row["take_name"], row["take_uid"]) if name]
-    raise SettingsError(f"take {not_found_text(take, names, where='this root')}")
-
-
-def _choose_cameras(take: dict[str, Any], asked: Sequence[str]) -> list[str]:
-    known = [camera for camera in (take["ego_camera"], *(take["exo_cameras"] or ())) if camera]
-    for camera in asked:
-        if camera not in known:
-            raise SettingsError(f"camera {not_found_text(camera, known, where='this take')}")
-    return [camera for camera in known if camera in asked] if asked else known
-
-
-def _of_take(root: DatasetRoot, table: str, units: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a take's parts that are there, in the order of the parts."""
+def _read_rows(
+    root: DatasetRoot, table: str, units: Sequence[str], columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of the parts of a take that exist, in the order of the parts."""
     present = [unit for unit in units if root.part(table, unit).is_file()]
     if not present:
         return []
-    names = ["take_uid", "camera", "frame_idx"]
-    names += {
-        "frames": ["path"],
-        "masks": ["object_name", "visible", *RLE_COLUMNS],
-        "proposals": [*RLE_COLUMNS],
-    }[table]
-    found = read_manifest(root, table, columns=names, units=present)
-    rows: list[dict[str, Any]] = found.filter(pc.is_valid(found["frame_idx"])).to_pylist()
-    return rows
-
-
-def _colour(number: int) -> Colour:
-    """Hues a golden ratio apart: neighbours in the list are far apart in colour."""
-    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.75, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    names = ["take_uid", "camera", "frame_idx", *columns]
+    rows = read_manifest(root, table, columns=names, units=present)
+    valid: list[dict[str, Any]] = rows.filter(pc.is_valid(rows["frame_idx"])).to_pylist()
+    return valid

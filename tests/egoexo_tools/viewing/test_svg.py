@@ -1,4 +1,4 @@
-"""The kit that all figures are drawn with."""
+"""SVG elements, escaping and ticks."""
 
 from xml.etree import ElementTree
 
@@ -23,7 +23,7 @@ WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs")).filter(lambda c: 
 
 
 @pytest.mark.parametrize(
-    ("drawn", "written"),
+    ("markup", "expected"),
     [
         (element("rect", x=1.26, y=2, class_="s0"), '<rect x="1.3" y="2" class="s0"/>'),
         (element("i", "", class_="s1"), '<i class="s1"></i>'),
@@ -33,23 +33,23 @@ WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs")).filter(lambda c: 
         (text(1, 2, "a", "end"), '<text x="1.0" y="2.0" text-anchor="end">a</text>'),
     ],
 )
-def test_how_elements_are_written(drawn: Svg, written: str) -> None:
-    assert drawn == written
+def test_element_markup(markup: Svg, expected: str) -> None:
+    assert markup == expected
 
 
-def test_a_tooltip_stands_where_it_says_more_than_the_words() -> None:
+def test_a_tooltip_is_added_if_it_differs_from_the_words() -> None:
     assert "title" not in text(0, 0, "bowl", "start", tip="bowl")
     assert "<title>bowl of rice</title>" in text(0, 0, "bowl…", "start", tip="bowl of rice")
 
 
 @given(words=WORDS, tip=WORDS)
-def test_any_name_comes_back_and_adds_no_element(words: str, tip: str) -> None:
-    drawn = ElementTree.fromstring(element("g", words, tooltip(tip), aria_label=words))
-    assert (drawn.text or "", drawn[0].text or "", len(drawn)) == (words, tip, 1)
-    assert drawn.get("aria-label") == words
+def test_any_name_is_kept_as_text(words: str, tip: str) -> None:
+    parsed = ElementTree.fromstring(element("g", words, tooltip(tip), aria_label=words))
+    assert (parsed.text or "", parsed[0].text or "", len(parsed)) == (words, tip, 1)
+    assert parsed.get("aria-label") == words
 
 
-def test_templates_take_a_figure_as_it_is_and_text_escaped() -> None:
+def test_templates_include_figures_and_escape_text() -> None:
     template = jinja2.Environment(autoescape=True).from_string("{{ figure }}{{ name }}")
     page = template.render(figure=join([element("i"), "<u>"]), name="<b>")
     assert page == "<i/>&lt;u&gt;&lt;b&gt;"

@@ -1,4 +1,4 @@
-"""Looking at a take: both files are read back."""
+"""Views of a take: the MP4 and the Rerun recording are read back."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
     return make_tiny_root(tmp_path_factory.mktemp("view") / "root")
 
 
-def test_a_take_is_gathered_by_uid_or_name(root: DatasetRoot) -> None:
+def test_a_take_is_opened_by_uid_or_name(root: DatasetRoot) -> None:
     view = open_take(root, TAKE)
     assert view == open_take(root, "site0_take_0")
     assert view.cameras == (EGO, "cam01", "cam02")
@@ -41,9 +41,9 @@ def test_masks_and_proposals_are_drawn_where_they_are(root: DatasetRoot) -> None
     view = open_take(root, TAKE, proposals=False)
     bare = open_take(root, TAKE, proposals=False)
     bare.moments[EGO, 0].masks.clear()
-    drawn, plain = (render(one, EGO, 0) for one in (view, bare))
-    assert drawn is not None and plain is not None and drawn.shape == (140, 140, 3)
-    changed = (drawn != plain).any(axis=2)
+    picture, plain = render(view, EGO, 0), render(bare, EGO, 0)
+    assert picture is not None and plain is not None and picture.shape == (140, 140, 3)
+    changed = (picture != plain).any(axis=2)
     name, rle = view.moments[EGO, 0].masks[0]
     mask = rle.decode_at(140, 140)
     assert changed[mask].all()
@@ -55,9 +55,9 @@ def test_masks_and_proposals_are_drawn_where_they_are(root: DatasetRoot) -> None
     assert not changed[~near[2:-2, 2:-2]].any()
     y, x = (int(value) for value in np.argwhere(mask).mean(axis=0))
     blend = plain[y, x] * 0.55 + np.array(view.colours[name]) * 0.45
-    assert np.abs(drawn[y, x] - blend).max() <= 1
+    assert np.abs(picture[y, x] - blend).max() <= 1
     proposed = render(open_take(root, TAKE), EGO, 0)
-    assert proposed is not None and (proposed != drawn).any()
+    assert proposed is not None and (proposed != picture).any()
     assert render(view, EGO, 15) is None
 
 
@@ -84,30 +84,30 @@ def test_the_recording_holds_every_layer(root: DatasetRoot, tmp_path: Path) -> N
     write_view(open_take(root, TAKE), path)
     chunks = list(chunk.RrdReader(path).stream())
     rows: dict[str, int] = {}
-    for one in chunks:
-        if not one.is_static and one.entity_path.count("/") == 2:
-            rows[one.entity_path] = rows.get(one.entity_path, 0) + one.num_rows
+    for part in chunks:
+        if not part.is_static and part.entity_path.count("/") == 2:
+            rows[part.entity_path] = rows.get(part.entity_path, 0) + part.num_rows
     layers = ["picture", "masks", "objects", "proposals"]
     cameras = {entity.split("/")[1] for entity in rows}
     assert len(cameras) == 3
     assert rows == {f"/{camera}/{layer}": 4 for camera in cameras for layer in layers}
-    timelines = {name for one in chunks for name in one.timeline_names}
+    timelines = {name for part in chunks for name in part.timeline_names}
     assert {"frame", "time"} <= timelines
     labels = {
         text
-        for one in chunks
-        if one.entity_path.endswith("/objects")
-        for batch in [one.to_record_batch()]
+        for part in chunks
+        if part.entity_path.endswith("/objects")
+        for batch in [part.to_record_batch()]
         for name in batch.schema.names
         if "labels" in name
         for row in batch.column(name).to_pylist()
         for text in row or ()
     }
     assert labels == {"red cup", "green box/lid", "blue bowl"}
-    assert [found.name for found in tmp_path.iterdir()] == ["take.rrd"]
+    assert [path.name for path in tmp_path.iterdir()] == ["take.rrd"]
 
 
-def test_what_is_not_there_is_refused(root: DatasetRoot, tmp_path: Path) -> None:
+def test_missing_data_and_wrong_options_are_errors(root: DatasetRoot, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'site0_tak' is not in this root; did you mean"):
         open_take(root, "site0_tak")
     with pytest.raises(SettingsError, match="'cam09' is not in this take; did you mean 'cam0"):
@@ -117,15 +117,15 @@ def test_what_is_not_there_is_refused(root: DatasetRoot, tmp_path: Path) -> None
         write_view(view, tmp_path / "take.avi")
     with pytest.raises(SettingsError, match="must be even"):
         write_view(view, tmp_path / "take.mp4", height=281)
-    own = make_tiny_root(tmp_path / "root")
-    own.frame(TAKE, "cam01", 30).unlink()
+    incomplete_root = make_tiny_root(tmp_path / "root")
+    incomplete_root.frame(TAKE, "cam01", 30).unlink()
     with pytest.raises(DataError, match=r"cam01/30.jpg is missing; run `egoexo-tools frames`"):
-        write_view(open_take(own, TAKE), tmp_path / "take.mp4")
+        write_view(open_take(incomplete_root, TAKE), tmp_path / "take.mp4")
     assert not (tmp_path / "take.mp4").exists(), "nothing is left of a video that failed"
-    for path in own.table("frames").iterdir():
+    for path in incomplete_root.table("frames").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="has no pictures; run `egoexo-tools frames` first"):
-        open_take(own, TAKE)
+        open_take(incomplete_root, TAKE)
 
 
 def test_a_video_needs_even_sides(tmp_path: Path) -> None:
