@@ -29,10 +29,10 @@ from egoexo_tools.viewing.painting import (
     PREDICTION,
     SOURCE,
     TRUTH,
+    join_panels,
     overlay,
     predicted_masks,
     read_frame,
-    strip,
     true_mask,
     write_picture,
 )
@@ -205,7 +205,7 @@ def _picture(root: DatasetRoot, row: Mapping[Any, Any], predicted: Sequence[Mask
     cameras = (row["source_camera"], row["dest_camera"])
     source, dest = (read_frame(root, take_uid, camera, frame_idx) for camera in cameras)
     source_mask, truth = (true_mask(root, take_uid, name, camera, frame_idx) for camera in cameras)
-    return strip(
+    return join_panels(
         [
             (f"{name}, frame {frame_idx}", overlay(source, source_mask, SOURCE)),
             (f"A {row['iou_a']:.3f}", overlay(dest, predicted[0], PREDICTION)),

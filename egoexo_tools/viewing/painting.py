@@ -115,7 +115,7 @@ def outlines(inside: Bool) -> list[Int32]:
     return [np.asarray(contour, np.int32) for contour in contours]
 
 
-def strip(panels: Sequence[tuple[str, Rgb]]) -> Rgb:
+def join_panels(panels: Sequence[tuple[str, Rgb]]) -> Rgb:
     """Captioned pictures side by side, all PANEL_HEIGHT high."""
     columns = []
     for caption, picture in panels:

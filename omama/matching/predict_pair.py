@@ -20,7 +20,7 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.mask_json import read_mask_json
 from egoexo_tools.parsing.pictures import read_mask as read_mask_picture
 from egoexo_tools.parsing.pictures import read_picture
-from egoexo_tools.viewing.painting import PREDICTION, SOURCE, overlay, strip
+from egoexo_tools.viewing.painting import PREDICTION, SOURCE, join_panels, overlay
 from egoexo_tools.vocab import Direction
 from omama.features.frame_features import prepare_frame
 from omama.features.key import FeatureKey, make_extractor
@@ -138,7 +138,7 @@ def pair_picture(
     is_visible = prediction.confidence > CONFIDENCE_THRESHOLD
     visibility = "visible" if is_visible else "absent"
     caption = f"prediction, {visibility} ({prediction.confidence:.2f})"
-    return strip(
+    return join_panels(
         [
             ("source", overlay(source_rgb, source_mask, SOURCE)),
             (caption, overlay(dest_rgb, prediction.rle, PREDICTION)),
