@@ -140,8 +140,7 @@ def test_predictions_choose_the_same(own_root: DatasetRoot, cached: bool) -> Non
         tables.append(pq.read_table(path.with_suffix(".parquet")).to_pylist())
     for ours, theirs in zip(*tables, strict=True):
         assert ours.pop("confidence") == pytest.approx(theirs.pop("confidence"), abs=2e-3)
-        for scored in ("similarity", "scores", "top_similarities"):
-            assert ours.pop(scored, None) == pytest.approx(theirs.pop(scored, None), abs=2e-3)
+        assert ours.pop("similarity") == pytest.approx(theirs.pop("similarity"), abs=2e-3)
         assert ours == theirs
 
 

@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_what_a_run_leaves(trained: DatasetRoot, direction: Direction) -> None:
+def test_a_run_writes_its_files(trained: DatasetRoot, direction: Direction) -> None:
     folder = trained.runs / direction
     for name, protocol in (("summary.json", "official"), ("summary_omama.json", "omama")):
         summary = json.loads((folder / name).read_bytes())
@@ -60,7 +60,7 @@ def test_what_a_run_leaves(trained: DatasetRoot, direction: Direction) -> None:
     assert (trained.runs / "report.html").read_text().lower().startswith("<!doctype html>")
 
 
-def test_every_stage_ended_and_status_shows_it(trained: DatasetRoot) -> None:
+def test_every_stage_is_done_in_the_status(trained: DatasetRoot) -> None:
     for stage in [*STAGES, "evaluate", "report"]:
         statuses = read_statuses(trained, stage)
         assert statuses and all(status.status == "done" for status in statuses), stage
@@ -73,9 +73,9 @@ def test_every_stage_ended_and_status_shows_it(trained: DatasetRoot) -> None:
 def test_a_second_run_does_nothing(tiny_release: Release, trained: DatasetRoot) -> None:
     before = contents(trained.path)
     options = PipelineOptions(features=RGB, training={**TINY, "width": 32})
-    said: list[str] = []
-    run_pipeline(trained, tiny_release, options, run=RUN, say=said.append)
-    assert all(": 0 done" in line for line in said if not line.startswith("["))
+    lines: list[str] = []
+    run_pipeline(trained, tiny_release, options, run=RUN, say=lines.append)
+    assert all(": 0 done" in line for line in lines if not line.startswith("["))
     after = contents(trained.path)
     assert after.keys() == before.keys()
     assert [path for path in after if after[path] != before[path]] == []
@@ -125,7 +125,7 @@ def test_with_oracle_proposals_the_best_candidate_is_exact(
         (["--fraction", "train"], 2, "is not SPLIT=NUMBER"),
     ],
 )
-def test_bad_input_is_one_sentence(
+def test_bad_input_is_a_message_without_traceback(
     tiny_release: Release, tmp_path: Path, words: list[str], code: int, sentence: str
 ) -> None:
     result = CliRunner().invoke(
@@ -136,10 +136,10 @@ def test_bad_input_is_one_sentence(
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_cached_features_choose_as_features_on_the_fly_do(
+def test_cached_and_live_features_choose_the_same_proposals(
     trained: DatasetRoot, direction: Direction
 ) -> None:
-    found = []
+    tables = []
     for cached in (True, False):
         path = predict_run(
             "o-mama",
@@ -150,14 +150,14 @@ def test_cached_features_choose_as_features_on_the_fly_do(
             checkpoint=RunFolder.of(trained, direction).checkpoint_best,
             options=MatchingOptions(features=Features(cached=cached), quiet=True),
         )
-        found.append(pq.read_table(path.with_suffix(".parquet")).to_pandas())
-    cached_rows, live_rows = found
+        tables.append(pq.read_table(path.with_suffix(".parquet")).to_pandas())
+    cached_rows, live_rows = tables
     assert len(live_rows) > 5
     assert cached_rows["proposal_idx"].equals(live_rows["proposal_idx"])
     assert (cached_rows["similarity"] - live_rows["similarity"]).abs().max() < 1e-3
 
 
-def test_the_small_copies_of_the_videos(tiny_release: Release, tmp_path: Path) -> None:
+def test_frames_from_the_small_copies_of_the_videos(tiny_release: Release, tmp_path: Path) -> None:
     words = ["run", str(tmp_path / "root"), "--release", str(tiny_release.path), "--size", "448"]
     words += ["--backbone", "rgb_grid", "--epochs", "1", "--direction", "ego2exo", "--no-export"]
     result = CliRunner().invoke(main, [*words, "--executor", "inline", "--quiet"])

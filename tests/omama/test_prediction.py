@@ -206,12 +206,11 @@ def test_the_authors_checkpoint_predicts_as_their_code_does(
     assert result.exit_code == 0 and "predictions.json" in result.output
     backbone = build_backbone("dinov2", weights)
     data = load_dataset(own_root, split=Split.TEST, direction=Direction.EGO2EXO)
-    found = {
-        row["pair_id"]: row for row in read_rows(own_root.runs / "ego2exo" / "predictions.json")
-    }
+    rows = read_rows(own_root.runs / "ego2exo" / "predictions.json")
+    row_of = {row["pair_id"]: row for row in rows}
     for pair, pair_id in enumerate(data.pairs.ids[:3]):
         expected = plain_prediction(official, backbone, data, pair)
-        row = found[pair_id]
+        row = row_of[pair_id]
         assert row["proposal_idx"] == expected.argmax()
         assert row["similarity"] == pytest.approx(expected.max(), abs=1e-4)
         assert row["confidence"] == pytest.approx(1 / (1 + np.exp(-expected.max())), abs=1e-4)
@@ -221,25 +220,25 @@ def plain_prediction(model: OMama, backbone: Backbone, data: Dataset, pair: int)
     """Similarities (N,) of one pair, one mask at a time, as the published code computes them."""
     pairs, frames = data.pairs, data.frames
 
-    def described(frame: int, rles: list[MaskRle]) -> tuple[Any, Any]:
+    def describe(frame: int, rles: list[MaskRle]) -> tuple[Any, Any]:
         image = prepare_image(read_image(frames.path(frame)), PreparationConfig())
         tokens = backbone(image[None])[0]
         masks = np.stack([rle.decode_at(*image.shape[1:]) for rle in rles])
         boxes = [reference.mask_box_xywh(mask) for mask in masks]
-        grown = [reference.plain_context_box(box, *image.shape[1:]) for box in boxes]
-        found = reference.plain_descriptors(tokens, torch.from_numpy(masks), np.array(grown))
-        return found.numpy(), tokens.numpy()
+        contexts = np.array([reference.plain_context_box(b, *image.shape[1:]) for b in boxes])
+        descriptors = reference.plain_descriptors(tokens, torch.from_numpy(masks), contexts)
+        return descriptors.numpy(), tokens.numpy()
 
     source, dest = int(pairs.source_frame[pair]), int(pairs.dest_frame[pair])
-    asked, source_tokens = described(source, [frames.masks.rle(int(pairs.source_mask[pair]))])
-    candidates, dest_tokens = described(dest, frames.proposals.of_frame(dest).rles())
+    sources, source_tokens = describe(source, [frames.masks.rle(int(pairs.source_mask[pair]))])
+    candidates, dest_tokens = describe(dest, frames.proposals.of_frame(dest).rles())
     state = {key: value.numpy() for key, value in model.state_dict().items()}
     for key, view in (("pos_embed_T", dest_tokens), ("pos_embed_Q", source_tokens)):
         grid = (38, 68) if key == "pos_embed_T" else (50, 50)
-        known = torch.from_numpy(state[key]).unflatten(1, grid).permute(0, 3, 1, 2)
-        resized = torch.nn.functional.interpolate(known, size=view.shape[1:], mode="bilinear")
+        positions = torch.from_numpy(state[key]).unflatten(1, grid).permute(0, 3, 1, 2)
+        resized = torch.nn.functional.interpolate(positions, size=view.shape[1:], mode="bilinear")
         state[key] = resized.flatten(2).transpose(1, 2).numpy()
-    return reference.plain_similarity(state, asked[0], candidates, source_tokens, dest_tokens)
+    return reference.plain_similarity(state, sources[0], candidates, source_tokens, dest_tokens)
 
 
 def test_a_gpu_without_memory_says_which_batch_to_try(

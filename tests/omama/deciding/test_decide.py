@@ -56,8 +56,8 @@ def test_matrices_equal_loops(mode: Mode, seed: int) -> None:
     for time, item in zip(*np.nonzero(clip.exists), strict=True):
         assert belief.mass[time, item] == pytest.approx(plain[time][item][:-1], abs=1e-5)
         assert belief.absent[time, item] == pytest.approx(plain[time][item][-1], abs=1e-5)
-        own = clip.overlap[time].reshape(OBJECTS, TOP, OBJECTS, TOP)[item, :, item]
-        assert belief.choice[time, item] == int((own @ plain[time][item][:-1]).argmax())
+        overlap = clip.overlap[time].reshape(OBJECTS, TOP, OBJECTS, TOP)[item, :, item]
+        assert belief.choice[time, item] == int((overlap @ plain[time][item][:-1]).argmax())
     for name in ("repulsion", "layout", *(() if mode is Mode.FRAME else ("votes",))):
         without = decide(clip, links, mode, replace(PARAMETERS, **{name: 0.0})).mass
         assert np.abs(without - belief.mass).max() > 0.01, f"{name} has no effect"

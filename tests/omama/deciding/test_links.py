@@ -32,8 +32,8 @@ def test_camera_motion_ignores_outliers() -> None:
     assert fit_affine(before[:5], after[:5]) is None, "too few points"
     box = np.array([0.2, 0.3, 0.4, 0.7], np.float32)
     corners = np.array([[x, y] for x in box[::2] for y in box[1::2]])
-    moved = corners @ AFFINE[:, :2].T + AFFINE[:, 2]
-    expected = [*moved.min(axis=0), *moved.max(axis=0)]
+    mapped = corners @ AFFINE[:, :2].T + AFFINE[:, 2]
+    expected = [*mapped.min(axis=0), *mapped.max(axis=0)]
     assert move_boxes(box, AFFINE) == pytest.approx(expected, abs=1e-6)
 
 

@@ -16,10 +16,10 @@ def test_mask_ious_are_those_at_the_size_of_scoring() -> None:
     masks.append(MaskRle.encode(np.zeros((540, 960), np.bool_)))
     rows = np.array([3, 0, 2])
     ious = mask_ious(MaskColumns.from_rles(masks), rows)
-    drawn = [masks[row].decode_at(*official_size((540, 960))).astype(bool) for row in rows]
+    bitmaps = [masks[row].decode_at(*official_size((540, 960))).astype(bool) for row in rows]
     for i, j in np.ndindex(3, 3):
-        union = (drawn[i] | drawn[j]).sum()
-        expected = (drawn[i] & drawn[j]).sum() / union if union else 0.0
+        union = (bitmaps[i] | bitmaps[j]).sum()
+        expected = (bitmaps[i] & bitmaps[j]).sum() / union if union else 0.0
         assert ious[i, j] == pytest.approx(expected, abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Settings: checked when made, plain in a checkpoint, refused when they are another version's."""
+"""Settings: checks, and conversion to the plain values of a checkpoint."""
 
 import json
 from pathlib import Path

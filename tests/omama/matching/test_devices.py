@@ -1,7 +1,7 @@
-"""What runs on a GPU, on fake CUDA tensors: they compute nothing, but refuse what a GPU would.
+"""The code that runs on a GPU, on fake CUDA tensors, which need no GPU.
 
-PyTorch's FakeTensorMode carries shapes, types and devices through every operation, and fails
-where tensors of two devices meet. It needs no GPU; only values cannot be looked at.
+PyTorch's FakeTensorMode propagates shapes, types and devices through every operation, and fails
+if tensors of two devices meet. Values are not computed.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,23 +38,23 @@ CONFIG = ModelConfig(
 
 @pytest.fixture(autouse=True)
 def no_gpu_needed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # Autocast for CUDA turns itself off where there is none; fake modules cannot be moved.
+    # Autocast for CUDA turns itself off without a GPU; fake modules cannot be moved.
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     monkeypatch.setattr("torch.nn.Module.to", lambda module, device: module)
     with FakeTensorMode():
         yield
-    _upsampling.cache_clear()  # it keeps what it made, here fakes
+    _upsampling.cache_clear()  # it caches fake tensors
 
 
 def on_gpu(model: Callable[[], torch.nn.Module]) -> Any:
-    """A module made where it is needed."""
+    """Make a module on the fake GPU."""
     with CUDA:
         return model()
 
 
 def bucket(device: torch.device | None) -> Bucket:
-    """As `make_buckets` gives it: features where they were made, all else on the CPU."""
+    """As from `make_buckets`: features on the backbone's device, everything else on the CPU."""
     return Bucket(
         source_tokens=torch.randn(GROUPS, WIDTH, 5, 5, device=device),
         dest_tokens=torch.randn(GROUPS, WIDTH, 4, 6, device=device),
@@ -73,7 +73,7 @@ def bucket(device: torch.device | None) -> Bucket:
     )
 
 
-def test_fakes_refuse_two_devices() -> None:
+def test_fake_tensors_of_two_devices_are_refused() -> None:
     with pytest.raises(RuntimeError, match="two different devices"):
         torch.ones(3, device=CUDA).masked_fill(torch.ones(3, dtype=torch.bool), 0)
 
@@ -82,10 +82,10 @@ def test_fakes_refuse_two_devices() -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_matching(made_on: torch.device | None, bf16: bool) -> None:
     matcher = model_matcher(on_gpu(lambda: OMama(CONFIG)), calibration=None, device=CUDA, bf16=bf16)
-    for scored in (matcher(bucket(made_on)), match_descriptors(bucket(made_on))):
-        assert scored.similarity.shape == (PAIRS, ROWS)
-        assert scored.confidence.shape == (PAIRS,)
-        assert scored.similarity.dtype == torch.float32
+    for scores in (matcher(bucket(made_on)), match_descriptors(bucket(made_on))):
+        assert scores.similarity.shape == (PAIRS, ROWS)
+        assert scores.confidence.shape == (PAIRS,)
+        assert scores.similarity.dtype == torch.float32
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -98,11 +98,11 @@ def test_the_loss_of_a_training_step(precision: str, projected: bool) -> None:
     assert loss.device == CUDA and loss.dtype == torch.float32 and loss.requires_grad
 
 
-def test_validation_looks_at_the_head() -> None:
-    model, moved = on_gpu(lambda: OMama(CONFIG)), bucket(None).to(CUDA)
-    matches = compare_bucket(model, moved)
+def test_validation_uses_the_head() -> None:
+    model, gpu_bucket = on_gpu(lambda: OMama(CONFIG)), bucket(None).to(CUDA)
+    matches = compare_bucket(model, gpu_bucket)
     assert visibility_logit(model, matches).device == CUDA
-    assert moved.truth.ious.gather(1, matches.best_row[:, None]).device == CUDA
+    assert gpu_bucket.truth.ious.gather(1, matches.best_row[:, None]).device == CUDA
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -1,4 +1,4 @@
-"""Order of pairs: each once, instants together, a frame loaded once."""
+"""Order of pairs: each once, instants together, each frame loaded once."""
 
 import numpy as np
 import pandas as pd
@@ -42,10 +42,11 @@ def test_a_frame_passes_once_an_epoch(objects: int, exo_cameras: int) -> None:
 
 def test_epochs_differ_and_repeat() -> None:
     pairs = some_pairs(20, 2, 1)
-    one, two = (epoch_batches(pairs, seed=0, epoch=e, batch_size=7) for e in (0, 1))
-    again = epoch_batches(pairs, seed=0, epoch=0, batch_size=7)
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not np.array_equal(np.concatenate(one), np.concatenate(two))
+    first, second, repeated = (
+        epoch_batches(pairs, seed=0, epoch=epoch, batch_size=7) for epoch in (0, 1, 0)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, repeated, strict=True))
+    assert not np.array_equal(np.concatenate(first), np.concatenate(second))
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

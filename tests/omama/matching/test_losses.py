@@ -1,4 +1,4 @@
-"""Matching and visibility losses on values that can be worked out by hand."""
+"""Matching and visibility losses on values that can be computed by hand."""
 
 import math
 
@@ -10,7 +10,7 @@ from omama.matching.losses import matching_loss, visibility_loss
 INF = math.inf
 
 
-def test_equal_candidates_cost_the_log_of_their_number() -> None:
+def test_the_loss_of_equal_candidates_is_the_log_of_their_number() -> None:
     loss = matching_loss(torch.zeros(1, 8), torch.tensor([3]), torch.tensor([True]))
     assert loss.item() == pytest.approx(math.log(8))
 
@@ -24,9 +24,9 @@ def test_temperature_sharpens() -> None:
 @pytest.mark.parametrize(
     ("row", "visible"),
     [([0.3, -0.2, 0.9], False), ([-INF, -INF, -INF], False)],
-    ids=["absent", "absent and nothing but padding"],
+    ids=["absent", "absent with only padding"],
 )
-def test_absent_objects_count_as_zero_but_count(row: list[float], visible: bool) -> None:
+def test_absent_objects_count_as_zero_in_the_mean(row: list[float], visible: bool) -> None:
     similarity = torch.tensor([[0.0, 0.0, -INF], row], requires_grad=True)
     loss = matching_loss(similarity, torch.tensor([0, 0]), torch.tensor([True, visible]))
     assert loss.item() == pytest.approx(math.log(2) / 2)
@@ -34,9 +34,9 @@ def test_absent_objects_count_as_zero_but_count(row: list[float], visible: bool)
     assert torch.isfinite(similarity.grad).all() and not similarity.grad[1].any()
 
 
-def test_both_classes_weigh_the_same_however_rare_one_is() -> None:
+def test_both_classes_have_the_same_weight() -> None:
     visible = torch.tensor([True] * 9 + [False])
-    # Always "visible" is wrong of one pair, always "absent" of nine: equally bad.
+    # Always "visible" is wrong for one pair, always "absent" for nine: equally bad.
     losses = [
         visibility_loss(torch.full((10,), logit), visible, visible_share=0.9)
         for logit in (10.0, -10.0)
@@ -46,7 +46,7 @@ def test_both_classes_weigh_the_same_however_rare_one_is() -> None:
 
 
 @pytest.mark.parametrize(("visible", "share", "expected"), [(True, 0.9, 5 / 9), (False, 0.9, 5)])
-def test_a_batch_of_one_class_keeps_the_weights_of_all_of_training(
+def test_weights_depend_on_all_training_pairs_not_on_the_batch(
     visible: bool, share: float, expected: float
 ) -> None:
     loss = visibility_loss(torch.zeros(4), torch.tensor([visible] * 4), visible_share=share)

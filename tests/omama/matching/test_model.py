@@ -1,4 +1,4 @@
-"""O-MaMa against the goldens, against its slow twin, and what sharing and resizing must keep."""
+"""O-MaMa against the goldens and its slow twin; sharing, padding, other grids and widths."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def small_inputs(sources: int = 1, candidates: int = 5, width: int = 12) -> list
 
 
 @pytest.mark.parametrize(("direction", "seed"), [("exo2ego", 4), ("ego2exo", 5)])
-def test_the_published_model_gives_the_golden_answers(
+def test_the_published_model_gives_the_golden_values(
     goldens: Path, direction: str, seed: int
 ) -> None:
     golden = np.load(goldens / f"model_{direction}.npz")
@@ -60,7 +60,7 @@ def test_the_published_model_gives_the_golden_answers(
     np.testing.assert_allclose(loss, golden["loss"], atol=1e-5, rtol=0)
 
 
-def test_the_model_is_its_slow_twin() -> None:
+def test_the_model_equals_its_slow_twin() -> None:
     model = small_model()
     source, dest, source_tokens, dest_tokens = small_inputs()
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_the_model_is_its_slow_twin() -> None:
         np.testing.assert_allclose(got[i], expected, atol=1e-5, rtol=0)
 
 
-def test_parameters_are_as_many_as_published() -> None:
+def test_the_number_of_parameters_is_the_published_one() -> None:
     counts = [
         sum(p.numel() for p in OMama(config).parameters()) / 1e6
         for config in (
@@ -83,7 +83,7 @@ def test_parameters_are_as_many_as_published() -> None:
     assert [round(count, 1) for count in counts] == [11.8, 10.4]
 
 
-def test_sources_of_one_image_share_a_pass_without_a_difference() -> None:
+def test_sources_of_one_image_together_give_the_same_as_alone() -> None:
     model = small_model()
     source, dest, source_tokens, dest_tokens = small_inputs(sources=3)
     with torch.no_grad():
@@ -125,20 +125,24 @@ def test_other_grids_get_interpolated_positions() -> None:
     torch.testing.assert_close(same, double, atol=1e-5, rtol=0)
 
 
-def test_portrait_positions_keep_their_places_unless_the_reference_is_asked_for() -> None:
+def test_portrait_positions_are_interpolated_except_with_reference_behaviour() -> None:
     positions = torch.arange(6.0).view(1, 6, 1).expand(1, 6, 12).clone()
     portrait = torch.zeros(1, 12, 3, 2)
-    seen = {}
+    keys_by_behaviour = {}
     for behaviour in (False, True):
         model = small_model(reference_behaviour=behaviour)
         model.pos_embed_Q.data = positions
         model.CROSS_context_attn.norm_input = torch.nn.Identity()
         model.CROSS_context_attn.key = torch.nn.Identity()
         keys, _ = model.project_source_tokens(portrait)
-        seen[behaviour] = keys[0, 0, :, 0].view(3, 2)
-    assert seen[True].flatten().tolist() == [0, 1, 2, 3, 4, 5], "the reference's flat order"
-    assert (seen[False].diff(dim=0) > 0).all(), "down the rows positions grow"
-    assert seen[False][0, 0] < 0.5 and seen[False][-1, -1] > 4.5, "corners stay corners"
+        keys_by_behaviour[behaviour] = keys[0, 0, :, 0].view(3, 2)
+    assert keys_by_behaviour[True].flatten().tolist() == [0, 1, 2, 3, 4, 5], (
+        "the reference's flat order"
+    )
+    assert (keys_by_behaviour[False].diff(dim=0) > 0).all(), "down the rows positions grow"
+    assert keys_by_behaviour[False][0, 0] < 0.5 and keys_by_behaviour[False][-1, -1] > 4.5, (
+        "corners stay corners"
+    )
 
 
 def test_a_projection_takes_another_backbones_width() -> None:
@@ -150,14 +154,14 @@ def test_a_projection_takes_another_backbones_width() -> None:
     assert not model.projection(empty).any(), "an empty mask's zeros stay zeros"
 
 
-def test_the_visibility_head_answers_with_two_columns() -> None:
+def test_the_visibility_head_has_two_columns() -> None:
     embeddings = torch.randn(3, 12), torch.randn(3, 12)
     assert small_model().visibility_logits(*embeddings).shape == (3, 2)
     with pytest.raises(DataError, match="no visibility head"):
         small_model(visibility_head=False).visibility_logits(*embeddings)
 
 
-def test_wrong_shapes_are_named() -> None:
+def test_a_wrong_width_is_an_error() -> None:
     source, dest, *tokens = small_inputs(width=8)
     with pytest.raises(DataError, match=r"channels, this model takes 12 \(backbone dinov2\)"):
         small_model()(source, dest, *tokens)

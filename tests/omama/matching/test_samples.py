@@ -27,33 +27,33 @@ from omama.tables.loading import load_dataset
 N = NEVER
 
 
-def drawn(ranks: list[int], truth: int, count: int, first: int = 2) -> list[list[int]]:
-    """The candidates of 200 draws of one sample, padding left out."""
+def draw_often(ranks: list[int], truth: int, count: int, first: int = 2) -> list[list[int]]:
+    """The candidates of 200 draws for one pair, without padding."""
     rng = np.random.default_rng(0)
     table = np.repeat(np.array([ranks], np.int8), 200, axis=0)
     rows, valid = draw_candidates(rng, table, np.full(200, truth), np.full(200, first), count)
     return [row[keep].tolist() for row, keep in zip(rows, valid, strict=True)]
 
 
-def test_neighbours_come_before_the_others() -> None:
+def test_neighbours_are_drawn_before_other_proposals() -> None:
     #        proposal 0    1     2    3    4
-    draws = drawn([FAR, NEAR, NEVER, NEAR, FAR], truth=1, count=4)
+    draws = draw_often([FAR, NEAR, NEVER, NEAR, FAR], truth=1, count=4)
     assert all(draw[0] == 1 and set(draw[1:3]) == {3, 5} for draw in draws)
     assert {draw[3] for draw in draws} == {2, 6}
 
 
-def test_more_neighbours_than_wanted_are_drawn_at_random() -> None:
-    draws = drawn([NEAR, NEAR, NEAR, FAR], truth=0, count=3)
+def test_of_too_many_neighbours_a_random_part_is_drawn() -> None:
+    draws = draw_often([NEAR, NEAR, NEAR, FAR], truth=0, count=3)
     assert {tuple(sorted(draw[1:])) for draw in draws} == {(2, 3), (2, 4), (3, 4)}
 
 
-def test_an_absent_object_has_no_positive() -> None:
-    draws = drawn([FAR, FAR, FAR], truth=-1, count=2)
+def test_an_absent_object_gets_only_negatives() -> None:
+    draws = draw_often([FAR, FAR, FAR], truth=-1, count=2)
     assert {tuple(sorted(draw)) for draw in draws} == {(2, 3), (2, 4), (3, 4)}
 
 
 def test_too_few_proposals_are_padded() -> None:
-    assert drawn([NEAR, NEVER], truth=1, count=5)[0] == [1, 2]
+    assert draw_often([NEAR, NEVER], truth=1, count=5)[0] == [1, 2]
     rows, valid = draw_candidates(
         np.random.default_rng(0), np.zeros((1, 0), np.int8), np.array([0]), np.array([1]), 3
     )
@@ -79,7 +79,7 @@ def test_ranks_of_proposals(sampling: NegativeSampling, expected: list[int]) -> 
     assert ranks.tolist() == [expected, [FAR] * 4]
 
 
-def test_a_batch_says_what_each_pair_alone_says(featured_root: DatasetRoot) -> None:
+def test_a_batch_gives_the_similarities_of_each_pair_alone(featured_root: DatasetRoot) -> None:
     data = load_dataset(featured_root, split=Split.TRAIN, direction=Direction.EGO2EXO)
     store = open_store(data.frames, backbone="rgb_grid", weights=None, cached=True)
     torch.manual_seed(0)
@@ -103,8 +103,8 @@ def test_a_batch_says_what_each_pair_alone_says(featured_root: DatasetRoot) -> N
             dest.tokens[None].float(),
         )[0, 0]
         first = len(dest.masks)
-        together = matches.similarity[i, first : first + alone.numel()]
-        assert torch.allclose(together, alone, atol=1e-5)
+        in_batch = matches.similarity[i, first : first + alone.numel()]
+        assert torch.allclose(in_batch, alone, atol=1e-5)
         assert int(matches.best_row[i]) == first + int(alone.argmax())
         if data.pairs.dest_mask[pair] >= 0:
             assert float(bucket.truth.ious[i].max()) == 1.0  # the tiny root proposes every object

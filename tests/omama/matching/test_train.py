@@ -338,8 +338,8 @@ def test_a_start_that_training_harms_is_kept_with_a_warning(
     monkeypatch.setattr(Loop, "_step", harmful)
     config = replace(CONFIG, epochs=2, residual=True)
     best = load_checkpoint(train_run(own_root, "a", config))
-    first, *others = read_log(own_root, "a")
-    ends = [line["val_iou"] for line in others if "val_iou" in line]
+    first, *later = read_log(own_root, "a")
+    ends = [line["val_iou"] for line in later if "val_iou" in line]
     assert (best.step, best.val_iou) == (0, first["start_val_iou"])
     assert best.val_iou is not None and max(ends) < best.val_iou
     assert "a: no validation came up to the start's val IoU" in caplog.text
