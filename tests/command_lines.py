@@ -1,10 +1,10 @@
 """Command lines in help texts and documentation: found, checked without running, and run."""
 
 import re
-import shlex
 from typing import NamedTuple
 
 import click
+from click.testing import CliRunner, Result
 
 import egoexo_tools.cli
 import omama.cli
@@ -33,7 +33,7 @@ def help_examples(help_text: str) -> list[Example]:
     return examples
 
 
-def check_command_line(words: list[str]) -> None:
+def check_command_line(words: list[str]) -> click.Command:
     """Parse a command line of one of our programs without running it; raises UsageError."""
     context = PROGRAMS[words[0]].make_context(words[0], words[1:])
     while isinstance(context.command, click.Group):
@@ -41,8 +41,15 @@ def check_command_line(words: list[str]) -> None:
         name, command, arguments = context.command.resolve_command(context, arguments)
         assert name is not None and command is not None
         context = command.make_context(name, arguments, parent=context)
+    return context.command
 
 
-def is_ours(line: str) -> bool:
-    """Whether a command line starts one of our programs."""
-    return shlex.split(line, comments=True)[:1] in [[name] for name in PROGRAMS]
+def run_command_line(words: list[str]) -> Result:
+    """Run a command line of one of our programs in this process.
+
+    Stages run inline unless the line names an executor: worker processes would take seconds to
+    start for work that takes none.
+    """
+    takes_executor = any(param.name == "executor" for param in check_command_line(words).params)
+    inline = ["--executor", "inline"] if takes_executor and "--executor" not in words else []
+    return CliRunner().invoke(PROGRAMS[words[0]], [*words[1:], *inline])
