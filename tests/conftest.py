@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("untimed")
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-SLOW_FIXTURES = {"browser", "featured_root", "finished_demo", "tiny_release"}
+SLOW_FIXTURES = {"browser", "featured_root", "finished_demo", "s3_server", "tiny_release"}
 """Tests that use one of them are marked `slow`, because they take seconds to set up."""
 
 

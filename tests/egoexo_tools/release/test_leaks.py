@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 from take_facts import take_facts
 
 from egoexo_tools.layout import Release
@@ -71,7 +70,6 @@ def test_a_frame_of_one_colour_has_no_thumbnail() -> None:
     assert thumbnail(np.zeros((90, 160, 3), np.uint8)) is None
 
 
-@pytest.mark.slow
 def test_frames_of_videos_are_compared(tiny_release: Release) -> None:
     selection = select(tiny_release)
     thumbnails = video_thumbnails(tiny_release, selection.takes, per_camera=2)

@@ -139,7 +139,6 @@ def test_a_limit_is_drawn_evenly_and_contains_every_smaller_one(release: Release
         assert abs(share - 1 / 3) < 0.07
 
 
-@pytest.mark.slow
 def test_the_budget_counts_files_on_disk_and_in_manifests(
     release: Release, tiny_release: Release, tmp_path: Path
 ) -> None:
@@ -201,7 +200,6 @@ def test_the_text_counts_what_is_selected_and_left_out(release: Release) -> None
     assert "4 takes are left out:" in lines
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_split_and_a_report(tiny_release: Release, tmp_path: Path) -> None:
     take_list = tmp_path / "list.txt"
     uids = [take.take_uid for take in select(tiny_release).takes]
