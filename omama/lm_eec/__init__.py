@@ -1,4 +1,4 @@
-"""LM-EEC: an object followed through time in a second view, with memories of both views.
+"""LM-EEC: predicts an object's masks in a second view over time, with memory banks of both views.
 
-Its network is SAM 2.1's parts from transformers (the optional group `memory`).
+Its network consists of SAM 2.1's parts from transformers (the optional dependency group `memory`).
 """

@@ -1,14 +1,17 @@
-"""SAM 2.1's memory attention where nothing is learnt: the same sums, with less work.
+"""SAM 2.1's memory attention without gradients: the same formulas with less work.
 
-Weights and order are those of transformers' Sam2VideoMemoryAttention, which training calls. Here
+Weights and order are those of transformers' Sam2VideoMemoryAttention, which training calls.
+Differences:
 
-- the first layer attends to the picture alone before it meets a memory, so that this is done once a
-  picture (`self_attend`), not for every object and both of its features;
-- positions turn a pair of channels as one complex number: one pass over the keys, not seven;
-- on a CPU what is attended to is summed in the memory's 64 channels and projected to 256 afterwards
-  (weights that sum to 1 let a projection through), a track at a time: its keys stay in the cache.
+- The first layer's self-attention depends on the picture only, so it is computed once a picture
+  (`self_attend`) and not for every object and both of its features.
+- The rotary position embedding rotates a pair of channels as one complex number: one pass over the
+  keys instead of seven.
+- On a CPU, values are averaged in the memory's 64 channels and projected to 256 afterwards, which
+  is equal because attention weights sum to 1. One track at a time, so that its keys stay in the
+  processor's cache.
 
-B pictures or tracks, n tokens of a picture, N of what is attended to.
+Legend: B pictures or tracks, n tokens of a picture, N tokens that are attended to (keys).
 """
 
 from __future__ import annotations
@@ -19,89 +22,92 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def self_attend(attention: Any, tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """A picture's tokens with their positions (B, n, 256) → what the first layer makes of them
-    before it meets a memory; turns (n, 128, 2) of `rotary_pairs`."""
-    return tokens + _self_attention(attention.layers[0], tokens, turns)
+def self_attend(attention: Any, tokens: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+    """The first layer's self-attention of pictures, with its residual connection.
+
+    tokens (B, n, 256) include the position embeddings; rotations (n, 128, 2) of `rotary_pairs`.
+    """
+    return tokens + _self_attention(attention.layers[0], tokens, rotations)
 
 
 def attend(
     attention: Any,
-    looked: torch.Tensor,
+    tokens: torch.Tensor,
     memory: torch.Tensor,
     positions: torch.Tensor,
-    turns: torch.Tensor,
+    rotations: torch.Tensor,
     *,
     pointer_tokens: int,
 ) -> torch.Tensor:
     """`self_attend`'s tokens (B, n, 256) and memories (N, B, 64) with positions → (B, n, 256).
 
-    `memory` is whole maps of n tokens, which `turns` turns, and pointers, which have no place.
+    `memory` holds maps of n tokens, which `rotations` rotates, and then the tokens of pointers,
+    which have no place in the picture and are not rotated.
     """
     values = memory.transpose(0, 1).contiguous()  # (B, N, 64)
-    keyed = (memory + positions).transpose(0, 1).contiguous()
-    maps = (len(memory) - pointer_tokens) // len(turns)
-    unturned = turns.new_zeros(pointer_tokens, turns.shape[1], 2)
-    unturned[..., 0] = 1
-    everywhere = torch.cat([turns.repeat(maps, 1, 1), unturned])  # (N, 128, 2)
-    cross = _summed_first if memory.device.type == "cpu" else _projected_first
-    tokens = looked
+    keys = (memory + positions).transpose(0, 1).contiguous()  # (B, N, 64)
+    maps = (len(memory) - pointer_tokens) // len(rotations)
+    identity = rotations.new_zeros(pointer_tokens, rotations.shape[1], 2)
+    identity[..., 0] = 1  # cosine 1, sine 0
+    key_rotations = torch.cat([rotations.repeat(maps, 1, 1), identity])  # (N, 128, 2)
+    cross_attend = _average_first if memory.device.type == "cpu" else _project_first
     for number, layer in enumerate(attention.layers):
         if number:
-            tokens = tokens + _self_attention(layer, tokens, turns)
+            tokens = tokens + _self_attention(layer, tokens, rotations)
         part = layer.cross_attn_image
-        query = _turned(part.q_proj(layer.layer_norm2(tokens)), turns)
-        tokens = tokens + part.o_proj(cross(part, query, keyed, values, everywhere))
+        query = _rotate(part.q_proj(layer.layer_norm2(tokens)), rotations)
+        tokens = tokens + part.o_proj(cross_attend(part, query, keys, values, key_rotations))
         hidden = layer.activation(layer.linear1(layer.layer_norm3(tokens)))
         tokens = tokens + layer.linear2(hidden)
-    looked_at: torch.Tensor = attention.layer_norm(tokens)
-    return looked_at
-
-
-def rotary_pairs(cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """transformers' cosines and sines (1, n, 256), each value twice → both of each, (n, 128, 2)."""
-    return torch.stack([cosines[0, :, ::2], sines[0, :, ::2]], -1)
-
-
-def _self_attention(layer: Any, tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    part, tokens = layer.self_attn, layer.layer_norm1(tokens)
-    query, key = (_turned(project(tokens), turns) for project in (part.q_proj, part.k_proj))
-    attended: torch.Tensor = part.o_proj(_attended(query, key, part.v_proj(tokens)))
+    attended: torch.Tensor = attention.layer_norm(tokens)
     return attended
 
 
-def _projected_first(
-    part: Any,
-    query: torch.Tensor,
-    keyed: torch.Tensor,
-    values: torch.Tensor,
-    turns: torch.Tensor,
-) -> torch.Tensor:
-    return _attended(query, _turned(part.k_proj(keyed), turns), part.v_proj(values))
+def rotary_pairs(cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """transformers' cosines and sines (1, n, 256), which repeat each value → (n, 128, 2)."""
+    return torch.stack([cosines[0, :, ::2], sines[0, :, ::2]], -1)
 
 
-def _summed_first(
+def _self_attention(layer: Any, tokens: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+    part, tokens = layer.self_attn, layer.layer_norm1(tokens)
+    query, key = (_rotate(project(tokens), rotations) for project in (part.q_proj, part.k_proj))
+    attended: torch.Tensor = part.o_proj(_attend_one_head(query, key, part.v_proj(tokens)))
+    return attended
+
+
+def _project_first(
     part: Any,
     query: torch.Tensor,
-    keyed: torch.Tensor,
+    keys: torch.Tensor,
     values: torch.Tensor,
-    turns: torch.Tensor,
+    rotations: torch.Tensor,
 ) -> torch.Tensor:
-    summed = []
-    for one, keys, value in zip(query * part.scaling, keyed, values, strict=True):
-        shares = (one @ _turned(part.k_proj(keys), turns).T).softmax(-1)  # (n, N)
-        summed.append(shares.to(value.dtype) @ value)
-    projected: torch.Tensor = part.v_proj(torch.stack(summed))
+    return _attend_one_head(query, _rotate(part.k_proj(keys), rotations), part.v_proj(values))
+
+
+def _average_first(
+    part: Any,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    rotations: torch.Tensor,
+) -> torch.Tensor:
+    averages = []
+    tracks = zip(query * part.scaling, keys, values, strict=True)
+    for track_query, track_keys, track_values in tracks:
+        scores = track_query @ _rotate(part.k_proj(track_keys), rotations).T  # (n, N)
+        averages.append(scores.softmax(-1).to(track_values.dtype) @ track_values)  # (n, 64)
+    projected: torch.Tensor = part.v_proj(torch.stack(averages))  # (B, n, 256)
     return projected
 
 
-def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """One head, (B, n, 256)."""
+def _attend_one_head(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """(B, n, 256), (B, N, 256), (B, N, 256) → (B, n, 256)."""
     return scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
 
-def _turned(tokens: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """(…, n, 256), in float32 as SAM does it."""
+def _rotate(tokens: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of (…, n, 256), in float32 as SAM computes it."""
     pairs = torch.view_as_complex(tokens.float().unflatten(-1, (-1, 2)))
-    turned = pairs * torch.view_as_complex(turns)
-    return torch.view_as_real(turned).flatten(-2).type_as(tokens)
+    rotated = pairs * torch.view_as_complex(rotations)
+    return torch.view_as_real(rotated).flatten(-2).type_as(tokens)

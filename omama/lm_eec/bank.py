@@ -1,8 +1,9 @@
-"""What a track remembers, and for how long: the two banks, their rule of dropping, the pointers.
+"""The memory banks of a track: what they hold, how they drop tokens, and which pointers are read.
 
-A bank holds up to six memories of each view, oldest first. All functions here are of one track's
-rules; the arithmetic on many tracks is tracking.py's. `BankRules` says which of three behaviours is
-meant: training (a window, no dropping), the released code's inference, and ours.
+A track has two banks, of the source and of the destination view, with up to six memories each,
+oldest first. This module decides for one track; tracking.py computes for many. `BankRules`
+describes three behaviours: training (a window without dropping), the released code's inference, and
+ours.
 """
 
 from __future__ import annotations
@@ -14,117 +15,125 @@ import torch
 from egoexo_tools.errors import DataError
 from omama.lm_eec.config import BANK_LENGTH, CLIP_LENGTH
 
-# The released code counts pointers of the last 15 frames, SAM 2's number.
+# The released code reads pointers of the last 15 frames, as SAM 2 does.
 _REFERENCE_POINTERS = 16
 
 
 @dataclass(frozen=True)
 class BankRules:
-    """How a bank fills, and what the places in it mean."""
+    """How a bank is filled, and how its places map to temporal positions."""
 
     drops: bool
-    """From the eighth frame on the bank takes one memory and drops one; else a plain window."""
+    """From the eighth frame on, the bank takes a memory and drops one per token; False: a window of
+    the last frames."""
     newest_first: bool
-    """The newest entry always has slot 0, as in training; else the oldest has slot 5."""
+    """The newest entry always has temporal position 0, as in training; False: the oldest has 5."""
     across_gaps: bool
-    """Frames that were not run leave no hole; else the window counts them, and the memory before
-    a gap is lost."""
+    """Frames that were not run are skipped; False: the window counts them, and the memory before a
+    gap is lost."""
     pointer_frames: int
-    """Pointers of fewer frames than this are read, and distances divided by one less."""
+    """Pointers at most this many frames back (exclusive) are read; distances are divided by one
+    less."""
     short_tracks: bool
-    """A track of fewer frames than `pointer_frames` counts by its own length."""
+    """A track with fewer frames than `pointer_frames` uses its own length instead."""
 
 
 TRAINING = BankRules(False, True, False, CLIP_LENGTH, True)
 REFERENCE = BankRules(True, False, False, _REFERENCE_POINTERS, True)
-# Slots and distances as the weights were trained; a published checkpoint still meets banks that
-# drop tokens, which its training never had, because its numbers are made with them.
+# Temporal positions and distances as the weights were trained. Dropping was not part of training,
+# but published numbers were made with it.
 DEFAULT = BankRules(True, True, True, CLIP_LENGTH, False)
 
 
 @dataclass(frozen=True)
 class FrameMemory:
-    """One frame that was run."""
+    """Memories of one frame that was run."""
 
     frame: int
-    """Its place in the track's list of frames."""
+    """Position in the track's list of frames."""
     memories: torch.Tensor
     """(2, n, 64): of the source and of the destination."""
     pointer: torch.Tensor
-    """(256,)."""
+    """(256,) object pointer."""
 
 
 @dataclass
 class TrackMemory:
-    """What one track has seen so far."""
+    """Memory of one track."""
 
     frames: int
     """Length of the track's list of frames."""
     bank: torch.Tensor | None = None
-    """(2, T, n, 64) that the last frame used; None before the first and while it was empty."""
+    """(2, T, n, 64) that the last frame read; None if it was empty, or before the first frame."""
     runs: int = 0
-    """Frames run so far."""
+    """Number of frames run so far."""
     recent: list[FrameMemory] = field(default_factory=list)
-    """The last frames that were run, oldest first; never more than the rules can ask for."""
+    """The last frames that were run, oldest first; never more than the rules can read."""
 
-    def remember(self, seen: FrameMemory, bank: torch.Tensor | None) -> None:
-        """Keep a frame that was just run with `bank`."""
+    def add(self, memory: FrameMemory, bank: torch.Tensor | None) -> None:
+        """Store the memory of a frame that was run with `bank`."""
         self.bank = bank
         self.runs += 1
-        self.recent = [*self.recent[-_REFERENCE_POINTERS:], seen]
+        self.recent = [*self.recent[-_REFERENCE_POINTERS:], memory]
 
 
 @dataclass(frozen=True)
 class BankRead:
-    """What a track's next frame reads; tracks with equal `key` go through the network together."""
+    """What the next frame of a track reads. Tracks with equal `key` form a batch."""
 
     entries: list[torch.Tensor]
-    """(2, n, 64) each, oldest first, to be stacked; one too many where `drop`."""
+    """(2, n, 64) each, oldest first; one more than the bank holds if `drop`."""
     drop: bool
-    """The entries are to be compressed by one."""
+    """Whether one entry per token must be dropped."""
     pointers: list[FrameMemory]
-    """Nearest first."""
+    """Frames whose pointers are read, the most recent first."""
     distances: list[float]
-    """One for each pointer, in [0, 1]."""
+    """Distance in time of each pointer, in [0, 1]."""
 
     @property
     def key(self) -> tuple[int, bool, int]:
         return len(self.entries), self.drop, len(self.pointers)
 
 
-def wanted(memory: TrackMemory, frame: int, rules: BankRules) -> BankRead:
-    """What frame `frame` of the track reads. DataError where the released code cannot go on."""
+def read_bank(memory: TrackMemory, frame: int, rules: BankRules) -> BankRead:
+    """What frame `frame` of the track reads. DataError where the released code fails."""
+    pointer_frames = rules.pointer_frames
+    if rules.short_tracks:
+        pointer_frames = min(pointer_frames, memory.frames)
+    pointers = [item for item in reversed(memory.recent) if frame - item.frame < pointer_frames]
+    distances = [(frame - item.frame) / (pointer_frames - 1) for item in pointers]
     entries, drop = _entries(memory, frame, rules)
-    pointers, distances = _pointers(memory, frame, rules)
     return BankRead(entries, drop, pointers, distances)
 
 
-def slots(length: int, rules: BankRules) -> list[int]:
-    """The slot in time of each of a bank's `length` entries, oldest first."""
+def temporal_positions(length: int, rules: BankRules) -> list[int]:
+    """The temporal position of each of a bank's `length` entries, oldest first."""
     oldest = length - 1 if rules.newest_first else BANK_LENGTH - 1
     return [oldest - place for place in range(length)]
 
 
 def compress(bank: torch.Tensor) -> torch.Tensor:
-    """(T, N, B, C) → (T - 1, N, B, C): each token drops the entry most like the one before it.
+    """(T, N, B, C) → (T - 1, N, B, C): each token drops the entry most similar to its predecessor.
 
-    For every token and track by itself, the later of the two neighbours in time with the smallest
-    L2 distance (the first such) goes, and nothing is averaged: the oldest entry never goes.
+    For every token and track independently, the two neighbours in time with the smallest L2
+    distance (the first such pair) are found and the later one is dropped. Entries are not averaged,
+    and the oldest is never dropped.
     """
     if len(bank) < 2:
         raise ValueError(f"a bank of {len(bank)} entries has no two neighbours: nothing to drop")
     nearest = (bank[1:] - bank[:-1]).norm(dim=-1).argmin(0)  # (N, B)
-    kept = torch.arange(len(bank) - 1, device=bank.device)[:, None, None]  # (T - 1, 1, 1)
-    kept = kept + (kept > nearest)  # (T - 1, N, B)
-    return bank.gather(0, kept[..., None].expand(*kept.shape, bank.shape[-1]))
+    places = torch.arange(len(bank) - 1, device=bank.device)[:, None, None]  # (T - 1, 1, 1)
+    places = places + (places > nearest)  # (T - 1, N, B)
+    return bank.gather(0, places[..., None].expand(*places.shape, bank.shape[-1]))
 
 
 def _entries(memory: TrackMemory, frame: int, rules: BankRules) -> tuple[list[torch.Tensor], bool]:
+    """The entries that a frame reads, and whether one must be dropped."""
     if not rules.drops or memory.runs <= BANK_LENGTH:
         window = memory.recent[-BANK_LENGTH:]
         if not rules.across_gaps:
-            window = [seen for seen in window if seen.frame >= frame - BANK_LENGTH]
-        return [seen.memories for seen in window], False
+            window = [item for item in window if item.frame >= frame - BANK_LENGTH]
+        return [item.memories for item in window], False
     bank = [] if memory.bank is None else list(memory.bank.unbind(1))
     last = memory.recent[-1]
     if not rules.across_gaps and last.frame != frame - 1:
@@ -135,13 +144,3 @@ def _entries(memory: TrackMemory, frame: int, rules: BankRules) -> tuple[list[to
             " predict without --reference-behaviour"
         )
     return [*bank, last.memories], True
-
-
-def _pointers(
-    memory: TrackMemory, frame: int, rules: BankRules
-) -> tuple[list[FrameMemory], list[float]]:
-    counted = rules.pointer_frames
-    if rules.short_tracks:
-        counted = min(counted, memory.frames)
-    near = [seen for seen in reversed(memory.recent) if frame - seen.frame < counted]
-    return near, [(frame - seen.frame) / (counted - 1) for seen in near]

@@ -1,4 +1,4 @@
-"""The network on a device, and one sentence where the device is too small or too full for it."""
+"""Moving a network to a GPU, and clear messages when the GPU's memory is too small or full."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from omama.lm_eec.network import LmEecNetwork
 
 
 def on_device(network: LmEecNetwork, device: torch.device) -> LmEecNetwork:
-    """The network, moved; DataError where the GPU has no room for it."""
+    """The network on the device; DataError if the GPU's memory has no room for it."""
     try:
         return network.to(device)
     except torch.OutOfMemoryError as error:
         size = sum(value.nbytes for value in network.state_dict().values()) / 2**20
         raise DataError(
-            f"the GPU has no room for the network's {size:.0f} MiB of weights: wait for what else"
-            " runs on it, or choose another with CUDA_VISIBLE_DEVICES"
+            f"the GPU has no room for the network's {size:.0f} MiB of weights: wait for the"
+            " programs that use it, or choose another with CUDA_VISIBLE_DEVICES"
         ) from error
 
 
 @contextmanager
-def explain_full_gpu(doing: str, smaller: str | None) -> Iterator[None]:
-    """Turns a full GPU into DataError: what was done, and the options that need less of it."""
+def explain_full_gpu(work: str, smaller: str | None) -> Iterator[None]:
+    """Turn a full GPU into a DataError that names the work and the options that need less memory.
+
+    `smaller` are such options; None if there are none.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        advice = f"try {smaller}" if smaller else "wait for what else runs on it, or use a larger"
-        raise DataError(f"the GPU ran out of memory with {doing}; {advice}") from error
+        other = "wait for the programs that use it, or use a larger GPU"
+        advice = f"try {smaller}" if smaller else other
+        raise DataError(f"the GPU ran out of memory with {work}; {advice}") from error

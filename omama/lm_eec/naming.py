@@ -1,14 +1,14 @@
-"""The names of a network's tensors: SAM 2.1's in files, transformers' in memory.
+"""Names of a network's tensors: SAM 2.1's in files, transformers' in the network.
 
-The network is the authority: each of its tensors asks for one or more tensors of a file, so that a
-missing and an unknown name both show. Two tensors of transformers (the random matrix of point
-positions is held twice) read the same one of a file; one (the four kinds of points) reads four.
+Each tensor of the network is read from one or more tensors of a file, so that both missing and
+unknown names are reported. transformers has the random matrix of point positions twice: both are
+read from one tensor. Its embedding of points, in contrast, is read from four.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from egoexo_tools.errors import DataError
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     import torch
 
 FUSION_PREFIX = "MV_MoE."
-_SHOWN = 5
+_LISTED_NAMES = 5
+"""Number of names in a message."""
 _POINT_KINDS = 4
 
-# From transformers' names to SAM 2.1's, applied in this order to a whole name.
+# Substitutions from transformers' names to SAM 2.1's; each name goes through all, in this order.
 _RULES: tuple[tuple[str, str], ...] = (
     (r"^fusion\.", FUSION_PREFIX),
     (r"^sam\.", ""),
@@ -56,7 +57,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"\.layer_norm_final_attn\.", ".norm_final_attn."),
     (r"\.layer_norm(\d?)\.", r".norm\1."),
     (r"\.o_proj\.", ".out_proj."),
-    # Perceptrons: two layers in the blocks, three in the heads.
+    # Perceptrons have two layers in the blocks and three in the heads.
     (r"\.mlp\.proj_in\.", ".mlp.layers.0."),
     (r"\.mlp\.proj_out\.", ".mlp.layers.1."),
     (r"(_mlps\.\d|_head|obj_ptr_proj)\.layers\.0\.", r"\1.layers.1."),
@@ -68,10 +69,13 @@ _POINTS = "sam_prompt_encoder.point_embed.weight"
 
 
 def file_names(name: str) -> tuple[str, ...]:
-    """SAM 2.1's names of what the network's tensor `name` holds: four for the kinds of points."""
+    """SAM 2.1's names of the network's tensor `name`: one, or four for the embedding of points."""
     for pattern, replacement in _RULES:
         name = re.sub(pattern, replacement, name)
-    name = _DOWNSAMPLER.sub(_encoder_layer, name)
+    # SAM 2.1 numbers the downsampler's convolutions, norms and activations in one sequence.
+    name = _DOWNSAMPLER.sub(
+        lambda match: f".mask_downsampler.encoder.{3 * int(match[1]) + (match[2] == 'norm')}.", name
+    )
     if name == _POINTS:
         return tuple(
             f"sam_prompt_encoder.point_embeddings.{kind}.weight" for kind in range(_POINT_KINDS)
@@ -80,68 +84,56 @@ def file_names(name: str) -> tuple[str, ...]:
 
 
 def from_file(
-    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], *, fusion: bool = True
+    state: Mapping[str, torch.Tensor],
+    network_state: Mapping[str, torch.Tensor],
+    *,
+    fusion: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """The network's tensors out of a file's, by the network's names.
+    """The tensors of a file, by the network's names.
 
-    `own` is the network's state, for its names and shapes. Without `fusion` the file may lack the
-    twelve MV_MoE tensors (a SAM 2.1 file does), which then keep their initial values. DataError
-    names what is missing, unknown or of another shape.
+    `network_state` gives the network's names and shapes. Without `fusion` the file may lack the
+    twelve MV_MoE tensors, as a SAM 2.1 file does. Raises DataError for tensors that are missing,
+    unknown or of another shape.
     """
-    wanted = {name: file_names(name) for name in own}
-    known = {key for keys in wanted.values() for key in keys}
-    optional = {key for key in known if not fusion and key.startswith(FUSION_PREFIX)}
-    _refuse(known - state.keys() - optional, state.keys() - known)
-    found = {}
-    for name, keys in wanted.items():
-        if keys[0] in state:
-            found[name] = _joined(state, keys, own[name])
-    return found
+    import torch
+
+    names = {name: file_names(name) for name in network_state}
+    allowed = {key for keys in names.values() for key in keys}
+    optional = {key for key in allowed if not fusion and key.startswith(FUSION_PREFIX)}
+    faults = {
+        "lack": sorted(allowed - state.keys() - optional),
+        "have the unknown": sorted(state.keys() - allowed),
+    }
+    sentences = [f"{fault} {_list(keys)}" for fault, keys in faults.items() if keys]
+    if sentences:
+        raise DataError(
+            f"the weights {' and '.join(sentences)}; LM-EEC reads SAM 2.1 base-plus with MV_MoE"
+        )
+    weights = {}
+    for name, keys in names.items():
+        if keys[0] not in state:
+            continue
+        value = state[keys[0]] if len(keys) == 1 else torch.cat([state[key] for key in keys])
+        shape = network_state[name].shape
+        if value.shape != shape:
+            raise DataError(
+                f"{keys[0]} has the shape {tuple(value.shape)}, the network expects"
+                f" {tuple(shape)}: these weights are of another variant"
+            )
+        weights[name] = value
+    return weights
 
 
-def to_file(own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A network's state in SAM 2.1's names: what LM-EEC's own code reads."""
+def to_file(network_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A network's state in the names that LM-EEC's released code reads."""
     state: dict[str, torch.Tensor] = {}
-    for name, tensor in own.items():
+    for name, tensor in network_state.items():
         keys = file_names(name)
         parts = tensor.split(1) if len(keys) > 1 else (tensor,)
         state.update(zip(keys, (part.detach().clone() for part in parts), strict=True))
     return state
 
 
-def _encoder_layer(match: re.Match[str]) -> str:
-    """SAM 2.1 numbers convolution, norm and activation of the mask's path through."""
-    place = 3 * int(match[1]) + (match[2] == "norm")
-    return f".mask_downsampler.encoder.{place}."
-
-
-def _joined(
-    state: Mapping[str, torch.Tensor], keys: tuple[str, ...], like: torch.Tensor
-) -> torch.Tensor:
-    import torch
-
-    parts = [state[key] for key in keys]
-    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if whole.shape != like.shape:
-        raise DataError(
-            f"{keys[0]} has the shape {tuple(whole.shape)}, the network wants"
-            f" {tuple(like.shape)}: these weights are of another variant"
-        )
-    return whole
-
-
-def _refuse(missing: Iterable[str], unknown: Iterable[str]) -> None:
-    faults = [
-        f"{what} {_some(names)}"
-        for what, names in (("lack", sorted(missing)), ("have the unknown", sorted(unknown)))
-        if names
-    ]
-    if faults:
-        raise DataError(
-            f"the weights {' and '.join(faults)}; LM-EEC reads SAM 2.1 base-plus with MV_MoE"
-        )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
+    return ", ".join(names[:_LISTED_NAMES]) + more

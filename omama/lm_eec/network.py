@@ -1,9 +1,10 @@
 """LM-EEC's network: the parts of SAM 2.1 (from transformers), and the fusion of two views.
 
-The parts are called by our own step (tracking.py), not by transformers' tracking loop, which knows
-one view and rounds memories to bfloat16. Shapes: B pictures or tracks, n = grid * grid tokens,
-C = 256 channels of features, 64 of memories. Tokens come first in what the memory attention reads.
-Formulas: "LM-EEC" in docs/lm-eec.md, from the released code's behaviour.
+tracking.py calls the parts. transformers' own tracking loop is not used: it knows one view and
+rounds memories to bfloat16. Formulas are in docs/lm-eec.md, from the released code's behaviour.
+
+Legend: B pictures or tracks, n = grid * grid tokens, C = 256 channels of features, 64 channels of
+memories. Inputs of the memory attention have the tokens in front: (n, B, channels).
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from omama.lm_eec.attention import attend, rotary_pairs, self_attend
 from omama.lm_eec.config import BANK_LENGTH, CHANNELS, MEMORY_CHANNELS, NetworkConfig
 from omama.lm_eec.naming import from_file
 
-# A 0/1 mask and a predicted probability enter a memory as 20 x - 10, as in SAM 2.
+# The memory encoder reads a mask or probability x as 20 x - 10, as in SAM 2.
 MEMORY_SCALE, MEMORY_BIAS = 20.0, -10.0
 ABSENT_LOGIT = -1024.0
-# Nothing of LM-EEC reads these tensors of SAM 2.1: they keep their values, and DDP is not told to
-# wait for their gradients.
+# LM-EEC does not use these tensors of SAM 2.1. They are frozen, so that
+# DistributedDataParallel does not wait for their gradients.
 UNUSED = (
     "sam.mask_downsample.",
     "sam.no_memory_",
@@ -35,7 +36,7 @@ UNUSED = (
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the encoder makes of B pictures; nothing of it depends on an object."""
+    """Features of B pictures; they do not depend on an object."""
 
     stride4: torch.Tensor
     """(B, 32, 4 grid, 4 grid), after the decoder's conv_s0."""
@@ -43,71 +44,72 @@ class ImageFeatures:
     """(B, 64, 2 grid, 2 grid), after conv_s1."""
     stride16: torch.Tensor
     """(B, 256, grid, grid)."""
-    looked: torch.Tensor | None = None
-    """(B, n, 256) what the memory attention begins with (attention.self_attend); None where the
-    network learns."""
+    self_attended: torch.Tensor | None = None
+    """(B, n, 256) output of attention.self_attend, the first step of the memory attention; None in
+    training."""
 
     def select(self, rows: torch.Tensor) -> ImageFeatures:
         """The features of some pictures, in the order of `rows` (int64)."""
-        looked = None if self.looked is None else self.looked[rows]
-        return ImageFeatures(self.stride4[rows], self.stride8[rows], self.stride16[rows], looked)
+        attended = None if self.self_attended is None else self.self_attended[rows]
+        return ImageFeatures(self.stride4[rows], self.stride8[rows], self.stride16[rows], attended)
 
 
 @dataclass(frozen=True)
 class DecodedMasks:
-    """What the mask decoder says of B tracks in one frame."""
+    """Output of the mask decoder for B tracks in one frame."""
 
     low_res_logits: torch.Tensor
-    """(B, 4 grid, 4 grid); -1024 everywhere where the object is absent."""
+    """(B, 4 grid, 4 grid); -1024 everywhere if the object is absent."""
     iou: torch.Tensor
     """(B,) predicted IoU of the mask."""
     object_score: torch.Tensor
-    """(B,) logit of the object's presence: absent at 0 and below."""
+    """(B,) logit of the object's presence; the object is absent at 0 and below."""
     pointer: torch.Tensor
-    """(B, 256)."""
+    """(B, 256) object pointer."""
 
 
 class ViewFusion(nn.Module):
-    """MV_MoE: four gates in (1, 2) weigh a memory feature and a view feature, which are added."""
+    """MV_MoE: four gates in (1, 2) weight a memory feature and a view feature, which are added."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mlp1 = _channel_gate(channels)
         self.mlp2 = _channel_gate(channels)
-        self.conv1 = _place_gate(channels)
-        self.conv2 = _place_gate(channels)
+        self.conv1 = _spatial_gate(channels)
+        self.conv2 = _spatial_gate(channels)
 
     def forward(self, memory: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
         """Two features (B, C, H, W) → one, of about twice their sum's scale."""
-        both = torch.cat([memory.mean((2, 3)), view.mean((2, 3))], 1)  # (B, 2C)
-        memory = memory + memory * self.mlp1(both).sigmoid()[:, :, None, None]
-        view = view + view * self.mlp2(both).sigmoid()[:, :, None, None]
-        joined = torch.cat([memory, view], 1)  # (B, 2C, H, W)
-        memory = memory + memory * self.conv1(joined).sigmoid()
-        fused: torch.Tensor = memory + view + view * self.conv2(joined).sigmoid()
+        means = torch.cat([memory.mean((2, 3)), view.mean((2, 3))], 1)  # (B, 2C)
+        memory = memory + memory * self.mlp1(means).sigmoid()[:, :, None, None]
+        view = view + view * self.mlp2(means).sigmoid()[:, :, None, None]
+        maps = torch.cat([memory, view], 1)  # (B, 2C, H, W)
+        memory = memory + memory * self.conv1(maps).sigmoid()
+        fused: torch.Tensor = memory + view + view * self.conv2(maps).sigmoid()
         return fused
 
 
 class LmEecNetwork(nn.Module):
-    """SAM 2.1's parts and the fusion, each as a function of tensors; no state of a track."""
+    """SAM 2.1's parts and the fusion as functions of tensors; tracks' state is kept elsewhere."""
 
     image_positions: torch.Tensor
     memory_positions: torch.Tensor
-    turns: torch.Tensor
+    rotations: torch.Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.sam: Any = _sam(config)
+        sam: Any = _sam(config)
+        self.sam: Any = sam
         self.fusion = ViewFusion(CHANNELS)
-        image, memory = self._positions()
-        self.register_buffer("image_positions", image, persistent=False)  # (n, 1, 256)
-        self.register_buffer("memory_positions", memory, persistent=False)  # (n, 1, 64)
-        attention: Any = self.sam.memory_attention
-        rotary: Any = attention.rotary_emb
-        where = image.to(rotary.inv_freq.device)  # its device and type count, no value
-        turns = rotary_pairs(*rotary(where, attention.position_ids))
-        self.register_buffer("turns", turns, persistent=False)  # (n, 128, 2)
+        image = self._position_encoding(sam.vision_encoder.neck, CHANNELS)  # (n, 1, 256)
+        memory = self._position_encoding(sam.memory_encoder, MEMORY_CHANNELS)  # (n, 1, 64)
+        self.register_buffer("image_positions", image, persistent=False)
+        self.register_buffer("memory_positions", memory, persistent=False)
+        rotary = sam.memory_attention.rotary_emb
+        like = image.to(rotary.inv_freq.device)  # read for its device and dtype only
+        rotations = rotary_pairs(*rotary(like, sam.memory_attention.position_ids))
+        self.register_buffer("rotations", rotations, persistent=False)  # (n, 128, 2)
         for name, parameter in self.named_parameters():
             if name.startswith(UNUSED):
                 parameter.requires_grad_(False)
@@ -115,12 +117,12 @@ class LmEecNetwork(nn.Module):
     def encode_images(self, images: torch.Tensor) -> ImageFeatures:
         """Normalised pictures (B, 3, S, S), float → their features."""
         levels = self.sam.vision_encoder(images, return_dict=True).fpn_hidden_states
-        decoder, looked = self.sam.mask_decoder, None
+        decoder, attended = self.sam.mask_decoder, None
         if not (self.training or torch.is_grad_enabled()):
-            placed = (tokens_first(levels[2]) + 0.1 * self.image_positions).transpose(0, 1)
-            looked = self_attend(self.sam.memory_attention, placed, self.turns)
-        fine = decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])
-        return ImageFeatures(*fine, levels[2], looked)
+            tokens = (tokens_first(levels[2]) + 0.1 * self.image_positions).transpose(0, 1)
+            attended = self_attend(self.sam.memory_attention, tokens, self.rotations)
+        stride4, stride8 = decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])
+        return ImageFeatures(stride4, stride8, levels[2], attended)
 
     def encode_memory(self, stride16: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """Features (B, 256, grid, grid) and a mask in [0, 1], (B, S, S) → memory (n, B, 64)."""
@@ -131,20 +133,23 @@ class LmEecNetwork(nn.Module):
     def source_memory(self, stride16: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """The memory of a source view: features, true 0/1 masks (B, S, S) → (n, B, 64).
 
-        The mask is read as if it were logits, so that background is 0.5 and the object 0.73: what
-        the published weights were trained with.
+        The mask is read as logits, so that background is 0.5 and the object 0.73. This is an error
+        of the released code, but the published weights were trained with it.
         """
         return self.encode_memory(stride16, masks.to(stride16.dtype).sigmoid())
 
     def dest_memory(self, stride16: torch.Tensor, decoded: DecodedMasks) -> torch.Tensor:
-        """The memory of a destination view with its predicted mask: (n, B, 64)."""
+        """The memory of a destination view with its predicted mask, (n, B, 64)."""
         memory = self.encode_memory(stride16, self.full_logits(decoded.low_res_logits).sigmoid())
         absent = (decoded.object_score <= 0)[None, :, None]
         embedding: torch.Tensor = self.sam.occlusion_spatial_embedding_parameter  # (1, 64)
         return memory + (absent * embedding).to(memory.dtype)
 
     def view_feature(self, dest: ImageFeatures, memory: torch.Tensor) -> torch.Tensor:
-        """A destination seen through this frame's source memory: (B, 256, grid, grid)."""
+        """View feature: the destination attends to this frame's source memory (n, B, 64).
+
+        Returns (B, 256, grid, grid).
+        """
         positions = self.memory_positions.expand(-1, memory.shape[1], -1)
         return self._attend(dest, memory, positions, pointer_tokens=0)
 
@@ -152,29 +157,34 @@ class LmEecNetwork(nn.Module):
         self,
         dest: ImageFeatures,
         banks: torch.Tensor,
-        slots: list[int],
+        temporal_positions: list[int],
         pointers: torch.Tensor,
         distances: torch.Tensor,
     ) -> torch.Tensor:
-        """A destination seen through what came before: (B, 256, grid, grid).
+        """Memory feature: the destination attends to the banks and pointers of earlier frames.
 
-        banks (2, T, n, B, 64) of the source and the destination, oldest first; slots: the entry of
-        the learned positions in time of each of the T; pointers (P, B, 256), nearest first;
-        distances (P, B) in [0, 1]: how long ago each was.
+        banks (2, T, n, B, 64) of the source and the destination, oldest first; temporal_positions:
+        index of the learned embedding of each of the T entries; pointers (P, B, 256), most recent
+        first; distances (P, B) in time, in [0, 1]. Returns (B, 256, grid, grid).
         """
         count = banks.shape[3]
         learned = self.sam.memory_temporal_positional_encoding
-        in_time = torch.stack([learned[slot, 0] for slot in slots])  # (T, 1, 64)
-        positions = (self.memory_positions[None] + in_time[:, None]).expand(-1, -1, count, -1)
+        temporal = torch.stack([learned[index, 0] for index in temporal_positions])  # (T, 1, 64)
+        bank_positions = (self.memory_positions[None] + temporal[:, None]).expand(-1, -1, count, -1)
         keys = [banks.flatten(0, 2)]  # (2 T n, B, 64)
-        places = [positions.flatten(0, 1).repeat(2, 1, 1)]  # (2 T n, B, 64)
+        positions = [bank_positions.flatten(0, 1).repeat(2, 1, 1)]  # (2 T n, B, 64)
+        parts = CHANNELS // MEMORY_CHANNELS
         if len(pointers):
-            split, where = self._pointer_tokens(pointers, distances)
-            keys.append(split)
-            places.append(where)
-        added = len(pointers) * (CHANNELS // MEMORY_CHANNELS)
-        keys = [key.to(keys[0].dtype) for key in keys]
-        return self._attend(dest, torch.cat(keys), torch.cat(places), pointer_tokens=added)
+            from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
+
+            # Each pointer becomes four tokens of 64 channels with the same position.
+            tokens = pointers.unflatten(2, (parts, MEMORY_CHANNELS)).transpose(1, 2).flatten(0, 1)
+            sines = get_1d_sine_pe(distances, CHANNELS).to(pointers.dtype)  # (P, B, 256)
+            projected = self.sam.temporal_positional_encoding_projection_layer(sines)
+            keys.append(tokens.to(banks.dtype))  # (4 P, B, 64)
+            positions.append(projected.repeat_interleave(parts, 0))  # (4 P, B, 64)
+        added = len(pointers) * parts
+        return self._attend(dest, torch.cat(keys), torch.cat(positions), pointer_tokens=added)
 
     def decode(self, fused: torch.Tensor, features: ImageFeatures) -> DecodedMasks:
         """A fused feature (B, 256, grid, grid) and the destination's finer levels → its mask."""
@@ -186,7 +196,7 @@ class LmEecNetwork(nn.Module):
                 count, -1, -1, -1
             ),
             sparse_prompt_embeddings=prompt.expand(count, 1, 2, -1),
-            # LM-EEC computes a dense prompt from the source mask, and never adds it.
+            # The released code computes a dense prompt from the source mask but does not add it.
             dense_prompt_embeddings=torch.zeros_like(fused),
             multimask_output=False,
             high_resolution_features=[features.stride4, features.stride8],
@@ -199,21 +209,11 @@ class LmEecNetwork(nn.Module):
         return DecodedMasks(logits, iou[:, 0, 0].float(), score, pointer)
 
     def full_logits(self, low_res_logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B, 4 grid, 4 grid) at the input's size, (B, S, S), bilinear."""
+        """Logits (B, 4 grid, 4 grid) → (B, S, S), bilinear."""
         size = self.config.image_size
         return nn.functional.interpolate(
             low_res_logits[:, None], size=(size, size), mode="bilinear", align_corners=False
         )[:, 0]
-
-    def _pointer_tokens(
-        self, pointers: torch.Tensor, distances: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each pointer as four tokens of 64 channels, (4 P, B, 64), with equal positions."""
-        parts = CHANNELS // MEMORY_CHANNELS
-        tokens = pointers.unflatten(2, (parts, MEMORY_CHANNELS)).transpose(1, 2).flatten(0, 1)
-        sines = _sine(distances, CHANNELS).to(pointers.dtype)  # (P, B, 256)
-        where = self.sam.temporal_positional_encoding_projection_layer(sines)
-        return tokens, where.repeat_interleave(parts, 0)
 
     def _attend(
         self,
@@ -224,9 +224,14 @@ class LmEecNetwork(nn.Module):
         pointer_tokens: int,
     ) -> torch.Tensor:
         attention, shape = self.sam.memory_attention, dest.stride16.shape
-        if dest.looked is not None:
+        if dest.self_attended is not None:
             attended = attend(
-                attention, dest.looked, keys, positions, self.turns, pointer_tokens=pointer_tokens
+                attention,
+                dest.self_attended,
+                keys,
+                positions,
+                self.rotations,
+                pointer_tokens=pointer_tokens,
             )
         else:
             attended = attention(
@@ -240,39 +245,35 @@ class LmEecNetwork(nn.Module):
         maps: torch.Tensor = attended.transpose(1, 2).reshape(shape)
         return maps
 
-    def _positions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        grid = self.config.grid
-        neck = self.sam.vision_encoder.neck.position_encoding
-        memory = self.sam.memory_encoder.position_encoding
-        made = [
-            encoding(torch.Size((1, channels, grid, grid)), "cpu", torch.float32)
-            for encoding, channels in ((neck, CHANNELS), (memory, MEMORY_CHANNELS))
-        ]
-        return tokens_first(made[0]).clone(), tokens_first(made[1]).clone()
+    def _position_encoding(self, part: Any, channels: int) -> torch.Tensor:
+        """SAM's fixed encoding of the positions in the grid, (n, 1, channels)."""
+        shape = torch.Size((1, channels, self.config.grid, self.config.grid))
+        encoding = part.position_encoding(shape, "cpu", torch.float32)
+        return tokens_first(encoding).clone()
 
 
 def build_network(
     config: NetworkConfig, state: Mapping[str, torch.Tensor] | None, *, fusion: bool = True
 ) -> LmEecNetwork:
-    """A network with weights in SAM 2.1's names plus MV_MoE's; strictly, DataError otherwise.
+    """A network with weights in the names of SAM 2.1 and MV_MoE; DataError if they do not fit.
 
-    Without a `state` it is freshly drawn; without `fusion` the state may lack MV_MoE's tensors.
+    Without a `state` the weights are random; without `fusion` the state may lack MV_MoE's tensors.
     """
     network = LmEecNetwork(config)
     if state is not None:
-        found = from_file(state, network.state_dict(), fusion=fusion)
-        network.load_state_dict(found, strict=fusion)
+        weights = from_file(state, network.state_dict(), fusion=fusion)
+        network.load_state_dict(weights, strict=fusion)
     return network.eval()
 
 
-def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-    """Features of several batches of pictures as those of one."""
-    looked = [part.looked for part in parts if part.looked is not None]
+def concatenate_features(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Features of several batches of pictures as one batch."""
+    attended = [part.self_attended for part in parts if part.self_attended is not None]
     return ImageFeatures(
         torch.cat([part.stride4 for part in parts]),
         torch.cat([part.stride8 for part in parts]),
         torch.cat([part.stride16 for part in parts]),
-        torch.cat(looked) if looked else None,
+        torch.cat(attended) if attended else None,
     )
 
 
@@ -287,7 +288,7 @@ def _channel_gate(channels: int) -> nn.Sequential:
     )
 
 
-def _place_gate(channels: int) -> nn.Sequential:
+def _spatial_gate(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False),
         nn.ReLU(),
@@ -295,21 +296,28 @@ def _place_gate(channels: int) -> nn.Sequential:
     )
 
 
-def _sine(distances: torch.Tensor, channels: int) -> torch.Tensor:
-    from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
-
-    encoded: torch.Tensor = get_1d_sine_pe(distances, channels)
-    return encoded
-
-
 def _sam(config: NetworkConfig) -> nn.Module:
-    """SAM 2.1 as transformers builds it; the picture's size is told in four places."""
-    from transformers import Sam2VideoConfig, Sam2VideoModel
+    """SAM 2.1 as transformers builds it; its configuration has the picture's size four times."""
+    from transformers import Sam2VideoConfig, Sam2VideoModel  # slow to import, and optional
 
     size, grid = config.image_size, config.grid
     model: nn.Module = Sam2VideoModel(
         Sam2VideoConfig(
-            vision_config=_vision(config),
+            vision_config={
+                "backbone_config": {
+                    "model_type": "sam2_hiera_det_model",
+                    "hidden_size": config.embed_dim,
+                    "num_attention_heads": config.heads,
+                    "image_size": [size, size],
+                    "blocks_per_stage": list(config.blocks),
+                    "embed_dim_per_stage": list(config.stage_channels),
+                    "num_attention_heads_per_stage": [config.heads << stage for stage in range(4)],
+                    "global_attention_blocks": list(config.global_blocks),
+                    "window_positional_embedding_background_size": list(config.position_grid),
+                },
+                "backbone_channel_list": list(reversed(config.stage_channels)),
+                "backbone_feature_sizes": [[size // stride] * 2 for stride in (4, 8, 16)],
+            },
             prompt_encoder_config={"image_size": size},
             mask_decoder_config={"dynamic_multimask_via_stability": False},
             image_size=size,
@@ -322,22 +330,3 @@ def _sam(config: NetworkConfig) -> nn.Module:
         )
     )
     return model
-
-
-def _vision(config: NetworkConfig) -> dict[str, Any]:
-    size = config.image_size
-    return {
-        "backbone_config": {
-            "model_type": "sam2_hiera_det_model",
-            "hidden_size": config.embed_dim,
-            "num_attention_heads": config.heads,
-            "image_size": [size, size],
-            "blocks_per_stage": list(config.blocks),
-            "embed_dim_per_stage": list(config.stage_channels),
-            "num_attention_heads_per_stage": [config.heads << stage for stage in range(4)],
-            "global_attention_blocks": list(config.global_blocks),
-            "window_positional_embedding_background_size": list(config.position_grid),
-        },
-        "backbone_channel_list": list(reversed(config.stage_channels)),
-        "backbone_feature_sizes": [[size // stride, size // stride] for stride in (4, 8, 16)],
-    }

@@ -1,6 +1,6 @@
-"""Pictures and masks as the network reads them: the whole frame, squashed to a square.
+"""Pictures and masks for the network: the whole frame, squashed to a square of side S pixels.
 
-The aspect ratio is lost, as in the released code; S is the square's side in pixels.
+The aspect ratio is not kept, as in the released code.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ def read_rgb(path: Path) -> Image.Image:
 
 
 def squash(image: Image.Image, size: int) -> Bytes:
-    """(S, S, 3) uint8 by PIL's bicubic, which looks at all pixels when it makes them fewer."""
+    """(S, S, 3) uint8 by PIL's bicubic resampling, which antialiases when it reduces."""
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.uint8)
 
 
 def squash_mask(rle: MaskRle, size: int) -> Bool:
-    """A mask of any size → (S, S): where `squash_to_shares` is 0.5 and more."""
+    """A mask of any size → (S, S): True where `squash_to_shares` is at least 0.5."""
     return np.asarray(squash_to_shares(rle, size) >= 0.5)
 
 
 def squash_to_shares(mask: MaskRle | Bytes, size: int) -> Float32:
     """A mask of any size, RLE or (H, W) of 0 and 1 → (S, S) shares, bilinear and antialiased.
 
-    Only the rows and columns of its box are looked at: a cup in a 4K frame is a hundredth of it.
+    Only the rows and columns of the mask's box are read: a cup is a hundredth of a 4K frame.
     """
     if not isinstance(mask, MaskRle):
         mask = MaskRle.encode(mask)
     x, y, right, below = (int(value) for value in mask.box_xywh())
     rows, columns = np.arange(y, y + below + 1), np.arange(x, x + right + 1)
-    down, top = _touched(_weights(mask.height, size)[:, rows])
-    across, left = _touched(_weights(mask.width, size)[:, columns])
+    down, top = _nonzero_rows(_weights(mask.height, size)[:, rows])
+    across, left = _nonzero_rows(_weights(mask.width, size)[:, columns])
     soft = np.zeros((size, size), np.float32)
     part = down @ mask.sample(rows, columns).astype(np.float32) @ across.T
     soft[top : top + len(down), left : left + len(across)] = part
     return soft
 
 
-def _touched(weights: Float32) -> tuple[Float32, int]:
-    """The rows of some weights that are not all 0, and the first of them."""
+def _nonzero_rows(weights: Float32) -> tuple[Float32, int]:
+    """The rows between the first and the last that is not all 0, and the first one's index."""
     rows = np.flatnonzero(weights.any(1))
     first, last = int(rows[0]), int(rows[-1])
     return weights[first : last + 1], first
@@ -68,9 +68,9 @@ def _touched(weights: Float32) -> tuple[Float32, int]:
 
 @lru_cache(maxsize=8)
 def _weights(length: int, size: int) -> Float32:
-    """(size, length) shares of the pixels of a line in each pixel of the resized line.
+    """(size, length) weights of a line's pixels in each pixel of the resized line.
 
-    A triangle around each new pixel's centre, as wide as two of the coarser pixels.
+    Each row is a triangle around the new pixel's centre, as wide as two of the coarser pixels.
     """
     scale = length / size
     reach = max(scale, 1.0)

@@ -1,14 +1,13 @@
-"""LM-EEC's predictions of a split: its line in METHODS.
+"""LM-EEC's predictions of a split: its entry in METHODS.
 
-Masks are painted, not chosen: `proposal_idx` and `similarity` stay null. A pair that no track
-reaches (under the released code's frame list) is predicted absent.
+Masks are drawn by the network and not chosen among proposals: `proposal_idx` and `similarity` stay
+null. A pair that no track contains (with the released code's list of frames) is predicted absent.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -33,13 +32,13 @@ from omama.lm_eec.gpu import on_device
 from omama.lm_eec.network import LmEecNetwork
 from omama.lm_eec.settings import LmEecOptions
 from omama.lm_eec.take_tracking import TrackedFrame, TrackingSettings, track_objects
-from omama.lm_eec.tracks import TakeTracks, Track, list_pairs, load_tracks
+from omama.lm_eec.tracks import TakeTracks, Track, load_tracks, read_pairs
 from omama.lm_eec.weights import METHOD, LoadedNetwork, load_network
 
 logger = logging.getLogger(__name__)
 
-# Val takes that are followed to learn a confidence for weights that come without one.
 CALIBRATION_TAKES = 24
+"""Val takes on which a confidence is fitted, for weights that come without one."""
 
 
 def predict(
@@ -63,201 +62,174 @@ def predict_directions(
     *,
     options: LmEecOptions = LmEecOptions(),
 ) -> Iterator[tuple[Direction, pa.Table]]:
-    """The same of several directions by one checkpoint: each picture is encoded once for all.
+    """Predict several directions with one checkpoint; each picture is encoded once for all.
 
-    Raises DataError for a file that is no LM-EEC, and for a root without pairs of the split.
+    Raises DataError for a file that is not an LM-EEC network, and for a split without pairs.
     """
-    assert checkpoint is not None  # methods.predict asks for one
+    assert checkpoint is not None  # methods.predict requires one
     loaded = load_network(checkpoint)
-    how = tracking_settings(options)
-    network = on_device(loaded.network, how.device)
+    settings = tracking_settings(options)
+    network = on_device(loaded.network, settings.device)
     confidences = {
-        direction: _confidence(root, direction, split, loaded, how, options)
+        direction: _confidence(root, direction, loaded, settings, options)
         for direction in directions
     }
     left_out: list[Row] = []
-    names = "+".join(run_name(direction, METHOD) for direction in directions)
-    total = len(list_pairs(root.require(), split, directions))
-    with open_progress(
-        total=total, desc=f"predict {options.run_name or names}", unit="pair", quiet=options.quiet
-    ) as bar:
-        takes = load_tracks(
-            root, split, directions, reference_behaviour=options.reference_behaviour
-        )
+    run = options.run_name or "+".join(run_name(direction, METHOD) for direction in directions)
+    total = len(read_pairs(root.require(), split, directions))
+    metadata = {
+        "size": options.size,
+        "precision": "bf16" if settings.bf16 else "fp32",
+        "reference_behaviour": str(options.reference_behaviour).lower(),
+    }
+    takes = load_tracks(root, split, directions, reference_behaviour=options.reference_behaviour)
+    with open_progress(total=total, desc=f"predict {run}", unit="pair", quiet=options.quiet) as bar:
         for take in takes:
             left_out += take.left_out
-            for direction, rows in _predict_take(network, take, how, options, confidences).items():
+            rows_by_direction = _predict_take(network, take, settings, options, confidences)
+            for direction, rows in rows_by_direction.items():
                 bar.update(len(rows))
                 table = to_table("predictions", rows)
-                yield direction, table.replace_schema_metadata(_about(options, how))
-    write_exclusions(root, "predict", options.run_name or names, left_out)
+                yield direction, table.replace_schema_metadata(metadata)
+    write_exclusions(root, "predict", run, left_out)
 
 
 def tracking_settings(options: LmEecOptions) -> TrackingSettings:
-    """On a GPU where there is one."""
+    """The options' settings, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = options.model_precision
+    precision = options.model_precision
     return TrackingSettings(
         rules=REFERENCE if options.reference_behaviour else DEFAULT,
         device=device,
-        bf16=wanted == "bf16" or (wanted == "auto" and device.type == "cuda"),
+        bf16=precision == "bf16" or (precision == "auto" and device.type == "cuda"),
         batch=options.batch_pairs,
     )
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What is known of P predictions before their confidence; and what is true of them."""
-
-    object_scores: np.ndarray
-    """(P,)"""
-    shares: np.ndarray
-    """(P,) of the picture that the mask covers."""
-    visible: np.ndarray
-    """(P,) bool; of annotated destinations alone."""
-
-
-def fit_on(
-    network: LmEecNetwork, takes: Iterator[TakeTracks], how: TrackingSettings
+def fit_confidence(
+    network: LmEecNetwork, takes: Iterable[TakeTracks], settings: TrackingSettings
 ) -> MaskConfidence | None:
-    """The confidence that the annotated frames of some takes choose."""
-    parts = [_score_take(network, take, how) for take in takes]
-    if not parts:
-        return None
-    return fit_mask_confidence(
-        np.concatenate([part.object_scores for part in parts]),
-        np.concatenate([part.shares for part in parts]),
-        np.concatenate([part.visible for part in parts]),
-    )
+    """Fit a confidence on the annotated frames of some takes; None if all or none are visible."""
+    scores, shares, visible = [], [], []
+    for take in takes:
+        for tracked in track_objects(network, take, settings):
+            for number, place, score, share in zip(
+                tracked.tracks, tracked.places, tracked.object_scores.tolist(),
+                _shares(network, tracked).tolist(), strict=True,
+            ):  # fmt: skip
+                track = take.tracks[number]
+                if track.has_pair[place] and track.dest_annotated[place]:
+                    scores.append(score)
+                    shares.append(share)
+                    visible.append(track.dest_masks[place] >= 0)
+    return fit_mask_confidence(np.array(scores), np.array(shares), np.array(visible, np.bool_))
 
 
 def _confidence(
     root: DatasetRoot,
     direction: Direction,
-    split: Split,
     loaded: LoadedNetwork,
-    how: TrackingSettings,
+    settings: TrackingSettings,
     options: LmEecOptions,
 ) -> MaskConfidence:
-    """The released code's rule, the checkpoint's own, or what val chooses now."""
+    """The released code's rule, the checkpoint's confidence, or one that is fitted on val."""
     if options.reference_behaviour:
         return MaskConfidence()
-    own = loaded.checkpoint.calibration if loaded.checkpoint else None
-    if own is not None:
-        return MaskConfidence.from_dict(own)
+    calibration = loaded.checkpoint.calibration if loaded.checkpoint else None
+    if calibration is not None:
+        return MaskConfidence.from_dict(calibration)
     try:
-        takes = load_tracks(root, Split.VAL, (direction,))
-        some = list(islice(takes, CALIBRATION_TAKES))
-    except DataError:
-        some = []
-    logger.info("%s: the confidence is chosen on %d val takes", direction, len(some))
-    found = fit_on(loaded.network, iter(some), how)
-    if found is None:
+        takes = list(islice(load_tracks(root, Split.VAL, (direction,)), CALIBRATION_TAKES))
+    except DataError:  # no val pairs
+        takes = []
+    logger.info("%s: the confidence is fitted on %d val takes", direction, len(takes))
+    confidence = fit_confidence(loaded.network, takes, settings)
+    if confidence is None:
         logger.warning(
-            "%s has no val pairs of %s with and without the object in view; visible is what covers"
-            " more than 0.1 %% of the picture",
+            "%s has no val pairs of %s with and without a visible object; a mask of more than 0.1"
+            " %% of the picture counts as visible",
             root.path,
             direction,
         )
-    return found or MaskConfidence()
+    return confidence or MaskConfidence()
 
 
-def _score_take(network: LmEecNetwork, take: TakeTracks, how: TrackingSettings) -> Scores:
-    scores, shares, visible = [], [], []
-    for followed in track_objects(network, take, how):
-        found = zip(
-            followed.tracks, followed.places, followed.object_scores.tolist(),
-            _shares(network, followed).tolist(), strict=True,
-        )  # fmt: skip
-        for number, place, score, share in found:
-            track = take.tracks[number]
-            if track.wanted[place] and track.dest_annotated[place]:
-                scores.append(score)
-                shares.append(share)
-                visible.append(track.dest_masks[place] >= 0)
-    return Scores(np.array(scores), np.array(shares), np.array(visible, np.bool_))
-
-
-def _shares(network: LmEecNetwork, followed: TrackedFrame) -> torch.Tensor:
-    return (network.full_logits(followed.low_res_logits) > 0).float().mean((1, 2)).cpu()
+def _shares(network: LmEecNetwork, tracked: TrackedFrame) -> torch.Tensor:
+    """(B,) share of the picture that each mask covers."""
+    return (network.full_logits(tracked.low_res_logits) > 0).float().mean((1, 2)).cpu()
 
 
 def _predict_take(
     network: LmEecNetwork,
     take: TakeTracks,
-    how: TrackingSettings,
+    settings: TrackingSettings,
     options: LmEecOptions,
     confidences: Mapping[Direction, MaskConfidence],
 ) -> dict[Direction, list[Row]]:
     """The rows of a take's pairs, by direction."""
     rows: dict[Direction, list[Row]] = {direction: [] for direction in confidences}
-    for followed in track_objects(network, take, how):
-        painted = _paint(network, take, followed, options)
-        shares = _shares(network, followed).double().numpy()
-        scores = followed.object_scores.double().cpu().numpy()
-        for at, (number, place) in enumerate(zip(followed.tracks, followed.places, strict=True)):
+    for tracked in track_objects(network, take, settings):
+        masks = _draw_masks(network, take, tracked, options)
+        shares = _shares(network, tracked).double().numpy()
+        scores = tracked.object_scores.double().cpu().numpy()
+        for i, (number, place) in enumerate(zip(tracked.tracks, tracked.places, strict=True)):
             track = take.tracks[number]
-            if track.wanted[place]:
-                one = slice(at, at + 1)
-                sure = confidences[track.direction].confidence(scores[one], shares[one])
+            if track.has_pair[place]:
+                confidence = confidences[track.direction].confidence(
+                    scores[i : i + 1], shares[i : i + 1]
+                )
                 pair_id = _pair_id(take, track, place)
-                rows[track.direction].append(_row(pair_id, painted[at], float(sure[0])))
-    for direction, row in _absent(take, options):
-        rows[direction].append(row)
+                rows[track.direction].append(_row(pair_id, masks[i], float(confidence[0])))
+    # Absent without a prediction: pairs in no track, and frames with an empty source mask.
+    first_frames: dict[str, int] = {}
+    for frame, camera in enumerate(take.frames.rows["camera"]):
+        first_frames.setdefault(str(camera), frame)
+    for pair in take.unreached.itertuples():
+        empty = _empty_mask(take, first_frames[str(pair.dest_camera)], options)
+        rows[Direction(str(pair.direction))].append(_row(str(pair.pair_id), empty, 0.0))
+    for track in take.tracks:
+        for place in np.flatnonzero(track.has_pair & (track.source_masks < 0)).tolist():
+            empty = _empty_mask(take, int(track.dest_frames[place]), options)
+            rows[track.direction].append(_row(_pair_id(take, track, place), empty, 0.0))
     return rows
 
 
-def _paint(
-    network: LmEecNetwork, take: TakeTracks, followed: TrackedFrame, options: LmEecOptions
+def _draw_masks(
+    network: LmEecNetwork, take: TakeTracks, tracked: TrackedFrame, options: LmEecOptions
 ) -> list[MaskRle]:
-    """The masks at the wanted size, those of one size at once."""
-    dests = [
-        int(take.tracks[number].dest_frames[place])
-        for number, place in zip(followed.tracks, followed.places, strict=True)
+    """The masks at the output size; those of equal size are drawn together."""
+    sizes = [
+        _output_size(take, int(take.tracks[number].dest_frames[place]), options)
+        for number, place in zip(tracked.tracks, tracked.places, strict=True)
     ]
-    sizes = [_size(take, dest, options) for dest in dests]
-    painted: dict[int, MaskRle] = {}
+    masks: dict[int, MaskRle] = {}
     for size in dict.fromkeys(sizes):
-        rows = [row for row, other in enumerate(sizes) if other == size]
-        # The released code draws at the network's square; ours at once where it is looked at.
+        rows = [row for row, row_size in enumerate(sizes) if row_size == size]
+        # The released code draws at the network's square size and resizes the mask; we resize the
+        # logits to the output size at once.
         square = (network.config.image_size,) * 2
-        drawn = torch.nn.functional.interpolate(
-            followed.low_res_logits[rows][:, None],
+        logits = torch.nn.functional.interpolate(
+            tracked.low_res_logits[rows][:, None],
             size=square if options.reference_behaviour else size,
             mode="bilinear",
             align_corners=False,
         )[:, 0]
-        masks = (drawn > 0).cpu().numpy()
-        for row, mask in zip(rows, masks, strict=True):
+        for row, mask in zip(rows, (logits > 0).cpu().numpy(), strict=True):
             rle = MaskRle.encode(mask)
             same = (rle.height, rle.width) == size
-            painted[row] = rle if same else MaskRle.encode(rle.decode_at(*size))
-    return [painted[row] for row in range(len(sizes))]
+            masks[row] = rle if same else MaskRle.encode(rle.decode_at(*size))
+    return [masks[row] for row in range(len(sizes))]
 
 
-def _absent(take: TakeTracks, options: LmEecOptions) -> Iterator[tuple[Direction, Row]]:
-    """Pairs that were not run: their frames are in no list, or their source mask is empty."""
-    frames: dict[str, int] = {}
-    for frame, camera in enumerate(take.frames.rows["camera"]):
-        frames.setdefault(str(camera), frame)
-    for pair in take.unreached.itertuples():
-        size = _size(take, frames[str(pair.dest_camera)], options)
-        yield Direction(str(pair.direction)), _row(str(pair.pair_id), _nothing(size), 0.0)
-    for track in take.tracks:
-        for place in np.flatnonzero(track.wanted & (track.source_masks < 0)).tolist():
-            size = _size(take, int(track.dest_frames[place]), options)
-            yield track.direction, _row(_pair_id(take, track, place), _nothing(size), 0.0)
-
-
-def _size(take: TakeTracks, frame: int, options: LmEecOptions) -> Size:
+def _output_size(take: TakeTracks, frame: int, options: LmEecOptions) -> Size:
     row = take.frames.rows.iloc[frame]
     if options.size == "image":
         return int(row["height"]), int(row["width"])
     return official_size((int(row["source_height"]), int(row["source_width"])))
 
 
-def _nothing(size: Size) -> MaskRle:
-    return MaskRle.encode(np.zeros(size, np.bool_))
+def _empty_mask(take: TakeTracks, frame: int, options: LmEecOptions) -> MaskRle:
+    return MaskRle.encode(np.zeros(_output_size(take, frame, options), np.bool_))
 
 
 def _pair_id(take: TakeTracks, track: Track, place: int) -> str:
@@ -269,11 +241,3 @@ def _pair_id(take: TakeTracks, track: Track, place: int) -> str:
 
 def _row(pair_id: str, mask: MaskRle, confidence: float) -> Row:
     return {"pair_id": pair_id, "confidence": confidence, **mask_to_row(mask)}
-
-
-def _about(options: LmEecOptions, how: TrackingSettings) -> dict[str, str]:
-    return {
-        "size": options.size,
-        "precision": "bf16" if how.bf16 else "fp32",
-        "reference_behaviour": str(options.reference_behaviour).lower(),
-    }

@@ -1,15 +1,14 @@
-"""A take followed through time: every picture encoded once, for all objects, cameras, directions.
+"""Tracking of a take: every picture is encoded once, for all objects, cameras and directions.
 
-Frames come in chunks, in the order of time, so that what is held is bounded whatever a take's
-length: a chunk's features, its source memories and view features, and the tracks' banks. Pictures
-and masks of the next chunk are read while one is followed.
+Frames are processed in chunks, in the order of time, so that GPU memory does not grow with the
+length of a take: it holds the features, source memories and view features of a chunk, and the
+tracks' banks. Threads read the pictures and masks one chunk ahead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,35 +18,35 @@ from egoexo_tools.arrays import Bool, Bytes
 from omama.features.images import normalise
 from omama.lm_eec.bank import BankRules, TrackMemory
 from omama.lm_eec.gpu import explain_full_gpu
-from omama.lm_eec.network import ImageFeatures, LmEecNetwork, joined
+from omama.lm_eec.network import LmEecNetwork, concatenate_features
 from omama.lm_eec.pictures import read_squashed, squash_mask
 from omama.lm_eec.tracking import TrackStep, advance
 from omama.lm_eec.tracks import TakeTracks, Track
 
 _READERS = 8
-# Pictures whose features are held at once: 1.8 MB each in bfloat16, at 480 pixels.
 _CHUNK_PICTURES = 64
+"""Pictures of a chunk, at least; the features of one have 1.8 MB in bfloat16 at 480 pixels."""
 
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """What does not depend on the take."""
+    """Settings that do not depend on the take."""
 
     rules: BankRules
     device: torch.device
     bf16: bool
     batch: int
-    """Tracks side by side, and pictures or masks encoded at once."""
+    """Number of tracks side by side, and of pictures or masks that are encoded at once."""
 
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """What the network says of some tracks in one frame; rows in the same order."""
+    """Predictions for B tracks in one frame, in the same order."""
 
     tracks: list[int]
     """Positions in the take's tracks."""
     places: list[int]
-    """Of the frame in each track's list."""
+    """Position of the frame in each track."""
     low_res_logits: torch.Tensor
     """(B, 4 grid, 4 grid) float32, on the device."""
     object_scores: torch.Tensor
@@ -62,57 +61,55 @@ class _Event:
     place: int
     frame_idx: int
     source: int
-    """Position in the FrameTable."""
+    """Position of the source frame in the FrameTable."""
     dest: int
+    """Position of the destination frame in the FrameTable."""
     mask: int
+    """Row of FrameTable.masks."""
 
 
 @dataclass(frozen=True)
 class _Chunk:
+    """Events of consecutive frames."""
+
     events: list[_Event]
-    pictures: list[int]
-    """Positions in the FrameTable, each once."""
+    pictures: dict[int, int]
+    """Position in the FrameTable → number in the chunk."""
     masks: dict[int, int]
-    """Rows of FrameTable.masks, each once, with the positions of their pictures: an object that is
-    looked for in several cameras is remembered once."""
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """A chunk's files, on their way."""
-
-    pictures: list[Future[Bytes]]
-    masks: list[Future[Bool]]
+    """Row of FrameTable.masks → position of its picture. An object that is predicted in several
+    cameras has one source mask and one memory."""
 
 
 @torch.no_grad()
 def track_objects(
-    network: LmEecNetwork, take: TakeTracks, how: TrackingSettings
+    network: LmEecNetwork, take: TakeTracks, settings: TrackingSettings
 ) -> Iterator[TrackedFrame]:
-    """Every frame of every track whose source sees the object, in the order of time.
+    """Predict every frame in which a track's source sees the object, in the order of time.
 
-    Raises DataError for a picture that cannot be read, and where the GPU's memory is too small.
+    Raises DataError for a picture that cannot be read, or if the GPU's memory is too small.
     """
-    chunks = _chunks(take.tracks)
+    smaller = f"--batch-pairs {settings.batch // 2}" if settings.batch > 1 else None
+    work = f"{settings.batch} tracks side by side"
+    chunks = _make_chunks(take.tracks)
     memories = [TrackMemory(len(track)) for track in take.tracks]
-    with ThreadPoolExecutor(_READERS) as readers, _advice(how.batch):
+    with ThreadPoolExecutor(_READERS) as readers, explain_full_gpu(work, smaller):
         size = network.config.image_size
-        waiting = [_read(readers, take, chunk, size) for chunk in chunks[:1]]
+        reading = [_read(readers, take, chunk, size) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks):
-            reading = waiting.pop()
-            pictures = [picture.result() for picture in reading.pictures]
-            masks = [mask.result() for mask in reading.masks]
-            waiting += [_read(readers, take, later, size) for later in chunks[number + 1 :][:1]]
-            with torch.autocast(how.device.type, torch.bfloat16, enabled=how.bf16):
-                yield from _follow_chunk(network, memories, chunk, (pictures, masks), how)
+            picture_futures, mask_futures = reading.pop()
+            pictures = [future.result() for future in picture_futures]
+            masks = [future.result() for future in mask_futures]
+            reading += [_read(readers, take, later, size) for later in chunks[number + 1 :][:1]]
+            with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.bf16):
+                yield from _track_chunk(network, memories, chunk, pictures, masks, settings)
 
 
 def count_tracked_frames(track: Track) -> int:
-    """Frames of a track that are run: those in which the source sees the object."""
+    """Number of a track's frames in which the source sees the object."""
     return int((track.source_masks >= 0).sum())
 
 
-def _chunks(tracks: Sequence[Track]) -> list[_Chunk]:
+def _make_chunks(tracks: Sequence[Track]) -> list[_Chunk]:
     events = [
         _Event(number, place, *(int(value) for value in values))
         for number, track in enumerate(tracks)
@@ -124,103 +121,81 @@ def _chunks(tracks: Sequence[Track]) -> list[_Chunk]:
     ]  # fmt: skip
     events.sort(key=lambda event: (event.frame_idx, event.track))
     chunks: list[_Chunk] = []
-    here: list[_Event] = []
-    pictures: dict[int, None] = {}
-    for at, event in enumerate(events):
-        here.append(event)
-        pictures |= {event.source: None, event.dest: None}
-        last = at + 1 == len(events) or events[at + 1].frame_idx != event.frame_idx
-        if last and (len(pictures) >= _CHUNK_PICTURES or at + 1 == len(events)):
-            masks = {one.mask: one.source for one in here}
-            chunks.append(_Chunk(here, list(pictures), masks))
-            here, pictures = [], {}
+    chunk = _Chunk([], {}, {})
+    for number, event in enumerate(events):
+        chunk.events.append(event)
+        for frame in (event.source, event.dest):
+            chunk.pictures.setdefault(frame, len(chunk.pictures))
+        chunk.masks[event.mask] = event.source
+        # A chunk ends between two frames: all tracks of a frame go through the network together.
+        last = number + 1 == len(events)
+        if last or (
+            events[number + 1].frame_idx != event.frame_idx
+            and len(chunk.pictures) >= _CHUNK_PICTURES
+        ):
+            chunks.append(chunk)
+            chunk = _Chunk([], {}, {})
     return chunks
 
 
-def _read(readers: ThreadPoolExecutor, take: TakeTracks, chunk: _Chunk, size: int) -> _Reading:
+def _read(
+    readers: ThreadPoolExecutor, take: TakeTracks, chunk: _Chunk, size: int
+) -> tuple[list[Future[Bytes]], list[Future[Bool]]]:
+    """Start to read the pictures and masks of a chunk, in its order."""
     frames = take.frames
-    return _Reading(
+    return (
         [readers.submit(read_squashed, frames.path(frame), size) for frame in chunk.pictures],
         [readers.submit(squash_mask, frames.masks.rle(row), size) for row in chunk.masks],
     )
 
 
-def _follow_chunk(
+def _track_chunk(
     network: LmEecNetwork,
     memories: list[TrackMemory],
     chunk: _Chunk,
-    read: tuple[Sequence[Bytes], Sequence[Bool]],
-    how: TrackingSettings,
-) -> Iterator[TrackedFrame]:
-    features = _encode(network, read[0], how)
-    picture = {frame: number for number, frame in enumerate(chunk.pictures)}
-    dests = torch.tensor([picture[event.dest] for event in chunk.events], device=how.device)
-    memory, view = _look(network, chunk, features, read[1], how)
-    for start, stop in _same_frame(chunk.events, how.batch):
-        events, place = chunk.events[start:stop], slice(start, stop)
-        step = TrackStep(
-            [event.place for event in events],
-            features.select(dests[place]),
-            memory[:, place],
-            view[place],
-        )
-        decoded = advance(network, [memories[event.track] for event in events], step, how.rules)
-        yield TrackedFrame(
-            [event.track for event in events],
-            [event.place for event in events],
-            decoded.low_res_logits,
-            decoded.object_score,
-        )
-
-
-def _encode(
-    network: LmEecNetwork, pictures: Sequence[Bytes], how: TrackingSettings
-) -> ImageFeatures:
-    parts = []
-    for start in range(0, len(pictures), how.batch):
-        batch = torch.from_numpy(np.stack(pictures[start : start + how.batch])).to(how.device)
-        parts.append(network.encode_images(normalise(batch)))
-    return joined(parts)
-
-
-def _look(
-    network: LmEecNetwork,
-    chunk: _Chunk,
-    features: ImageFeatures,
+    pictures: Sequence[Bytes],
     masks: Sequence[Bool],
-    how: TrackingSettings,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Source memories (n, E, 64) and view features (E, 256, grid, grid) of the chunk's events."""
-    picture = {frame: number for number, frame in enumerate(chunk.pictures)}
-    seen = {mask: number for number, mask in enumerate(chunk.masks)}
-    sources = [picture[frame] for frame in chunk.masks.values()]
-    places = torch.tensor([picture[event.dest] for event in chunk.events], device=how.device)
-    memories = []
-    for start in range(0, len(masks), how.batch):
-        part = slice(start, start + how.batch)
-        drawn = torch.from_numpy(np.stack(masks[part])).to(how.device).float()  # (B, S, S)
-        memories.append(network.source_memory(features.stride16[sources[part]], drawn))
-    memory = torch.cat(memories, 1)[:, [seen[event.mask] for event in chunk.events]]
-    views = [
-        network.view_feature(
-            features.select(places[start : start + how.batch]),
-            memory[:, start : start + how.batch],
-        )
-        for start in range(0, len(places), how.batch)
-    ]
-    return memory, torch.cat(views)
+    settings: TrackingSettings,
+) -> Iterator[TrackedFrame]:
+    device, batch = settings.device, settings.batch
+    features = concatenate_features(
+        [
+            network.encode_images(normalise(torch.from_numpy(np.stack(pictures[part])).to(device)))
+            for part in _slices(len(pictures), batch)
+        ]
+    )
+    sources = [chunk.pictures[frame] for frame in chunk.masks.values()]
+    mask_memories = []
+    for part in _slices(len(masks), batch):
+        source_masks = torch.from_numpy(np.stack(masks[part])).to(device).float()  # (B, S, S)
+        mask_memories.append(network.source_memory(features.stride16[sources[part]], source_masks))
+    mask_number = {mask: number for number, mask in enumerate(chunk.masks)}
+    mask_of_event = [mask_number[event.mask] for event in chunk.events]
+    memory = torch.cat(mask_memories, 1)[:, mask_of_event]  # (n, E, 64)
+    dests = torch.tensor([chunk.pictures[event.dest] for event in chunk.events], device=device)
+    view = torch.cat(
+        [
+            network.view_feature(features.select(dests[part]), memory[:, part])
+            for part in _slices(len(dests), batch)
+        ]
+    )  # (E, 256, grid, grid)
+    for part in _frame_slices(chunk.events, batch):
+        events = chunk.events[part]
+        tracks, places = [event.track for event in events], [event.place for event in events]
+        step = TrackStep(places, features.select(dests[part]), memory[:, part], view[part])
+        decoded = advance(network, [memories[track] for track in tracks], step, settings.rules)
+        yield TrackedFrame(tracks, places, decoded.low_res_logits, decoded.object_score)
 
 
-def _same_frame(events: Sequence[_Event], batch: int) -> Iterator[tuple[int, int]]:
-    """Ranges of events of one frame, of at most `batch`."""
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _frame_slices(events: Sequence[_Event], size: int) -> Iterator[slice]:
+    """Slices of events of the same frame, of at most `size`."""
     start = 0
     for stop in range(1, len(events) + 1):
-        full = stop - start == batch
+        full = stop - start == size
         if full or stop == len(events) or events[stop].frame_idx != events[start].frame_idx:
-            yield start, stop
+            yield slice(start, stop)
             start = stop
-
-
-def _advice(batch: int) -> AbstractContextManager[None]:
-    smaller = f"--batch-pairs {batch // 2}" if batch > 1 else None
-    return explain_full_gpu(f"{batch} tracks side by side", smaller)

@@ -1,1 +1,1 @@
-"""Training LM-EEC: clips, augmentation, losses, rates, and the task that the loop runs."""
+"""Training of LM-EEC: clips, augmentation, losses, learning rates, and the loop's task."""

@@ -1,8 +1,8 @@
-"""What a clip looks like when it is learnt from: turned, sheared, mirrored, recoloured.
+"""Augmentation of training clips: rotation, shear, mirroring and colour jitter.
 
-Numbers and order are LM-EEC's. The geometry is drawn once for a clip, both its views; the colours
-too, but for a second jitter of each frame. Geometry is applied on the CPU to uint8 pictures,
-colours where the network is, to whole batches.
+Parameters and order are LM-EEC's. A clip has one geometry for both views, and one colour jitter;
+each frame has a second colour jitter of its own. Geometry is applied to uint8 pictures on the CPU,
+colours to whole batches on the network's device.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from egoexo_tools.arrays import Bytes, Float32, Float64
 
 _DEGREES, _SHEAR_DEGREES = 25.0, 20.0
 _MIRRORED, _GREY = 0.5, 0.05
-# ImageNet's mean colour: what lies outside of the picture becomes 0 when it is normalised.
+# Colour of pixels outside the picture: ImageNet's mean, which normalisation turns into 0.
 _FILL = (123.0, 116.0, 103.0)
-# Brightness, contrast and saturation are multiplied by 1 +- these: of a clip, and of each frame.
+# Brightness, contrast and saturation are multiplied by a factor within 1 plus or minus these.
 _CLIP_JITTER = (0.1, 0.03, 0.03)
 _FRAME_JITTER = (0.1, 0.05, 0.05)
 _LUMA = (0.2989, 0.587, 0.114)
@@ -28,7 +28,7 @@ _LUMA = (0.2989, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Geometry:
-    """One clip's."""
+    """Geometric augmentation of a clip."""
 
     mirrored: bool = False
     degrees: float = 0.0
@@ -44,17 +44,18 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Colours:
-    """One clip's: factors of brightness, contrast and saturation."""
+    """Colour augmentation of a clip: factors of brightness, contrast and saturation."""
 
     clip: Float32
     """(3,)"""
     frames: Float32
-    """(2, T, 3) of each frame of the source and of the destination."""
+    """(2, T, 3) for each frame of the source and of the destination."""
     grey: bool
+    """Whether the clip becomes grey, between its own jitter and that of its frames."""
 
 
 def draw_geometry(rng: np.random.Generator) -> Geometry:
-    """Rotation within 25, shear along x within 20 degrees, mirrored half of the time."""
+    """Random rotation within 25 degrees, shear along x within 20 degrees, and mirroring."""
     return Geometry(
         mirrored=bool(rng.random() < _MIRRORED),
         degrees=float(rng.uniform(-_DEGREES, _DEGREES)),
@@ -63,7 +64,7 @@ def draw_geometry(rng: np.random.Generator) -> Geometry:
 
 
 def draw_colours(rng: np.random.Generator, frames: int) -> Colours:
-    """The factors of a clip of `frames` frames."""
+    """Random factors for a clip of `frames` frames; grey with probability 0.05."""
     return Colours(
         clip=_factors(rng, _CLIP_JITTER, (3,)),
         frames=_factors(rng, _FRAME_JITTER, (2, frames, 3)),
@@ -72,15 +73,15 @@ def draw_colours(rng: np.random.Generator, frames: int) -> Colours:
 
 
 def plain_colours(frames: int) -> Colours:
-    """Nothing is changed."""
+    """Factors that change nothing."""
     return Colours(np.ones(3, np.float32), np.ones((2, frames, 3), np.float32), False)
 
 
-def warp(picture: Bytes, geometry: Geometry, like: tuple[int, int]) -> Bytes:
-    """A picture (H, W, 3), or a mask (H, W) in 0..255, turned about its middle.
+def warp(picture: Bytes, geometry: Geometry, original_hw: tuple[int, int]) -> Bytes:
+    """A picture (H, W, 3) or a mask (H, W) in 0..255, warped about its centre, bilinear.
 
-    `like` is the (height, width) of the frame as it was filmed: a squashed picture is turned as if
-    it were not squashed. Pictures and squashed masks are sampled bilinearly.
+    `original_hw` is the (height, width) of the recorded frame: a squashed picture is warped as if
+    it were not squashed.
     """
     if geometry.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
@@ -90,7 +91,7 @@ def warp(picture: Bytes, geometry: Geometry, like: tuple[int, int]) -> Bytes:
     return np.asarray(
         cv2.warpAffine(
             picture,
-            _matrix(geometry, (height, width), like),
+            _matrix(geometry, (height, width), original_hw),
             (width, height),
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT,
@@ -101,7 +102,7 @@ def warp(picture: Bytes, geometry: Geometry, like: tuple[int, int]) -> Bytes:
 
 
 def warp_nearest(mask: Bytes, geometry: Geometry) -> Bytes:
-    """A mask (H, W) at the frame's own size, each pixel from the nearest."""
+    """A mask (H, W) at the frame's own size, warped by nearest neighbour."""
     if geometry.mirrored:
         mask = np.ascontiguousarray(mask[:, ::-1])
     if not geometry.is_warp:
@@ -112,7 +113,10 @@ def warp_nearest(mask: Bytes, geometry: Geometry) -> Bytes:
 
 
 def recolour(pictures: torch.Tensor, factors: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
-    """Pictures (N, 3, S, S) in 0..1 with factors (N, 2, 3) of clip and frame, grey (N,) bool."""
+    """Recolour pictures (N, 3, S, S) in 0..1 by factors (N, 2, 3) of clip and frame.
+
+    grey (N,) bool: the picture becomes grey between the two.
+    """
     pictures = _jitter(pictures, factors[:, 0])
     pictures = torch.where(grey[:, None, None, None], _luma(pictures), pictures)
     return _jitter(pictures, factors[:, 1])
@@ -125,32 +129,32 @@ def _factors(
     return rng.uniform(1 - reach, 1 + reach, shape).astype(np.float32)
 
 
-def _matrix(geometry: Geometry, size: tuple[int, int], like: tuple[int, int]) -> Float64:
-    """(2, 3): pixel index → pixel index, of a picture of `size` that shows a frame `like`."""
-    turn, shear = math.radians(geometry.degrees), math.tan(math.radians(geometry.shear_degrees))
+def _matrix(geometry: Geometry, size: tuple[int, int], original_hw: tuple[int, int]) -> Float64:
+    """(2, 3) affine map of pixel indices, for a picture of `size` that shows a larger frame."""
+    angle, shear = math.radians(geometry.degrees), math.tan(math.radians(geometry.shear_degrees))
     linear = np.array(
         [
-            [math.cos(turn), -math.cos(turn) * shear - math.sin(turn)],
-            [math.sin(turn), -math.sin(turn) * shear + math.cos(turn)],
+            [math.cos(angle), -math.cos(angle) * shear - math.sin(angle)],
+            [math.sin(angle), -math.sin(angle) * shear + math.cos(angle)],
         ]
     )
-    squash = np.array([size[1] / like[1], size[0] / like[0]])
+    squash = np.array([size[1] / original_hw[1], size[0] / original_hw[0]])
     linear = linear * squash[:, None] / squash[None]
-    middle = np.array([size[1] - 1, size[0] - 1]) / 2
-    return np.column_stack([linear, middle - linear @ middle])
+    centre = np.array([size[1] - 1, size[0] - 1]) / 2
+    return np.column_stack([linear, centre - linear @ centre])
 
 
 def _jitter(pictures: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Brightness, then contrast about the picture's mean grey, then saturation about each grey."""
+    """Change brightness, then contrast about the mean grey, then saturation about each grey."""
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     pictures = (pictures * brightness).clamp(0, 1)
-    middle = _luma(pictures).mean((2, 3), keepdim=True)
-    pictures = (middle + (pictures - middle) * contrast).clamp(0, 1)
+    mean = _luma(pictures).mean((2, 3), keepdim=True)
+    pictures = (mean + (pictures - mean) * contrast).clamp(0, 1)
     grey = _luma(pictures)
     return (grey + (pictures - grey) * saturation).clamp(0, 1)
 
 
 def _luma(pictures: torch.Tensor) -> torch.Tensor:
-    """(N, 1, S, S) by ITU-R BT.601's weights."""
+    """Grey values (N, 1, S, S) by the weights of ITU-R BT.601."""
     weights = pictures.new_tensor(_LUMA)[:, None, None]
     return (pictures * weights).sum(1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Clips to learn from: eight frames in a row of a track, both views, with the masks of both.
+"""Training clips: eight consecutive frames of a track, both views, with the masks of both.
 
-Which clips an epoch has, and what is drawn for each, follows from (seed, epoch, place) alone. A
-clip that cannot be loaded stops the run with its name.
+The clips of an epoch and their augmentation are a function of (seed, epoch, place). A clip that
+cannot be loaded stops the run with its name.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from omama.lm_eec.training.frame_store import read_squashed_frame, squashed_file
 logger = logging.getLogger(__name__)
 
 _LOADERS = 8
-_AHEAD = 2
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class ClipTrack:
-    """A track as training sees it: its frames that were annotated in both views."""
+    """A track with its frames that are annotated in both views."""
 
     take: TakeTracks
     track: Track
     places: Int64
-    """(F,) places in the track, F of at least eight."""
+    """(F,) places in the track, F at least eight."""
     starts: Int64
-    """Of clips whose first frame has a source mask: positions in `places`."""
+    """Positions in `places` where a clip can start: its first frame has a source mask."""
 
     @property
     def name(self) -> str:
@@ -58,14 +58,14 @@ class ClipTrack:
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """One clip, on the CPU; T frames, views in the order source, destination."""
+    """One clip of T frames, on the CPU; views in the order source, destination."""
 
     pictures: Bytes
     """(2, T, S, S, 3) RGB."""
     masks: Bool
     """(2, T, S, S)"""
     factors: Float32
-    """(2, T, 2, 3): of clip and frame, see `augmentation.recolour`."""
+    """(2, T, 2, 3) factors of clip and frame, see `augmentation.recolour`."""
     grey: bool
     name: str
 
@@ -83,7 +83,7 @@ class ClipBatch:
     grey: torch.Tensor
     """(B,) bool"""
     seed: int
-    """Of what is dropped while this batch is learnt."""
+    """Seed of dropout and stochastic depth in the training step of this batch."""
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> ClipBatch:
@@ -98,19 +98,20 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What is the same for all clips of a run."""
+    """Settings of all clips of a run."""
 
     size: int
+    """Side of the squashed pictures in pixels."""
     seed: int
     augment: bool
     native: bool
-    """Warp the kept frames at their own size, and give a warp up by halves, as the released code;
-    else the stored small ones, and both views or none."""
+    """As the released code: warp frames at their own size, and possibly only one of the views.
+    False: warp the squashed frames, and both views or none."""
 
 
 def load_clip_tracks(root: DatasetRoot, direction: Direction, split: Split) -> list[ClipTrack]:
-    """The tracks of a split that are long enough; DataError where none is."""
-    found, short = [], 0
+    """The tracks of a split that are long enough; DataError if there are none."""
+    tracks, short = [], 0
     for take in load_tracks(root, split, (direction,)):
         for track in take.tracks:
             places = np.flatnonzero(track.dest_annotated)
@@ -118,24 +119,24 @@ def load_clip_tracks(root: DatasetRoot, direction: Direction, split: Split) -> l
                 track.source_masks[places[: max(0, len(places) - CLIP_LENGTH + 1)]] >= 0
             )
             if len(starts):
-                found.append(ClipTrack(take, track, places, starts))
+                tracks.append(ClipTrack(take, track, places, starts))
             else:
                 short += 1
     if short:
         logger.warning(
-            "%d %s tracks of %s have fewer than %d frames annotated in both views, or none to"
-            " start from: not learnt from", short, split, direction, CLIP_LENGTH,
+            "%d %s tracks of %s are not used: they have fewer than %d frames annotated in both"
+            " views, or none to start from", short, split, direction, CLIP_LENGTH,
         )  # fmt: skip
-    if not found:
+    if not tracks:
         raise DataError(
             f"{root.path} has no {split} track of {direction} with {CLIP_LENGTH} frames annotated"
-            " in both views; LM-EEC learns from nothing shorter"
+            " in both views; LM-EEC needs clips of this length"
         )
-    return found
+    return tracks
 
 
 def fingerprint(tracks: Sequence[ClipTrack]) -> str:
-    """Changes with the frames and masks that are learnt from."""
+    """16 hex digits: a hash of the frames and masks that training uses."""
     digest = hashlib.sha256()
     for clip in tracks:
         digest.update(clip.name.encode())
@@ -148,22 +149,23 @@ def fingerprint(tracks: Sequence[ClipTrack]) -> str:
 
 
 def epoch_order(tracks: int, per_track: int, *, seed: int, epoch: int) -> Int64:
-    """Every track `per_track` times, in an order of the epoch's own."""
+    """Every track `per_track` times, in a random order that depends on the epoch."""
     rng = np.random.default_rng((seed, epoch))
     return rng.permutation(np.repeat(np.arange(tracks), per_track))
 
 
 def draw_clip(
-    root: DatasetRoot, clip: ClipTrack, how: ClipSettings, rng: np.random.Generator
+    root: DatasetRoot, clip: ClipTrack, settings: ClipSettings, rng: np.random.Generator
 ) -> TrainingClip:
-    """One clip of a track. Raises DataError, with the clip's name, where it cannot be loaded."""
+    """A random clip of a track. Raises DataError with the clip's name if it cannot be loaded."""
     start = int(rng.choice(clip.starts))
     places = clip.places[start : start + CLIP_LENGTH]
-    geometry = draw_geometry(rng) if how.augment else Geometry()
-    colours = draw_colours(rng, len(places)) if how.augment else plain_colours(len(places))
+    augment = settings.augment
+    geometry = draw_geometry(rng) if augment else Geometry()
+    colours = draw_colours(rng, len(places)) if augment else plain_colours(len(places))
     name = f"{clip.name}, frames {[int(idx) for idx in clip.track.frame_idxs[places]]}"
     try:
-        pictures, masks = _drawn(root, clip, places, geometry, how)
+        pictures, masks = _load_views(root, clip, places, geometry, settings)
     except (DataError, OSError, ValueError) as error:
         raise DataError(f"the clip {name} cannot be loaded: {error}") from error
     factors = np.stack([np.broadcast_to(colours.clip, colours.frames.shape), colours.frames], 2)
@@ -174,102 +176,92 @@ def load_batches(
     root: DatasetRoot,
     tracks: Sequence[ClipTrack],
     batches: Sequence[tuple[Int64, tuple[int, ...]]],
-    how: ClipSettings,
+    settings: ClipSettings,
 ) -> Iterator[tuple[ClipBatch, int]]:
-    """Batches of (tracks, the batch's seeds) → loaded ones, read ahead, with their sizes."""
+    """Batches of (positions in `tracks`, seed) → loaded batches with their sizes; reads ahead."""
     with ThreadPoolExecutor(_LOADERS) as loaders:
 
         def submit(batch: tuple[Int64, tuple[int, ...]]) -> list[Future[TrainingClip]]:
             rows, seeds = batch
             return [
                 loaders.submit(
-                    draw_clip, root, tracks[row], how, np.random.default_rng((*seeds, place))
+                    draw_clip, root, tracks[row], settings, np.random.default_rng((*seeds, place))
                 )
                 for place, row in enumerate(rows.tolist())
             ]
 
-        waiting = [submit(batch) for batch in batches[:_AHEAD]]
+        loading = [submit(batch) for batch in batches[:_BATCHES_AHEAD]]
         try:
             for number, (rows, seeds) in enumerate(batches):
-                clips = [clip.result() for clip in waiting.pop(0)]
-                if number + _AHEAD < len(batches):
-                    waiting.append(submit(batches[number + _AHEAD]))
-                yield _collated(clips, seeds), len(rows)
+                clips = [clip.result() for clip in loading.pop(0)]
+                if number + _BATCHES_AHEAD < len(batches):
+                    loading.append(submit(batches[number + _BATCHES_AHEAD]))
+                batch = ClipBatch(
+                    pictures=torch.from_numpy(np.stack([clip.pictures for clip in clips], 1)),
+                    masks=torch.from_numpy(np.stack([clip.masks for clip in clips], 1)),
+                    factors=torch.from_numpy(np.stack([clip.factors for clip in clips], 1)),
+                    grey=torch.tensor([clip.grey for clip in clips]),
+                    seed=int(np.random.default_rng((*seeds, len(clips))).integers(2**62)),
+                    names=tuple(clip.name for clip in clips),
+                )
+                yield batch, len(rows)
         finally:
             loaders.shutdown(wait=False, cancel_futures=True)
 
 
-def _collated(clips: Sequence[TrainingClip], seeds: tuple[int, ...]) -> ClipBatch:
-    return ClipBatch(
-        pictures=torch.from_numpy(np.stack([clip.pictures for clip in clips], 1)),
-        masks=torch.from_numpy(np.stack([clip.masks for clip in clips], 1)),
-        factors=torch.from_numpy(np.stack([clip.factors for clip in clips], 1)),
-        grey=torch.tensor([clip.grey for clip in clips]),
-        seed=int(np.random.default_rng((*seeds, len(clips))).integers(2**62)),
-        names=tuple(clip.name for clip in clips),
-    )
-
-
-def _drawn(
-    root: DatasetRoot, clip: ClipTrack, places: Int64, geometry: Geometry, how: ClipSettings
+def _load_views(
+    root: DatasetRoot, clip: ClipTrack, places: Int64, geometry: Geometry, settings: ClipSettings
 ) -> tuple[Bytes, Bool]:
-    """Pictures and masks of both views; the warp is given up where it empties a first mask."""
+    """Pictures and masks of both views, without the warp if it empties a first mask."""
     track = clip.track
-    ends = ((track.source_frames, track.source_masks), (track.dest_frames, track.dest_masks))
-    geometries = _kept_warps(clip, [rows[places[0]] for _, rows in ends], geometry, how)
-    pictures = [
-        [_picture(root, clip, int(frame), g, how) for frame in frames[places]]
-        for (frames, _), g in zip(ends, geometries, strict=True)
-    ]
-    masks = [
-        [_mask(clip, int(row), g, how) for row in rows[places]]
-        for (_, rows), g in zip(ends, geometries, strict=True)
-    ]
+    views = ((track.source_frames, track.source_masks), (track.dest_frames, track.dest_masks))
+    geometries = [geometry, geometry]
+    if geometry.is_warp:
+        source_emptied, dest_emptied = (
+            rows[places[0]] >= 0 and not _mask(clip, int(rows[places[0]]), geometry, settings).any()
+            for _, rows in views
+        )
+        if source_emptied or dest_emptied:
+            # The released code warps the source before it checks the destination: if only the
+            # destination is emptied, the two views of the clip differ.
+            plain = geometry.without_warp()
+            geometries = [plain if source_emptied or not settings.native else geometry, plain]
+    pictures, masks = [], []
+    for (frames, rows), view_geometry in zip(views, geometries, strict=True):
+        pictures.append(
+            [_picture(root, clip, int(frame), view_geometry, settings) for frame in frames[places]]
+        )
+        masks.append([_mask(clip, int(row), view_geometry, settings) for row in rows[places]])
     return np.array(pictures, np.uint8), np.array(masks, np.bool_)
 
 
-def _kept_warps(
-    clip: ClipTrack, first_masks: Sequence[int], geometry: Geometry, how: ClipSettings
-) -> tuple[Geometry, Geometry]:
-    """The geometry of each view. The released code warps the source before it looks at the
-    destination: there the views may come to differ."""
-    emptied = [
-        row >= 0 and geometry.is_warp and not _mask(clip, int(row), geometry, how).any()
-        for row in first_masks
-    ]
-    plain = geometry.without_warp()
-    if emptied[0]:
-        return plain, plain
-    if emptied[1]:
-        return (geometry if how.native else plain), plain
-    return geometry, geometry
-
-
 def _picture(
-    root: DatasetRoot, clip: ClipTrack, frame: int, geometry: Geometry, how: ClipSettings
+    root: DatasetRoot, clip: ClipTrack, frame: int, geometry: Geometry, settings: ClipSettings
 ) -> Bytes:
-    frames = clip.take.frames
+    """(S, S, 3)"""
+    frames, size = clip.take.frames, settings.size
     row = frames.rows.iloc[frame]
-    like = int(row["height"]), int(row["width"])
-    if how.native:
-        turned = warp(np.asarray(read_rgb(frames.path(frame))), geometry, like)
-        small = Image.fromarray(turned).resize((how.size, how.size), Image.Resampling.BILINEAR)
+    original_hw = int(row["height"]), int(row["width"])
+    if settings.native:
+        warped = warp(np.asarray(read_rgb(frames.path(frame))), geometry, original_hw)
+        small = Image.fromarray(warped).resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(small, np.uint8)
     camera = str(row["camera"])
     first = int(np.searchsorted(frames.rows["camera"].to_numpy(), camera))
-    stored = squashed_file(root, (clip.take.take_uid, camera), how.size)
-    return warp(read_squashed_frame(stored, frame - first), geometry, like)
+    file = squashed_file(root, (clip.take.take_uid, camera), size)
+    return warp(read_squashed_frame(file, frame - first), geometry, original_hw)
 
 
-def _mask(clip: ClipTrack, row: int, geometry: Geometry, how: ClipSettings) -> Bool:
-    """(S, S); row -1 is a view that does not see the object."""
+def _mask(clip: ClipTrack, row: int, geometry: Geometry, settings: ClipSettings) -> Bool:
+    """(S, S); empty for row -1, a view in which the object is not visible."""
+    size = settings.size
     if row < 0:
-        return np.zeros((how.size, how.size), np.bool_)
+        return np.zeros((size, size), np.bool_)
     rle = clip.take.frames.masks.rle(row)
     if not geometry.is_warp and not geometry.mirrored:
-        return squash_mask(rle, how.size)
-    if how.native:
-        turned = warp_nearest(rle.decode().astype(np.uint8), geometry)
-        return np.asarray(squash_to_shares(turned, how.size) >= 0.5)
-    soft = np.rint(squash_to_shares(rle, how.size) * 255).astype(np.uint8)
-    return np.asarray(warp(soft, geometry, (rle.height, rle.width)) >= 128)
+        return squash_mask(rle, size)
+    if settings.native:
+        warped = warp_nearest(rle.decode().astype(np.uint8), geometry)
+        return np.asarray(squash_to_shares(warped, size) >= 0.5)
+    shares = np.rint(squash_to_shares(rle, size) * 255).astype(np.uint8)
+    return np.asarray(warp(shares, geometry, (rle.height, rle.width)) >= 128)

@@ -1,9 +1,9 @@
-"""The stage `squash`: every frame stored small once, so that a clip costs no large picture.
+"""The stage `squash`: stores every frame at the network's size, so that clips load quickly.
 
-`<root>/features/squashed-<S>/<take_uid>.<camera>.arrow` holds the camera's frames, squashed to
-S x S, as JPEG (quality 95, full colour resolution) in the frames manifest's order, mapped into
-memory when it is read. Made by `omama train --method lm-eec`, which then goes on; a unit is a
-camera at one size, so that an interrupted run goes on where it was.
+`<root>/features/squashed-<S>/<take_uid>.<camera>.arrow` holds a camera's frames, squashed to S x S,
+as JPEG (quality 95, full colour resolution) in the frames manifest's order. Files are mapped into
+memory for reading. `omama train --method lm-eec` runs the stage before training; a unit is a camera
+at one size, so that an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _QUALITY = 95
 def run_squash(
     root: DatasetRoot, cameras: Sequence[TakeCamera], *, size: int, run: RunOptions = RunOptions()
 ) -> StageSummary:
-    """Store the frames of some cameras at size x size; what is there and fresh is left alone."""
+    """Store the frames of some cameras at size x size; existing, unchanged files are kept."""
     units = [
         Unit(
             (*camera, str(size)),
@@ -49,13 +49,13 @@ def run_squash(
 
 
 def squashed_file(root: DatasetRoot, camera: TakeCamera, size: int) -> Path:
-    """The file of a camera."""
+    """Path of a camera's file."""
     name = path_component(f"{camera[0]}.{camera[1]}.arrow")
     return root.features(f"squashed-{size}") / name
 
 
 def read_squashed_frame(path: Path, row: int) -> Bytes:
-    """Frame `row` of a camera, (S, S, 3) RGB; DataError for a file that cannot be read."""
+    """Frame `row` of a camera's file, (S, S, 3) RGB; DataError if it cannot be read."""
     try:
         column = _column(path)
         return np.asarray(Image.open(io.BytesIO(column[row].as_buffer())).convert("RGB"), np.uint8)
@@ -70,7 +70,7 @@ def _work(unit: Unit, *, root: DatasetRoot, size: int) -> Mapping[str, int]:
     frames = load_frames(root, [(take_uid, camera)], proposals=False)
     with ThreadPoolExecutor(_READERS) as readers:
         paths = [frames.path(row) for row in range(len(frames))]
-        pictures = list(readers.map(partial(_encoded, size=size), paths))
+        pictures = list(readers.map(partial(_encode_jpeg, size=size), paths))
     batch = pa.record_batch([pa.array(pictures, pa.binary())], names=["jpeg"])
     (path,) = unit.outputs
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _work(unit: Unit, *, root: DatasetRoot, size: int) -> Mapping[str, int]:
     return {"frames": len(frames)}
 
 
-def _encoded(path: Path, *, size: int) -> bytes:
+def _encode_jpeg(path: Path, *, size: int) -> bytes:
     buffer = io.BytesIO()
     picture = Image.fromarray(read_squashed(path, size))
     picture.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
@@ -88,5 +88,5 @@ def _encoded(path: Path, *, size: int) -> bytes:
 
 @lru_cache(maxsize=512)
 def _column(path: Path) -> pa.BinaryArray:
-    """Mapped, not read: a clip touches eight frames of a camera's hundreds."""
+    """Mapped, not read: a clip uses eight of a camera's hundreds of frames."""
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)

@@ -19,7 +19,7 @@ from PIL import Image  # noqa: E402
 from omama.lm_eec.bank import (  # noqa: E402
     REFERENCE,
     TrackMemory,
-    compress,  # noqa: E402
+    compress,
 )
 from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.naming import file_names  # noqa: E402
@@ -27,8 +27,8 @@ from omama.lm_eec.network import ViewFusion, build_network  # noqa: E402
 from omama.lm_eec.tracking import (  # noqa: E402
     TrackStep,
     advance,
-    look,
-    track_logits,  # noqa: E402
+    encode_source,
+    track_logits,
 )
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 
@@ -142,7 +142,7 @@ def test_what_is_remembered(name):
         views = [ours.encode_images(images) for images in (source, dest)]
         for place, frame in enumerate(arrays["ran"].tolist()):
             one = [features.select(torch.tensor([frame])) for features in views]
-            seen = look(ours, one[0], one[1], masks[[frame]])
+            seen = encode_source(ours, one[0], one[1], masks[[frame]])
             decoded = advance(ours, [memory], TrackStep([frame], one[1], *seen), REFERENCE)
             raw[frame] = memory.recent[-1].memories
             assert_near(decoded.object_score, arrays["object_score_logits"][place])

@@ -35,7 +35,7 @@ from omama.lm_eec.tracking import track_logits  # noqa: E402
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 from omama.lm_eec.training.rates import recompute_blocks  # noqa: E402
 from omama.lm_eec.training.train import train  # noqa: E402
-from omama.lm_eec.weights import METHOD, describe, load_network  # noqa: E402
+from omama.lm_eec.weights import METHOD, load_network  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 QUIET = LmEecOptions(quiet=True)
@@ -62,7 +62,7 @@ def root(tmp_path_factory):
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.pt"
     weights = small_network().state_dict()
-    save_checkpoint(Checkpoint(describe(SMALL), weights, method=METHOD), path)
+    save_checkpoint(Checkpoint(SMALL.to_dict(), weights, method=METHOD), path)
     return path
 
 
@@ -71,7 +71,7 @@ def tiny_checkpoint(tmp_path):
     """A network whose pictures need more than what lies idle between its weights."""
     config = NetworkConfig.tiny()
     weights = build_network(config, drawn_state(config)).state_dict()
-    save_checkpoint(Checkpoint(describe(config), weights, method=METHOD), tmp_path / "tiny.pt")
+    save_checkpoint(Checkpoint(config.to_dict(), weights, method=METHOD), tmp_path / "tiny.pt")
     return tmp_path / "tiny.pt"
 
 
@@ -166,7 +166,7 @@ def test_training_goes_on_where_it_was(root, checkpoint, tmp_path, direction):
     dropping = tmp_path / "start.pt"
     config = replace(SMALL, dropout=0.1, stochastic_depth=0.2)
     weights = small_network().state_dict()
-    save_checkpoint(Checkpoint(describe(config), weights, method=METHOD), dropping)
+    save_checkpoint(Checkpoint(config.to_dict(), weights, method=METHOD), dropping)
     options = replace(QUIET, init=dropping)
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     train(root, direction, FEW, whole, options=options)

@@ -71,7 +71,7 @@ def test_base_plus_has_the_published_number_of_parameters():
         (lambda state: state.pop("MV_MoE.mlp1.0.bias"), "lack MV_MoE.mlp1.0.bias"),
         (
             lambda state: state.update(no_obj_ptr=torch.zeros(1, 8)),
-            "no_obj_ptr has the shape (1, 8), the network wants (1, 256)",
+            "no_obj_ptr has the shape (1, 8), the network expects (1, 256)",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from egoexo_tools.runs import RunFolder  # noqa: E402
 from egoexo_tools.synthetic import SyntheticOptions, synthesize  # noqa: E402
 from egoexo_tools.vocab import Direction  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.lm_eec.weights import METHOD, describe  # noqa: E402
+from omama.lm_eec.weights import METHOD  # noqa: E402
 from omama.pipeline import PipelineOptions, run_pipeline  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def chain(release, tmp_path_factory):
     """The root, what the run said, and its score table."""
     folder, said = tmp_path_factory.mktemp("chain"), []
     weights = small_network().state_dict()
-    save_checkpoint(Checkpoint(describe(SMALL), weights, method=METHOD), folder / "init.pt")
+    save_checkpoint(Checkpoint(SMALL.to_dict(), weights, method=METHOD), folder / "init.pt")
     options = PipelineOptions(
         method=METHOD,
         init=folder / "init.pt",

@@ -33,7 +33,7 @@ from omama.lm_eec.predict import predict, predict_directions  # noqa: E402
 from omama.lm_eec.settings import LmEecOptions  # noqa: E402
 from omama.lm_eec.take_tracking import TrackingSettings, track_objects  # noqa: E402
 from omama.lm_eec.tracks import load_tracks  # noqa: E402
-from omama.lm_eec.weights import METHOD, describe  # noqa: E402
+from omama.lm_eec.weights import METHOD  # noqa: E402
 from omama.writing import predict_run  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[3] / "scripts"))
@@ -53,7 +53,7 @@ def root(tmp_path_factory) -> DatasetRoot:
 def checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small.pt"
     weights = small_network().state_dict()
-    save_checkpoint(Checkpoint(describe(SMALL), weights, method=METHOD), path)
+    save_checkpoint(Checkpoint(SMALL.to_dict(), weights, method=METHOD), path)
     return path
 
 
@@ -203,7 +203,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, checkpoint):
     ("method", "batch", "says"),
     [
         ("encode_images", 32, "with 32 tracks side by side; try --batch-pairs 16"),
-        ("encode_images", 1, "with 1 tracks side by side; wait for what else runs on it"),
+        ("encode_images", 1, "with 1 tracks side by side; wait for the programs that use it"),
         ("to", 32, "no room for the network's"),
     ],
 )

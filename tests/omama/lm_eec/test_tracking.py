@@ -19,17 +19,17 @@ from omama.lm_eec.bank import (  # noqa: E402
     DEFAULT,
     REFERENCE,
     TrackMemory,
-    compress,  # noqa: E402
+    compress,
 )
 from omama.lm_eec.network import (  # noqa: E402
-    ABSENT_LOGIT,  # noqa: E402
-    ViewFusion,  # noqa: E402
+    ABSENT_LOGIT,
+    ViewFusion,
 )
 from omama.lm_eec.tracking import (  # noqa: E402
     TrackStep,
     advance,
-    look,
-    track_logits,  # noqa: E402
+    encode_source,
+    track_logits,
 )
 
 sys.path.append(str(Path(__file__).parents[3] / "scripts"))
@@ -71,7 +71,7 @@ def test_tracks_side_by_side_are_what_each_is_alone(rules):
             torch.stack([tracks[at][part][frame] for at in now]) for part in range(3)
         )
         views = network.encode_images(source), network.encode_images(dest)
-        seen = look(network, views[0], views[1], masks)
+        seen = encode_source(network, views[0], views[1], masks)
         step = TrackStep([frame] * len(now), views[1], *seen)
         answer = advance(network, [memories[at] for at in now], step, rules)
         for at, drawn in zip(now, answer.low_res_logits, strict=True):
@@ -89,7 +89,7 @@ def test_a_track_of_two_objects_in_one_batch_shares_its_pictures():
     for frame in range(8):
         rows = torch.tensor([frame, frame])
         both = [view.select(rows) for view in views]
-        seen = look(network, both[0], both[1], torch.stack([masks[frame], other[frame]]))
+        seen = encode_source(network, both[0], both[1], torch.stack([masks[frame], other[frame]]))
         answer = advance(network, memories, TrackStep([frame, frame], both[1], *seen), DEFAULT)
         for row in (0, 1):
             torch.testing.assert_close(answer.low_res_logits[row], alone[row][frame], **TOLERANCE)

@@ -51,7 +51,7 @@ from omama.lm_eec.training.rates import (  # noqa: E402
     recompute_blocks,
 )
 from omama.lm_eec.training.train import train  # noqa: E402
-from omama.lm_eec.weights import METHOD, describe  # noqa: E402
+from omama.lm_eec.weights import METHOD  # noqa: E402
 
 DROPPING = replace(SMALL, dropout=0.1, stochastic_depth=0.2)
 FEW = LmEecTrainConfig(epochs=3, batch_pairs=1, accumulate=1, clips_per_track=1)
@@ -66,7 +66,7 @@ def root(tmp_path_factory):
 def small_start(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("start") / "small.pt"
     weights = small_network().state_dict()
-    save_checkpoint(Checkpoint(describe(DROPPING), weights, method=METHOD), path)
+    save_checkpoint(Checkpoint(DROPPING.to_dict(), weights, method=METHOD), path)
     return path
 
 
@@ -155,7 +155,7 @@ def test_what_it_starts_from(root, tmp_path):
 def test_the_released_code_learns_one_direction(root, small_start, tmp_path):
     config = replace(FEW, reference_behaviour=True)
     options = LmEecOptions(init=small_start, quiet=True)
-    with pytest.raises(SettingsError, match="ego to exo alone; train exo2ego without"):
+    with pytest.raises(SettingsError, match="only trains ego to exo; train exo2ego without"):
         train(root, Direction.EXO2EGO, config, RunFolder(tmp_path), options=options)
 
 
@@ -178,8 +178,8 @@ def test_a_clip_that_cannot_be_loaded_stops_with_its_name(tmp_path, small_start)
     ("method", "clips", "accumulate", "says"),
     [
         ("encode_images", 3, 2, "with 3 clips a batch; try --batch-pairs 1 and --accumulate 6"),
-        ("encode_images", 1, 2, "with 1 clips a batch; wait for what else runs on it"),
-        ("to", 1, 1, r"no room for the network's \d+ MiB of weights: wait for what else"),
+        ("encode_images", 1, 2, "with 1 clips a batch; wait for the programs that use it"),
+        ("to", 1, 1, r"no room for the network's \d+ MiB of weights: wait for the programs"),
     ],
 )
 def test_a_full_gpu_is_one_sentence(

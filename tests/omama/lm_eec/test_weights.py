@@ -14,7 +14,7 @@ from lm_eec_networks import SMALL, drawn_state, small_network  # noqa: E402
 from egoexo_tools.errors import DataError  # noqa: E402
 from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from omama.lm_eec.config import NetworkConfig  # noqa: E402
-from omama.lm_eec.weights import METHOD, describe, load_network  # noqa: E402
+from omama.lm_eec.weights import METHOD, load_network  # noqa: E402
 
 TINY = NetworkConfig.tiny()
 WIDTH = "image_encoder.trunk.patch_embed.proj.weight"
@@ -61,7 +61,7 @@ def test_sam_itself_is_to_be_trained_first(tmp_path, state):
 def test_our_own(tmp_path):
     network = small_network()
     save_checkpoint(
-        Checkpoint(describe(SMALL), network.state_dict(), method=METHOD), tmp_path / "own.pt"
+        Checkpoint(SMALL.to_dict(), network.state_dict(), method=METHOD), tmp_path / "own.pt"
     )
     loaded = load_network(tmp_path / "own.pt")
     assert loaded.network.config == SMALL
@@ -88,7 +88,7 @@ def changed(state, **tensors):
         (lambda s: changed(s, width=torch.zeros(96, 3, 7, 7)), "small or tiny, not base-plus"),
         (lambda s: changed(s, width=torch.zeros(8, 3, 7, 7)), "8 channels, base-plus has 112"),
         (lambda s: {"pos_embed_T": torch.zeros(1), "pos_embed_Q": torch.zeros(1)}, "of O-MaMa"),
-        (lambda s: {"fc.weight": torch.zeros(1)}, "is no SAM 2.1"),
+        (lambda s: {"fc.weight": torch.zeros(1)}, "is not a SAM 2.1 checkpoint"),
         (lambda s: {"epoch": 3}, "holds no weights by name"),
         (lambda s: {k: v for k, v in s.items() if k != "no_obj_ptr"}, "lack no_obj_ptr"),
         (lambda s: {k: v for k, v in s.items() if k != "MV_MoE.mlp1.0.bias"}, "lack MV_MoE.mlp1"),
