@@ -173,13 +173,22 @@ def _dask_client(
         resources=resources,
     )
     try:
-        client = Client(scheduler or cluster, timeout=f"{CONNECT_SECONDS}s")
+        client: Any = Client(scheduler or cluster, timeout=f"{CONNECT_SECONDS}s")
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"no Dask scheduler answers at {scheduler} ({error}); give the address that "
             "`dask scheduler` prints, such as tcp://node7:8786"
         ) from error
-    _warn_without_worker(client, resources or {})
+    # Units wait for a worker with the resources that they need; a queue may start one later.
+    offers = [
+        worker.get("resources") or {}
+        for worker in client.sync(client.scheduler.identity)["workers"].values()
+    ]
+    needs = resources or {}
+    if not any(all(offer.get(n, 0) >= v for n, v in needs.items()) for offer in offers):
+        words = " ".join(f"{name}={value:g}" for name, value in needs.items())
+        option = f" --resources {words}" if words else ""
+        logger.warning("no worker can run these units yet; waiting for `dask worker%s`", option)
     # Units write files: Dask must run each exactly once, and not repeat it speculatively.
     executor = client.get_executor(pure=False, retries=0, resources=resources)
 
@@ -221,15 +230,3 @@ class _WorkerMonitor:
             f"there has been no Dask worker for {seconds:.0f} s; start new workers and run the "
             "same command again, finished units are kept"
         )
-
-
-def _warn_without_worker(client: Any, resources: dict[str, float]) -> None:
-    """Warn if no worker has the resources that units need; a queue may start one later."""
-    offers = [
-        worker.get("resources") or {}
-        for worker in client.sync(client.scheduler.identity)["workers"].values()
-    ]
-    if not any(all(offer.get(n, 0) >= v for n, v in resources.items()) for offer in offers):
-        words = " ".join(f"{name}={value:g}" for name, value in resources.items())
-        option = f" --resources {words}" if words else ""
-        logger.warning("no worker can run these units yet; waiting for `dask worker%s`", option)

@@ -140,7 +140,12 @@ class ProgressLines:
             count = self._count - self._initial
             if count:
                 remaining = duration_text(elapsed / count * (self._total - self._count))
-                speed = f"{self._rate(count / elapsed)}, {remaining} left"
+                rate = count / elapsed
+                if self._units == "GB":
+                    rate_text = f"{size_text(rate)}/s"
+                else:
+                    rate_text = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+                speed = f"{rate_text}, {remaining} left"
             else:
                 speed = f"{duration_text(elapsed)} so far"
             self._write(f"{self._desc}: {self._share()}, {speed}{self._postfix}")
@@ -149,11 +154,6 @@ class ProgressLines:
         if self._units == "GB":
             return f"{self._count / 1e9:.2f} of {self._total / 1e9:.2f} GB"
         return f"{self._count:,} of {self._total:,} {self._units}"
-
-    def _rate(self, per_second: float) -> str:
-        if self._units == "GB":
-            return f"{size_text(per_second)}/s"
-        return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
 
     def _write(self, line: str) -> None:
         stream = self._stream or sys.stderr

@@ -5,7 +5,7 @@ rendition, the same in every take. A model can learn it from some objects and ap
 """
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -29,31 +29,21 @@ class Rendition:
     vignetting: float
     """Share of the light that is lost in the corners of the frame, 0 to 1."""
 
-    @property
+    @cached_property
     def matrix(self) -> Float32:
         """(3, 3): saturation, hue and white balance as a linear map of RGB."""
-        return _colour_matrix(self)
+        angle = np.deg2rad(self.hue_degrees)
+        # Saturation mixes with grey; hue rotates about the grey axis (Rodrigues' formula).
+        grey = np.full((3, 3), 1 / 3)
+        cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+        hue = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * cross
+        saturation = self.saturation * np.eye(3) + (1 - self.saturation) * grey
+        return np.asarray(np.diag(self.balance) @ hue @ saturation, dtype=np.float32)
 
-    @property
+    @cached_property
     def curve(self) -> Bytes:
         """(256,): light → pixel value."""
-        return _gamma_curve(self.gamma)
-
-
-@lru_cache
-def _colour_matrix(rendition: Rendition) -> Float32:
-    angle = np.deg2rad(rendition.hue_degrees)
-    # Saturation mixes with grey; hue rotates about the grey axis (Rodrigues' formula).
-    grey = np.full((3, 3), 1 / 3)
-    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    hue = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * cross
-    saturation = rendition.saturation * np.eye(3) + (1 - rendition.saturation) * grey
-    return np.asarray(np.diag(rendition.balance) @ hue @ saturation, dtype=np.float32)
-
-
-@lru_cache
-def _gamma_curve(gamma: float) -> Bytes:
-    return np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+        return np.round(255 * (np.arange(256) / 255) ** self.gamma).astype(np.uint8)
 
 
 EGO_RENDITION = Rendition(

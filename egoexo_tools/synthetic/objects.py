@@ -197,48 +197,48 @@ def _clip(colour: Float64) -> Colour:
     return float(red), float(green), float(blue)
 
 
-# Patterns: rng → (side, side), periodic, from 0 (`colour`) to 1 (`pattern_colour`).
+# The patterns of objects: rng → (side, side), periodic, from 0 (`colour`) to 1 (`pattern_colour`).
 
 
-def _stripes(rng: np.random.Generator) -> Float64:
+def striped(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     along = x if rng.random() < 0.5 else y
     return _step(np.sin(2 * np.pi * rng.integers(5, 11) * along) - rng.uniform(-0.4, 0.4))
 
 
-def _diagonal(rng: np.random.Generator) -> Float64:
+def diagonal(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     return _step(np.sin(2 * np.pi * (rng.integers(3, 7) * x + rng.integers(3, 7) * y)))
 
 
-def _checks(rng: np.random.Generator) -> Float64:
+def checked(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     count = rng.integers(4, 8)
     return _step(np.sin(2 * np.pi * count * x) * np.sin(2 * np.pi * count * y))
 
 
-def _dots(rng: np.random.Generator) -> Float64:
+def dotted(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     count = rng.integers(5, 9)
     distance = np.hypot((x * count) % 1 - 0.5, (y * count) % 1 - 0.5)
     return _step(rng.uniform(0.24, 0.36) - distance, soft=0.03)
 
 
-def _marbled(rng: np.random.Generator) -> Float64:
+def marbled(rng: np.random.Generator) -> Float64:
     return _step(_clouds(rng, int(rng.choice([12, 20]))) - 0.5, soft=0.15)
 
 
-def _shaded(rng: np.random.Generator) -> Float64:
+def shaded(rng: np.random.Generator) -> Float64:
     x, y = _grid()
     along = x if rng.random() < 0.5 else y
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * 2 * along))
 
 
-def _plain(rng: np.random.Generator) -> Float64:
+def plain(rng: np.random.Generator) -> Float64:
     return np.asarray(0.12 * _clouds(rng, 32))
 
 
-def _lettered(rng: np.random.Generator) -> Float64:
+def lettered(rng: np.random.Generator) -> Float64:
     page = np.zeros((TEXTURE_SIDE, TEXTURE_SIDE), np.uint8)
     for row in range(4):
         text = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUXYZ2345689"), 4))
@@ -247,14 +247,8 @@ def _lettered(rng: np.random.Generator) -> Float64:
 
 
 PATTERNS: Mapping[str, Callable[[np.random.Generator], Float64]] = {
-    "striped": _stripes,
-    "diagonal": _diagonal,
-    "checked": _checks,
-    "dotted": _dots,
-    "marbled": _marbled,
-    "shaded": _shaded,
-    "plain": _plain,
-    "lettered": _lettered,
+    pattern.__name__: pattern
+    for pattern in (striped, diagonal, checked, dotted, marbled, shaded, plain, lettered)
 }
 
 
@@ -300,6 +294,7 @@ def _clouds(rng: np.random.Generator, cells: int) -> Float64:
     """Smooth periodic noise around 0.5."""
     coarse = rng.random((cells, cells)).astype(np.float32)
     step = TEXTURE_SIDE // cells + 1
+    # Interpolate across the wrapped border, so that the texture repeats without a seam.
     wrapped = np.pad(coarse, ((1, 1), (1, 1)), mode="wrap")
     size = (cells + 2) * step
     fine = cv2.resize(wrapped, (size, size), interpolation=cv2.INTER_CUBIC)

@@ -88,7 +88,12 @@ class Painter:
         cast_room(small, camera.origin, camera.rotation, focal, self._textures.room)
         cv2.resize(small, (width, height), dst=self._room)
         if self._camera is None or camera.rendition != self._camera.rendition:
-            self._light = _vignette(camera.rendition.vignetting, height, width)
+            # Vignetting grows with the squared distance from the centre.
+            y = (np.arange(height) + 0.5 - height / 2) ** 2
+            x = (np.arange(width) + 0.5 - width / 2) ** 2
+            share = (y[:, None] + x) / ((height**2 + width**2) / 4)  # (H, W), 1 in the corners
+            light = np.round(255 * (1 - camera.rendition.vignetting * share)).astype(np.uint8)
+            self._light = np.repeat(light[..., None], 3, axis=2)  # (H, W, 3)
         self._camera = camera
 
     def _table_to_patch(self, camera: Camera, table: Bytes, y0: int, x0: int) -> Float64:
@@ -137,12 +142,3 @@ def bounds(
 
 
 _SIGNS = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1)
-
-
-def _vignette(strength: float, height: int, width: int) -> Bytes:
-    """(H, W, 3): the share of light that reaches each pixel, 255 for all of it."""
-    y = (np.arange(height) + 0.5 - height / 2) ** 2
-    x = (np.arange(width) + 0.5 - width / 2) ** 2
-    share = (y[:, None] + x) / ((height**2 + width**2) / 4)
-    light = np.round(255 * (1 - strength * share)).astype(np.uint8)
-    return np.repeat(light[..., None], 3, axis=2)

@@ -7,7 +7,7 @@ read by byte ranges. Other containers are read by FFmpeg, by seeking if the resu
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import av
 import numpy as np
@@ -142,7 +142,12 @@ class VideoFile:
                 continue
             if packet.has_sidedata("new_extradata"):
                 self.settings[len(packets)] = packet.get_sidedata("new_extradata")
-            hidden.append(is_hidden is not None and is_hidden(self._first_bytes(packet)))
+            hidden.append(False)
+            if is_hidden is not None:
+                data = bytes(packet)
+                if self._mp4 is not None:  # its packets are zeros while they are listed
+                    data = self.source.read(packet.pos or 0, packet.size)
+                hidden[-1] = is_hidden(data.ljust(1, b"\0"))
             is_shown = not packet.is_discard and not hidden[-1]
             packets.append((packet.pos or 0, packet.size, packet.pts, packet.is_keyframe, is_shown))
         if not packets or any(pts is None for _, _, pts, _, _ in packets):
@@ -150,7 +155,7 @@ class VideoFile:
         self.hidden = frozenset(np.flatnonzero(hidden).tolist())
         position, size, pts, is_key, is_shown_all = zip(*packets, strict=True)
         if self._mp4 is None and len(set(position)) == len(position):
-            self._packet_at = {place: idx for idx, place in enumerate(position)}
+            self._packet_at = {start: idx for idx, start in enumerate(position)}
         return PacketIndex.build(
             position=position if self._mp4 else [-1] * len(packets),
             size=size,
@@ -158,12 +163,6 @@ class VideoFile:
             is_key=is_key,
             is_shown=is_shown_all,
         )
-
-    def _first_bytes(self, packet: "av.Packet[Any]") -> bytes:
-        """The real bytes of a packet; in the view that lists an MP4 file they are zeros."""
-        if self._mp4 is None:
-            return bytes(packet)
-        return self.source.read(packet.pos or 0, packet.size).ljust(1, b"\0")
 
     def _duration(self, stream: av.VideoStream) -> float:
         """Seconds, from the stream or the container, or computed from the times of the frames."""

@@ -199,21 +199,18 @@ def _vp8_is_hidden(packet: bytes) -> bool:
 
 
 def _vp9_is_hidden(packet: bytes) -> bool:
-    if packet[-1] >> 5 == 6 and _is_superframe(packet):
-        return False  # the last frame of a superframe is shown
+    # A superframe ends with an index that has the same marker byte at both ends. Its last frame is
+    # shown.
+    index_size = 2 + ((packet[-1] & 7) + 1) * ((packet[-1] >> 3 & 3) + 1)
+    has_marker = packet[-1] >> 5 == 6 and len(packet) >= index_size
+    if has_marker and packet[-index_size] == packet[-1]:
+        return False
     bits = int.from_bytes(packet[:2].ljust(2, b"\0"))
     profile = (bits >> 13 & 1) | (bits >> 12 & 1) << 1
     show_existing = 11 - (profile == 3)  # bit number, counted from the lowest of the sixteen
     if bits >> 14 != 2 or bits >> show_existing & 1:  # not a frame; or repeats an earlier frame
         return False
     return not bits >> show_existing - 2 & 1
-
-
-def _is_superframe(packet: bytes) -> bool:
-    """Whether the packet ends with a superframe index, which has its marker at both ends."""
-    frames, length = (packet[-1] & 7) + 1, (packet[-1] >> 3 & 3) + 1
-    size = 2 + frames * length
-    return len(packet) >= size and packet[-size] == packet[-1]
 
 
 def _h264_is_reference(packet: bytes, *, length_bytes: int) -> bool:
