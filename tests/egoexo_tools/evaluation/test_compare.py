@@ -1,4 +1,4 @@
-"""Comparing two runs: paired differences, refusals, pictures."""
+"""Comparison of two runs: paired differences, runs that are not comparable, pictures."""
 
 import json
 from pathlib import Path
@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner
 from tiny_root import EGO, make_tiny_root
 
+from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.compare import compare, wins_and_losses
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_table
-from omama.cli import main
 
-ABOUT = {"protocol": "official", "direction": "ego2exo", "split": "val"}
+LABELS = {"protocol": "official", "direction": "ego2exo", "split": "val"}
 
 
-def write_run(folder: Path, ious: dict[str, float | None], **about: str) -> Path:
+def write_run(folder: Path, ious: dict[str, float | None], **labels: str) -> Path:
     """A run with these IoUs: key "take/frame", None where the object is absent."""
     rows: list[dict[str, Any]] = []
     for key, iou in ious.items():
@@ -39,7 +39,7 @@ def write_run(folder: Path, ious: dict[str, float | None], **about: str) -> Path
                 "scored_width": 100,
             }
         )
-    write_table(folder / "scores.parquet", "scores", rows, metadata={**ABOUT, **about})
+    write_table(folder / "scores.parquet", "scores", rows, metadata={**LABELS, **labels})
     return folder
 
 
@@ -68,22 +68,22 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", {"t/0": 0.5, "u/0": 0.5})
     b = write_run(tmp_path / "b", {"t/0": 0.9, "u/0": 0.7})
     out = tmp_path / "c.json"
-    shown = CliRunner().invoke(main, ["compare", str(a), str(b), "--json", str(out)])
-    assert shown.exit_code == 0, shown.output
-    assert "ego2exo, split val, official protocol: 2 samples in both (2 visible)" in shown.output
-    assert "A 0.5000  B 0.8000  B - A +0.3000 [+0.2000, +0.4000]" in shown.output
+    result = CliRunner().invoke(main, ["compare", str(a), str(b), "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "ego2exo, split val, official protocol: 2 samples in both (2 visible)" in result.output
+    assert "A 0.5000  B 0.8000  B - A +0.3000 [+0.2000, +0.4000]" in result.output
     assert json.loads(out.read_text())["metrics"]["iou"]["wins"] == 2
 
 
 @pytest.mark.parametrize("key", ["protocol", "direction", "split"])
-def test_runs_of_different_kinds_are_not_compared(tmp_path: Path, key: str) -> None:
+def test_runs_with_different_labels_are_rejected(tmp_path: Path, key: str) -> None:
     a = write_run(tmp_path / "a", {"t/0": 0.5})
     b = write_run(tmp_path / "b", {"t/0": 0.5}, **{key: "other"})
-    with pytest.raises(DataError, match=f"{key} {ABOUT[key]} and other"):
+    with pytest.raises(DataError, match=f"{key} {LABELS[key]} and other"):
         compare(a, b)
 
 
-def test_different_ground_truths_are_not_compared(tmp_path: Path) -> None:
+def test_runs_with_different_ground_truths_are_rejected(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", {"t/0": 0.5, "t/30": 0.5})
     b = write_run(tmp_path / "b", {"t/0": 0.5, "t/30": None})
     with pytest.raises(DataError, match="different ground truths"):
@@ -92,12 +92,12 @@ def test_different_ground_truths_are_not_compared(tmp_path: Path) -> None:
 
 def test_pictures_of_wins_and_losses(tmp_path: Path) -> None:
     root = make_tiny_root(tmp_path / "root")
-    runs = [_squares_run(root, name, shift) for name, shift in (("a", 0), ("b", 1))]
+    runs = [write_squares_run(root, name, shift) for name, shift in (("a", 0), ("b", 1))]
     folder = tmp_path / "pictures"
     arguments = ["compare", *map(str, runs), "--pictures", str(folder), "--root", str(root.path)]
-    shown = CliRunner().invoke(main, arguments)
-    assert shown.exit_code == 0, shown.output
-    assert "2 pictures in" in shown.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "2 pictures in" in result.output
     assert {path.name for path in folder.iterdir()} == {"win_00.png", "loss_00.png"}
     picture = cv2.imread(str(folder / "win_00.png"))
     # Ego panel 360 wide, three exo panels of 224 / 140 * 360 = 576; 22 rows of captions.
@@ -107,7 +107,7 @@ def test_pictures_of_wins_and_losses(tmp_path: Path) -> None:
     assert blue[:, 360:-576].sum() < blue[:, -576:].sum()
 
 
-def _squares_run(root: DatasetRoot, name: str, shift: int) -> Path:
+def write_squares_run(root: DatasetRoot, name: str, shift: int) -> Path:
     """A run on the val take that predicts another proposal than the other run."""
     pairs = read_manifest(root, "pairs", units=["val.ego2exo"]).to_pylist()
     cups = [pair for pair in pairs if pair["object_name"] == "red cup"][:2]
@@ -125,6 +125,6 @@ def _squares_run(root: DatasetRoot, name: str, shift: int) -> Path:
         rle = {key: mask[key] for key in ("rle_height", "rle_width", "rle_counts")}
         predictions.append({"pair_id": pair["pair_id"], **rle})
     folder = root.runs / name
-    write_table(folder / "scores.parquet", "scores", scores, metadata=ABOUT)
+    write_table(folder / "scores.parquet", "scores", scores, metadata=LABELS)
     write_table(folder / "predictions.parquet", "predictions", predictions)
     return folder

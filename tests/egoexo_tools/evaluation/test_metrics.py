@@ -1,4 +1,4 @@
-"""The metrics against the reference systems' answers, the definitions, and small worked cases."""
+"""Metrics against the reference systems, the slow twins, and small cases computed by hand."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_metrics_agree_with_their_slow_twins(height: int, width: int) -> None:
     dest=st.tuples(st.integers(1, 150), st.integers(1, 150)),
     seed=st.integers(0, 1000),
 )
-def test_masks_are_drawn_as_opencv_resizes_them(
+def test_masks_are_resized_like_opencv(
     source: tuple[int, int], dest: tuple[int, int], seed: int
 ) -> None:
     mask = blobs(seed, *source, count=3)[2]
@@ -142,7 +142,7 @@ def test_masks_are_drawn_as_opencv_resizes_them(
     assert scores.location_error[0] == 0
 
 
-def test_contours_wider_than_a_word_apart() -> None:
+def test_contours_more_than_a_word_apart() -> None:
     """A large image, so that the disk's radius spans more than 64 rows."""
     predicted, truth = np.zeros((2, 8100, 160), bool)
     predicted[1000:3000, 20:60] = True
@@ -153,7 +153,7 @@ def test_contours_wider_than_a_word_apart() -> None:
     assert score_one(predicted, truth, 1.0).contour_accuracy[0] == pytest.approx(plain, abs=1e-12)
 
 
-def test_consistency_is_the_iou_with_the_mask_before() -> None:
+def test_consistency_is_the_iou_with_the_preceding_mask() -> None:
     masks = blobs(3, 40, 60, 6)
     flags = np.ones(6, bool)
     follows = np.array([False, True, True, False, True, True])
@@ -198,6 +198,6 @@ def test_balanced_accuracy(predicted: list[int], truth: list[int], accuracy: Any
     assert metrics.balanced_accuracy(np.array(predicted, bool), np.array(truth, bool)) == accuracy
 
 
-def test_masks_of_two_sizes_cannot_be_compared() -> None:
+def test_masks_of_two_sizes_are_rejected() -> None:
     with pytest.raises(DataError, match="resize one of them"):
         metrics.contour_accuracy(np.zeros((4, 5), bool), np.zeros((5, 4), bool))

@@ -32,7 +32,7 @@ def test_comparable(change: dict[str, Any], reason: str | None) -> None:
     assert incomparable_reason(number, OURS | change) == reason
 
 
-def test_a_number_on_selected_samples_needs_as_many() -> None:
+def test_a_number_on_selected_samples_needs_the_same_number_of_samples() -> None:
     number = Published("x", Split.TEST, "v2", "official", None, 52.6, samples=1950)
     assert incomparable_reason(number, OURS) == "1,950 selected samples, not 1,000"
     assert incomparable_reason(number, OURS | {"samples": 1950}) is None
@@ -41,7 +41,7 @@ def test_a_number_on_selected_samples_needs_as_many() -> None:
     )
 
 
-def test_the_table() -> None:
+def test_published_numbers_and_modes() -> None:
     omama = [entry for entry in PUBLISHED if entry.method == "O-MaMa" and entry.split == "test"]
     assert [entry.iou(direction) for entry in omama for direction in Direction] == [42.6, 44.1]
     assert all(0 < (entry.exo2ego or 0) < 100 for entry in PUBLISHED)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from proposal_runs import ORACLE, RANDOM, TRAINED, write_proposal_run
 from tiny_root import make_tiny_root
 
 from egoexo_tools.arrays import Bool
@@ -13,29 +14,23 @@ from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.evaluation.metrics import METRICS, Metric
 from egoexo_tools.evaluation.score_table import score_table
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_tables, write_table
 from egoexo_tools.report.page import write_report
-from egoexo_tools.runs import SUMMARIES, RunFolder, Stamp
+from egoexo_tools.runs import SUMMARIES, RunFolder
 from egoexo_tools.vocab import Direction, Split
-from omama.matching.config import MatchingOptions
-from omama.writing import predict_run
 
 E2X = Direction.EGO2EXO
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> DatasetRoot:
-    """A tiny root with an oracle run, and random runs stamped as trained O-MaMa and as random."""
+    """A tiny root with an oracle run, and wrong runs stamped as trained O-MaMa and as random."""
     root = make_tiny_root(tmp_path_factory.mktemp("score_table") / "root")
-    for name, method in (("ego2exo-oracle", "oracle"), ("ego2exo-random", "random")):
-        run = RunFolder.of(root, name)
-        predict_run(method, root, E2X, Split.TEST, run, options=MatchingOptions(quiet=True))
-        evaluate_run(root, run.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
-    trained, random = RunFolder.of(root, "ego2exo"), RunFolder.of(root, "ego2exo-random")
-    rows = read_tables([random.predictions], "predictions").to_pylist()
-    stamp = Stamp("o-mama", "O-MaMa, trained", chooses_proposals=True)
-    write_table(trained.predictions, "predictions", rows, metadata=stamp.to_metadata())
-    evaluate_run(root, trained.path, direction=E2X, split=Split.TEST, protocols=SUMMARIES)
+    for name, stamp, good in (
+        ("ego2exo-oracle", ORACLE, 3),
+        ("ego2exo-random", RANDOM, 0),
+        ("ego2exo", TRAINED, 1),
+    ):
+        write_proposal_run(root, name, stamp, E2X, good=good)
     return root
 
 

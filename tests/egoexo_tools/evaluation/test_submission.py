@@ -1,4 +1,4 @@
-"""The EvalAI submission: what is joined, what is filled in, what is refused."""
+"""The EvalAI submission: both directions, objects without scores, and errors."""
 
 import json
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_root import EGO, make_tiny_root
 
+from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.ground_truth import write_ground_truth
 from egoexo_tools.evaluation.submission import submit
@@ -17,7 +18,6 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Direction, Split, View
-from omama.cli import main
 
 Json = dict[str, Any]
 OFFICIAL_SIZES = {View.EGO: (480, 480), View.EXO: (300, 480)}
@@ -27,18 +27,18 @@ OFFICIAL_SIZES = {View.EGO: (480, 480), View.EXO: (300, 480)}
 def files(tmp_path: Path) -> tuple[Path, Path, Path, Path]:
     """Ground truths and full predictions, ego2exo first."""
     root = make_tiny_root(tmp_path / "root")
-    truths, predicted = [], []
+    truths, paths = [], []
     for direction in Direction:
         out = tmp_path / f"gt_{direction}.json"
         truth = write_ground_truth(root, direction=direction, split=Split.VAL, out=out)
         truths.append(truth.path)
-        predicted.append(tmp_path / f"{direction}.json")
-        predicted[-1].write_text(json.dumps(predictions(root, direction)))
-    return truths[0], truths[1], predicted[0], predicted[1]
+        paths.append(tmp_path / f"{direction}.json")
+        paths[-1].write_text(json.dumps(predictions(root, direction)))
+    return truths[0], truths[1], paths[0], paths[1]
 
 
 def predictions(root: DatasetRoot, direction: Direction) -> Json:
-    """O-MaMa's way of writing: no version, confidence in a list."""
+    """In O-MaMa's format: no version, confidence in a list."""
     results: Json = {}
     mask = MaskRle.encode(np.ones(OFFICIAL_SIZES[direction.dest], bool)).to_json()
     for pair in read_manifest(root, "pairs", units=[f"val.{direction}"]).to_pylist():
@@ -60,9 +60,9 @@ def test_both_directions_are_joined(files: tuple[Path, ...], tmp_path: Path) -> 
     out = tmp_path / "submission.json"
     arguments = ["submit", str(ego), str(exo), "-o", str(out)]
     arguments += ["--ground-truth", str(gt_ego), "--ground-truth", str(gt_exo)]
-    shown = CliRunner().invoke(main, arguments)
-    assert shown.exit_code == 0, shown.output
-    assert "7 ego2exo and 6 exo2ego predictions" in shown.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "7 ego2exo and 6 exo2ego predictions" in result.output
     value = json.loads(out.read_text())
     assert list(value) == ["ego-exo", "exo-ego"]
     for part in value.values():
@@ -74,7 +74,9 @@ def test_both_directions_are_joined(files: tuple[Path, ...], tmp_path: Path) -> 
     assert cup(value)["30"]["pred_mask"]["size"] == [480, 480]
 
 
-def test_objects_that_are_not_scored_are_filled_in(files: tuple[Path, ...], tmp_path: Path) -> None:
+def test_objects_of_one_view_are_added_without_entries(
+    files: tuple[Path, ...], tmp_path: Path
+) -> None:
     gt_ego, gt_exo, ego, exo = files
     truth = json.loads(gt_exo.read_text())
     (take,) = truth["annotations"].values()
@@ -118,7 +120,7 @@ def drop_take(value: Json) -> None:
         (drop_take, "2 camera pairs without predictions"),
     ],
 )
-def test_what_the_server_would_refuse_is_refused_here(
+def test_predictions_that_the_server_would_refuse_are_errors(
     files: tuple[Path, ...], tmp_path: Path, damage: Callable[[Json], None], line: str
 ) -> None:
     gt_ego, gt_exo, ego, exo = files
@@ -133,7 +135,7 @@ def test_what_the_server_would_refuse_is_refused_here(
     assert list(tmp_path.glob("submission.json*")) == []
 
 
-def test_masks_are_resized_if_asked(files: tuple[Path, ...], tmp_path: Path) -> None:
+def test_masks_are_resized_with_the_option(files: tuple[Path, ...], tmp_path: Path) -> None:
     gt_ego, gt_exo, ego, exo = files
     value = json.loads(exo.read_text())
     resize(value)
@@ -145,7 +147,7 @@ def test_masks_are_resized_if_asked(files: tuple[Path, ...], tmp_path: Path) -> 
     assert (mask.height, mask.width, mask.area()) == (480, 480, 480 * 480)
 
 
-def test_directions_in_the_wrong_order(files: tuple[Path, ...], tmp_path: Path) -> None:
+def test_swapped_directions_are_rejected(files: tuple[Path, ...], tmp_path: Path) -> None:
     _, _, ego, exo = files
     with pytest.raises(DataError, match="contains exo2ego predictions, not ego2exo"):
         submit(exo, ego, out=tmp_path / "submission.json", ground_truth={})
@@ -155,6 +157,6 @@ def test_a_ground_truth_is_written_by_the_command(tmp_path: Path) -> None:
     root = make_tiny_root(tmp_path / "root")
     out = tmp_path / "gt.json"
     arguments = ["--direction", "ego2exo", "--split", "test", "-o", str(out)]
-    shown = CliRunner().invoke(main, ["ground-truth", str(root.path), *arguments])
-    assert shown.exit_code == 0, shown.output
+    result = CliRunner().invoke(main, ["ground-truth", str(root.path), *arguments])
+    assert result.exit_code == 0, result.output
     assert json.loads(out.read_text())["split"] == "test"
