@@ -10,6 +10,7 @@ from tiny_root import make_tiny_root
 from egoexo_tools.formats.registry import EXPORTERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", list(EXPORTERS))
 def test_the_page_shows_the_files_of_every_format(tmp_path: Path, format_name: str) -> None:
     root = make_tiny_root(tmp_path / "root")

@@ -425,6 +425,7 @@ def test_the_lm_eec_export_has_a_mask_everywhere(tmp_path: Path) -> None:
                 assert set(frames) == {"0", "30", "60", "90"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objects", [True, False])
 @pytest.mark.parametrize("by_object", [True, False])
 def test_sam2_s_palettes_become_a_run(tmp_path: Path, objects: bool, by_object: bool) -> None:

@@ -251,6 +251,7 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "theirs"
 
 
+@pytest.mark.slow
 def test_links_are_followed_and_spellings_brought_together(
     root: DatasetRoot, tmp_path: Path
 ) -> None:

@@ -245,6 +245,7 @@ def test_a_mask_that_cannot_be_used_costs_itself_alone(
     assert (("lid", PHONE, 1) in seen) == lid_is_absent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

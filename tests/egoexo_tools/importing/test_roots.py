@@ -58,6 +58,7 @@ def check_all(summaries: Any) -> None:
         summary.check()
 
 
+@pytest.mark.slow
 def test_a_processed_folder_is_what_it_was_made_of(
     ours: DatasetRoot, processed: Path, root: DatasetRoot
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_processed_folder_is_what_it_was_made_of(
     run_pairs(root, run=INLINE).check()  # every later command works on it
 
 
+@pytest.mark.slow
 def test_the_cached_fork_s_annotation_says_what_is_absent(
     ours: DatasetRoot, processed: Path, root: DatasetRoot
 ) -> None:
@@ -103,6 +105,7 @@ def test_the_cached_fork_s_annotation_says_what_is_absent(
     assert not read_manifest(root, "exclusions").num_rows
 
 
+@pytest.mark.slow
 def test_frames_that_came_later_are_imported(processed: Path, root: DatasetRoot) -> None:
     import_processed(root, processed, run=INLINE)
     frame = processed / "processed" / FIRST / "cam01" / "90.jpg"
@@ -148,6 +151,7 @@ def test_every_later_command_works_on_proposals_without_scores(
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_a_processed_folder_becomes_a_root_in_its_place(processed: Path) -> None:
     before = (processed / "takes.json").read_bytes()
     result = CliRunner().invoke(
@@ -161,6 +165,7 @@ def test_a_processed_folder_becomes_a_root_in_its_place(processed: Path) -> None
     assert read_manifest(DatasetRoot(processed), "takes").num_rows == 4
 
 
+@pytest.mark.slow
 def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> None:
     def spoil(content: Any) -> None:
         masks = content["masks"]["red cup"]["cam01"]
@@ -194,6 +199,7 @@ def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> 
     assert frames == [0, 30]
 
 
+@pytest.mark.slow
 def test_a_pair_whose_destination_never_shows_the_object_stays(
     processed: Path, root: DatasetRoot
 ) -> None:

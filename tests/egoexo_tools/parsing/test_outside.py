@@ -125,6 +125,7 @@ READERS: dict[str, tuple[Any, Callable[[Path], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 @QUICK
 @given(data=st.data())
@@ -145,6 +146,7 @@ def test_marks_and_line_ends_change_nothing(kind: str, tmp_path: Path) -> None:
     assert read(as_file(tmp_path, value, mark=True)) == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 @QUICK
 @given(cut=st.integers(0, 400), junk=st.binary(max_size=8))
@@ -265,6 +267,7 @@ for path in sorted(folder.iterdir()):
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_below_a_gigabyte(tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA)
     outlines: list[Any] = [

@@ -159,6 +159,7 @@ def test_what_is_no_prediction_is_told(kind: str, tmp_path: Path) -> None:
     assert found == expected and len(notes) == 1 and words in notes[0]
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     path=st.sampled_from([f"t/{PAIR}/cup/30.json", f"t/{PAIR}/cup/x.json", "t/x", f"t/{PAIR}/9"]),
@@ -276,6 +277,7 @@ def test_numbers_of_objects_that_could_be_two_s_are_refused(text: str, tmp_path:
         read_palettes(folder)
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3),
@@ -335,6 +337,7 @@ def frames_of(data: bytes, suffix: str) -> tuple[dict[int, np.ndarray], dict[int
         return found, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", KINDS)
 @settings(QUICK, max_examples=20)
 @given(cut=st.integers(0, 40_000))
@@ -347,6 +350,7 @@ def test_a_video_that_is_cut_off_gives_its_own_frames(suffix: str, cut: int) -> 
         assert set(found) | set(missing) == set(range(FRAMES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", KINDS)
 @settings(QUICK, max_examples=25)
 @given(changes=st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 255)), max_size=4))

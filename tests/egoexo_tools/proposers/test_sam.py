@@ -114,6 +114,7 @@ def test_images_become_proposals(checkpoint: Path) -> None:
     assert limited.truncated == (len(frame_proposals[0].proposals) > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("accept_all")
 def test_sam_3_uses_the_same_module(sam3_checkpoint: Path) -> None:
     network = sam.load_network(sam3_checkpoint, device="cpu")

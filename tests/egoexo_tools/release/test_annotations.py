@@ -215,6 +215,7 @@ def test_a_take_without_usable_objects_has_no_rows() -> None:
 JUNK = st.none() | st.integers() | st.text(max_size=5) | st.sampled_from([9, 16, 12])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.dictionaries(

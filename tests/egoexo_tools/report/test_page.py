@@ -89,6 +89,7 @@ def test_filters(page: Path, browser: Any) -> None:
     assert opened.complaints == []
 
 
+@pytest.mark.slow
 def test_pages_are_reproducible_and_need_no_network(
     runs: list[Path], page: Path, tmp_path: Path
 ) -> None:

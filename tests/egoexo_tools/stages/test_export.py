@@ -15,6 +15,7 @@ from egoexo_tools.stages.export import run_export
 FIRST, SECOND, VAL, TEST = TAKES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", list(EXPORTERS))
 def test_an_export_is_resumed_and_rejects_other_folders(
     root: DatasetRoot, format_name: str
@@ -56,6 +57,7 @@ def test_a_missing_frame_fails_its_take(root: DatasetRoot) -> None:
     assert "not on disk" in summary.text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", list(EXPORTERS))
 def test_a_frame_outside_the_root_is_not_exported(root: DatasetRoot, format_name: str) -> None:
     (root.path.parent / "secret.jpg").write_bytes(b"secret")

@@ -106,6 +106,7 @@ def test_the_annotated_frames_by_the_recipe(root: DatasetRoot, release: Release)
             assert root.frame("t1", camera, frame_idx).read_bytes() == jpeg.tobytes()
 
 
+@pytest.mark.slow
 def test_at_full_size_the_pictures_are_the_decoded_ones(
     root: DatasetRoot, release: Release
 ) -> None:

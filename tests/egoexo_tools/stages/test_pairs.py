@@ -46,6 +46,7 @@ def pairs_of(root: DatasetRoot, unit: str) -> pd.DataFrame:
     return read_manifest(root, "pairs", units=[unit]).to_pandas()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_pairs_are_those_of_the_plain_loop(

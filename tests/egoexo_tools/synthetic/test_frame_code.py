@@ -9,6 +9,7 @@ from egoexo_tools.synthetic import read_frame_index
 from egoexo_tools.synthetic.frame_code import draw_frame_index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame_idx", [0, 1, 30, 255, 256, 4711, 65535])
 @pytest.mark.parametrize("hw", [(1408, 1408), (2160, 3840), (3840, 2160)])
 @pytest.mark.parametrize("shrink", [1, 2, 4])

@@ -156,6 +156,7 @@ def test_moves_of_a_hand_and_of_an_object_do_not_overlap() -> None:
                     assert before.end_seconds <= after.start_seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objects", [FEWEST_OBJECTS, FEWEST_OBJECTS + 1, 20])
 @pytest.mark.parametrize("frames", [1, 2, 5])
 def test_short_takes_with_few_objects_can_be_drawn(objects: int, frames: int) -> None:

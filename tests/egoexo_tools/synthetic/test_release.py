@@ -35,6 +35,7 @@ def test_takes_and_splits_have_the_layout_of_the_real_release(tiny_release: Rele
     assert len(relations(tiny_release).keys() - uids) == 1, "a redacted take with annotation"
 
 
+@pytest.mark.slow
 def test_the_same_options_give_the_same_bytes(tmp_path: Path) -> None:
     first = synthesize(tmp_path / "a", ONE_TAKE, quiet=True, workers=1)
     second = synthesize(tmp_path / "b", ONE_TAKE, quiet=True, workers=1)

@@ -70,6 +70,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return video
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_frame_has_its_number(videos: Any, kind: str, threads: int) -> None:
@@ -77,6 +78,7 @@ def test_every_frame_has_its_number(videos: Any, kind: str, threads: int) -> Non
     assert list(numbers.items()) == [(idx, idx) for idx in range(FRAMES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_single_frame_equals_that_of_a_complete_decode(videos: Any, kind: str) -> None:
     expected = every_frame(videos(kind))
@@ -220,6 +222,7 @@ def read_available(
     return frames, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.77, 0.95])
 @pytest.mark.parametrize("kind", ["B-frames", "open groups"])
 def test_a_truncated_video_yields_the_frames_that_it_contains(
@@ -246,6 +249,7 @@ def test_a_truncated_video_without_index_is_rejected(tmp_path: Path) -> None:
 
 # Entropy coding has no checksums, so some damage decodes to another valid picture and cannot be
 # detected by any decoder. These cases can be detected.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "packet", "keep"),
     [

@@ -63,6 +63,7 @@ def test_an_odd_grid_is_cut_from_the_even_one(backbone: Backbone) -> None:
     assert float(expected.square().mean()) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_file_may_be_given_by_name(backbone: Backbone, tmp_path: Path) -> None:
     network = timm.create_model("tf_efficientnet_lite0")
     torch.save(network.state_dict(), tmp_path / "other.pth")

@@ -77,6 +77,7 @@ def both_directions(root):
     return take
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rules", "batch"), [(DEFAULT, 32), (DEFAULT, 2), (REFERENCE, 32)])
 def test_a_take_is_followed_as_each_object_alone(root, passes, rules, batch):
     """Two objects, three cameras, both directions; and no picture goes through twice."""
@@ -113,6 +114,7 @@ def tensors(take, track):
         return *pictures, torch.from_numpy(np.stack(masks)).float()
 
 
+@pytest.mark.slow
 def test_both_directions_by_one_checkpoint_encode_a_picture_once(root, checkpoint, passes):
     options = replace(QUIET, reference_behaviour=True)
     whole = predict_directions(root, tuple(Direction), Split.TRAIN, checkpoint, options=options)

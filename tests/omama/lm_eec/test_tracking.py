@@ -38,6 +38,7 @@ from plain_lm_eec import plain_compress, plain_fusion, plain_track, quick_compre
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [True, False])
 @pytest.mark.parametrize("empty", [(), (0, 3, 9, 10)])
 @torch.no_grad()
@@ -53,6 +54,7 @@ def test_a_track_is_what_the_plain_twin_says(reference, empty):
             assert (drawn == ABSENT_LOGIT).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", [REFERENCE, DEFAULT])
 @torch.no_grad()
 def test_tracks_side_by_side_are_what_each_is_alone(rules):
