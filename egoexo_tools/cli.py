@@ -15,18 +15,9 @@ COMMANDS = {
         "Synthesize a release and run the whole pipeline on it; needs no weights, no network.",
     ),
     "run": ("omama.commands.run", "Run the whole pipeline, from a release to the score table."),
-    "synthesize": (
-        f"{_HERE}.synthesize",
-        "Write a small synthetic release with real videos.",
-    ),
-    "doctor": (
-        f"{_HERE}.doctor",
-        "Check credentials, network, disk, versions, GPU and weights.",
-    ),
-    "download": (
-        f"{_HERE}.download",
-        "Download the annotations and videos of selected takes.",
-    ),
+    "synthesize": (f"{_HERE}.synthesize", "Write a small synthetic release with real videos."),
+    "doctor": (f"{_HERE}.doctor", "Check credentials, network, disk, versions, GPU and weights."),
+    "download": (f"{_HERE}.download", "Download the annotations and videos of selected takes."),
     "select": (f"{_HERE}.select", "Choose takes and split them into train, val and test."),
     "ingest": (f"{_HERE}.ingest", "Read annotations into the takes and masks manifests."),
     "frames": (f"{_HERE}.frames", "Extract the annotated frames from the videos."),
@@ -38,10 +29,7 @@ COMMANDS = {
         "Check the manifests against each other and against the files.",
     ),
     "stats": (f"{_HERE}.stats", "Count and measure a root's takes, objects, masks and pairs."),
-    "view": (
-        f"{_HERE}.view",
-        "Write a video or page of a take's views with masks and proposals.",
-    ),
+    "view": (f"{_HERE}.view", "Write a video or page of a take's views with masks and proposals."),
     "export": (f"{_HERE}.export", "Write a root in another tool's format."),
     "import": (f"{_HERE}.import_", "Read pictures, datasets or predictions of other tools."),
     "ground-truth": (f"{_HERE}.ground_truth", "Write the official ground-truth file of a root."),
@@ -51,10 +39,7 @@ COMMANDS = {
         f"{_HERE}.submit",
         "Join the predictions of both directions into an EvalAI submission.",
     ),
-    "report": (
-        f"{_HERE}.report",
-        "Write an HTML page of tables, curves and pictures about runs.",
-    ),
+    "report": (f"{_HERE}.report", "Write an HTML page of tables, curves and pictures about runs."),
 }
 
 main = LazyGroup(

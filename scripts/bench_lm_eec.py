@@ -39,11 +39,7 @@ from omama.lm_eec.settings import LmEecTrainConfig
 from omama.lm_eec.take_tracking import TrackingSettings, track_objects
 from omama.lm_eec.tracks import TakeTracks, load_tracks
 from omama.lm_eec.training.clips import ClipBatch
-from omama.lm_eec.training.rates import (
-    add_stochastic_depth,
-    parameter_groups,
-    recompute_blocks,
-)
+from omama.lm_eec.training.rates import add_stochastic_depth, parameter_groups, recompute_blocks
 from omama.lm_eec.training.task import ClipModule
 
 CAMERAS = {EGO: (704, 704), EXO: (540, 960), "cam02": (540, 960)}

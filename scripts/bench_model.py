@@ -134,11 +134,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row | str]:
 
     def features() -> None:
         summary = run_features(
-            root,
-            backbone=options.backbone,
-            weights=weights,
-            feature_precision=precision,
-            run=QUIET,
+            root, backbone=options.backbone, weights=weights, feature_precision=precision, run=QUIET
         )
         counts.update(summary.check().counts)
 
@@ -153,11 +149,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row | str]:
 
 
 def training_rows(
-    root: DatasetRoot,
-    data: Dataset,
-    plain: Plain,
-    features: Features,
-    options: argparse.Namespace,
+    root: DatasetRoot, data: Dataset, plain: Plain, features: Features, options: argparse.Namespace
 ) -> list[Row]:
     """Training and prediction, on the fly and cached."""
     # More epochs than needed, so that no run reaches its last validation.

@@ -286,10 +286,7 @@ def picture_kind(good: Callable[[], bytes], name: str) -> Kind:
         read_picture(path)
 
     return Kind(
-        "files",
-        lambda rng: bytes_changed(rng, good()),
-        file_reader(read, name),
-        Path(name).suffix,
+        "files", lambda rng: bytes_changed(rng, good()), file_reader(read, name), Path(name).suffix
     )
 
 

@@ -84,12 +84,7 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Re
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     options = SyntheticOptions(
-        scale=0.1,
-        train_takes=1,
-        val_takes=1,
-        test_takes=1,
-        objects_per_take=8,
-        annotated_frames=3,
+        scale=0.1, train_takes=1, val_takes=1, test_takes=1, objects_per_take=8, annotated_frames=3
     )
     with (shared / "tiny_release.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

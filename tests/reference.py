@@ -39,10 +39,7 @@ def mask_iou(one: NDArray[Any], two: NDArray[Any]) -> float:
 
 
 def plain_descriptors(
-    tokens: "Tensor",
-    masks: "Tensor",
-    context_boxes: Int64,
-    patch_size: int = 14,
+    tokens: "Tensor", masks: "Tensor", context_boxes: Int64, patch_size: int = 14
 ) -> "Tensor":
     """The definition, mask by mask, on the upsampled features.
 
@@ -77,10 +74,7 @@ def plain_context_box(box_xywh: Sequence[float], height: int, width: int) -> lis
 
 
 def plain_frame_masks(
-    truths: Bool,
-    proposals: Bool,
-    prepared_hw: tuple[int, int],
-    patch_size: int,
+    truths: Bool, proposals: Bool, prepared_hw: tuple[int, int], patch_size: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """(M, H, W) and (N, h, w) masks, one by one through the resizes of the published code.
 

@@ -30,11 +30,7 @@ def command(
 
     broken = 0
     for check in run_checks(
-        release,
-        source=source or DEFAULT_SOURCE,
-        profile=profile,
-        weights=weights,
-        offline=offline,
+        release, source=source or DEFAULT_SOURCE, profile=profile, weights=weights, offline=offline
     ):
         click.echo(check.text())
         broken += check.state is State.BROKEN

@@ -16,16 +16,10 @@ from egoexo_tools.commands.choices import DIRECTION, PROTOCOL
     required=True,
     help="Prediction file (official or O-MaMa's), LM-EEC folder, or predictions.parquet.",
 )
-@click.option(
-    "--protocol",
-    type=PROTOCOL,
-    required=True,
-    help="Protocol whose rules apply.",
-)
+@click.option("--protocol", type=PROTOCOL, required=True, help="Protocol whose rules apply.")
 @click.option("--direction", type=DIRECTION, help="Direction to score, if a file holds both.")
 @click.option(
-    "--split",
-    help="Split to name in the result.  [default: as in ground truth of this toolkit]",
+    "--split", help="Split to name in the result.  [default: as in ground truth of this toolkit]"
 )
 @click.option("--root", type=FOLDER, help="Dataset root; adds scenarios and ceilings.")
 @click.option(

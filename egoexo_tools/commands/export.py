@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @root_argument
-@click.option(
-    "--format",
-    "format_name",
-    type=EXPORT_FORMAT,
-    required=True,
-    help="Format to write.",
-)
+@click.option("--format", "format_name", type=EXPORT_FORMAT, required=True, help="Format to write.")
 @click.option("-o", "--out", type=FOLDER, required=True, help="Folder to write or resume.")
 @stage_options()
 def command(root: Path, format_name: str, out: Path, run: "RunOptions") -> None:

@@ -45,12 +45,7 @@ if TYPE_CHECKING:
 @all_frames_option
 @stage_options()
 def command(
-    root: Path,
-    proposer: str,
-    direction: str,
-    all_frames: bool,
-    run: "RunOptions",
-    **options: Any,
+    root: Path, proposer: str, direction: str, all_frames: bool, run: "RunOptions", **options: Any
 ) -> None:
     """Segment candidate masks in the destination frames of the root's pairs.
 

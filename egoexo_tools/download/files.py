@@ -12,12 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from egoexo_tools.disk import existing_folder, free_bytes, size_text
-from egoexo_tools.download.plan import (
-    DownloadPlan,
-    TakeFilter,
-    annotation_files,
-    plan_download,
-)
+from egoexo_tools.download.plan import DownloadPlan, TakeFilter, annotation_files, plan_download
 from egoexo_tools.download.s3 import S3
 from egoexo_tools.download.transfer import (
     CONNECTIONS,

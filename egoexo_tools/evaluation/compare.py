@@ -14,12 +14,7 @@ import pandas as pd
 from egoexo_tools.aliases import Json
 from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError
-from egoexo_tools.evaluation.analysis import (
-    bootstrap_gain,
-    bootstrap_mean,
-    mean_scores,
-    size_names,
-)
+from egoexo_tools.evaluation.analysis import bootstrap_gain, bootstrap_mean, mean_scores, size_names
 from egoexo_tools.evaluation.metrics import METRICS, VISIBILITY_ACCURACY
 from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot

@@ -23,12 +23,7 @@ from egoexo_tools.evaluation.large_json import open_json, open_members, parse_va
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.manifests import read_tables
 from egoexo_tools.parsing.json_text import REPEATED
-from egoexo_tools.parsing.lenient import (
-    finite_number,
-    frame_number,
-    list_folder,
-    load_json,
-)
+from egoexo_tools.parsing.lenient import finite_number, frame_number, list_folder, load_json
 from egoexo_tools.parsing.mask_json import read_rle
 from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.parsing.pair_folders import PairFolder, direction_of, json_files, pair_folders

@@ -7,13 +7,7 @@ from typing import Any
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import headlines
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.runs import (
-    RunFolder,
-    Stamp,
-    default_run_names,
-    read_stamp,
-    table_order,
-)
+from egoexo_tools.runs import RunFolder, Stamp, default_run_names, read_stamp, table_order
 from egoexo_tools.vocab import Direction
 
 LABEL_WIDTH = 36

@@ -13,17 +13,9 @@ import msgspec
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.align import Problems
-from egoexo_tools.evaluation.ground_truth import (
-    VERSION,
-    cameras_of_view,
-    read_ground_truth,
-)
+from egoexo_tools.evaluation.ground_truth import VERSION, cameras_of_view, read_ground_truth
 from egoexo_tools.evaluation.metrics import official_size
-from egoexo_tools.evaluation.predictions import (
-    TakeMasks,
-    parse_confidence,
-    read_predictions,
-)
+from egoexo_tools.evaluation.predictions import TakeMasks, parse_confidence, read_predictions
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.names import match_names

@@ -56,10 +56,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
     split, direction = Split(unit.key[1]), Direction(unit.key[2])
     excluded: list[Row] = []
     count = 0
-    with (
-        atomic_path(_list_file(out, split, direction)) as partial,
-        partial.open("w") as file,
-    ):
+    with atomic_path(_list_file(out, split, direction)) as partial, partial.open("w") as file:
         file.write("[")
         for take in list_takes(root):
             if take.split != split:

@@ -39,8 +39,7 @@ _PARTS = ".samples"
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
     dest = DatasetRoot(out)
     return take_units(
-        root,
-        lambda take: (dest.annotation_json(take.take_uid), _samples_file(out, take.take_uid)),
+        root, lambda take: (dest.annotation_json(take.take_uid), _samples_file(out, take.take_uid))
     )
 
 

@@ -18,13 +18,7 @@ import numpy as np
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import REPEATED
-from egoexo_tools.parsing.lenient import (
-    frame_number,
-    is_text,
-    list_folder,
-    load_json,
-    whole_number,
-)
+from egoexo_tools.parsing.lenient import frame_number, is_text, list_folder, load_json, whole_number
 from egoexo_tools.parsing.names import NAMES_FILE
 from egoexo_tools.parsing.pictures import read_labels, read_mask
 from egoexo_tools.vocab import Split

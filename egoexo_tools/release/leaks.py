@@ -61,9 +61,7 @@ class Thumbnails:
 
 
 def find_leaks(
-    takes: Sequence[TakeFacts],
-    split_of: Mapping[str, Split],
-    thumbnails: Thumbnails | None = None,
+    takes: Sequence[TakeFacts], split_of: Mapping[str, Split], thumbnails: Thumbnails | None = None
 ) -> list[Leak]:
     """What each two splits share, kind by kind; a kind that is not shared has a count of 0.
 

@@ -129,11 +129,7 @@ def _read(
 
 @compiled
 def _unpack(
-    data: Bytes,
-    out: NDArray[Any],
-    start: int,
-    entries: NDArray[Any],
-    highest: int,
+    data: Bytes, out: NDArray[Any], start: int, entries: NDArray[Any], highest: int
 ) -> tuple[int, int]:
     """Unpack into out[start:]; returns (problem, end in `out`). Literals above `highest` fail."""
     if data.size == 0:

@@ -137,8 +137,7 @@ def write_selection(path: Path, selection: Selection) -> Path:
     }
     write_atomic(exclusions_path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     benchmark.write_splits(
-        path,
-        {split: [take.take_uid for take in selection.of_split(split)] for split in Split},
+        path, {split: [take.take_uid for take in selection.of_split(split)] for split in Split}
     )
     return exclusions_path
 

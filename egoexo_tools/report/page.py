@@ -11,12 +11,7 @@ from typing import Any
 from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD, METRICS, headlines
-from egoexo_tools.evaluation.published import (
-    NOT_KNOWN,
-    PAIR_ALONE,
-    PUBLISHED,
-    incomparable_reason,
-)
+from egoexo_tools.evaluation.published import NOT_KNOWN, PAIR_ALONE, PUBLISHED, incomparable_reason
 from egoexo_tools.layout import write_atomic
 from egoexo_tools.report import charts
 from egoexo_tools.report.causes import CAUSES, FAILURES, count_causes, explain_causes
@@ -145,11 +140,7 @@ def _direction_content(part: DirectionRuns, missing: list[str]) -> Json:
         "legend": charts.legend(runs),
         "tables": _score_tables(part),
         "ceilings": [
-            {
-                "run": run,
-                "ceilings": run.summary["ceilings"],
-                "bar": bar,
-            }
+            {"run": run, "ceilings": run.summary["ceilings"], "bar": bar}
             for run in runs
             if (bar := charts.loss_bar(run)) is not None
         ],

@@ -22,13 +22,7 @@ import pyarrow.parquet as pq
 from egoexo_tools.aliases import Json
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import (
-    SCHEMAS,
-    read_manifest,
-    to_table,
-    write_exclusions,
-    write_table,
-)
+from egoexo_tools.manifests import SCHEMAS, read_manifest, to_table, write_exclusions, write_table
 from egoexo_tools.masks.columns import mask_from_row, mask_to_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.needed_frames import ALL_FRAMES, NeededFrames, existing_frames, needed_frames

@@ -88,12 +88,7 @@ def overlay(picture: Rgb, mask: MaskRle | None, colour: Colour) -> Rgb:
 
 
 def tint(
-    picture: Rgb,
-    inside: Bool,
-    colour: Colour,
-    *,
-    dashed: bool = False,
-    opacity: float = OPACITY,
+    picture: Rgb, inside: Bool, colour: Colour, *, dashed: bool = False, opacity: float = OPACITY
 ) -> Rgb:
     """A copy of `picture` (H, W, 3) with the pixels `inside` (H, W) tinted and outlined."""
     tinted = picture.copy()

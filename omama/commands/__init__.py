@@ -8,11 +8,7 @@ BACKBONE = NameOf("omama.features.registry:BACKBONES")
 METHOD = NameOf("omama.methods:METHODS")
 
 method_option = click.option(
-    "--method",
-    type=METHOD,
-    default="o-mama",
-    show_default=True,
-    help="Method that predicts.",
+    "--method", type=METHOD, default="o-mama", show_default=True, help="Method that predicts."
 )
 feature_precision_option = click.option(
     "--feature-precision",

@@ -31,8 +31,7 @@ from omama.commands.method_options import MethodCommand
     help="Copy of the prediction file (JSON), or overlay of a pair (PNG).",
 )
 @click.option(
-    "--run-name",
-    help="Folder under ROOT/runs.  [default: named by direction, method and decision]",
+    "--run-name", help="Folder under ROOT/runs.  [default: named by direction, method and decision]"
 )
 @click.option("--source-image", type=FILE, help="Instead of ROOT: picture that shows the object.")
 @click.option(
@@ -168,9 +167,7 @@ def _predict_pair(
         checkpoint=checkpoint,
         baseline=None if checkpoint is not None else method,
         options=methods.make_options(
-            method,
-            arguments["options"],
-            shared={"features": Features(**arguments["features"])},
+            method, arguments["options"], shared={"features": Features(**arguments["features"])}
         ),
     )
     write_picture(arguments["output"], pair_picture(source, mask, dest, prediction))

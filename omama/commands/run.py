@@ -15,12 +15,7 @@ from egoexo_tools.commands import (
     stage_options,
 )
 from egoexo_tools.commands.choices import PROPOSER, SAMPLING, NameOf
-from omama.commands import (
-    BACKBONE,
-    cache_precision_option,
-    feature_precision_option,
-    method_option,
-)
+from omama.commands import BACKBONE, cache_precision_option, feature_precision_option, method_option
 from omama.config import LEARNED_BACKBONE
 
 if TYPE_CHECKING:

@@ -108,12 +108,7 @@ def fit_decision(
 
 
 def fit_on(
-    val: Dataset,
-    store: FeatureStore,
-    matcher: Matcher,
-    direction: Direction,
-    *,
-    batch_pairs: int,
+    val: Dataset, store: FeatureStore, matcher: Matcher, direction: Direction, *, batch_pairs: int
 ) -> Decision:
     """Fit all modes of a matcher on val pairs."""
     clips = list(_label_clips(draw_takes(val), store, matcher, batch_pairs))

@@ -87,10 +87,7 @@ def read_frame(frames: FrameTable, frame: int, config: PreparationConfig) -> Raw
 
 
 def prepare_frame(
-    rgb: Bytes,
-    truths: MaskColumns,
-    proposals: MaskColumns,
-    config: PreparationConfig,
+    rgb: Bytes, truths: MaskColumns, proposals: MaskColumns, config: PreparationConfig
 ) -> RawFrame:
     """Prepare a picture (H, W, 3) uint8, its ground-truth masks (any size) and its proposals."""
     prepared = prepared_size(rgb.shape[0], rgb.shape[1], config)

@@ -9,13 +9,7 @@ from torch import Tensor
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.vocab import Direction, View
-from omama.checkpoint import (
-    Checkpoint,
-    is_ours,
-    load_checkpoint,
-    load_file,
-    write_file,
-)
+from omama.checkpoint import Checkpoint, is_ours, load_checkpoint, load_file, write_file
 from omama.config import HW
 from omama.matching.config import MODEL_WIDTH, ModelConfig
 from omama.matching.model import OMama

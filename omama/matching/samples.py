@@ -206,11 +206,7 @@ def negative_ranks(dest: FrameFeatures, sampling: NegativeSampling) -> Int8:
 
 
 def draw_candidates(
-    rng: np.random.Generator,
-    ranks: Int8,
-    truth: Int64,
-    first_proposal: Int64,
-    count: int,
+    rng: np.random.Generator, ranks: Int8, truth: Int64, first_proposal: Int64, count: int
 ) -> tuple[Int64, Bool]:
     """Draw candidates (B, count) as rows of `Bucket.dests`; also which are valid (B, count).
 

@@ -171,9 +171,7 @@ def _load_init(init: Path, direction: Direction, config: TrainConfig, store: Fea
         )
     # The settings of this training replace those that the checkpoint was trained with.
     model.config = replace(
-        model.config,
-        backbone=store.key.backbone,
-        reference_behaviour=config.reference_behaviour,
+        model.config, backbone=store.key.backbone, reference_behaviour=config.reference_behaviour
     )
     return model
 

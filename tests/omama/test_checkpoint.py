@@ -12,13 +12,7 @@ import torch
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.vocab import Direction
-from omama.checkpoint import (
-    Checkpoint,
-    TrainState,
-    load_checkpoint,
-    save_checkpoint,
-    write_file,
-)
+from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint, write_file
 from omama.matching.config import ModelConfig, TrainConfig
 from omama.matching.model import OMama
 from omama.matching.model_files import load_model, load_official, save_official

@@ -80,11 +80,7 @@ def _frame_losses(
 ) -> list[torch.Tensor]:
     """Means over the clips of the four losses; the first three only count visible objects."""
     visible = truth.flatten(1).any(1).float()  # (B,)
-    losses = [
-        _focal(logits, truth),
-        _dice(logits, truth),
-        (output.iou - _iou(logits, truth)).abs(),
-    ]
+    losses = [_focal(logits, truth), _dice(logits, truth), (output.iou - _iou(logits, truth)).abs()]
     present = binary_cross_entropy_with_logits(output.object_score, visible)
     return [*((loss * visible).mean() for loss in losses), present]
 

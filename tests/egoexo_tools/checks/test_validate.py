@@ -13,12 +13,7 @@ from egoexo_tools.checks.validate import validate
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import (
-    read_manifest,
-    write_exclusions,
-    write_manifest,
-    write_table,
-)
+from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest, write_table
 
 FIRST, SECOND, VAL, TEST = TAKES
 

@@ -7,14 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from downloads import (
-    DOWNLOAD_PROGRAM,
-    download,
-    get_requests,
-    list_videos,
-    read_tree,
-    source_of,
-)
+from downloads import DOWNLOAD_PROGRAM, download, get_requests, list_videos, read_tree, source_of
 from s3_server import S3Server, key_of
 
 from egoexo_tools.layout import DatasetRoot, Release

@@ -5,14 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_predictions import (
-    TAKE,
-    Json,
-    break_masks,
-    cup_entries,
-    save_json,
-    shifted_predictions,
-)
+from tiny_predictions import TAKE, Json, break_masks, cup_entries, save_json, shifted_predictions
 from tiny_root import EGO
 
 from egoexo_tools.cli import main
@@ -71,11 +64,7 @@ def nan_confidence(predictions: Json) -> None:
     ],
 )
 def test_problems_are_listed_by_kind(
-    truth: Path,
-    tmp_path: Path,
-    damage: Callable[[Json], None],
-    lines: list[str],
-    scored: int,
+    truth: Path, tmp_path: Path, damage: Callable[[Json], None], lines: list[str], scored: int
 ) -> None:
     predictions = shifted_predictions(truth)
     damage(predictions)

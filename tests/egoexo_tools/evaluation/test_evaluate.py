@@ -13,11 +13,7 @@ import reference
 from tiny_predictions import Json, save_json, shifted_predictions
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.evaluation.evaluate import (
-    Evaluation,
-    evaluate,
-    evaluate_run,
-)
+from egoexo_tools.evaluation.evaluate import Evaluation, evaluate, evaluate_run
 from egoexo_tools.evaluation.metrics import official_size
 from egoexo_tools.importing.predictions import import_predictions
 from egoexo_tools.layout import DatasetRoot

@@ -3,11 +3,7 @@
 import json
 from pathlib import Path
 
-from exports import (
-    export,
-    make_benchmark_root,
-    read_left_out,
-)
+from exports import export, make_benchmark_root, read_left_out
 from pycocotools import mask as coco_mask
 
 

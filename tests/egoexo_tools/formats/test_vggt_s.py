@@ -3,11 +3,7 @@
 import json
 from pathlib import Path
 
-from exports import (
-    export,
-    make_benchmark_root,
-    read_left_out,
-)
+from exports import export, make_benchmark_root, read_left_out
 
 
 def test_samples_are_listed_and_other_sizes_are_left_out(tmp_path: Path) -> None:

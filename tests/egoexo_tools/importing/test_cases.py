@@ -277,10 +277,7 @@ def test_harmless_spellings_are_understood(root: DatasetRoot, tmp_path: Path) ->
     text = "\ufeff" + json.dumps([entry]).replace(",", ",\r\n")
     (take / "Phone" / "000030.JSON").write_text(text, encoding="utf-16")
     load(root, take.parent).check()
-    assert states(root) == {
-        ("caf\u00e9", "aria_ego", 30): True,
-        ("caf\u00e9", "Phone", 30): True,
-    }
+    assert states(root) == {("caf\u00e9", "aria_ego", 30): True, ("caf\u00e9", "Phone", 30): True}
     windows = coco(take, [rle(SQUARE)])
     windows.write_text(windows.read_text().replace("ego/1.png", "ego\\\\0030.PNG"))
     load(root, take.parent).check()

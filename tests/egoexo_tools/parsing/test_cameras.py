@@ -11,11 +11,7 @@ UNKNOWN = "unknown camera: takes.json has aria01"
     ("masks", "known", "reasons"),
     [
         ({"aria01": 2, "cam01": 3}, (), {}),
-        (
-            {"aria01": 2, "cam01": 3},
-            ("aria01",),
-            {"cam01": UNKNOWN},
-        ),
+        ({"aria01": 2, "cam01": 3}, ("aria01",), {"cam01": UNKNOWN}),
         ({"../x": 9, "cam01": 1}, (), {"../x": "its name cannot be a camera's"}),
         (
             {"aria01": 1, "aria02": 2},
@@ -28,11 +24,7 @@ UNKNOWN = "unknown camera: takes.json has aria01"
             (),
             {"aria01": "two ego cameras: aria02 has 2 masks, this one 2"},
         ),
-        (
-            {"aria01": 1, "aria02": 9},
-            ("aria01",),
-            {"aria02": UNKNOWN},
-        ),
+        ({"aria01": 1, "aria02": 9}, ("aria01",), {"aria02": UNKNOWN}),
     ],
 )
 def test_why_a_camera_does_not_count(

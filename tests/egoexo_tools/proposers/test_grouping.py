@@ -6,15 +6,7 @@ from hypothesis import strategies as st
 
 from egoexo_tools.proposers import grouping
 
-LABELS = np.array(
-    [
-        [0, 0, 0, 0, 4],
-        [0, 1, 1, 0, 4],
-        [0, 1, 2, 0, 4],
-        [0, 0, 0, 0, 3],
-    ],
-    np.int32,
-)
+LABELS = np.array([[0, 0, 0, 0, 4], [0, 1, 1, 0, 4], [0, 1, 2, 0, 4], [0, 0, 0, 0, 3]], np.int32)
 
 
 def pixels() -> grouping.Superpixels:

@@ -68,9 +68,7 @@ def test_digests_depend_on_the_bytes_only(tmp_path: Path) -> None:
     assert a.digest == b.digest != c.digest
 
 
-def test_a_cut_file_yields_the_complete_takes_and_names_the_damaged_one(
-    tmp_path: Path,
-) -> None:
+def test_a_cut_file_yields_the_complete_takes_and_names_the_damaged_one(tmp_path: Path) -> None:
     text = json.dumps({"annotations": {name: plain_take() for name in "ab"}})
     second = text.index(', "b": ')
     cases: list[tuple[int, list[str], str | None]] = [

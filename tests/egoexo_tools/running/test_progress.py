@@ -7,12 +7,7 @@ import time
 
 import pytest
 
-from egoexo_tools.running.progress import (
-    ProgressLines,
-    duration_text,
-    open_progress,
-    skip_progress,
-)
+from egoexo_tools.running.progress import ProgressLines, duration_text, open_progress, skip_progress
 
 
 def lines(stream: io.StringIO) -> list[str]:
@@ -51,10 +46,7 @@ def test_bytes_are_told_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     with open_progress(total=2_500_000_000, desc="download", unit="B", is_bytes=True) as bar:
         bar.update(1_250_000_000)
-    assert lines(stream) == [
-        "download: 0.00 of 2.50 GB",
-        "download: 1.25 of 2.50 GB in 0 s",
-    ]
+    assert lines(stream) == ["download: 0.00 of 2.50 GB", "download: 1.25 of 2.50 GB in 0 s"]
 
 
 def test_what_was_done_before_moves_no_rate() -> None:
@@ -95,8 +87,7 @@ def test_a_command_in_a_pipe_writes_no_carriage_return(tmp_path: object) -> None
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+    ("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
 )
 def test_durations_are_spoken(seconds: float, words: str) -> None:
     assert duration_text(seconds) == words

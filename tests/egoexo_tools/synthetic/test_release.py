@@ -86,9 +86,7 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_lower_motion_rate_keeps_the_annotated_frames(
-    tmp_path: Path,
-) -> None:
+def test_a_lower_motion_rate_keeps_the_annotated_frames(tmp_path: Path) -> None:
     whole = synthesize(tmp_path / "whole", ONE_TAKE, quiet=True, workers=1)
     options = replace(ONE_TAKE, motion_fps=3)
     quick = synthesize(tmp_path / "quick", options, quiet=True, workers=1)

@@ -42,10 +42,7 @@ KINDS = {
     },
     "late start": {"options": MEDIUM, "pts": lambda number: 5000 + 100 * number},
     "faststart": {"options": MEDIUM, "container_options": {"movflags": "faststart"}},
-    "fragments": {
-        "options": MEDIUM,
-        "container_options": {"movflags": "frag_keyframe+empty_moov"},
-    },
+    "fragments": {"options": MEDIUM, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "HEVC": {
         "codec": "libx265",
         "options": {"x265-params": "keyint=20:bframes=3:open-gop=0:log-level=none"},

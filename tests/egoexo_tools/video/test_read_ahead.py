@@ -19,9 +19,7 @@ def source(items: list[int], error: Exception | None = None) -> Iterator[int]:
 
 
 @given(
-    st.lists(st.lists(st.integers(), max_size=5), max_size=8),
-    st.integers(1, 4),
-    st.integers(1, 6),
+    st.lists(st.lists(st.integers(), max_size=5), max_size=8), st.integers(1, 4), st.integers(1, 6)
 )
 @settings(max_examples=60)
 def test_items_come_in_the_order_of_chain(lists: list[list[int]], threads: int, ahead: int) -> None:

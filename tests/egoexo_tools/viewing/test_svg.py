@@ -7,16 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egoexo_tools.viewing.svg import (
-    Svg,
-    element,
-    join,
-    nice_ticks,
-    path,
-    text,
-    tick_text,
-    tooltip,
-)
+from egoexo_tools.viewing.svg import Svg, element, join, nice_ticks, path, text, tick_text, tooltip
 
 # What XML can hold: no control characters, no halves of surrogate pairs.
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs")).filter(lambda c: c < "\ufffe"))

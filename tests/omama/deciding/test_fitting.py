@@ -57,12 +57,7 @@ def test_removed_candidates_are_not_chosen(mode: Mode) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "past"),
-    [
-        (Mode.FRAME, None),
-        (Mode.TRACK, None),
-        (Mode.TRACK, PARAMETERS),
-        (Mode.TRACK_CAUSAL, None),
-    ],
+    [(Mode.FRAME, None), (Mode.TRACK, None), (Mode.TRACK, PARAMETERS), (Mode.TRACK_CAUSAL, None)],
 )
 def test_val_without_absent_objects_teaches_to_recognise_them(
     mode: Mode, past: Parameters | None

@@ -16,20 +16,11 @@ pytest.importorskip("transformers")
 from conftest import SHARED  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from omama.lm_eec.bank import (  # noqa: E402
-    REFERENCE,
-    TrackMemory,
-    compress,
-)
+from omama.lm_eec.bank import REFERENCE, TrackMemory, compress  # noqa: E402
 from omama.lm_eec.config import NetworkConfig  # noqa: E402
 from omama.lm_eec.naming import file_names  # noqa: E402
 from omama.lm_eec.network import ViewFusion, build_network  # noqa: E402
-from omama.lm_eec.tracking import (  # noqa: E402
-    TrackStep,
-    advance,
-    encode_source,
-    track_logits,
-)
+from omama.lm_eec.tracking import TrackStep, advance, encode_source, track_logits  # noqa: E402
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
 
 GOLDENS = SHARED / "goldens" / "lm_eec"

@@ -15,22 +15,9 @@ from hypothesis import strategies as st  # noqa: E402
 from lm_eec_networks import drawn_track, small_network  # noqa: E402
 
 from egoexo_tools.errors import DataError  # noqa: E402
-from omama.lm_eec.bank import (  # noqa: E402
-    DEFAULT,
-    REFERENCE,
-    TrackMemory,
-    compress,
-)
-from omama.lm_eec.network import (  # noqa: E402
-    ABSENT_LOGIT,
-    ViewFusion,
-)
-from omama.lm_eec.tracking import (  # noqa: E402
-    TrackStep,
-    advance,
-    encode_source,
-    track_logits,
-)
+from omama.lm_eec.bank import DEFAULT, REFERENCE, TrackMemory, compress  # noqa: E402
+from omama.lm_eec.network import ABSENT_LOGIT, ViewFusion  # noqa: E402
+from omama.lm_eec.tracking import TrackStep, advance, encode_source, track_logits  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[3] / "scripts"))
 from plain_lm_eec import plain_compress, plain_fusion, plain_track, quick_compress  # noqa: E402

@@ -45,11 +45,7 @@ from omama.lm_eec.training.augmentation import (  # noqa: E402
 from omama.lm_eec.training.clips import ClipSettings, draw_clip, load_clip_tracks  # noqa: E402
 from omama.lm_eec.training.frame_store import run_squash  # noqa: E402
 from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
-from omama.lm_eec.training.rates import (  # noqa: E402
-    add_stochastic_depth,
-    parameter_groups,
-    recompute_blocks,
-)
+from omama.lm_eec.training.rates import add_stochastic_depth, parameter_groups, recompute_blocks  # noqa: E402
 from omama.lm_eec.training.train import train  # noqa: E402
 from omama.lm_eec.weights import METHOD  # noqa: E402
 
