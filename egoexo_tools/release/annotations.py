@@ -127,7 +127,7 @@ def cameras_left_out(
 
 
 @dataclass(frozen=True)
-class _MaskRows:
+class _AnnotationRows:
     """One row for each annotated frame of an object in a camera, as columns of length n."""
 
     tracks: list[tuple[str, str]]
@@ -180,7 +180,7 @@ class _MaskRows:
         return rows
 
 
-def _collect_rows(relations: TakeRelations, left_out: Mapping[str, str]) -> _MaskRows:
+def _collect_rows(relations: TakeRelations, left_out: Mapping[str, str]) -> _AnnotationRows:
     tracks: list[tuple[str, str]] = []
     lengths: list[int] = []
     frame_idxs: list[int] = []
@@ -204,7 +204,7 @@ def _collect_rows(relations: TakeRelations, left_out: Mapping[str, str]) -> _Mas
     frames = np.array(frame_idxs, np.int64)
     order = np.lexsort((frames, track_idx))
     masks = [masks[row] for row in order.tolist()]
-    return _MaskRows(
+    return _AnnotationRows(
         tracks=tracks,
         track_idx=track_idx,
         frame_idx=frames[order],
@@ -232,7 +232,7 @@ def _side(value: Any) -> int:
     return side if side is not None and 0 < side <= MAX_SIDE else 0
 
 
-def _check_masks(rows: _MaskRows) -> pa.StringArray:
+def _check_masks(rows: _AnnotationRows) -> pa.StringArray:
     """Decode, check and measure the visible masks; returns the counts of each of them."""
     texts = [
         mask.encoded if isinstance(mask.encoded, str) else ""
@@ -278,7 +278,7 @@ def _among(visible: Bool, selected: Bool) -> Bool:
     return mask
 
 
-def _check_camera(rows: _MaskRows, camera: str, limits: CameraLimits) -> None:
+def _check_camera(rows: _AnnotationRows, camera: str, limits: CameraLimits) -> None:
     """Exclude frames beyond the end of the video, and masks of another size than the camera's."""
     of_camera = rows.in_tracks([name == camera for _, name in rows.tracks])
     end = _MAX_FRAME_IDX if limits.frames is None else limits.frames
@@ -309,7 +309,7 @@ def _check_camera(rows: _MaskRows, camera: str, limits: CameraLimits) -> None:
         )
 
 
-def _mask_table(rows: _MaskRows, counts: pa.StringArray, selected: Bool) -> pa.Table:
+def _mask_table(rows: _AnnotationRows, counts: pa.StringArray, selected: Bool) -> pa.Table:
     """The selected rows as columns of the masks manifest."""
     row_idx = np.flatnonzero(selected)
     hidden = ~rows.visible[row_idx]
