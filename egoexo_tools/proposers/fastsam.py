@@ -223,7 +223,7 @@ def _predictor_class() -> Any:
     """FastSAM's predictor, extended to record whether there were more detections than `keep`."""
     from ultralytics.models.fastsam import FastSAMPredictor
 
-    class Predictor(FastSAMPredictor):  # type: ignore[misc]
+    class RetinaPredictor(FastSAMPredictor):  # type: ignore[misc]
         keep: int
 
         def construct_result(self, pred: Any, *arguments: Any) -> Any:
@@ -231,4 +231,4 @@ def _predictor_class() -> Any:
             result.truncated = len(pred) > self.keep
             return result
 
-    return Predictor
+    return RetinaPredictor
