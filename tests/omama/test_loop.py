@@ -146,6 +146,7 @@ def test_a_batch_of_an_accumulated_step_follows_the_order(tmp_path: Path) -> Non
     assert seen == [float(points(e, n)[0][0]) for e in range(2) for n in range(BATCHES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", range(1, 10))
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_resumed_from_any_step_it_equals_an_undisturbed_run(

@@ -70,6 +70,7 @@ def test_published_scores_of_the_home_pairs(home_pairs: Path) -> None:
     assert {row["dest_camera"] for row in order} == {ego}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["official", "omama", "lm-eec"])
 def test_protocols_agree_with_their_slow_twin(truth: Path, tmp_path: Path, protocol: str) -> None:
     predictions = shifted_predictions(truth, shift=9)

@@ -12,6 +12,7 @@ from egoexo_tools.layout import DatasetRoot
 FIRST, SECOND, VAL, TEST = TAKES
 
 
+@pytest.mark.slow
 def test_datasets_reads_frames_masks_and_pairs(root: DatasetRoot, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     out = export(root, "hf")

@@ -34,6 +34,7 @@ def test_the_export_has_the_content_of_the_manifests(root: DatasetRoot) -> None:
         assert path.read_bytes() == (root.path / row.path).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", list(Direction))
 def test_pairs_lead_to_masks_and_boxes(root: DatasetRoot, direction: Direction) -> None:
     out = export(root, "omama")

@@ -168,6 +168,7 @@ def png(mode: str = "L") -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA"]),

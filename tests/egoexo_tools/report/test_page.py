@@ -178,6 +178,7 @@ def test_the_page_shows_the_iou_before_and_after(
     assert opened.complaints == []
 
 
+@pytest.mark.slow
 def test_the_command_writes_beside_the_runs(runs: list[Path]) -> None:
     page = runs[0].parent / "report.html"
     result = CliRunner().invoke(main, ["report", *map(str, runs)])

@@ -108,6 +108,7 @@ def test_objects_move_more_in_the_exo_view() -> None:
     assert most >= 4, "an object is moved repeatedly"
 
 
+@pytest.mark.slow
 def test_the_head_turns_quickly() -> None:
     calm, lively = (
         [take.degrees_per_second.max() for take in observed_motion(motion)] for motion in Motion

@@ -85,6 +85,7 @@ def test_a_single_frame_equals_that_of_a_complete_decode(videos: Any, kind: str)
         np.testing.assert_array_equal(rgb, expected[frame_idx])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_groups_decoded_in_parallel_give_the_same_frames(videos: Any, kind: str) -> None:
     expected = every_frame(videos(kind))

@@ -63,6 +63,7 @@ def test_base_plus_has_the_published_number_of_parameters():
     assert sum(parameter.numel() for parameter in network.parameters()) == 83_604_226
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [

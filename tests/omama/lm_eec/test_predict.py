@@ -127,6 +127,7 @@ def test_both_directions_by_one_checkpoint_encode_a_picture_once(root, checkpoin
         assert pa.concat_tables(tables).equals(pa.concat_tables(alone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [True, False])
 def test_every_pair_is_predicted_at_the_official_size(root, checkpoint, reference):
     options = replace(QUIET, reference_behaviour=reference)
@@ -150,6 +151,7 @@ def test_every_pair_is_predicted_at_the_official_size(root, checkpoint, referenc
         assert late["confidence"] == 0
 
 
+@pytest.mark.slow
 def test_a_sample_of_pairs_is_followed_through_all_frames(root, checkpoint, tmp_path):
     """What is remembered is the object's, not the sample's."""
     sampled = make_tiny_root(tmp_path / "sampled")
@@ -178,6 +180,7 @@ def test_a_run_is_written_and_stamped(root, checkpoint, tmp_path):
     assert run.predictions_json.exists()
 
 
+@pytest.mark.slow
 def test_a_take_without_common_frames_is_left_out_by_name(tmp_path, checkpoint, caplog):
     broken = make_tiny_root(tmp_path)
     unit = f"{FIRST}.{EGO}"
@@ -193,6 +196,7 @@ def test_a_take_without_common_frames_is_left_out_by_name(tmp_path, checkpoint, 
         assert row["take_uid"] == FIRST
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_is_named(tmp_path, checkpoint):
     broken = make_tiny_root(tmp_path)
     path = broken.frame(FIRST, "cam01", 30)
@@ -201,6 +205,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, checkpoint):
         list(predict(broken, Direction.EGO2EXO, Split.TRAIN, checkpoint, options=QUIET))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "batch", "says"),
     [
@@ -238,6 +243,7 @@ def test_a_mask_is_squashed_as_torch_does_it(size):
     assert not squash_mask(MaskRle.encode(np.zeros(size, np.bool_)), 160).any()
 
 
+@pytest.mark.slow
 def test_both_directions_by_one_command(tmp_path, checkpoint, passes):
     """Each picture is encoded once for both, and each run is what its own command writes."""
     root = make_tiny_root(tmp_path / "root")

@@ -67,6 +67,7 @@ def test_tracks_side_by_side_are_what_each_is_alone(rules):
             torch.testing.assert_close(drawn, alone[at][frame], **TOLERANCE)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_track_of_two_objects_in_one_batch_shares_its_pictures():
     """Different masks of the same pictures: two rows of one encoding."""

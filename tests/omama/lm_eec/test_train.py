@@ -170,6 +170,7 @@ def test_a_clip_that_cannot_be_loaded_stops_with_its_name(tmp_path, small_start)
         train(broken, Direction.EGO2EXO, config, RunFolder(tmp_path / "run"), options=options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "clips", "accumulate", "says"),
     [

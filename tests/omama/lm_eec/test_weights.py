@@ -73,6 +73,7 @@ def changed(state, **tensors):
     return {**state, **{WIDTH if k == "width" else k: v for k, v in tensors.items()}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -78,6 +78,7 @@ def test_fake_tensors_of_two_devices_are_refused() -> None:
         torch.ones(3, device=CUDA).masked_fill(torch.ones(3, dtype=torch.bool), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made_on", [None, CUDA])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_matching(made_on: torch.device | None, bf16: bool) -> None:
@@ -88,6 +89,7 @@ def test_matching(made_on: torch.device | None, bf16: bool) -> None:
         assert scores.similarity.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("projected", [False, True])
 def test_the_loss_of_a_training_step(precision: str, projected: bool) -> None:

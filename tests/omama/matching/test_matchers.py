@@ -19,6 +19,7 @@ from omama.matching.model_files import save_official
 from omama.tables.loading import load_dataset
 
 
+@pytest.mark.slow
 def test_reference_behaviour_reaches_the_authors_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_missing_proposals_of_a_destination_are_an_error(own_root: DatasetRoot) 
     assert len(data.pairs) == 18
 
 
+@pytest.mark.slow
 def test_loading_does_not_import_torch() -> None:
     code = "import sys, omama.tables.loading; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
