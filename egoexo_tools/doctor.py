@@ -127,12 +127,9 @@ def check_decoders() -> Check:
         return Check("video", State.BROKEN, f"PyAV does not load ({error}); `pip install av`")
     missing = [name for name in ("h264", "hevc") if name not in av.codecs_available]
     if missing:
-        return Check(
-            "video",
-            State.BROKEN,
-            f"PyAV {av.__version__} cannot decode {' and '.join(missing)}; "
-            "`pip install --force-reinstall --only-binary :all: av`",
-        )
+        problem = f"PyAV {av.__version__} cannot decode {' and '.join(missing)}"
+        solution = "`pip install --force-reinstall --only-binary :all: av`"
+        return Check("video", State.BROKEN, f"{problem}; {solution}")
     codec = ".".join(map(str, av.library_versions.get("libavcodec", ())))
     return Check("video", State.OK, f"PyAV {av.__version__}, libavcodec {codec}: h264, hevc")
 
@@ -144,20 +141,13 @@ def check_pictures() -> Check:
     except ImportError as error:
         first = (str(error).splitlines() or ["ImportError"])[0]
         library = first.partition(":")[0]
+        problem = f"({first}); `pip install --force-reinstall opencv-python-headless`"
         if library.startswith("lib") and ".so" in library:
-            return Check(
-                "pictures",
-                State.BROKEN,
-                f"OpenCV does not load: the system library {library} is missing; `pip uninstall -y "
-                "opencv-python && pip install opencv-python-headless`, or `apt-get install "
-                "libgl1 libglib2.0-0`",
+            problem = (
+                f"because the system library {library} is missing; `pip uninstall -y opencv-python "
+                "&& pip install opencv-python-headless`, or `apt-get install libgl1 libglib2.0-0`"
             )
-        return Check(
-            "pictures",
-            State.BROKEN,
-            f"OpenCV does not load ({first}); "
-            "`pip install --force-reinstall opencv-python-headless`",
-        )
+        return Check("pictures", State.BROKEN, f"OpenCV does not load {problem}")
     return Check("pictures", State.OK, f"OpenCV {cv2.__version__}")
 
 
@@ -177,11 +167,9 @@ def check_disk(folder: Path) -> Check:
         problem = f"{existing} cannot be written to; choose another folder"
         return Check("disk", State.BROKEN, problem)
     space = f"{size_text(free)} free at {existing}"
-    if free < _MIN_FREE_BYTES:
-        return Check(
-            "disk", State.NOTE, f"{space}; the small copies of all takes need about 440 GB"
-        )
-    return Check("disk", State.OK, space)
+    if free >= _MIN_FREE_BYTES:
+        return Check("disk", State.OK, space)
+    return Check("disk", State.NOTE, f"{space}; the small copies of all takes need about 440 GB")
 
 
 def check_root(root: DatasetRoot) -> Check:

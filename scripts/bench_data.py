@@ -37,7 +37,7 @@ from lzstring import LZString
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import write_manifest
 from egoexo_tools.release.lzstring import decompress_from_encoded_uri_component, decompress_many
-from egoexo_tools.release.relations import index_takes, read_relations
+from egoexo_tools.release.relations import index_takes
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.records import RunOptions, read_statuses
 from egoexo_tools.stages.frames import run_frames
@@ -146,8 +146,8 @@ def parse_rows(path: Path) -> list[Row]:
     def count_masks() -> int:
         return sum(
             len(track.annotation)
-            for _, take in read_relations(path)
-            for cameras in take.object_masks.values()
+            for take in index_takes(path)
+            for cameras in take.read().object_masks.values()
             for track in cameras.values()
         )
 
@@ -160,7 +160,7 @@ def parse_rows(path: Path) -> list[Row]:
 
 def lzstring_rows(path: Path, *, sample: int = 120) -> list[Row]:
     """Unpacking masks: the lzstring package against one call per mask and one call for all."""
-    _, take = next(read_relations(path))
+    take = next(index_takes(path)).read()
     texts = [
         mask.encoded
         for cameras in take.object_masks.values()

@@ -23,14 +23,14 @@ _PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 class S3Server:
-    """A running server; buckets are made as tests need them."""
+    """A running server; tests create the buckets that they need."""
 
     def __init__(self, port: int, log: Path) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
 
     def environment(self, home: Path) -> dict[str, str]:
-        """What a process needs to use it, and nothing of the machine's own AWS settings."""
+        """The variables that a process needs to use the server instead of the machine's AWS."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -51,7 +51,7 @@ class S3Server:
         )
 
     def requests(self, text: str) -> list[str]:
-        """The log's lines about requests that hold a text."""
+        """The lines of the log that contain a text."""
         return [line for line in self.log.read_text().splitlines() if text in line]
 
     def call(self, path: str, data: bytes) -> None:
@@ -59,31 +59,31 @@ class S3Server:
         request = urllib.request.Request(
             self.url + path, data=data, headers={"Content-Type": "application/octet-stream"}
         )
-        _direct().open(request, timeout=10).close()
+        _proxyless_opener().open(request, timeout=10).close()
 
 
-def _direct() -> urllib.request.OpenerDirector:
-    """An opener of our own: urlopen keeps the proxies that it saw first, those of other tests."""
+def _proxyless_opener() -> urllib.request.OpenerDirector:
+    """urlopen would keep the proxies of its first call, which may be those of another test."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextmanager
 def running_server(folder: Path, port: int | None = None) -> Iterator[S3Server]:
-    """On any free port, or on that of a server that has ended."""
+    """A server on any free port, or on `port`, which belonged to a server that has ended."""
     if port is None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            port = taken.getsockname()[1]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     server = S3Server(port, folder / "moto.log")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with server.log.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        # Its first answer loads much, which takes on a busy machine.
+        # Its first response loads many modules, which takes long on a busy machine.
         deadline = time.monotonic() + 180
         while True:
             try:
-                _direct().open(f"{server.url}/moto-api/data.json", timeout=60).close()
+                _proxyless_opener().open(f"{server.url}/moto-api/data.json", timeout=60).close()
                 break
             except OSError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -91,12 +91,12 @@ def running_server(folder: Path, port: int | None = None) -> Iterator[S3Server]:
                 time.sleep(0.1)
         yield server
     finally:
-        process.kill()  # it holds nothing, and takes its time to end on a busy machine
+        process.kill()  # it has no state worth saving, and ends slowly on a busy machine
         process.wait()
 
 
 def isolate(monkeypatch: Any, environment: dict[str, str]) -> None:
-    """Give this process, and those it starts, this AWS environment and no proxy."""
+    """Give this process and its children this AWS environment and no proxy."""
     for name in (*_AWS_NAMES, *_PROXY_NAMES, *map(str.lower, _PROXY_NAMES)):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -19,6 +19,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_tables
 from egoexo_tools.release.takes import read_split_file
+from egoexo_tools.text_table import text_table
 
 _TABLES = ("takes", "masks", "frames", "pairs", "proposals", "exclusions")
 _MASK_COLUMNS = [*table_checks.MASK, "view", "visible"]
@@ -63,13 +64,8 @@ def findings_table(findings: Sequence[Finding]) -> str:
     """The findings as text: table, number of rows, problem, the first row."""
     if not findings:
         return "No findings."
-    rows = [("table", "rows", "problem", "first")]
-    rows += [(item.table, f"{item.count:,}", item.problem, item.example) for item in findings]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        f"{table:<{widths[0]}}  {count:>{widths[1]}}  {problem:<{widths[2]}}  {first}"
-        for table, count, problem, first in rows
-    )
+    rows = [(item.table, f"{item.count:,}", item.problem, item.example) for item in findings]
+    return text_table(("table", "rows", "problem", "first"), rows)
 
 
 def _check_tables(

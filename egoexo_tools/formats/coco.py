@@ -26,6 +26,7 @@ from egoexo_tools.formats.source import (
     link_or_copy,
     list_takes,
     mask_at_size,
+    parts_by_split,
     read_extracted,
     read_frames,
 )
@@ -37,13 +38,10 @@ from egoexo_tools.vocab import Split, view_of
 
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
     """One unit per split, because image and annotation ids are numbered through it."""
-    takes = list_takes(root)
-    split_units = []
-    for split in Split:
-        parts = [part for take in takes if take.split == split for part in take.parts(root)]
-        if parts:
-            split_units.append(Unit(("split", split), tuple(parts), (_json_file(out, split),)))
-    return split_units
+    return [
+        Unit(("split", split), parts, (_json_file(out, split),))
+        for split, parts in parts_by_split(root).items()
+    ]
 
 
 def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:

@@ -28,6 +28,7 @@ from egoexo_tools.formats.source import (
     link_or_copy,
     list_takes,
     mask_at_size,
+    parts_by_split,
     read_frames,
     read_masks,
 )
@@ -42,14 +43,11 @@ SCALE = {View.EGO: 2, View.EXO: 4}
 
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
     """One unit per split and direction, because samples are numbered through it."""
-    takes = list_takes(root)
-    list_units = []
-    for split in Split:
-        parts = [part for take in takes if take.split == split for part in take.parts(root)]
-        for direction in Direction if parts else ():
-            output = _list_file(out, split, direction)
-            list_units.append(Unit(("list", split, direction), tuple(parts), (output,)))
-    return list_units
+    return [
+        Unit(("list", split, direction), parts, (_list_file(out, split, direction),))
+        for split, parts in parts_by_split(root).items()
+        for direction in Direction
+    ]
 
 
 def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:

@@ -20,6 +20,7 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import mask_from_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.running.records import Unit
+from egoexo_tools.vocab import Split
 
 ExportResult: TypeAlias = tuple[dict[str, int], list[Row]]
 """Counts, and exclusion rows (without the stage) of what was left out."""
@@ -70,6 +71,14 @@ def take_units(root: DatasetRoot, outputs: Callable[[Take], tuple[Path, ...]]) -
     return [
         Unit(("take", take.take_uid), take.parts(root), outputs(take)) for take in list_takes(root)
     ]
+
+
+def parts_by_split(root: DatasetRoot) -> dict[Split, tuple[Path, ...]]:
+    """The manifest parts of the takes of each split that has takes."""
+    parts: dict[Split, tuple[Path, ...]] = {}
+    for take in list_takes(root):
+        parts[Split(take.split)] = (*parts.get(Split(take.split), ()), *take.parts(root))
+    return parts
 
 
 def read_take(root: DatasetRoot, take_uid: str) -> Take:

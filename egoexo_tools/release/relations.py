@@ -13,8 +13,6 @@ of an unusual shape is read again by `take_relations`, value by value.
 import codecs
 import mmap
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -70,50 +68,37 @@ def index_takes(path: Path, *, hashed: bool = False) -> Iterator[TakeSlice]:
     `hashed` fills `TakeSlice.digest`. Raises DataError where the file is missing or empty, and
     BrokenRelations after the last complete take.
     """
-    with mapped(path) as data:
-        scanner = _Scanner(data, path)
-        has_annotations = False
-        for key in scanner.members():
-            if key != "annotations":
-                scanner.skip_value()
-                continue
-            has_annotations = True
-            for take_uid in scanner.members():
-                scanner.take_uid = take_uid
-                start = scanner.position
-                scanner.skip_value()
-                end = scanner.position
-                # Hashed now, while the pages are in memory: a second pass would read 2 GB again.
-                digest = sha256(data[start:end]).hexdigest()[:16] if hashed else ""
-                scanner.take_uid = None
-                yield TakeSlice(take_uid, path, start, end, digest)
+    data = map_file(path)
+    scanner = _Scanner(data, path)
+    has_annotations = False
+    for key in scanner.members():
+        if key != "annotations":
+            scanner.skip_value()
+            continue
+        has_annotations = True
+        for take_uid in scanner.members():
+            scanner.take_uid = take_uid
+            start = scanner.position
+            scanner.skip_value()
+            end = scanner.position
+            # Hashed now, while the pages are in memory: a second pass would read 2 GB again.
+            digest = sha256(data[start:end]).hexdigest()[:16] if hashed else ""
+            scanner.take_uid = None
+            yield TakeSlice(take_uid, path, start, end, digest)
     if not has_annotations:
         raise BrokenRelations(f"{path} holds no annotations; it is not a relations file", None)
 
 
-def read_relations(path: Path) -> Iterator[tuple[str, TakeRelations]]:
-    """(take_uid, take) in file order; raises as `index_takes` and `TakeSlice.read` do."""
-    takes = index_takes(path)
-    with mapped(path) as data, ThreadPoolExecutor(1) as pool:
-        # The scanner releases the GIL, so a second core finds the next take during the decoding.
-        ahead = pool.submit(next, takes, None)
-        while (take := ahead.result()) is not None:
-            ahead = pool.submit(next, takes, None)
-            yield take.take_uid, take.decode(data[take.start : take.end])
-
-
-@contextmanager
-def mapped(path: Path) -> Iterator[memoryview]:
+def map_file(path: Path) -> memoryview:
     """The bytes of a file, mapped into memory; DataError where it is missing or empty."""
     try:
         with path.open("rb") as file:
-            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # Not closed explicitly: slices that are still in use keep the mapping alive.
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; fetch it with `egoexo-tools download`") from None
     except ValueError:
         raise BrokenRelations(f"{path} is empty; download it again", None) from None
-    # Not closed explicitly: slices that are still in use keep the mapping alive.
-    yield memoryview(whole)
 
 
 def list_elements(data: bytes, path: Path) -> list[bytes]:

@@ -19,7 +19,7 @@ from egoexo_tools.parsing.json_text import check_text
 from egoexo_tools.parsing.lenient import frame_number, read_bytes
 from egoexo_tools.release.annotations import cameras_left_out
 from egoexo_tools.release.plan import IngestPlan, PlannedTake
-from egoexo_tools.release.relations import TakeSlice, mapped
+from egoexo_tools.release.relations import TakeSlice, map_file
 from egoexo_tools.release.take_relations import TakeRelations
 from egoexo_tools.release.takes import ShippedTake
 from egoexo_tools.vocab import Split, View, view_of
@@ -92,15 +92,15 @@ def survey(
     # is in memory.
     by_file = sorted(plan.takes.values(), key=lambda take: (take.source.path, take.source.start))
     for path, takes in itertools.groupby(by_file, key=lambda take: take.source.path):
-        with mapped(path) as data:
-            for planned in takes:
-                source = planned.source
-                try:
-                    outline = _decode_outline(source, data[source.start : source.end])
-                except DataError as error:
-                    plan.exclude(source.take_uid, f"its annotation is damaged: {error}")
-                else:
-                    facts_of[source.take_uid] = _count(planned, outline)
+        data = map_file(path)
+        for planned in takes:
+            source = planned.source
+            try:
+                outline = _decode_outline(source, data[source.start : source.end])
+            except DataError as error:
+                plan.exclude(source.take_uid, f"its annotation is damaged: {error}")
+            else:
+                facts_of[source.take_uid] = _count(planned, outline)
     surveyed = []
     for facts in (facts_of[take_uid] for take_uid in plan.takes if take_uid in facts_of):
         if facts.objects:

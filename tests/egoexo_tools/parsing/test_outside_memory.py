@@ -165,7 +165,7 @@ from egoexo_tools.parsing.palette import find_videos, read_objects, read_video
 from egoexo_tools.parsing.pictures import read_mask, read_picture
 from egoexo_tools.parsing.lenient import load_json
 from egoexo_tools.release.annotations import check_take
-from egoexo_tools.release.relations import read_relations
+from egoexo_tools.release.relations import index_takes
 from egoexo_tools.release.takes import read_split_file, read_takes
 from egoexo_tools.video.frames import probe, read_frames
 
@@ -197,7 +197,7 @@ READERS = {
     "coco": lambda path: [p.notes for p in read_coco(path, load_json(path)).pictures.values()],
     "sam": lambda path: read_sam(path).notes,
     "annotation": lambda path: read_annotation_json(path, empty_is_absent=False).faults,
-    "relations": lambda path: [len(check_take(t).exclusions) for _, t in read_relations(path)],
+    "relations": lambda path: [len(check_take(t.read()).exclusions) for t in index_takes(path)],
     "takes": read_takes, "splits": read_split_file,
     "manifest": lambda path: read_manifest_files(path.read_bytes(), str(path), lambda _: True),
     "pairs": lambda path: read_pair_table(path)[1][-1],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_release import EGO, EXO, plain_take
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.release.relations import BrokenRelations, index_takes, read_relations
+from egoexo_tools.release.relations import BrokenRelations, index_takes
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text('a"\\{}[],:é'),
@@ -47,13 +47,15 @@ def test_slices_decode_to_the_values_of_json_load(
 
 def test_a_take_decodes_to_its_tracks(tmp_path: Path) -> None:
     takes = {"a": plain_take(), "b": {"scenario": "Music", "object_masks": {}}}
-    first, second = read_relations(write(tmp_path, json.dumps({"annotations": takes})))
-    assert (first[0], second[0], second[1].scenario) == ("a", "b", "Music")
-    track = first[1].object_masks["cup_0"][EGO]
+    pieces = list(index_takes(write(tmp_path, json.dumps({"annotations": takes}))))
+    assert [piece.take_uid for piece in pieces] == ["a", "b"]
+    first, second = (piece.read() for piece in pieces)
+    assert second.scenario == "Music"
+    track = first.object_masks["cup_0"][EGO]
     assert track.annotated_frames == [0, 30, 60]
     assert list(track.annotation) == ["0", "30"]
     shipped = takes["a"]["object_masks"]["cup_0"][EXO]["annotation"]["30"]
-    mask = first[1].object_masks["cup_0"][EXO].annotation["30"]
+    mask = first.object_masks["cup_0"][EXO].annotation["30"]
     assert (mask.width, mask.height, mask.encoded) == (16, 9, shipped["encodedMask"])
 
 
@@ -86,8 +88,8 @@ def test_a_cut_file_yields_the_complete_takes_and_names_the_damaged_one(tmp_path
         path = write(tmp_path, text[:length])
         complete = []
         with pytest.raises(BrokenRelations, match=f"cut off.*at byte {length:,} of") as raised:
-            for take_uid, _ in read_relations(path):
-                complete.append(take_uid)
+            for piece in index_takes(path):
+                complete.append(piece.take_uid)
         assert (complete, raised.value.take_uid) == (expected, cut)
 
 
@@ -122,4 +124,4 @@ def test_a_missing_file_and_a_damaged_take_are_data_errors(tmp_path: Path) -> No
         with pytest.raises(
             DataError, match="damaged in take a|take a: it holds lists or objects nested"
         ):
-            list(read_relations(path))
+            [take.read() for take in index_takes(path)]
