@@ -1,7 +1,7 @@
-"""Learns and scores object correspondence between ego and exo views.
+"""Training and prediction of object correspondence between ego and exo views.
 
-METHODS is where a method is entered; `train` and `predict` take its name. Everything else is
-imported from its own module: `from omama.features.registry import BACKBONES`.
+METHODS lists the methods; `train` and `predict` take a method's name. All other names are imported
+from their own module: `from omama.features.registry import BACKBONES`.
 """
 
 from typing import TYPE_CHECKING

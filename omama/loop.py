@@ -1,11 +1,11 @@
-"""The loop of a training run: steps, validations, checkpoints, resuming, stopping.
+"""The training loop: steps, validations, checkpoints, resuming, early stopping.
 
-It knows no model. A method describes itself as an `omama.task.Task`; the loop runs its
-batches through its module and leaves `checkpoint_best.pt` (by val IoU), `checkpoint_last.pt` (all
-that a resumed run needs), `log.jsonl` and TensorBoard files in the run's folder.
+The loop knows no model: a method describes itself as an `omama.task.Task`. The loop writes
+`checkpoint_best.pt` (by val IoU), `checkpoint_last.pt` (all that a resumed run needs), `log.jsonl`
+and TensorBoard files into the run's folder.
 
-Nothing here is random. Where a task's batches follow from (seed, epoch, number, rank) alone, a run
-that stops at any step and resumes has the losses of an undisturbed one, to the last bit.
+Nothing here is random. If a task's batches are a function of (seed, epoch, number, rank), a run
+that stops at any step and resumes has the same losses as an undisturbed one, to the last bit.
 """
 
 import logging
@@ -28,39 +28,42 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.running.stage import setting_changes
 from egoexo_tools.runs import CHECKPOINT_BEST, CHECKPOINT_LAST
 from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
-from omama.run_log import RunLog, shortfalls
+from omama.run_log import RunLog, missing_improvements
 from omama.stopping import stop_on_signals
 from omama.task import Batch, LoopConfig, Task, ValScore
 
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 300.0
-"""How much work a killed run loses at most, besides what a validation saves."""
+"""Seconds between two saves of the last checkpoint: a killed run loses at most this work."""
 
 
 @dataclass(frozen=True)
 class StepLog:
-    """What the log says of one optimizer step: means over its batches."""
+    """Log values of one optimizer step: means over its batches."""
 
     loss: float
     samples: int
-    """Of this rank."""
+    """Number of samples on this rank."""
     learning_rate: float
-    """Of the first group."""
+    """Learning rate of the first parameter group."""
     parts: Mapping[str, float]
+    """Further values by name: parts of the loss, and the norm of the gradients if it is limited."""
 
 
 @dataclass
 class LoopState:
-    """Where a run is; all of it is in checkpoint_last.pt."""
+    """Progress of a run; checkpoint_last.pt contains all of it."""
 
     step: int = 0
+    """Number of optimizer steps done."""
     best_iou: float = -1.0
     stale: int = 0
     """Validations since the best one."""
     best_step: int = 0
     start: Mapping[str, float] = field(default_factory=dict)
-    """Val IoU before the first step, by name; what learns nothing, and `start`."""
+    """Val IoU before the first step, by name: of methods without training, and of the initial
+    weights as `start`."""
 
 
 class Loop(Generic[Batch]):
@@ -85,26 +88,26 @@ class Loop(Generic[Batch]):
             ],
             fused=True,
         )
-        # Its module is a copy of the model, with weights that lag behind.
+        # Its module is a copy of the model that has the averaged weights.
         self.average = (
             AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay))
             if config.average_decay
             else None
         )
         if self.average is not None and task.averages_start:
-            self.average.n_averaged.fill_(1)
+            self.average.n_averaged.fill_(1)  # 0 would replace the initial weights at step 1
         self.steps_per_epoch: int = math.ceil(task.batches_per_epoch / config.accumulate)
         self.total_steps: int = config.epochs * self.steps_per_epoch
 
     @property
     def validated_model(self) -> nn.Module:
-        """What is validated and kept: the average of the weights, or the weights."""
+        """The model that is validated and saved as the best: the average, if there is one."""
         return self.task.model if self.average is None else self.average.module
 
     def resume(self) -> None:
-        """Take up the last checkpoint; start anew where its data is no longer the task's.
+        """Continue from the last checkpoint, unless there is none or its data has changed.
 
-        Raises SettingsError where it was trained with other settings.
+        Raises SettingsError if it was trained with other settings.
         """
         path = self.folder / CHECKPOINT_LAST
         if not path.is_file():
@@ -113,7 +116,7 @@ class Loop(Generic[Batch]):
         state = saved.state
         if state.fingerprint != self.task.fingerprint:
             logger.warning(
-                "%s was trained on other data (pairs, frames or features); training starts anew",
+                "%s was trained on other data (pairs, frames or features); training starts again",
                 path,
             )
             return
@@ -122,76 +125,96 @@ class Loop(Generic[Batch]):
         if changed := setting_changes(old, new):
             raise SettingsError(
                 f"{path} was trained with {changed}; resume with the same settings, or start "
-                "anew (`omama train` without --resume, `egoexo-tools run` with --overwrite)"
-            )
-        if changed := setting_changes(saved.config, self.task.config):
-            raise SettingsError(
-                f"{path} holds a model with {changed}; resume with the same --init, or start anew"
+                "again (`omama train` without --resume, `egoexo-tools run` with --overwrite)"
             )
         self.task.model.load_state_dict(dict(saved.weights))
         self.optimizer.load_state_dict(dict(state.optimizer or {}))
         if self.average is not None:
             self.average.load_state_dict(dict(state.average or {}))
-        # A run that patience ended has no step left, whatever its number.
-        done = self.total_steps if state.stopped else saved.step
+        # After an early stop no step is left, whatever the step number.
+        step = self.total_steps if state.stopped else saved.step
         self.progress = LoopState(
-            done, state.best_iou, state.stale, state.best_step, dict(state.start)
+            step, state.best_iou, state.stale, state.best_step, dict(state.start)
         )
 
     def run(self, *, quiet: bool = False, stop_after: int | None = None) -> Path:
-        """To the end, an early stop, or a signal; the last checkpoint says where.
+        """Train to the end, an early stop, or a signal; returns the path of the best checkpoint.
 
-        `stop_after` ends after that many steps. Returns the path of the best checkpoint. Raises
-        DataError where the loss is not finite, KeyboardInterrupt (everything is saved) after a
-        signal.
+        `stop_after` ends the run after that many steps. Raises DataError if the loss is not finite,
+        and KeyboardInterrupt after a signal, when everything is saved.
         """
         if self.progress.step < self.total_steps:
-            ended = self._run(quiet, stop_after)
-            if ended and self.accelerator.is_main_process:
-                progress = self.progress
-                for sentence in shortfalls(progress.start, progress.best_iou, progress.best_step):
-                    logger.warning("%s: %s", self.folder.name, sentence)
+            finished = self._run(quiet, stop_after)
+            if finished and self.accelerator.is_main_process:
+                state = self.progress
+                for text in missing_improvements(state.start, state.best_iou, state.best_step):
+                    logger.warning("%s: %s", self.folder.name, text)
         return self.folder / CHECKPOINT_BEST
 
     def _run(self, quiet: bool, stop_after: int | None) -> bool:
-        """Whether it came to its end, of which an early stop is one."""
+        """Whether the run is finished, which an early stop counts as."""
         wrapped = self.accelerator.prepare(self.task.module)
         first, saved = self.progress.step, time.monotonic()
-        with self._open_log(quiet) as log, stop_on_signals() as stopping:
+        log = RunLog(
+            self.folder,
+            step=first,
+            seen_samples=round(self.task.epoch_samples * first / self.steps_per_epoch),
+            total=self.task.epoch_samples * self.config.epochs,
+            unit=self.task.unit,
+            active=self.accelerator.is_main_process,
+            quiet=quiet,
+        )
+        val_every = self.config.val_every_steps or self.steps_per_epoch
+        with log, stop_on_signals() as stopping:
+            if self.task.introduction:
+                log.say(self.task.introduction)
             if self.task.measures_start and first == 0:
                 self._measure_start(log)
-            for step in self._steps(wrapped):
+            for values in self._steps(wrapped):
                 self.progress.step += 1
-                self._log_step(log, step)
-                validated = self._is_validation_step(self.progress.step)
-                done = validated and self._validate(log)
-                interrupted = self._anyone_stops(stopping)
-                stop = interrupted or self.progress.step - first == stop_after
-                if validated or stop or time.monotonic() - saved > SAVE_SECONDS:
-                    self._save_last(stopped=done)
+                step = self.progress.step
+                log.step(
+                    step=step,
+                    epoch=self._epoch(step),
+                    loss=values.loss,
+                    lr=values.learning_rate,
+                    samples=values.samples * self.accelerator.num_processes,
+                    parts=values.parts,
+                )
+                validates = step % val_every == 0 or step == self.total_steps
+                early_stop = validates and self._validate(log)
+                interrupted = self._any_rank_stops(stopping)
+                ends = early_stop or interrupted or step - first == stop_after
+                if validates or ends or time.monotonic() - saved > SAVE_SECONDS:
+                    self._save_last(stopped=early_stop)
                     saved = time.monotonic()
                 if interrupted:
-                    self.accelerator.wait_for_everyone()  # the checkpoint is in place
+                    self.accelerator.wait_for_everyone()  # until the checkpoint is written
                     raise KeyboardInterrupt
-                if done or stop:
-                    return done or self.progress.step >= self.total_steps
+                if ends:
+                    return early_stop or step >= self.total_steps
         return True
 
     def _steps(self, wrapped: nn.Module) -> Iterator[StepLog]:
-        """Optimizer steps from where the run is."""
+        """The optimizer steps from the current one to the last."""
         accumulate, per_epoch = self.config.accumulate, self.task.batches_per_epoch
         while self.progress.step < self.total_steps:
-            epoch, done = divmod(self.progress.step, self.steps_per_epoch)
-            batches = self.task.batches(epoch, done * accumulate)
-            for first in range(done * accumulate, per_epoch, accumulate):
+            epoch, steps_done = divmod(self.progress.step, self.steps_per_epoch)
+            batches = self.task.batches(epoch, steps_done * accumulate)
+            for first in range(steps_done * accumulate, per_epoch, accumulate):
                 count = min(accumulate, per_epoch - first)
                 yield self._step(wrapped, islice(batches, count), count)
 
     def _step(
         self, wrapped: nn.Module, batches: Iterator[tuple[Batch, int]], count: int
     ) -> StepLog:
+        """One optimizer step over `count` batches."""
         self.task.module.train()
-        self._set_rates()
+        # Each group's rate goes from its first at step 0 to its final one at the last step.
+        weight = self.config.schedule(self.progress.step / max(1, self.total_steps - 1))
+        for group, in_optimizer in zip(self.task.groups, self.optimizer.param_groups, strict=True):
+            start, end = group.learning_rate, group.final_learning_rate
+            in_optimizer["lr"] = end + (start - end) * weight
         loss, samples = 0.0, 0
         parts: dict[str, float] = {}
         for number, (cpu_batch, size) in enumerate(batches):
@@ -206,7 +229,9 @@ class Loop(Generic[Batch]):
             samples += size
         rate = self.optimizer.param_groups[0]["lr"]
         if self.config.clip_norm is not None:
-            parts["gradient_norm"] = self._clip(self.config.clip_norm)
+            parameters = [p for group in self.task.groups for p in group.parameters]
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+            parts["gradient_norm"] = float(norm)  # before scaling
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -216,7 +241,7 @@ class Loop(Generic[Batch]):
     def _add_gradients(
         self, wrapped: nn.Module, batch: Batch, count: int
     ) -> tuple[float, Mapping[str, torch.Tensor]]:
-        """The loss of one of a step's `count` batches, whose mean the step descends."""
+        """Loss and its parts of a batch; its gradients are added with the weight 1 / count."""
         loss, parts = wrapped(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -229,87 +254,47 @@ class Loop(Generic[Batch]):
         self.accelerator.backward(loss / count)
         return value, parts
 
-    def _set_rates(self) -> None:
-        """Each group's rate, from its first at step 0 to its final one at the last step."""
-        part = self.progress.step / max(1, self.total_steps - 1)
-        weight = self.config.schedule(part)
-        for group, in_optimizer in zip(self.task.groups, self.optimizer.param_groups, strict=True):
-            start, end = group.learning_rate, group.final_learning_rate
-            in_optimizer["lr"] = end + (start - end) * weight
-
-    def _clip(self, norm: float) -> float:
-        """Scale the gradients of all groups together; returns their norm before."""
-        parameters = [p for group in self.task.groups for p in group.parameters]
-        return float(nn.utils.clip_grad_norm_(parameters, norm))
-
-    def _open_log(self, quiet: bool) -> RunLog:
-        samples, step = self.task.epoch_samples, self.progress.step
-        log = RunLog(
-            self.folder,
-            step=step,
-            done=round(samples * step / self.steps_per_epoch),
-            total=samples * self.config.epochs,
-            unit=self.task.unit,
-            active=self.accelerator.is_main_process,
-            quiet=quiet,
-        )
-        if self.task.introduction:
-            log.say(self.task.introduction)
-        return log
-
-    def _log_step(self, log: RunLog, step: StepLog) -> None:
-        log.step(
-            step=self.progress.step,
-            epoch=self._epoch(self.progress.step),
-            loss=step.loss,
-            lr=step.learning_rate,
-            samples=step.samples * self.accelerator.num_processes,
-            parts=step.parts,
-        )
-
-    def _anyone_stops(self, stopping: threading.Event) -> bool:
-        """Whether any rank got a signal: all leave at one step, or some would wait for ever."""
+    def _any_rank_stops(self, stopping: threading.Event) -> bool:
+        """Whether any rank got a signal. All stop at the same step: a rank that goes on would wait
+        for the others forever."""
         if self.accelerator.num_processes == 1:
             return stopping.is_set()
-        mine = torch.tensor([float(stopping.is_set())], device=self.accelerator.device)
-        return float(self.accelerator.reduce(mine, "sum")) > 0
+        flag = torch.tensor([float(stopping.is_set())], device=self.accelerator.device)
+        return float(self.accelerator.reduce(flag, "sum")) > 0
 
     def _validate(self, log: RunLog) -> bool:
-        """Validate, keep the best model; True where patience is at an end."""
-        found = self.task.validate(self.validated_model)
-        step, best = self.progress.step, self.progress.best_iou
-        # Of two equals the trained one: it knows more of visibility than its start.
-        if found.iou > best or (found.iou == best and self.progress.best_step == 0):
-            self.progress.best_iou, self.progress.stale = found.iou, 0
-            self.progress.best_step = step
-            self._save_best(found)
+        """Validate and save the best model; True if `patience` is exceeded."""
+        score, state = self.task.validate(self.validated_model), self.progress
+        # At equal IoU the trained weights are preferred to the initial ones: their visibility head
+        # is trained.
+        if score.iou > state.best_iou or (score.iou == state.best_iou and state.best_step == 0):
+            state.best_iou, state.best_step, state.stale = score.iou, state.step, 0
+            self._save_best(score)
         else:
-            self.progress.stale += 1
-        values = {"val_iou": found.iou, **found.logged}
-        log.validation(step=step, epoch=self._epoch(step), values=values)
+            state.stale += 1
+        values = {"val_iou": score.iou, **score.logged}
+        log.validation(step=state.step, epoch=self._epoch(state.step), values=values)
         patience = self.config.patience
-        return patience is not None and self.progress.stale >= patience
+        return patience is not None and state.stale >= patience
 
     def _measure_start(self, log: RunLog) -> None:
-        """Val IoU of the weights as they are, and of what learns nothing, before the first step."""
-        found = self.task.validate(self.validated_model)
-        self.progress.start = {**found.untrained}
+        """Val IoU of the initial weights and of methods without training."""
+        score = self.task.validate(self.validated_model)
+        self.progress.start = {**score.baselines}
         if self.task.keeps_start:
-            self.progress.start = {"start": found.iou, **found.untrained}
-            self.progress.best_iou = found.iou
-            self._save_best(found)
+            self.progress.start = {"start": score.iou, **score.baselines}
+            self.progress.best_iou = score.iou
+            self._save_best(score)
         values = {f"{name}_val_iou": iou for name, iou in self.progress.start.items()}
         log.validation(step=0, epoch=0, values=values)
 
-    def _save_best(self, found: ValScore) -> None:
-        # Not only where it is written: all ranks calibrate together.
-        calibration = found.calibrate() if found.calibrate else None
+    def _save_best(self, score: ValScore) -> None:
+        # On all ranks, because they calibrate together.
+        calibration = score.calibrate() if score.calibrate else None
         if self.accelerator.is_main_process:
             checkpoint = self._checkpoint(self.validated_model, self._state())
-            scored = replace(
-                checkpoint, val_iou=found.iou, calibration=calibration, decision=found.decision
-            )
-            save_checkpoint(scored, self.folder / CHECKPOINT_BEST)
+            checkpoint = replace(checkpoint, val_iou=score.iou, calibration=calibration)
+            save_checkpoint(checkpoint, self.folder / CHECKPOINT_BEST)
 
     def _save_last(self, *, stopped: bool) -> None:
         if self.accelerator.is_main_process:
@@ -343,10 +328,6 @@ class Loop(Generic[Batch]):
             ranks=self.accelerator.num_processes,
         )
 
-    def _is_validation_step(self, step: int) -> bool:
-        every = self.config.val_every_steps or self.steps_per_epoch
-        return step % every == 0 or step == self.total_steps
-
     def _epoch(self, step: int) -> int:
-        """The epoch, from 1, that optimizer step `step` (from 1) belongs to."""
+        """The epoch, from 1, of optimizer step `step` (from 1)."""
         return (max(step, 1) - 1) // self.steps_per_epoch + 1

@@ -1,11 +1,11 @@
-"""What a training run says while it runs: log.jsonl, TensorBoard, and a progress bar.
+"""The log of a training run: log.jsonl, TensorBoard, and a progress bar.
 
-`log.jsonl` has one JSON object a line, with the keys that are known at that moment: step, epoch,
-loss, lr, and the method's pairs_per_second (or clips_per_second) and parts of the loss; after a
-validation also val_iou and the method's other values, such as val_visibility_accuracy. A first
-line, of step 0, may have the val IoU before training: knn_val_iou, and start_val_iou where the
-start is a model of worth. A run that resumes at step s drops the lines after s first, so that the
-file reads as if it had never stopped.
+`log.jsonl` has one JSON object a line. After a step, its keys are step, epoch, loss, lr,
+pairs_per_second (or clips_per_second) and the parts of the loss; after a validation, step, epoch,
+val_iou and the method's other values, such as val_visibility_accuracy. A first line of step 0 may
+contain the val IoU before training: knn_val_iou, and start_val_iou if the initial weights are
+usable. A run that resumes at step s removes the lines after s, so that the file reads as if the run
+had not stopped.
 """
 
 import json
@@ -21,9 +21,9 @@ from egoexo_tools.runs import TENSORBOARD, RunFolder
 
 
 class RunLog:
-    """Opened at step `step` of a run, `done` of its `total` samples behind it.
+    """The log of a run that starts or resumes at step `step`, after `seen_samples` of `total`.
 
-    `unit` is what a sample is called; `active` False (another rank than the first) does nothing.
+    `unit` is the name of a sample. With `active` False (on further ranks) nothing is logged.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class RunLog:
         folder: Path,
         *,
         step: int,
-        done: int,
+        seen_samples: int,
         total: int,
         unit: str,
         active: bool,
@@ -43,7 +43,7 @@ class RunLog:
         self._quiet = quiet or not active
         self._bar = open_progress(
             total=total,
-            initial=done,
+            initial=seen_samples,
             desc=f"train {folder.name}",
             unit=unit,
             smoothing=0.05,
@@ -55,7 +55,7 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         _cut_after(self._path, step)
         self._file = self._path.open("a", encoding="utf-8")
-        # A slow import (seconds with some installations) that only a training run needs.
+        # Slow to import (seconds in some installations), and needed only here.
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
@@ -75,7 +75,7 @@ class RunLog:
             self._board.close()
 
     def say(self, text: str) -> None:
-        """A line above the bar, unless quiet."""
+        """Print a line above the bar, unless quiet."""
         if not self._quiet:
             print_line(text)
 
@@ -89,7 +89,7 @@ class RunLog:
         samples: int,
         parts: Mapping[str, float],
     ) -> None:
-        """One optimizer step over `samples` samples (of all ranks)."""
+        """Log an optimizer step over `samples` samples of all ranks."""
         now = time.perf_counter()
         rate = samples / max(now - self._last, 1e-9)
         self._last = now
@@ -100,11 +100,11 @@ class RunLog:
         )
 
     def validation(self, *, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """What a validation after this step found, by the names that the log has for it."""
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        self.say(f"epoch {epoch}, step {step}: {shown}")
+        """Log the values of a validation after this step."""
+        text = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        self.say(f"epoch {epoch}, step {step}: {text}")
         self._write({"step": step, "epoch": epoch, **values})
-        self._last = time.perf_counter()  # validation is not training time
+        self._last = time.perf_counter()  # the rate of the next step excludes validation
 
     def _write(self, line: dict[str, Any]) -> None:
         if not self._active:
@@ -116,34 +116,36 @@ class RunLog:
                 self._board.add_scalar(name, value, line["step"])
 
 
-def shortfalls(start: Mapping[str, float], best_iou: float, best_step: int) -> list[str]:
-    """A sentence for each thing that a finished run is not better than.
+def missing_improvements(start: Mapping[str, float], best_iou: float, best_step: int) -> list[str]:
+    """A warning for each value before training that a finished run does not exceed.
 
-    `start` is val IoU before the first step, by name; step 0 is the best where none came up to it.
+    `start` is the val IoU before the first step, by name: of the initial weights (`start`) and of
+    methods without training. `best_step` is 0 if no validation matches the initial weights.
     """
-    found = []
+    warnings = []
     if "start" in start and best_step == 0:
-        found.append(
-            f"no validation came up to the start's val IoU of {best_iou:.3f}; the best checkpoint "
-            "is the start as it was. Try a lower learning rate or fewer epochs"
+        warnings.append(
+            f"no validation matches the val IoU {best_iou:.3f} of the initial weights; the best "
+            "checkpoint is the initial one. Try a lower learning rate or fewer epochs"
         )
     for name, iou in start.items():
         if name != "start" and best_iou < iou:
-            found.append(
-                f"the best val IoU is {best_iou:.3f}, that of {name}, which learns nothing, "
-                f"{iou:.3f}; predict with {name}, or train longer or another model"
+            warnings.append(
+                f"the best val IoU is {best_iou:.3f}; {name}, without training, has {iou:.3f}. "
+                f"Predict with {name}, or train longer or another model"
             )
-    return found
+    return warnings
 
 
 def _cut_after(path: Path, step: int) -> None:
+    """Remove the lines of later steps, and all lines if the run starts again."""
     if not path.exists():
         return
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+                lines.append(line + "\n")
         except (ValueError, KeyError):
-            continue  # half a line of a killed run
-    write_atomic(path, "".join(kept) if step else "")
+            continue  # a killed run may leave half a line
+    write_atomic(path, "".join(lines) if step else "")

@@ -1,4 +1,4 @@
-"""How a long run is asked to stop: a signal becomes an event that it looks at between two steps."""
+"""Stopping a training run: a signal sets an event, which the run checks between two steps."""
 
 import signal
 import threading
@@ -9,18 +9,18 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set: the step ends, the checkpoint is written."""
+    """An event that SIGINT and SIGTERM set, so that a checkpoint can be written before the end."""
     stopping = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stopping  # Python lets only the main thread install handlers
+        yield stopping  # only the main thread may install signal handlers
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopping
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,8 +1,7 @@
-"""A method as the training loop sees it: a record of plain functions, and a run's settings.
+"""The interface between a method and the training loop: a record of functions, and loop settings.
 
-A *batch* is what passes through the module at once, a *step* is one or more batches whose
-gradients are added up; the last step of an epoch may have fewer. Started by torchrun, each rank
-runs its own share of the batches.
+A *batch* passes through the module at once. A *step* is one or more batches whose gradients are
+added up; the last step of an epoch may have fewer. With torchrun, each rank has its own batches.
 """
 
 import math
@@ -16,14 +15,14 @@ from torch import nn
 Batch = TypeVar("Batch")
 
 
-def cosine(part: float) -> float:
-    """1 at the start (part 0) of a run, 0 at its end (part 1)."""
+def cosine_schedule(part: float) -> float:
+    """1 at the start (part 0) of a run, 0 at its end (part 1), half a cosine in between."""
     return 0.5 * (1 + math.cos(math.pi * part))
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that learn at one rate."""
+    """Parameters with the same learning rate and weight decay."""
 
     parameters: Sequence[nn.Parameter]
     learning_rate: float
@@ -35,77 +34,80 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class ValScore:
-    """What one validation found; the same on all ranks."""
+    """Result of a validation; the same on all ranks."""
 
     iou: float
+    """Mean IoU, by which the best checkpoint is chosen."""
     logged: Mapping[str, float] = field(default_factory=dict)
-    """What else goes to the log, by its name there."""
+    """Further values for the log, by name."""
     calibrate: Callable[[], Mapping[str, Any] | None] | None = None
-    """Asked, on all ranks, where this is the best one yet: how scores become confidences."""
-    decision: Mapping[str, Any] | None = None
-    """Parameters of choosing over time that these weights want."""
-    untrained: Mapping[str, float] = field(default_factory=dict)
-    """IoU of what learns nothing, on the same samples, by its name: `knn`."""
+    """Returns the checkpoint's calibration; called on all ranks if this is the best validation."""
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    """IoU of methods without training on the same samples, by name: `knn`."""
 
 
 @dataclass(frozen=True)
 class Task(Generic[Batch]):
-    """A method as the loop sees it."""
+    """What the loop needs to know of a method."""
 
     method: str
+    """Name in METHODS."""
     module: nn.Module
     """`module(batch)` → the mean loss of a batch, a scalar to differentiate, and its parts by name
-    (scalars for the log, may be empty). A module so that data parallelism can wrap it; it casts to
-    bfloat16 itself, where it wants to, since only it knows what must not be cast."""
+    (scalars for the log, may be empty). A module, so that data parallelism can wrap it. It applies
+    autocast itself, because only it knows which operations must stay in float32."""
     model: nn.Module
-    """The part of `module` whose weights are kept."""
+    """The part of `module` whose weights are saved."""
     groups: Sequence[ParameterGroup]
+    """All trainable parameters."""
     epoch_samples: int
-    """Samples of an epoch, of all ranks; counted in `unit`s."""
+    """Number of samples in an epoch, over all ranks."""
     batches_per_epoch: int
-    """Of this rank; all ranks have equally many, or some would wait for ever."""
+    """Number of batches of this rank; it must be equal on all ranks, which wait for each other."""
     batches: Callable[[int, int], Iterator[tuple[Batch, int]]]
-    """(epoch from 0, first batch from 0) → that batch and all after it, with their numbers of
-    samples, made as they are asked for."""
+    """(epoch, first batch), both from 0 → this batch and all later ones of the epoch, each with its
+    number of samples; made lazily."""
     to_device: Callable[[Batch, torch.device], Batch]
     validate: Callable[[nn.Module], ValScore]
-    """Of `model`, or of the average that lags behind it; on all ranks."""
+    """Validates `model`, or the average of its weights; called on all ranks."""
     describe_batch: Callable[[Batch], str]
-    """Which sample made the loss infinite, for the error: `pair …`."""
+    """Names the sample of a batch whose loss is not finite, for the error message: `pair …`."""
     config: Mapping[str, Any]
-    """The model's settings, as a checkpoint keeps them."""
+    """The model's settings for the checkpoint."""
     settings: Mapping[str, Any]
-    """Of training; a resumed run must have the same."""
+    """The training settings; a resumed run must have equal ones."""
     features: Mapping[str, Any]
-    """Of what the module's inputs were made with; may be empty."""
+    """Key of the features that the module reads; may be empty."""
     fingerprint: str
-    """Of the data; a run starts anew where it changed."""
+    """Hash of the data; a run starts again if it has changed."""
     unit: str = "pair"
+    """What a sample is called in the log."""
     measures_start: bool = False
-    """Validate before the first step too, and say at the end what training came to since."""
+    """Validate before the first step too, and report at the end if training was no improvement."""
     keeps_start: bool = False
-    """The weights at the start are a model of worth: the best one until another is better."""
+    """The initial weights are usable: they are the best checkpoint until better ones come."""
     averages_start: bool = False
-    """They are trained ones: a moving average of the weights begins with them, and so leaves them
-    slowly, where otherwise it begins with those after the first step."""
+    """The initial weights are trained: the moving average starts with them. Otherwise it starts
+    with the weights after the first step."""
     introduction: str = ""
-    """A line that is shown at the start."""
+    """Printed at the start."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and in which steps a run trains."""
+    """Settings of the loop."""
 
     epochs: int
     accumulate: int = 1
-    """Batches whose gradients are added up before a step."""
+    """Batches in a step."""
     average_decay: float = 0.0
-    """Of a moving average of the weights, validated and kept in their place; 0: none."""
+    """Decay of a moving average of the weights, which is validated and saved as the best
+    checkpoint; 0: no average."""
     clip_norm: float | None = None
-    """Gradients of a larger norm, over all parameters, are scaled down to it; None: never."""
+    """Largest norm of the gradients of all parameters; larger ones are scaled down; None: never."""
     val_every_steps: int | None = None
-    """None: once an epoch."""
+    """Steps between two validations; None: one validation an epoch."""
     patience: int | None = None
     """Validations without a better IoU before an early stop; None: never."""
-    schedule: Callable[[float], float] = cosine
-    """Part of the run that is done (0..1) → weight of each group's first rate against its last."""
+    schedule: Callable[[float], float] = cosine_schedule
+    """Completed part of the run (0..1) → weight of the initial learning rate against the final."""

@@ -167,7 +167,7 @@ class MatchingTraining:
             logged=accuracy,
             # Already computed; the loop asks for it if this is the best validation.
             calibrate=None if calibration is None else calibration.to_dict,
-            untrained={"knn": validation.knn_iou},
+            baselines={"knn": validation.knn_iou},
         )
 
     def _describe(self, buckets: Sequence[Bucket]) -> str:

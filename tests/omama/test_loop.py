@@ -1,4 +1,4 @@
-"""The training loop alone, around a line through points: every number can be worked out by hand."""
+"""The training loop with a linear model: every expected number can be computed by hand."""
 
 import json
 import math
@@ -101,16 +101,16 @@ def last(folder: Path) -> Checkpoint:
 
 
 def scores(*ious: float) -> Callable[[nn.Module], ValScore]:
-    """A validation that finds these one after the other."""
-    waiting = iter(ious)
-    return lambda model: ValScore(next(waiting))
+    """A validation that returns these values in turn."""
+    remaining = iter(ious)
+    return lambda model: ValScore(next(remaining))
 
 
 CONFIG = LoopConfig(epochs=3)
 """15 steps of one batch."""
 
 
-def test_the_logged_loss_is_the_mean_of_a_steps_batches(tmp_path: Path) -> None:
+def test_logged_loss_is_the_mean_over_the_batches_of_a_step(tmp_path: Path) -> None:
     run(tmp_path, replace(CONFIG, accumulate=2), stop_after=1)
     errors = [1 - y for _, y in (points(0, 0), points(0, 1))]  # slope 0, offset 1
     expected = torch.stack(errors).square().mean()  # both batches have three points
@@ -118,38 +118,39 @@ def test_the_logged_loss_is_the_mean_of_a_steps_batches(tmp_path: Path) -> None:
     assert log(tmp_path, "bias") == [pytest.approx(float(torch.stack(errors).mean()))]
 
 
-def test_a_step_of_two_batches_is_a_step_of_one_of_twice_the_size(tmp_path: Path) -> None:
+def test_two_accumulated_batches_equal_one_batch_of_twice_the_size(tmp_path: Path) -> None:
     parts = run(tmp_path / "parts", replace(CONFIG, accumulate=2, epochs=1))
 
-    def joined(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
+    def double(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
         for number in range(2 * first, BATCHES, 2):
-            found = [points(epoch, n) for n in range(number, min(number + 2, BATCHES))]
-            xs, ys = zip(*found, strict=True)
-            yield (torch.cat(xs), torch.cat(ys)), SAMPLES * len(found)
+            pair = [points(epoch, n) for n in range(number, min(number + 2, BATCHES))]
+            xs, ys = zip(*pair, strict=True)
+            yield (torch.cat(xs), torch.cat(ys)), SAMPLES * len(pair)
 
     config = LoopConfig(epochs=1)
-    whole = run(tmp_path / "whole", config, batches=joined, batches_per_epoch=3)
+    whole = run(tmp_path / "whole", config, batches=double, batches_per_epoch=3)
     assert parts.total_steps == whole.total_steps == 3  # the last one has a single batch
     assert log(tmp_path / "parts", "loss") == pytest.approx(log(tmp_path / "whole", "loss"))
-    for one, two in zip(parts.task.model.parameters(), whole.task.model.parameters(), strict=True):
-        torch.testing.assert_close(one, two)
+    models = parts.task.model, whole.task.model
+    for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
-def test_a_batch_of_an_accumulated_step_follows_the_order(tmp_path: Path) -> None:
-    seen: list[float] = []
+def test_accumulated_batches_keep_their_order(tmp_path: Path) -> None:
+    first_values: list[float] = []
 
-    def watched(batch: Batch, device: torch.device) -> Batch:
-        seen.append(float(batch[0][0]))
+    def record(batch: Batch, device: torch.device) -> Batch:
+        first_values.append(float(batch[0][0]))
         return batch
 
-    run(tmp_path, replace(CONFIG, accumulate=2, epochs=2), to_device=watched)
-    assert seen == [float(points(e, n)[0][0]) for e in range(2) for n in range(BATCHES)]
+    run(tmp_path, replace(CONFIG, accumulate=2, epochs=2), to_device=record)
+    assert first_values == [float(points(e, n)[0][0]) for e in range(2) for n in range(BATCHES)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_after", range(1, 10))
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_resumed_from_any_step_it_equals_an_undisturbed_run(
+def test_a_run_resumed_at_any_step_equals_an_undisturbed_run(
     tmp_path: Path, stop_after: int, accumulate: int
 ) -> None:
     config = replace(CONFIG, accumulate=accumulate, average_decay=0.5, clip_norm=0.5)
@@ -164,12 +165,12 @@ def test_resumed_from_any_step_it_equals_an_undisturbed_run(
     for name in ("step", "loss", "lr", "gradient_norm", "val_iou", "val_offset"):
         assert log(tmp_path / "parts", name) == log(tmp_path / "whole", name), name
     for name in (CHECKPOINT_LAST, CHECKPOINT_BEST):
-        one, two = (load_checkpoint(tmp_path / part / name) for part in ("whole", "parts"))
-        assert plain(one) == plain(two)
+        whole, parts = (load_checkpoint(tmp_path / part / name) for part in ("whole", "parts"))
+        assert plain(whole) == plain(parts)
 
 
 def plain(value: Any) -> Any:
-    """A checkpoint in which tensors are lists, to be compared."""
+    """A checkpoint with lists instead of tensors, which can be compared."""
     if isinstance(value, torch.Tensor):
         return value.tolist()
     if isinstance(value, dict):
@@ -180,17 +181,17 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("averages_start", [False, True])
-def test_what_is_validated_and_kept_is_the_average_of_the_weights(
+def test_the_average_of_the_weights_is_validated_and_saved(
     tmp_path: Path, averages_start: bool
 ) -> None:
     config = replace(CONFIG, epochs=1, average_decay=0.75)
     validated: list[float] = []
 
-    def watched(model: nn.Module) -> ValScore:
+    def record(model: nn.Module) -> ValScore:
         validated.append(float(model.slope.detach()))
         return ValScore(0.5)
 
-    changes = {"validate": watched, "averages_start": averages_start}
+    changes = {"validate": record, "averages_start": averages_start}
     average = float(make_task().model.slope.detach()) if averages_start else None
     for step in range(BATCHES):
         loop = run(tmp_path, config, resume=step > 0, stop_after=1, **changes)
@@ -201,28 +202,28 @@ def test_what_is_validated_and_kept_is_the_average_of_the_weights(
     assert float(last(tmp_path).weights["slope"]) == slope != validated[0]
 
 
-def test_gradients_are_clipped_by_their_common_norm(tmp_path: Path) -> None:
+def test_gradients_are_clipped_by_their_joint_norm(tmp_path: Path) -> None:
     loop = make_loop(tmp_path, replace(CONFIG, clip_norm=0.25))
-    before: list[float] = []
+    norms: list[float] = []
 
-    def watch(optimizer: Any, *rest: Any) -> None:
+    def record(optimizer: Any, *arguments: Any) -> None:
         gradients = torch.cat([p.grad for p in loop.task.model.parameters()])
-        before.append(float(gradients.norm()))
+        norms.append(float(gradients.norm()))
 
-    loop.optimizer.register_step_pre_hook(watch)
+    loop.optimizer.register_step_pre_hook(record)
     loop.run(quiet=True, stop_after=2)
-    assert before == pytest.approx([0.25, 0.25])
+    assert norms == pytest.approx([0.25, 0.25])
     x, y = points(0, 0)
     gradient = torch.stack([(2 * (1 - y) * x).mean(), (2 * (1 - y)).mean()])
     assert log(tmp_path, "gradient_norm")[0] == pytest.approx(float(gradient.norm()))
 
 
-def test_without_a_limit_nothing_is_clipped(tmp_path: Path) -> None:
+def test_gradients_are_not_clipped_by_default(tmp_path: Path) -> None:
     run(tmp_path, CONFIG, stop_after=1)
     assert log(tmp_path, "gradient_norm") == []
 
 
-def test_each_group_has_a_rate_and_a_decay_of_its_own(tmp_path: Path) -> None:
+def test_each_group_has_its_own_rate_and_decay(tmp_path: Path) -> None:
     line = Line()
     groups = [
         ParameterGroup([line.slope], 0.1, 0.02, weight_decay=0.5),
@@ -231,7 +232,7 @@ def test_each_group_has_a_rate_and_a_decay_of_its_own(tmp_path: Path) -> None:
     loop = make_loop(tmp_path, CONFIG, module=line, model=line, groups=groups)
     rates: list[tuple[float, float]] = []
     loop.optimizer.register_step_pre_hook(
-        lambda optimizer, *rest: rates.append(tuple(g["lr"] for g in optimizer.param_groups))
+        lambda optimizer, *arguments: rates.append(tuple(g["lr"] for g in optimizer.param_groups))
     )
     loop.run(quiet=True)
     halfway = [0.5 * (1 + math.cos(math.pi * step / 14)) for step in range(15)]
@@ -241,7 +242,7 @@ def test_each_group_has_a_rate_and_a_decay_of_its_own(tmp_path: Path) -> None:
     assert [group["weight_decay"] for group in loop.optimizer.param_groups] == [0.5, 0.0]
 
 
-def test_another_schedule_takes_the_cosines_place(tmp_path: Path) -> None:
+def test_the_schedule_can_be_replaced(tmp_path: Path) -> None:
     run(tmp_path, replace(CONFIG, schedule=lambda part: 1 - part))
     assert log(tmp_path, "lr") == pytest.approx(np.linspace(0.1, 0.01, 15).tolist())
 
@@ -250,8 +251,8 @@ def test_another_schedule_takes_the_cosines_place(tmp_path: Path) -> None:
     ("ious", "validations"),
     [
         ((0.5, 0.4, 0.3, 0.9), 3),
-        ((0.5, 0.4, 0.6, 0.5, 0.5, 0.9), 5),  # an improvement: patience begins anew
-        ((0.5, 0.5, 0.5, 0.9), 3),  # as good is not better
+        ((0.5, 0.4, 0.6, 0.5, 0.5, 0.9), 5),  # an improvement resets patience
+        ((0.5, 0.5, 0.5, 0.9), 3),  # equal is no improvement
     ],
 )
 def test_patience_counts_validations_since_the_best(
@@ -266,7 +267,7 @@ def test_patience_counts_validations_since_the_best(
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
-def test_patience_goes_on_counting_in_a_resumed_run(tmp_path: Path, stop_after: int) -> None:
+def test_a_resumed_run_continues_to_count_patience(tmp_path: Path, stop_after: int) -> None:
     config = replace(CONFIG, val_every_steps=1, patience=2)
     ious = (0.5, 0.4, 0.6, 0.5, 0.5, 0.9)
     run(tmp_path, config, validate=scores(*ious), stop_after=stop_after)
@@ -274,67 +275,66 @@ def test_patience_goes_on_counting_in_a_resumed_run(tmp_path: Path, stop_after: 
     assert log(tmp_path, "val_iou") == list(ious[:5])
 
 
-def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path: Path) -> None:
-    asked: list[float] = []
+def test_the_best_checkpoint_is_from_the_best_validation(tmp_path: Path) -> None:
+    calibrated: list[float] = []
 
     def validate(model: nn.Module) -> ValScore:
         iou = next(ious)
 
         def calibrate() -> dict[str, Any]:
-            asked.append(iou)
+            calibrated.append(iou)
             return {"score": "head", "threshold": iou}
 
-        return ValScore(iou, {"val_extra": 2 * iou}, calibrate, decision={"stay": iou})
+        return ValScore(iou, {"val_extra": 2 * iou}, calibrate)
 
     ious = iter((0.5, 0.75, 0.25))
     run(tmp_path, CONFIG, validate=validate)
     best = load_checkpoint(tmp_path / CHECKPOINT_BEST, method="line")
     assert (best.step, best.epoch, best.val_iou) == (10, 2, 0.75)
     assert best.calibration == {"score": "head", "threshold": 0.75}
-    assert best.decision == {"stay": 0.75}
     assert best.state.optimizer is None
-    assert asked == [0.5, 0.75]  # only where it is the best one yet
+    assert calibrated == [0.5, 0.75]  # only for a new best
     assert log(tmp_path, "val_extra") == [1.0, 1.5, 0.5]
     assert (last(tmp_path).config, last(tmp_path).step) == ({"parameters": 2}, 15)
 
 
-def measured(*ious: float) -> Callable[[nn.Module], ValScore]:
-    waiting = iter(ious)
-    return lambda model: ValScore(next(waiting), untrained={"knn": 0.5})
+def with_baseline(*ious: float) -> Callable[[nn.Module], ValScore]:
+    remaining = iter(ious)
+    return lambda model: ValScore(next(remaining), baselines={"knn": 0.5})
 
 
 @pytest.mark.parametrize(
-    ("ious", "step", "said"),
+    ("ious", "step", "warning"),
     [
-        ((0.75, 0.25, 0.5, 0.25), 0, "no validation came up to the start's val IoU of 0.750"),
+        ((0.75, 0.25, 0.5, 0.25), 0, "no validation matches the val IoU 0.750 of the initial"),
         ((0.75, 0.25, 0.75, 0.75), 10, None),
-        ((0.25, 0.375, 0.25, 0.25), 5, "that of knn, which learns nothing, 0.500; predict with"),
+        ((0.25, 0.375, 0.25, 0.25), 5, "knn, without training, has 0.500. Predict with"),
     ],
 )
-def test_a_start_of_worth_is_kept_until_another_comes_up_to_it(
+def test_usable_initial_weights_are_the_best_until_a_validation_matches_them(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     ious: tuple[float, ...],
     step: int,
-    said: str | None,
+    warning: str | None,
 ) -> None:
     changes = {"measures_start": True, "keeps_start": True}
-    run(tmp_path, CONFIG, validate=measured(*ious[:3]), stop_after=10, **changes)
-    assert not caplog.text  # it has not come to its end
-    run(tmp_path, CONFIG, validate=measured(*ious[3:]), resume=True, **changes)
+    run(tmp_path, CONFIG, validate=with_baseline(*ious[:3]), stop_after=10, **changes)
+    assert not caplog.text  # the run is not finished
+    run(tmp_path, CONFIG, validate=with_baseline(*ious[3:]), resume=True, **changes)
     best = load_checkpoint(tmp_path / CHECKPOINT_BEST)
     assert (best.step, best.val_iou) == (step, max(ious))
     assert log(tmp_path, "start_val_iou") == [ious[0]] and log(tmp_path, "knn_val_iou") == [0.5]
-    assert said in caplog.text if said else not caplog.text
+    assert warning in caplog.text if warning else not caplog.text
 
 
-def test_an_untrained_start_is_measured_beside_what_learns_nothing_only(tmp_path: Path) -> None:
-    run(tmp_path, CONFIG, validate=measured(0.75, 0.25, 0.5, 0.25), measures_start=True)
+def test_random_initial_weights_are_not_the_best_checkpoint(tmp_path: Path) -> None:
+    run(tmp_path, CONFIG, validate=with_baseline(0.75, 0.25, 0.5, 0.25), measures_start=True)
     assert load_checkpoint(tmp_path / CHECKPOINT_BEST).step == 10
     assert not log(tmp_path, "start_val_iou") and log(tmp_path, "knn_val_iou") == [0.5]
 
 
-def test_validations_come_when_they_should(tmp_path: Path) -> None:
+def test_validations_take_place_every_n_steps_and_at_the_end(tmp_path: Path) -> None:
     config = replace(CONFIG, val_every_steps=4)
     loop = run(tmp_path, config)
     lines = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
@@ -345,13 +345,13 @@ def test_validations_come_when_they_should(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals go to the main one"
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_and_saves_it(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("sent_signal", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_a_step(tmp_path: Path, sent_signal: signal.Signals) -> None:
     def interrupting(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
-        for at, found in enumerate(batches(epoch, first)):
-            if (epoch, at) == (1, 1):
-                os.kill(os.getpid(), number)
-            yield found
+        for number, batch in enumerate(batches(epoch, first)):
+            if (epoch, number) == (1, 1):
+                os.kill(os.getpid(), sent_signal)
+            yield batch
 
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
@@ -375,8 +375,8 @@ def test_work_is_saved_between_validations(tmp_path: Path, monkeypatch: pytest.M
     assert last(tmp_path).step == 3
 
 
-def test_the_log_forgets_what_the_checkpoint_does_not_know(tmp_path: Path) -> None:
-    """As after a power cut: steps were logged, the last one by half, after the last save."""
+def test_the_log_drops_steps_after_the_last_checkpoint(tmp_path: Path) -> None:
+    """As after a power cut: further steps were logged after the last save, one only half."""
     run(tmp_path / "parts", CONFIG, stop_after=6)
     with (tmp_path / "parts" / "log.jsonl").open("a") as file:
         file.write('{"step": 7, "loss": 1.5}\n{"step": 8, "lo')
@@ -385,7 +385,7 @@ def test_the_log_forgets_what_the_checkpoint_does_not_know(tmp_path: Path) -> No
     assert log(tmp_path / "parts", "loss") == log(tmp_path / "whole", "loss")
 
 
-def test_an_infinite_loss_stops_with_the_batch(tmp_path: Path) -> None:
+def test_an_infinite_loss_stops_with_the_name_of_the_batch(tmp_path: Path) -> None:
     def broken(epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
         for number, (batch, size) in enumerate(batches(epoch, first)):
             yield ((batch[0], batch[1] * math.inf) if number == 2 else batch), size
@@ -396,7 +396,7 @@ def test_an_infinite_loss_stops_with_the_batch(tmp_path: Path) -> None:
     assert len(log(tmp_path, "loss")) == 2
 
 
-def test_other_data_start_anew_and_other_settings_are_refused(
+def test_changed_data_start_again_and_changed_settings_are_rejected(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(tmp_path, CONFIG, stop_after=4)
@@ -405,11 +405,11 @@ def test_other_data_start_anew_and_other_settings_are_refused(
     with pytest.raises(DataError, match="is a checkpoint of line, not of circle"):
         run(tmp_path, CONFIG, method="circle", resume=True)
     run(tmp_path, CONFIG, fingerprint="others", resume=True, stop_after=2)
-    assert "training starts anew" in caplog.text
+    assert "training starts again" in caplog.text
     assert len(log(tmp_path, "loss")) == 2
 
 
-def test_the_log_counts_in_the_methods_unit(tmp_path: Path) -> None:
+def test_the_log_counts_in_the_unit_of_the_method(tmp_path: Path) -> None:
     run(tmp_path, CONFIG, stop_after=2)
     assert all(rate > 0 for rate in log(tmp_path, "clips_per_second"))
     assert len(log(tmp_path, "clips_per_second")) == 2

@@ -305,7 +305,9 @@ def test_a_checkpoint_that_training_destroys_is_kept_with_a_warning(
     assert (best.step, best.val_iou) == (0, 1.0)
     started = load_checkpoint(first)
     assert all(torch.equal(best.weights[key], started.weights[key]) for key in best.weights)
-    assert "b: no validation came up to the start's val IoU of 1.000; the best" in caplog.text
+    assert (
+        "b: no validation matches the val IoU 1.000 of the initial weights; the best" in caplog.text
+    )
     assert read_log(own_root, "b")[0] == {
         "step": 0, "epoch": 0, "start_val_iou": 1.0, "knn_val_iou": 1.0,
     }  # fmt: skip
@@ -320,7 +322,7 @@ def test_a_model_below_nearest_neighbours_gives_a_warning(
     config = replace(CONFIG, learning_rate=30.0, epochs=1, residual=False)
     best = load_checkpoint(train_run(own_root, "a", config))
     assert best.step > 0 and best.state.start == {"knn": 1.0}
-    assert "that of knn, which learns nothing, 1.000; predict with knn" in caplog.text
+    assert "knn, without training, has 1.000. Predict with knn" in caplog.text
 
 
 def test_a_start_that_training_harms_is_kept_with_a_warning(
@@ -342,7 +344,7 @@ def test_a_start_that_training_harms_is_kept_with_a_warning(
     ends = [line["val_iou"] for line in later if "val_iou" in line]
     assert (best.step, best.val_iou) == (0, first["start_val_iou"])
     assert best.val_iou is not None and max(ends) < best.val_iou
-    assert "a: no validation came up to the start's val IoU" in caplog.text
+    assert "a: no validation matches the val IoU" in caplog.text
     board = EventAccumulator(str(own_root.runs / "a" / "tensorboard"))
     board.Reload()
     for name in ("start_val_iou", "knn_val_iou"):
