@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from egoexo_tools import __version__
-from egoexo_tools.commands.choices import DIRECTIONS, EXECUTOR
+from egoexo_tools.commands.choices import DIRECTIONS, EXECUTOR, SAMPLING
 from egoexo_tools.errors import (
     DEBUG,
     DataError,
@@ -25,6 +25,10 @@ from egoexo_tools.errors import (
     describe_unexpected,
     disk_full_text,
 )
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.running.records import RunOptions
+from egoexo_tools.running.shard import Shard
+from egoexo_tools.vocab import Split
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
@@ -96,14 +100,64 @@ class LazyGroup(click.Group):
             raise click.ClickException(message) from error
 
 
+class FolderOf(click.Path):
+    """A folder that commands receive as a DatasetRoot or a Release."""
+
+    def __init__(self, kind: Callable[[Path], Any]) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self.kind(Path(os.fsdecode(super().convert(value, param, ctx))))
+
+
+ROOT, RELEASE = FolderOf(DatasetRoot), FolderOf(Release)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 ANY_PATH = click.Path(path_type=Path)
 
-root_argument = click.argument("root", type=FOLDER)
+root_argument = click.argument("root", type=ROOT)
+release_argument = click.argument("release", type=RELEASE)
 release_option = click.option(
-    "--release", type=FOLDER, required=True, help="Folder of the downloaded release."
+    "--release", type=RELEASE, required=True, help="Folder of the downloaded release."
 )
+split_file_option = click.option(
+    "--split-file",
+    type=FILE,
+    help="split.json of `select`.  [default: the release's splits.json, or its file names]",
+)
+takes_option = click.option(
+    "--take", "take_uids", multiple=True, metavar="UID", help="Only this take. Repeatable."
+)
+scenarios_option = click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="NAME",
+    help="Only takes of this scenario. Repeatable.",
+)
+sampling_option = click.option(
+    "--sampling",
+    type=SAMPLING,
+    default="annotated",
+    show_default=True,
+    help="All annotated frames, or frames 0, 30, 60... of the whole video.",
+)
+fractions_option = click.option(
+    "--fraction",
+    "fractions",
+    metavar="SPLIT=SHARE",
+    multiple=True,
+    help="Share of a split's pairs to keep, such as train=0.2. Repeatable.",
+)
+counts_option = click.option(
+    "--count",
+    "counts",
+    metavar="SPLIT=NUMBER",
+    multiple=True,
+    help="Exact number of a split's pairs to keep, such as val=1950. Repeatable.",
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 direction_option = click.option(
     "--direction",
     type=DIRECTIONS,
@@ -149,7 +203,7 @@ def stage_options(
             help="Run only this part of the units, such as 3/40: for job arrays.",
         ),
         "overwrite": click.option("--overwrite", is_flag=True, help="Redo finished units."),
-        "quiet": click.option("--quiet", is_flag=True, help="Show no progress bar."),
+        "quiet": quiet_option,
     }
     if not shards:
         del options["shard"]
@@ -167,10 +221,7 @@ def stage_options(
     return decorate
 
 
-def _run_options(resources: Sequence[str], shard: str | None = None, **values: Any) -> Any:
-    from egoexo_tools.running.records import RunOptions
-    from egoexo_tools.running.shard import Shard
-
+def _run_options(resources: Sequence[str], shard: str | None = None, **values: Any) -> RunOptions:
     if values["executor"] != "dask" and (values["scheduler"] is not None or resources):
         raise SettingsError("--scheduler and --resource are for Dask; add --executor dask")
     amounts = {}
@@ -190,8 +241,6 @@ Number = TypeVar("Number", int, float)
 
 def per_split(texts: Sequence[str], kind: Callable[[str], Number]) -> dict[str, Number]:
     """`("train=0.2", "val=1")` → {"train": 0.2, "val": 1.0}; SettingsError for other text."""
-    from egoexo_tools.vocab import Split
-
     values: dict[str, Number] = {}
     for text in texts:
         split, _, number = text.partition("=")

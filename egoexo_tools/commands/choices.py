@@ -1,7 +1,7 @@
 """Options whose allowed values are the names in a table, so that a new name needs no other edit."""
 
 from collections.abc import Iterable, Sequence
-from enum import Enum
+from enum import Enum, EnumType
 from inspect import isfunction
 from typing import Any
 
@@ -13,9 +13,9 @@ from egoexo_tools.lazy import resolve
 class NameOf(click.Choice[str]):
     """A choice of the names in a table, which is imported when an option is parsed or shown.
 
-    The table is a dict, a tuple of texts, an Enum of texts, or a function that returns one of
-    these. Its module must import quickly, because `--help` imports it: tables hold names and
-    dotted text instead of functions.
+    The table is a dict, a tuple of texts, a function that returns one of these, or an Enum of
+    texts, whose members the command receives. Its module must import quickly, because `--help`
+    imports it: tables hold names and dotted text instead of functions.
     """
 
     def __init__(
@@ -35,6 +35,10 @@ class NameOf(click.Choice[str]):
     @choices.setter
     def choices(self, values: Iterable[str]) -> None:
         """Click assigns the choices once; here they come from the table each time."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, table = super().convert(value, param, ctx), resolve(self.table)
+        return table(name) if isinstance(table, EnumType) and name not in self.also else name
 
 
 DIRECTION = NameOf("egoexo_tools.vocab:Direction")

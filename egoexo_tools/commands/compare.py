@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import ANY_PATH, FILE, FOLDER
+from egoexo_tools.commands import ANY_PATH, FILE, FOLDER, ROOT
+from egoexo_tools.layout import DatasetRoot, write_atomic
 
 
 @click.command()
@@ -12,7 +13,7 @@ from egoexo_tools.commands import ANY_PATH, FILE, FOLDER
 @click.argument("run_b", type=ANY_PATH)
 @click.option("--json", "json_path", type=FILE, help="Also write the comparison (JSON).")
 @click.option("--pictures", type=FOLDER, help="Folder for pictures of wins and losses.")
-@click.option("--root", type=FOLDER, help="Dataset root with the frames of the pictures.")
+@click.option("--root", type=ROOT, help="Dataset root with the frames of the pictures.")
 @click.option(
     "--count",
     type=click.IntRange(min=1),
@@ -25,7 +26,7 @@ def command(
     run_b: Path,
     json_path: Path | None,
     pictures: Path | None,
-    root: Path | None,
+    root: DatasetRoot | None,
     count: int,
 ) -> None:
     """Compare two runs, sample by sample. RUN_A and RUN_B are folders or scores.parquet files.
@@ -37,7 +38,6 @@ def command(
     import json
 
     from egoexo_tools.evaluation.compare import compare, format_comparison, write_pictures
-    from egoexo_tools.layout import DatasetRoot, write_atomic
 
     if (pictures is None) != (root is None):
         raise click.UsageError("--pictures needs --root, and --root needs --pictures")
@@ -46,5 +46,5 @@ def command(
     if json_path is not None:
         write_atomic(json_path, json.dumps(comparison.summary, indent=1) + "\n")
     if pictures is not None and root is not None:
-        paths = write_pictures(comparison, pictures, root=DatasetRoot(root), count=count)
+        paths = write_pictures(comparison, pictures, root=root, count=count)
         click.echo(f"{len(paths)} pictures in {pictures}")

@@ -1,29 +1,30 @@
 """`egoexo-tools download`"""
 
 from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from egoexo_tools.commands import FILE, FOLDER, stage_options
+from egoexo_tools.commands import (
+    ROOT,
+    release_argument,
+    scenarios_option,
+    split_file_option,
+    stage_options,
+    takes_option,
+)
 from egoexo_tools.commands.choices import RESOLUTION, SPLIT
 from egoexo_tools.errors import SettingsError
-
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
-@click.argument("release", type=FOLDER)
-@click.option("--split-file", type=FILE, help="split.json of `select`.  [default: official]")
+@release_argument
+@split_file_option
 @click.option("--split", "splits", multiple=True, type=SPLIT, help="Only this split. Repeatable.")
-@click.option(
-    "--take", "take_uids", multiple=True, metavar="UID", help="Only this take. Repeatable."
-)
-@click.option(
-    "--scenario", "scenarios", multiple=True, help="Only takes of this scenario. Repeatable."
-)
+@takes_option
+@scenarios_option
 @click.option(
     "--resolution",
     type=RESOLUTION,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     help="Files at a time.",
 )
 @click.option("--max-rate", metavar="BYTES", help="Greatest rate in bytes a second, such as 50MB.")
-@click.option("--root", type=FOLDER, help="Dataset root that receives exclusions and frames.")
+@click.option("--root", type=ROOT, help="Dataset root that receives exclusions and frames.")
 @click.option(
     "--disk-budget",
     metavar="BYTES",
@@ -55,7 +56,9 @@ if TYPE_CHECKING:
     "--from-s3", is_flag=True, help="Extract ROOT's frames from the bucket; store no video."
 )
 @stage_options()
-def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> None:
+def command(
+    release: Release, root: DatasetRoot | None, dry_run: bool, run: RunOptions, **choices: Any
+) -> None:
     """Download annotations and the annotated cameras' videos; verifies and resumes.
 
     \b
@@ -72,12 +75,9 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
     )
     from egoexo_tools.download.plan import TakeFilter
     from egoexo_tools.download.s3 import DEFAULT_SOURCE, S3
-    from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.running.lock import shared_files_lock
-    from egoexo_tools.vocab import Split
 
     from_s3, budget_bytes = choices["from_s3"], _parse_bytes(choices["disk_budget"])
-    root = None if choices["root"] is None else DatasetRoot(choices["root"])
     if (from_s3 or budget_bytes) and root is None or (from_s3 and budget_bytes):
         raise SettingsError("--disk-budget and --from-s3 need --root and exclude each other")
     if budget_bytes and run.shard:
@@ -86,14 +86,14 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
     s3 = S3(choices["source"] or DEFAULT_SOURCE, profile=choices["profile"])
     options = DownloadOptions(choices["connections"], _parse_bytes(choices["max_rate"]), run.quiet)
     # All shards need the same annotation files; only one shard at a time may fetch them.
-    status_dir = (root or DatasetRoot(release)).status_dir(STAGE)
+    status_dir = (root or DatasetRoot(release.path)).status_dir(STAGE)
     with shared_files_lock(status_dir) if run.shard else nullcontext():
         plan = prepare_download(
             s3,
-            Release(release),
+            release,
             selection=TakeFilter(
                 split_file=choices["split_file"],
-                splits=tuple(Split(split) for split in choices["splits"]),
+                splits=choices["splits"],
                 take_uids=choices["take_uids"],
                 scenarios=choices["scenarios"],
             ),
@@ -107,7 +107,7 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
         plan = plan.for_shard(run.shard)
     click.echo(plan.text())
     if plan.exclusions:
-        click.echo(f"  all exclusions: {exclusions_path(Release(release), root)}")
+        click.echo(f"  all exclusions: {exclusions_path(release, root)}")
     if dry_run:
         return
     if root is None or not (from_s3 or budget_bytes):
@@ -117,10 +117,10 @@ def command(release: Path, dry_run: bool, run: "RunOptions", **choices: Any) -> 
     from egoexo_tools.stages.disk_budget import frames_from_s3, frames_within_budget, share_text
 
     if budget_bytes is None:
-        summary = frames_from_s3(s3, root, Release(release), plan, run=run)
+        summary = frames_from_s3(s3, root, release, plan, run=run)
     else:
         summary = frames_within_budget(
-            s3, root, Release(release), plan, budget_bytes=budget_bytes, options=options, run=run
+            s3, root, release, plan, budget_bytes=budget_bytes, options=options, run=run
         )
     click.echo(summary.check().text())
     if text := share_text(summary):

@@ -1,11 +1,13 @@
 """`egoexo-tools evaluate`"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from egoexo_tools.commands import ANY_PATH, FILE, FOLDER
+from egoexo_tools.commands import ANY_PATH, FILE, ROOT, quiet_option
 from egoexo_tools.commands.choices import DIRECTION, PROTOCOL
+from egoexo_tools.layout import DatasetRoot
 
 
 @click.command()
@@ -21,7 +23,7 @@ from egoexo_tools.commands.choices import DIRECTION, PROTOCOL
 @click.option(
     "--split", help="Split to name in the result.  [default: as in ground truth of this toolkit]"
 )
-@click.option("--root", type=FOLDER, help="Dataset root; adds scenarios and ceilings.")
+@click.option("--root", type=ROOT, help="Dataset root; adds scenarios and ceilings.")
 @click.option(
     "--threshold", type=float, help="Confidence threshold selected on val, reported in addition."
 )
@@ -32,21 +34,17 @@ from egoexo_tools.commands.choices import DIRECTION, PROTOCOL
     "--partial", is_flag=True, help="Score samples that both files hold; report their share."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: all cores]")
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@quiet_option
 def command(
     ground_truth: Path,
     predictions: Path,
     protocol: str,
-    direction: str | None,
-    split: str | None,
-    root: Path | None,
-    threshold: float | None,
+    root: DatasetRoot | None,
     out: Path | None,
     json_path: Path | None,
-    resize_predictions: bool,
-    partial: bool,
     workers: int | None,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Score predictions under a protocol.
 
@@ -58,21 +56,13 @@ def command(
     """
     from egoexo_tools.evaluation.analysis import format_summary
     from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate
-    from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.vocab import Direction
 
     evaluation = evaluate(
         ground_truth,
         predictions,
         protocol=protocol,
-        root=None if root is None else DatasetRoot(root),
-        options=EvaluateOptions(
-            direction=None if direction is None else Direction(direction),
-            split=split,
-            resize_predictions=resize_predictions,
-            partial=partial,
-            threshold=threshold,
-        ),
+        root=root,
+        options=EvaluateOptions(**options),
         workers=workers,
         quiet=quiet,
     )

@@ -1,28 +1,19 @@
 """`egoexo-tools frames`"""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from egoexo_tools.commands import release_option, root_argument, stage_options
-from egoexo_tools.commands.choices import SAMPLING, NameOf
-
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions
+from egoexo_tools.commands import release_option, root_argument, sampling_option, stage_options
+from egoexo_tools.commands.choices import NameOf
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
 @root_argument
 @release_option
-@click.option(
-    "--sampling",
-    type=SAMPLING,
-    default="annotated",
-    show_default=True,
-    help="All annotated frames, or frames 0, 30, 60... of the whole video.",
-)
+@sampling_option
 @click.option(
     "--size",
     type=NameOf("egoexo_tools.stages.settings:SIZES"),
@@ -49,27 +40,26 @@ if TYPE_CHECKING:
 )
 @stage_options()
 def command(
-    root: Path,
-    release: Path,
+    root: DatasetRoot,
+    release: Release,
     sampling: str,
     size: str,
     scale: float | None,
     jpeg_quality: int,
     time_limit: float,
-    run: "RunOptions",
+    run: RunOptions,
 ) -> None:
     """Extract the annotated frames from the videos.
 
     Example: egoexo-tools frames demo/root --release demo/release
     """
-    from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.stages.frames import run_frames
     from egoexo_tools.stages.settings import SIZES, FrameSettings
 
     short_side, size_scale = SIZES[size]
     summary = run_frames(
-        DatasetRoot(root),
-        Release(release).require(),
+        root,
+        release.require(),
         settings=FrameSettings.choose(
             sampling=sampling,
             short_side=short_side,

@@ -6,6 +6,8 @@ import click
 
 from egoexo_tools.commands import FILE, root_argument
 from egoexo_tools.commands.choices import DIRECTION, SPLIT
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.vocab import Direction, Split
 
 
 @click.command()
@@ -13,7 +15,7 @@ from egoexo_tools.commands.choices import DIRECTION, SPLIT
 @click.option("--direction", type=DIRECTION, required=True, help="Source view to destination view.")
 @click.option("--split", type=SPLIT, required=True, help="Split of the pairs.")
 @click.option("-o", "--out", type=FILE, required=True, help="File to write.")
-def command(root: Path, direction: str, split: str, out: Path) -> None:
+def command(root: DatasetRoot, direction: Direction, split: Split, out: Path) -> None:
     """Write the official ground-truth file of a root's pairs.
 
     \b
@@ -23,9 +25,6 @@ def command(root: Path, direction: str, split: str, out: Path) -> None:
     """
     from egoexo_tools.disk import size_text
     from egoexo_tools.evaluation.ground_truth import write_ground_truth
-    from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.vocab import Direction, Split
 
-    dataset = DatasetRoot(root).require()
-    write_ground_truth(dataset, direction=Direction(direction), split=Split(split), out=out)
+    write_ground_truth(root.require(), direction=direction, split=split, out=out)
     click.echo(f"wrote {out} ({size_text(out.stat().st_size)})")

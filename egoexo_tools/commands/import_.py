@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from egoexo_tools.commands import ANY_PATH, FOLDER, stage_options
+from egoexo_tools.commands import ANY_PATH, FOLDER, ROOT, stage_options
 from egoexo_tools.commands.choices import DIRECTION, SPLIT
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.records import RunOptions, StageSummary
+from egoexo_tools.vocab import Direction, Split
 
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions, StageSummary
-
-root_option = click.option("--root", type=FOLDER, required=True, help="Root to write.")
+root_option = click.option("--root", type=ROOT, required=True, help="Root to write.")
 
 
 @click.group()
@@ -33,7 +32,7 @@ def command() -> None:
     "--scenario", default="imported", show_default=True, help="Scenario of the new takes."
 )
 @stage_options()
-def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions") -> None:
+def images(folder: Path, root: DatasetRoot, split: Split, scenario: str, run: RunOptions) -> None:
     """Make a root of pictures and masks: FOLDER/<take>/<ego or exo camera>/<frame>.jpg.
 
     Masks are <frame>/<object>.png, SAM-style <frame>.json, or COCO JSON; see docs/import.md.
@@ -43,20 +42,16 @@ def images(folder: Path, root: Path, split: str, scenario: str, run: "RunOptions
       egoexo-tools import images my_photos --root my_root
     """
     from egoexo_tools.importing.images import STAGE, run_import_images
-    from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.vocab import Split
 
-    summary = run_import_images(
-        DatasetRoot(root), folder, split=Split(split), scenario=scenario, run=run
-    )
+    summary = run_import_images(root, folder, split=split, scenario=scenario, run=run)
     _print_summaries(root, STAGE, [summary])
 
 
 @command.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--root", type=FOLDER, help="Root to write.  [default: FOLDER itself]")
+@click.option("--root", type=ROOT, help="Root to write.  [default: FOLDER itself]")
 @stage_options()
-def processed(folder: Path, root: Path | None, run: "RunOptions") -> None:
+def processed(folder: Path, root: DatasetRoot | None, run: RunOptions) -> None:
     """Make a root of a folder that the official script or O-MaMa wrote.
 
     Frames are linked; annotation.json, pair files and Masks_* folders become manifests.
@@ -64,18 +59,17 @@ def processed(folder: Path, root: Path | None, run: "RunOptions") -> None:
     Example: egoexo-tools import processed demo/root --root my_root
     """
     from egoexo_tools.importing.roots import PROCESSED, import_processed
-    from egoexo_tools.layout import DatasetRoot
 
     # The official script's folder is `processed` inside of what becomes the root.
-    place = root or (folder.parent if folder.name == "processed" else folder)
-    _print_summaries(place, PROCESSED, import_processed(DatasetRoot(place), folder, run=run))
+    root = root or DatasetRoot(folder.parent if folder.name == "processed" else folder)
+    _print_summaries(root, PROCESSED, import_processed(root, folder, run=run))
 
 
 @command.command("lm-eec")
 @click.argument("folder", type=FOLDER)
-@click.option("--root", type=FOLDER, help="Root to write.  [default: FOLDER-root]")
+@click.option("--root", type=ROOT, help="Root to write.  [default: FOLDER-root]")
 @stage_options()
-def lm_eec(folder: Path, root: Path | None, run: "RunOptions") -> None:
+def lm_eec(folder: Path, root: DatasetRoot | None, run: RunOptions) -> None:
     """Make a root of LM-EEC's processed dataset: FOLDER/<split>/<take>/annotation.json.
 
     \b
@@ -84,21 +78,19 @@ def lm_eec(folder: Path, root: Path | None, run: "RunOptions") -> None:
       egoexo-tools import lm-eec their_data --root my_root
     """
     from egoexo_tools.importing.roots import LM_EEC, import_lm_eec
-    from egoexo_tools.layout import DatasetRoot
 
-    place = root or folder.with_name(f"{folder.name}-root")
-    _print_summaries(place, LM_EEC, import_lm_eec(DatasetRoot(place), folder, run=run))
+    root = root or DatasetRoot(folder.with_name(f"{folder.name}-root"))
+    _print_summaries(root, LM_EEC, import_lm_eec(root, folder, run=run))
 
 
-def _print_summaries(root: Path, stage: str, summaries: "Sequence[StageSummary]") -> None:
-    from egoexo_tools.layout import DatasetRoot
+def _print_summaries(root: DatasetRoot, stage: str, summaries: Sequence[StageSummary]) -> None:
     from egoexo_tools.stages.left_out import left_out_text
 
     for summary in summaries:
         click.echo(summary.text())
-    if left_out := left_out_text(DatasetRoot(root), stage):
+    if left_out := left_out_text(root, stage):
         click.echo(left_out)
-    click.echo(f"root: {root}")
+    click.echo(f"root: {root.path}")
     for summary in summaries:
         summary.check()
 
@@ -110,7 +102,7 @@ def _print_summaries(root: Path, stage: str, summaries: "Sequence[StageSummary]"
 @click.option(
     "--direction", type=DIRECTION, help="Direction to read, if FILE holds both directions."
 )
-def predictions(file: Path, root: Path, run_name: str, direction: str | None) -> None:
+def predictions(file: Path, root: DatasetRoot, run_name: str, direction: Direction | None) -> None:
     """Read predictions of another method, to score, report and compare them.
 
     FILE is the official or O-MaMa's JSON, LM-EEC's folder, or SAM 2's folder of palette PNGs.
@@ -121,14 +113,9 @@ def predictions(file: Path, root: Path, run_name: str, direction: str | None) ->
         --root demo/root --run theirs
     """
     from egoexo_tools.importing.predictions import LEFT_OUT, import_predictions
-    from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.vocab import Direction
 
-    dataset = DatasetRoot(root).require()
-    imported = import_predictions(
-        dataset, file, run_name, direction=None if direction is None else Direction(direction)
-    )
-    folder = dataset.runs / run_name
+    imported = import_predictions(root.require(), file, run_name, direction=direction)
+    folder = root.runs / run_name
     if imported.left_out:
         path = folder / LEFT_OUT
         click.echo(f"{len(imported.left_out):,} left out, such as {imported.left_out[0]}: {path}")

@@ -1,40 +1,35 @@
 """`egoexo-tools ingest`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from egoexo_tools.commands import FILE, release_option, root_argument, stage_options
-
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions
+from egoexo_tools.commands import (
+    release_option,
+    root_argument,
+    scenarios_option,
+    split_file_option,
+    stage_options,
+    takes_option,
+)
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
 @root_argument
 @release_option
-@click.option(
-    "--split-file",
-    type=FILE,
-    help="split.json of `select`.  [default: the release's splits.json, or its file names]",
-)
-@click.option("--take", "takes", multiple=True, metavar="UID", help="Only this take. Repeatable.")
-@click.option(
-    "--scenario",
-    "scenarios",
-    multiple=True,
-    metavar="NAME",
-    help="Only takes of this scenario. Repeatable.",
-)
+@split_file_option
+@takes_option
+@scenarios_option
 @stage_options()
 def command(
-    root: Path,
-    release: Path,
+    root: DatasetRoot,
+    release: Release,
     split_file: Path | None,
-    takes: tuple[str, ...],
+    take_uids: tuple[str, ...],
     scenarios: tuple[str, ...],
-    run: "RunOptions",
+    run: RunOptions,
 ) -> None:
     """Read a release's annotations into the takes and masks manifests.
 
@@ -42,19 +37,17 @@ def command(
     Example:
       egoexo-tools ingest my_root --release demo/release --scenario Health
     """
-    from egoexo_tools.layout import DatasetRoot, Release
     from egoexo_tools.stages.ingest import STAGE, run_ingest
     from egoexo_tools.stages.left_out import left_out_text
 
-    dataset = DatasetRoot(root)
     summary = run_ingest(
-        dataset,
-        Release(release),
+        root,
+        release,
         split_file=split_file,
-        take_uids=takes or None,
+        take_uids=take_uids or None,
         scenarios=scenarios or None,
         run=run,
     )
-    if left_out := left_out_text(dataset, STAGE):
+    if left_out := left_out_text(root, STAGE):
         click.echo(left_out, err=True)
     click.echo(summary.check().text())

@@ -1,34 +1,27 @@
 """`egoexo-tools pairs`"""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from egoexo_tools.commands import direction_option, per_split, root_argument, stage_options
+from egoexo_tools.commands import (
+    counts_option,
+    direction_option,
+    fractions_option,
+    per_split,
+    root_argument,
+    stage_options,
+)
 from egoexo_tools.commands.choices import NameOf
-
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
 @root_argument
 @direction_option
-@click.option(
-    "--fraction",
-    "fractions",
-    metavar="SPLIT=SHARE",
-    multiple=True,
-    help="Share of a split's pairs to keep. Repeatable.",
-)
-@click.option(
-    "--count",
-    "counts",
-    metavar="SPLIT=NUMBER",
-    multiple=True,
-    help="Exact number of a split's pairs to keep. Repeatable.",
-)
+@fractions_option
+@counts_option
 @click.option(
     "--by",
     type=NameOf("egoexo_tools.sampling:BY"),
@@ -47,12 +40,12 @@ if TYPE_CHECKING:
 @click.option("--legacy-names", is_flag=True, help="Also write pair files with O-MaMa's names.")
 @stage_options("inline")
 def command(
-    root: Path,
+    root: DatasetRoot,
     direction: str,
     fractions: tuple[str, ...],
     counts: tuple[str, ...],
     legacy_names: bool,
-    run: "RunOptions",
+    run: RunOptions,
     **sampling_options: Any,
 ) -> None:
     """List pairs of a source mask and a destination frame, or a sample of them.
@@ -61,13 +54,12 @@ def command(
     Example:
       egoexo-tools pairs demo/root --fraction train=0.5 --by track --overwrite
     """
-    from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.sampling import Sampling, SplitSampling
     from egoexo_tools.stages.pairs import run_pairs
     from egoexo_tools.vocab import directions
 
     summary = run_pairs(
-        DatasetRoot(root),
+        root,
         directions=directions(direction),
         sampling=SplitSampling(
             per_split(fractions, float), per_split(counts, int), Sampling(**sampling_options)

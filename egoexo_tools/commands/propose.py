@@ -1,7 +1,6 @@
 """`egoexo-tools propose`"""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,9 +12,8 @@ from egoexo_tools.commands import (
     stage_options,
 )
 from egoexo_tools.commands.choices import PROPOSER
-
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
@@ -45,7 +43,12 @@ if TYPE_CHECKING:
 @all_frames_option
 @stage_options()
 def command(
-    root: Path, proposer: str, direction: str, all_frames: bool, run: "RunOptions", **options: Any
+    root: DatasetRoot,
+    proposer: str,
+    direction: str,
+    all_frames: bool,
+    run: RunOptions,
+    **options: Any,
 ) -> None:
     """Segment candidate masks in the destination frames of the root's pairs.
 
@@ -56,13 +59,12 @@ def command(
     Example:
       egoexo-tools propose demo/root --proposer regions --direction ego2exo
     """
-    from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.proposers import ProposerOptions
     from egoexo_tools.stages.propose import run_propose
     from egoexo_tools.vocab import directions
 
     summary = run_propose(
-        DatasetRoot(root),
+        root,
         proposer=proposer,
         options=ProposerOptions(**options),
         directions=directions(direction),

@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.commands import FILE, FOLDER, release_argument
 from egoexo_tools.commands.choices import RESOLUTION, NameOf
+from egoexo_tools.layout import Release
 
 
 @click.command()
-@click.argument("release", type=FOLDER)
+@release_argument
 @click.option("-o", "--out", type=FILE, required=True, help="split.json to write.")
 @click.option(
     "--scenario",
@@ -71,7 +72,9 @@ from egoexo_tools.commands.choices import RESOLUTION, NameOf
     "--manifests", type=FOLDER, help="Download manifests with the sizes of missing videos."
 )
 @click.option("--leaks", is_flag=True, help="Report what the splits have in common.")
-def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **choices: Any) -> None:
+def command(
+    release: Release, out: Path, leaks: bool, take_list: Path | None, **choices: Any
+) -> None:
     """Choose takes of a release and split them; prints what is kept and what is left out.
 
     \b
@@ -79,7 +82,6 @@ def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **cho
       egoexo-tools select demo/release -o split.json --scenario cooking \\
         --max-gb 50
     """
-    from egoexo_tools.layout import Release
     from egoexo_tools.release.leaks import find_leaks, leaks_text, video_thumbnails
     from egoexo_tools.release.select import (
         TakeCriteria,
@@ -93,10 +95,10 @@ def command(release: Path, out: Path, leaks: bool, take_list: Path | None, **cho
     split_options = {name: choices.pop(name) for name in names}
     choices["takes"] += read_lines(take_list) if take_list else ()
     criteria = TakeCriteria(splits=choices.pop("official"), **choices)
-    selection = select(Release(release), criteria, **split_options)
+    selection = select(release, criteria, **split_options)
     click.echo(selection_text(selection))
     if leaks:
-        thumbnails = video_thumbnails(Release(release), selection.takes)
+        thumbnails = video_thumbnails(release, selection.takes)
         report = find_leaks(selection.takes, selection.split_of, thumbnails)
         click.echo("\n" + leaks_text(report, thumbnails))
     left_out_path = write_selection(out, selection)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from egoexo_tools.commands import FILE, FOLDER, root_argument
+from egoexo_tools.layout import DatasetRoot
 
 
 @click.command()
@@ -38,7 +39,7 @@ from egoexo_tools.commands import FILE, FOLDER, root_argument
     help="Frames per second of the MP4.",
 )
 def command(
-    root: Path,
+    root: DatasetRoot,
     take: str,
     cameras: tuple[str, ...],
     outs: tuple[Path, ...],
@@ -55,11 +56,10 @@ def command(
       egoexo-tools view demo/root --take sfu_health_02_1
       egoexo-tools view demo/root --take sfu_health_02_1 --html --run demo/root/runs/ego2exo
     """
-    from egoexo_tools.layout import DatasetRoot
     from egoexo_tools.viewing.take_page import write_take_page
     from egoexo_tools.viewing.view import open_take, write_view
 
-    view = open_take(DatasetRoot(root), take, cameras=cameras, proposals=not no_proposals)
+    view = open_take(root, take, cameras=cameras, proposals=not no_proposals)
     paths = [*outs, *([Path(f"{view.file_name}.html")] if html else [])]
     if runs and not any(path.suffix == ".html" for path in paths):
         raise click.UsageError("only a page shows the predictions of --run; add --html")

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-from egoexo_tools.commands import FOLDER
+from egoexo_tools.commands import FOLDER, quiet_option
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
@@ -14,7 +16,7 @@ from egoexo_tools.commands import FOLDER
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the scenes and of training.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@quiet_option
 def command(folder: Path | None, tiny: bool, seed: int, workers: int | None, quiet: bool) -> None:
     """Synthesize a release and run the whole pipeline on it. Needs no weights, network or dataset.
 
@@ -26,8 +28,6 @@ def command(folder: Path | None, tiny: bool, seed: int, workers: int | None, qui
 
     Example: egoexo-tools demo --tiny
     """
-    from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.running.records import RunOptions
     from egoexo_tools.runs import REPORT
     from omama.demo import DEMO, TINY, run_demo
 

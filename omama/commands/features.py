@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from egoexo_tools.commands import FILE, all_frames_option, root_argument, stage_options
+from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.records import RunOptions
 from omama.commands import BACKBONE, cache_precision_option, feature_precision_option
 
@@ -37,7 +38,7 @@ from omama.commands import BACKBONE, cache_precision_option, feature_precision_o
 @all_frames_option
 @stage_options("inline")
 def command(
-    root: Path,
+    root: DatasetRoot,
     backbone: str,
     weights: Path | None,
     feature_precision: str,
@@ -55,11 +56,10 @@ def command(
 
     Example: omama features demo/root --backbone efficientnet-lite0
     """
-    from egoexo_tools.layout import DatasetRoot
     from omama.features.cache import CacheOptions, run_features
 
     summary = run_features(
-        DatasetRoot(root),
+        root,
         backbone=backbone,
         weights=weights,
         feature_precision=feature_precision,

@@ -8,6 +8,8 @@ import click
 from egoexo_tools.commands import FILE, root_argument
 from egoexo_tools.commands.choices import DIRECTION, NameOf
 from egoexo_tools.errors import SettingsError
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.vocab import Direction
 from omama.commands.method_options import dataclass_options
 from omama.config import Features
 
@@ -22,7 +24,11 @@ from omama.config import Features
     help="A method without a checkpoint.",
 )
 def command(
-    root: Path, direction: str, checkpoint: Path | None, method: str | None, **features: Any
+    root: DatasetRoot,
+    direction: Direction,
+    checkpoint: Path | None,
+    method: str | None,
+    **features: Any,
 ) -> None:
     """Fit on val how `omama predict --decide` chooses among candidates.
 
@@ -34,18 +40,13 @@ def command(
       omama fit-decision demo/root --direction ego2exo --method knn \\
         --backbone efficientnet-lite0
     """
-    from egoexo_tools.layout import DatasetRoot
-    from egoexo_tools.vocab import Direction
     from omama.deciding.fitting import fit_decision
     from omama.matching.config import MatchingOptions
 
     if (checkpoint is None) == (method is None):
         raise SettingsError("give either --checkpoint FILE or --method knn")
     decision, path = fit_decision(
-        DatasetRoot(root),
-        Direction(direction),
-        checkpoint,
-        options=MatchingOptions(features=Features(**features)),
+        root, direction, checkpoint, options=MatchingOptions(features=Features(**features))
     )
     click.echo(f"best          val IoU {decision.best_val_iou:.3f}")
     for mode, fitted in decision.modes.items():

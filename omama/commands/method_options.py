@@ -75,8 +75,8 @@ class FieldOption(click.Option):
 class MethodCommand(click.Command):
     """A command with `--method` that has the method's own options too.
 
-    Its function gets three dicts, field → value: `config`, `options` and `features`. A dict is
-    empty if the method has no such dataclass.
+    Its function gets two dicts, field → value: `config` and `options`. A dict is empty if the
+    method has no such dataclass.
     """
 
     def __init__(self, *args: Any, trains: bool = False, **attributes: Any) -> None:
@@ -138,6 +138,8 @@ class MethodCommand(click.Command):
         records: dict[str, dict[str, Any]] = {"config": {}, "options": {}, "features": {}}
         for option in own_options:
             records[option.record][option.name] = ctx.params.pop(option.name)
+        if features := records.pop("features"):
+            records["options"]["features"] = Features(**features)
         ctx.params.update(records)
         return arguments
 

@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 
-from egoexo_tools.commands import FILE, FOLDER
+from egoexo_tools.commands import FILE, ROOT, quiet_option
 from egoexo_tools.commands.choices import DIRECTIONS, SPLIT, NameOf
 from egoexo_tools.errors import SettingsError
+from egoexo_tools.layout import DatasetRoot
 from omama.commands import method_option
 from omama.commands.method_options import MethodCommand
 
 
 @click.command(cls=MethodCommand)
-@click.argument("root", type=FOLDER, required=False)
+@click.argument("root", type=ROOT, required=False)
 @click.option(
     "--direction",
     type=DIRECTIONS,
@@ -46,9 +47,9 @@ from omama.commands.method_options import MethodCommand
     help="Proposer of candidate masks in --dest-image.",
 )
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt; SAM 2 or 3: model.safetensors")
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@quiet_option
 def command(
-    root: Path | None,
+    root: DatasetRoot | None,
     method: str,
     checkpoint: Path | None,
     source_image: Path | None,
@@ -69,9 +70,7 @@ def command(
 
     if (root is None) == (source_image is None):
         raise SettingsError("give either a dataset ROOT, or --source-image and its companions")
-    required = (
-        ("direction", "split") if root is not None else ("source_mask", "dest_image", "output")
-    )
+    required = ("direction", "split") if root else ("source_mask", "dest_image", "output")
     if missing := [name for name in required if arguments[name] is None]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         raise SettingsError(f"{options} missing; see omama predict --help")
@@ -90,45 +89,38 @@ def command(
 
 
 def _predict_root(
-    root: Path, method: str, checkpoint: Path | None, arguments: dict[str, Any]
+    root: DatasetRoot, method: str, checkpoint: Path | None, arguments: dict[str, Any]
 ) -> str:
-    from egoexo_tools.layout import DatasetRoot, write_atomic
+    from egoexo_tools.layout import write_atomic
     from egoexo_tools.runs import DEFAULT_DECISION, RunFolder, run_name
-    from egoexo_tools.vocab import Split, directions
+    from egoexo_tools.vocab import directions
     from omama import methods
-    from omama.config import Features
     from omama.writing import predict_runs
 
-    if arguments["direction"] == "both":
-        for name in ("run_name", "output"):
-            if arguments[name] is not None:
-                raise SettingsError(
-                    f"--direction both writes two runs, --{name.replace('_', '-')} names one; "
-                    "give one direction, or leave it out"
-                )
+    run_argument, output = arguments["run_name"], arguments["output"]
+    if arguments["direction"] == "both" and (run_argument, output) != (None, None):
+        raise SettingsError(
+            f"--direction both writes two runs, {'--output' if output else '--run-name'} names one;"
+            " give one direction, or leave it out"
+        )
     decision = arguments["options"].get("decision") or DEFAULT_DECISION
     names = {
-        direction: arguments["run_name"] or run_name(direction, method, decision)
+        direction: run_argument or run_name(direction, method, decision)
         for direction in directions(arguments["direction"])
     }
-    options = methods.make_options(
-        method,
-        arguments["options"],
-        shared={
-            "features": Features(**arguments["features"]),
-            "quiet": arguments["quiet"],
-            "run_name": None if len(names) > 1 else min(names.values()),
-        },
-    )
+    shared = {
+        "quiet": arguments["quiet"],
+        "run_name": None if len(names) > 1 else min(names.values()),
+    }
     paths = predict_runs(
         method,
-        DatasetRoot(root),
-        Split(arguments["split"]),
-        {key: RunFolder.of(DatasetRoot(root), name) for key, name in names.items()},
+        root,
+        arguments["split"],
+        {direction: RunFolder.of(root, name) for direction, name in names.items()},
         checkpoint=checkpoint,
-        options=options,
+        options=methods.make_options(method, arguments["options"], shared=shared),
     )
-    if (output := arguments["output"]) is not None:
+    if output is not None:
         write_atomic(output, paths[0].read_bytes())
         paths = [output]
     return "\n".join(f"predictions: {path}" for path in paths)
@@ -140,39 +132,35 @@ def _predict_pair(
     from egoexo_tools.evaluation.metrics import CONFIDENCE_THRESHOLD
     from egoexo_tools.proposers import Frame, ProposerOptions, proposer_entry
     from egoexo_tools.viewing.painting import write_picture
-    from egoexo_tools.vocab import Direction
     from omama import methods
-    from omama.config import Features
     from omama.matching.predict_pair import pair_picture, predict_pair, read_mask, read_rgb
 
     if arguments["direction"] == "both":
         raise SettingsError("a pair of pictures has one direction; leave --direction both out")
-    matchers = (methods.DEFAULT_METHOD, *methods.BASELINES_WITH_FEATURES)
-    if method not in matchers:
+    usable_methods = (methods.DEFAULT_METHOD, *methods.BASELINES_WITH_FEATURES)
+    if method not in usable_methods:
         raise SettingsError(
-            f"{method} does not predict a pair of pictures; use {' or '.join(matchers)}"
+            f"{method} does not predict a pair of pictures; use {' or '.join(usable_methods)}"
         )
-    source, dest = read_rgb(source_image), read_rgb(arguments["dest_image"])
+    dest_image, output = arguments["dest_image"], arguments["output"]
+    source, dest = read_rgb(source_image), read_rgb(dest_image)
     mask = read_mask(arguments["source_mask"])
-    propose = proposer_entry(arguments["proposer"]).load(
-        ProposerOptions(weights=arguments["proposer_weights"])
-    )
-    (frame,) = propose([Frame(arguments["dest_image"], *dest.shape[:2])])
+    proposer_options = ProposerOptions(weights=arguments["proposer_weights"])
+    propose = proposer_entry(arguments["proposer"]).load(proposer_options)
+    (frame,) = propose([Frame(dest_image, *dest.shape[:2])])
     prediction = predict_pair(
         source,
         mask,
         dest,
         [proposal.rle for proposal in frame.proposals],
-        direction=arguments["direction"] and Direction(arguments["direction"]),
+        direction=arguments["direction"],
         checkpoint=checkpoint,
         baseline=None if checkpoint is not None else method,
-        options=methods.make_options(
-            method, arguments["options"], shared={"features": Features(**arguments["features"])}
-        ),
+        options=methods.make_options(method, arguments["options"]),
     )
-    write_picture(arguments["output"], pair_picture(source, mask, dest, prediction))
+    write_picture(output, pair_picture(source, mask, dest, prediction))
     visibility = "visible" if prediction.confidence > CONFIDENCE_THRESHOLD else "absent"
     return (
         f"{visibility}, confidence {prediction.confidence:.2f}, proposal "
-        f"{prediction.proposal_idx} of {len(frame.proposals)}; overlay: {arguments['output']}"
+        f"{prediction.proposal_idx} of {len(frame.proposals)}; overlay: {output}"
     )

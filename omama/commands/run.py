@@ -1,45 +1,39 @@
 """`egoexo-tools run`"""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from egoexo_tools.commands import (
     FILE,
     all_frames_option,
+    counts_option,
     direction_option,
+    fractions_option,
     per_split,
     release_option,
     root_argument,
+    sampling_option,
+    scenarios_option,
+    split_file_option,
     stage_options,
+    takes_option,
 )
-from egoexo_tools.commands.choices import PROPOSER, SAMPLING, NameOf
+from egoexo_tools.commands.choices import PROPOSER, NameOf
+from egoexo_tools.layout import DatasetRoot, Release
+from egoexo_tools.running.records import RunOptions
 from omama.commands import BACKBONE, cache_precision_option, feature_precision_option, method_option
 from omama.config import LEARNED_BACKBONE
-
-if TYPE_CHECKING:
-    from egoexo_tools.running.records import RunOptions
 
 
 @click.command()
 @root_argument
 @release_option
 @direction_option
-@click.option("--split-file", type=FILE, help="split.json of `select`.  [default: official]")
-@click.option(
-    "--scenario", "scenarios", multiple=True, help="Only takes of this scenario. Repeatable."
-)
-@click.option(
-    "--take", "take_uids", multiple=True, metavar="UID", help="Only this take. Repeatable."
-)
-@click.option(
-    "--sampling",
-    type=SAMPLING,
-    default="annotated",
-    show_default=True,
-    help="All annotated frames, or frames 0, 30, 60... of the whole video.",
-)
+@split_file_option
+@scenarios_option
+@takes_option
+@sampling_option
 @click.option(
     "--size",
     type=NameOf("egoexo_tools.stages.settings:SIZES", without=("full",)),
@@ -47,20 +41,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Size of the frames: ego halved and exo quartered, or the release's small copies (448).",
 )
-@click.option(
-    "--fraction",
-    "fractions",
-    multiple=True,
-    metavar="SPLIT=SHARE",
-    help="Share of a split's pairs to keep, such as train=0.2. Repeatable.",
-)
-@click.option(
-    "--count",
-    "counts",
-    multiple=True,
-    metavar="SPLIT=NUMBER",
-    help="Exact number of a split's pairs to keep, such as val=1950. Repeatable.",
-)
+@fractions_option
+@counts_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample of pairs.")
 @click.option(
     "--proposer",
@@ -94,7 +76,7 @@ if TYPE_CHECKING:
     "--export/--no-export", default=True, show_default=True, help="Also write O-MaMa's layout."
 )
 @stage_options(shards=False)
-def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> None:
+def command(root: DatasetRoot, release: Release, run: RunOptions, **choices: Any) -> None:
     """Run the whole pipeline, from a release to the score table and a report.
 
     Example: egoexo-tools run my_root --release demo/release --epochs 1
@@ -105,7 +87,7 @@ def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> Non
         --proposer fastsam --proposer-weights FastSAM-x.pt \\
         --backbone dinov2 --backbone-weights dinov2_vitb14_reg4_pretrain.pth
     """
-    from egoexo_tools.layout import DOWNSCALED_448, DatasetRoot, Release
+    from egoexo_tools.layout import DOWNSCALED_448
     from egoexo_tools.proposers import ProposerOptions
     from egoexo_tools.runs import REPORT
     from egoexo_tools.vocab import directions
@@ -127,5 +109,5 @@ def command(root: Path, release: Path, run: "RunOptions", **choices: Any) -> Non
         training={name: value for name, value in training.items() if value is not None},
         **choices,
     )
-    table = run_pipeline(DatasetRoot(root), Release(release), options, run=run, say=click.echo)
-    click.echo(f"\n{table}\n\nReport: {DatasetRoot(root).runs / REPORT}")
+    table = run_pipeline(root, release, options, run=run, say=click.echo)
+    click.echo(f"\n{table}\n\nReport: {root.runs / REPORT}")
