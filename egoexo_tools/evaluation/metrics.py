@@ -87,11 +87,6 @@ def headlines() -> dict[str, str]:
     return {**titles, VISIBILITY_ACCURACY: "visibility accuracy"}
 
 
-def existence_agrees(predicted: Bool, truth: Bool) -> bool:
-    """Whether both masks are empty or neither is."""
-    return bool(predicted.any() == truth.any())
-
-
 def balanced_accuracy(predicted: Bool, truth: Bool) -> float | None:
     """Mean recall over the classes in `truth`; both arrays (n,) bool. None without samples."""
     recalls = [
