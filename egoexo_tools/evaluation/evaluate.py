@@ -157,37 +157,19 @@ def score_predictions(
     if root is not None:
         table = read_manifest(root.require(), "takes", columns=["take_uid", "scenario", "split"])
         takes = {take["take_uid"]: take for take in table.to_pylist()}
-    # The proposals are no ceiling for masks that a run did not choose among them.
-    if predictions.path.suffix == ".parquet":
-        stamp = Stamp.from_metadata(table_metadata(predictions.path))
-        ceilings_root = root if stamp is None or stamp.chooses_proposals else None
-    else:
-        ceilings_root = root
-
-    def score_take_uid(take_uid: str) -> _TakeScores:
-        return _score_take(
-            take_uid,
-            truth,
-            predictions,
-            protocol=protocol,
-            resize=options.resize_predictions,
-            ceilings_root=ceilings_root,
-            scenario=takes.get(take_uid, {}).get("scenario"),
-        )
-
-    take_scores: list[_TakeScores] = []
+    take_scores = _score_takes(
+        truth,
+        predictions,
+        protocol=protocol,
+        root=root,
+        scenarios={take_uid: take["scenario"] for take_uid, take in takes.items()},
+        resize=options.resize_predictions,
+        workers=workers or available_cores(),
+        quiet=quiet,
+    )
     problems = Problems()
-    with (
-        ThreadPoolExecutor(workers or available_cores()) as pool,
-        open_progress(
-            total=len(truth.take_uids), desc="evaluate", unit="take", quiet=quiet
-        ) as progress,
-    ):
-        # In the order of the truth, so that problems and rows do not depend on the threads.
-        for take in pool.map(score_take_uid, truth.take_uids):
-            take_scores.append(take)
-            problems.update(take.problems)
-            progress.update()
+    for take in take_scores:
+        problems.update(take.problems)
     for take_uid in predictions.take_uids:
         if take_uid not in truth.take_uids:
             problems.add("extra_take", take_uid)
@@ -221,39 +203,61 @@ def score_predictions(
     return Evaluation(scores=scores, summary=summary)
 
 
-def _score_take(
-    take_uid: str,
+def _score_takes(
     truth: GroundTruth,
     predictions: Predictions,
     *,
     protocol: Protocol,
+    root: DatasetRoot | None,
+    scenarios: Mapping[str, str],
     resize: bool,
-    ceilings_root: DatasetRoot | None,
-    scenario: str | None,
-) -> _TakeScores:
-    problems = Problems()
-    has_predictions = take_uid in predictions.take_uids
-    try:
-        samples = match_take(
-            take_uid,
-            truth.read_take(take_uid),
-            predictions.read_take(take_uid) if has_predictions else None,
-            direction=predictions.direction,
-            protocol=protocol,
+    workers: int,
+    quiet: bool,
+) -> list[_TakeScores]:
+    """The scores of every take, in the order of the truth."""
+    has_ceilings = root is not None
+    if predictions.path.suffix == ".parquet":
+        stamp = Stamp.from_metadata(table_metadata(predictions.path))
+        # Proposals do not limit the masks of a run that does not choose among them.
+        has_ceilings &= stamp is None or stamp.chooses_proposals
+
+    def score_one(take_uid: str) -> _TakeScores:
+        problems = Problems()
+        has_predictions = take_uid in predictions.take_uids
+        try:
+            samples = match_take(
+                take_uid,
+                truth.read_take(take_uid),
+                predictions.read_take(take_uid) if has_predictions else None,
+                direction=predictions.direction,
+                protocol=protocol,
+                problems=problems,
+            )
+        # The values of a damaged file can have any type; they are checked where they are used.
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{truth.path} or {predictions.path}: take {take_uid} is damaged ({error!r})"
+            ) from error
+        scores, groups = score_take(samples, protocol=protocol, resize=resize, problems=problems)
+        if has_ceilings and root is not None:
+            scores = add_ceilings(root, samples, groups, scores)
+        scenario = pa.array([scenarios.get(take_uid)] * scores.num_rows, pa.string())
+        column = scores.schema.get_field_index("scenario")
+        return _TakeScores(
+            scores=scores.set_column(column, "scenario", scenario),
             problems=problems,
+            expected=samples.expected,
+            unannotated=samples.unannotated,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{truth.path} or {predictions.path}: take {take_uid} is damaged ({error!r})"
-        ) from error
-    scores, groups = score_take(samples, protocol=protocol, resize=resize, problems=problems)
-    if ceilings_root is not None:
-        scores = add_ceilings(ceilings_root, samples, groups, scores)
-    column = scores.schema.get_field_index("scenario")
-    scenarios = pa.array([scenario] * scores.num_rows, pa.string())
-    return _TakeScores(
-        scores=scores.set_column(column, "scenario", scenarios),
-        problems=problems,
-        expected=samples.expected,
-        unannotated=samples.unannotated,
-    )
+
+    take_scores: list[_TakeScores] = []
+    total = len(truth.take_uids)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        open_progress(total=total, desc="evaluate", unit="take", quiet=quiet) as progress,
+    ):
+        # map keeps the order of the takes, so that the result does not depend on the threads.
+        for take in pool.map(score_one, truth.take_uids):
+            take_scores.append(take)
+            progress.update()
+    return take_scores
