@@ -20,17 +20,7 @@ from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.runs import TRACK_COLUMNS, RunFolder, table_metadata
-from egoexo_tools.viewing.painting import (
-    PREDICTION,
-    SOURCE,
-    TRUTH,
-    join_panels,
-    overlay,
-    predicted_masks,
-    read_frame,
-    true_mask,
-    write_picture,
-)
+from egoexo_tools.viewing import painting
 
 TIE = 1e-6
 """Smaller differences are ties."""
@@ -113,12 +103,12 @@ def write_pictures(
     for kind, samples in zip(("win", "loss"), wins_and_losses(comparison, count), strict=True):
         pair_ids = samples["pair_id"].tolist()
         masks_a, masks_b = (
-            predicted_masks(run if run.is_dir() else run.parent, pair_ids) for run in runs
+            painting.predicted_masks(run if run.is_dir() else run.parent, pair_ids) for run in runs
         )
         for number, row in enumerate(samples.to_dict("records")):
             paths.append(folder / f"{kind}_{number:02}.png")
             predicted = masks_a.get(row["pair_id"]), masks_b.get(row["pair_id"])
-            write_picture(paths[-1], _picture(root, row, predicted))
+            painting.write_picture(paths[-1], _picture(root, row, predicted))
     return paths
 
 
@@ -198,13 +188,15 @@ def _group_differences(pairs: pd.DataFrame, group: str) -> list[Json]:
 def _picture(root: DatasetRoot, row: Mapping[Any, Any], predicted: Sequence[MaskRle | None]) -> Rgb:
     take_uid, name, frame_idx = row["take_uid"], row["object_name"], int(row["frame_idx"])
     cameras = (row["source_camera"], row["dest_camera"])
-    source, dest = (read_frame(root, take_uid, camera, frame_idx) for camera in cameras)
-    source_mask, truth = (true_mask(root, take_uid, name, camera, frame_idx) for camera in cameras)
-    return join_panels(
+    source, dest = (painting.read_frame(root, take_uid, camera, frame_idx) for camera in cameras)
+    source_mask, truth = (
+        painting.true_mask(root, take_uid, name, camera, frame_idx) for camera in cameras
+    )
+    return painting.join_panels(
         [
-            (f"{name}, frame {frame_idx}", overlay(source, source_mask, SOURCE)),
-            (f"A {row['iou_a']:.3f}", overlay(dest, predicted[0], PREDICTION)),
-            (f"B {row['iou_b']:.3f}", overlay(dest, predicted[1], PREDICTION)),
-            ("truth", overlay(dest, truth, TRUTH)),
+            (f"{name}, frame {frame_idx}", painting.overlay(source, source_mask, painting.SOURCE)),
+            (f"A {row['iou_a']:.3f}", painting.overlay(dest, predicted[0], painting.PREDICTION)),
+            (f"B {row['iou_b']:.3f}", painting.overlay(dest, predicted[1], painting.PREDICTION)),
+            ("truth", painting.overlay(dest, truth, painting.TRUTH)),
         ]
     )

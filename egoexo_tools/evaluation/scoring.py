@@ -13,15 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from egoexo_tools.arrays import Bool, Float64, Int64
+from egoexo_tools.evaluation import metrics
 from egoexo_tools.evaluation.align import Problems, TakeSamples
-from egoexo_tools.evaluation.metrics import (
-    CONFIDENCE_THRESHOLD,
-    METRICS,
-    OFFICIAL_DIAGONAL,
-    diagonal_of,
-    official_size,
-    score_masks,
-)
+from egoexo_tools.evaluation.metrics import METRICS, official_size
 from egoexo_tools.evaluation.predictions import VISIBLE_SHARE
 from egoexo_tools.evaluation.score_files import scores_schema
 from egoexo_tools.manifests import to_table
@@ -76,13 +70,15 @@ def score_take(
         # Between rows that are not adjacent lies a sample of another size: the preceding mask of
         # the group is then not the preceding mask of the track.
         follows[1:] = (np.diff(rows) == 1) & (np.diff(tracks[rows]) == 0)
-        scores = score_masks(
+        scores = metrics.score_masks(
             samples.predicted.take(rows),
             samples.truth.take(rows),
             size=group.size,
             # O-MaMa's evaluator uses the diagonal of the image; the official one always uses that
             # of 480 x 480.
-            diagonal=diagonal_of(group.size) if protocol is Protocol.OMAMA else OFFICIAL_DIAGONAL,
+            diagonal=metrics.diagonal_of(group.size)
+            if protocol is Protocol.OMAMA
+            else metrics.OFFICIAL_DIAGONAL,
             visible=samples.visible[rows],
             follows=follows,
         )
@@ -161,7 +157,7 @@ def _build_table(samples: TakeSamples, columns: dict[str, Float64], protocol: Pr
         "frame_idx": samples.frame_idxs,
         "visible": visible,
         "confidence": confidences,
-        "predicted_visible": confidences > CONFIDENCE_THRESHOLD,
+        "predicted_visible": confidences > metrics.CONFIDENCE_THRESHOLD,
         **{
             name: pa.array(values, pa.float64(), from_pandas=True).cast(schema.field(name).type)
             for name, values in columns.items()

@@ -19,17 +19,7 @@ from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.report.causes import CAUSES, select_examples
 from egoexo_tools.report.runs import ScoredRun
 from egoexo_tools.runs import RunFolder
-from egoexo_tools.viewing.painting import (
-    PREDICTION,
-    SOURCE,
-    TRUTH,
-    Colour,
-    data_uri,
-    predicted_masks,
-    read_frame,
-    tint,
-    true_masks,
-)
+from egoexo_tools.viewing import painting
 
 CARD_WIDTH, CARD_HEIGHT = 320, 240
 MARGIN = 1.8
@@ -43,7 +33,7 @@ OPACITY = 0.25
 
 Window: TypeAlias = tuple[int, int, int, int]
 """y, x, height, width in pixels of the frame."""
-Drawing: TypeAlias = tuple[MaskRle | None, Colour, bool]
+Drawing: TypeAlias = tuple[MaskRle | None, painting.Colour, bool]
 """Mask, colour, and whether its outline is dashed."""
 
 
@@ -96,7 +86,7 @@ def make_cards(run: ScoredRun, missing: list[str]) -> list[Card]:
     cards = []
     for row in samples.to_dict("records"):
         source, dest = (
-            None if picture is None else data_uri(picture)
+            None if picture is None else painting.data_uri(picture)
             for picture in draw_sample(run.root, row, masks)
         )
         cards.append(
@@ -136,7 +126,7 @@ def load_masks(run: ScoredRun, samples: pd.DataFrame, missing: list[str]) -> Sam
     if run.root is None:
         return masks
     if RunFolder(run.folder).predictions.is_file():
-        masks.predicted.update(predicted_masks(run.folder, samples["pair_id"].tolist()))
+        masks.predicted.update(painting.predicted_masks(run.folder, samples["pair_id"].tolist()))
     else:
         missing.append(f"{run.name} has no predictions.parquet: pictures show no predicted masks")
     # Take by take, so that a damaged take only loses its own masks.
@@ -147,7 +137,7 @@ def load_masks(run: ScoredRun, samples: pd.DataFrame, missing: list[str]) -> Sam
             for camera in ("source_camera", "dest_camera")
         ]
         try:
-            true = true_masks(run.root, str(take_uid), keys)
+            true = painting.true_masks(run.root, str(take_uid), keys)
         except DataError as error:
             missing.append(f"pictures without true masks: {error}")
             continue
@@ -165,9 +155,12 @@ def draw_sample(
         masks.true.get((take_uid, row["object_name"], camera, frame_idx)) for camera in cameras
     )
     predicted = masks.predicted.get(row["pair_id"])
-    dest_drawings: list[Drawing] = [(truth, TRUTH, False), (predicted, PREDICTION, True)]
+    dest_drawings: list[Drawing] = [
+        (truth, painting.TRUTH, False),
+        (predicted, painting.PREDICTION, True),
+    ]
     return (
-        _draw_frame(root, take_uid, source, frame_idx, [(source_mask, SOURCE, False)]),
+        _draw_frame(root, take_uid, source, frame_idx, [(source_mask, painting.SOURCE, False)]),
         _draw_frame(root, take_uid, dest, frame_idx, dest_drawings),
     )
 
@@ -176,7 +169,7 @@ def _draw_frame(
     root: DatasetRoot, take_uid: str, camera: str, frame_idx: int, drawings: Sequence[Drawing]
 ) -> Rgb | None:
     try:
-        return draw_masks(read_frame(root, take_uid, camera, frame_idx), drawings)
+        return draw_masks(painting.read_frame(root, take_uid, camera, frame_idx), drawings)
     except DataError:
         return None
 
@@ -200,7 +193,7 @@ def draw_masks(frame: Rgb, drawings: Sequence[Drawing]) -> Rgb:
         shape = inside[y : y + height, x : x + width].astype(np.float32)
         # Interpolated and cut at one half, so that an enlarged mask has smooth edges.
         smooth = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_LINEAR)) >= 0.5
-        picture = tint(picture, smooth, colour, dashed=dashed, opacity=OPACITY)
+        picture = painting.tint(picture, smooth, colour, dashed=dashed, opacity=OPACITY)
         covered |= smooth
     # A map of half the frame or more shows nothing that the picture does not show.
     if height * width < 0.5 * frame.shape[0] * frame.shape[1]:

@@ -4,7 +4,6 @@ Text from files is escaped (`viewing.pages`); figures are finished markup (`view
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from egoexo_tools.report.gallery import make_cards
 from egoexo_tools.report.runs import ScoredRun, main_run, read_runs
 from egoexo_tools.report.strips import make_strips
 from egoexo_tools.report.take_pages import write_take_pages
-from egoexo_tools.report.tracks import BeforeAfter, before_after, count_tracks
+from egoexo_tools.report.tracks import before_after, count_tracks
 from egoexo_tools.runs import DECISIONS
 from egoexo_tools.viewing.pages import render_page, require_jinja
 from egoexo_tools.vocab import Direction
@@ -37,20 +36,6 @@ STRIP_WIDTH = 120
 """Width of the row of dots in a breakdown, in pixels."""
 MOST_ROWS = 40
 """Number of groups shown of a breakdown; those with the lowest IoU."""
-
-
-@dataclass(frozen=True)
-class DirectionRuns:
-    """The runs of one direction on the page, the highest IoU first."""
-
-    direction: Direction
-    runs: list[ScoredRun]
-    main: ScoredRun
-    """The run that the pictures and the figures of a single run show."""
-    colours: dict[str, str]
-    """Run name → colour."""
-    change: BeforeAfter | None
-    """The main run, and a run of the same method that uses the track."""
 
 
 def write_report(runs: Sequence[Path], page: Path) -> None:
@@ -77,20 +62,20 @@ def write_report(runs: Sequence[Path], page: Path) -> None:
 
 
 def _render(runs: Sequence[ScoredRun], page: Path) -> str:
-    directions = []
-    for direction in Direction:
-        ranked = [run for run in runs if run.direction is direction]
-        ranked.sort(key=lambda run: -1.0 if run.summary["iou"] is None else run.summary["iou"],
-                    reverse=True)  # fmt: skip
-        if ranked:
-            main = main_run(ranked)
-            colours = {name: colour for name, (colour, _) in charts.run_styles(ranked).items()}
-            change = before_after(ranked, main)
-            directions.append(DirectionRuns(direction, ranked, main, colours, change))
+    ranked = sorted(
+        runs, key=lambda run: -1.0 if (iou := run.summary["iou"]) is None else iou, reverse=True
+    )
+    by_direction = {
+        direction: [run for run in ranked if run.direction is direction] for direction in Direction
+    }
+    # The run that pictures and figures of a single run show.
+    mains = {direction: main_run(part) for direction, part in by_direction.items() if part}
     missing = [f"{run.name}: {sentence}" for run in runs for sentence in run.missing]
-    mains = [part.main for part in directions]
-    cards = [card for main in mains for card in make_cards(main, missing)]
-    sections = [_direction_content(part, missing) for part in directions]
+    cards = [card for main in mains.values() for card in make_cards(main, missing)]
+    sections = [
+        _direction_content(direction, by_direction[direction], main, missing)
+        for direction, main in mains.items()
+    ]
     groups = {group for card in cards for group in card.groups.split()}
     group_names = {name: name for name in ("best", "median", "worst")}
     group_names |= {cause: CAUSES[cause] for cause in FAILURES}
@@ -104,8 +89,8 @@ def _render(runs: Sequence[ScoredRun], page: Path) -> str:
         "has_ceilings": any(run.stamp.chooses_proposals for run in runs),
         "threshold": CONFIDENCE_THRESHOLD,
         "cards": cards,
-        "take_pages": write_take_pages(mains, cards, page, missing),
-        "main_names": {str(run.direction): run.folder.name for run in mains},
+        "take_pages": write_take_pages(list(mains.values()), cards, page, missing),
+        "main_names": {str(direction): main.folder.name for direction, main in mains.items()},
         "filters": {
             "groups": [(key, name) for key, name in group_names.items() if key in groups],
             "objects": sorted({card.object_name for card in cards}),
@@ -125,20 +110,23 @@ def _render(runs: Sequence[ScoredRun], page: Path) -> str:
     )
 
 
-def _direction_content(part: DirectionRuns, missing: list[str]) -> Json:
+def _direction_content(
+    direction: Direction, runs: Sequence[ScoredRun], main: ScoredRun, missing: list[str]
+) -> Json:
     """The values of the template for one direction."""
-    runs, main = part.runs, part.main
-    track_run = main if part.change is None else part.change.after
-    earlier_run = None if part.change is None else part.change.before
+    colours = {name: colour for name, (colour, _) in charts.run_styles(runs).items()}
+    change = before_after(runs, main)
+    track_run = main if change is None else change.after
+    earlier_run = None if change is None else change.before
     figures = {run.name: charts.training_charts(run) for run in runs}
     decision = DECISIONS.get(main.stamp.decision, main.stamp.decision)
     return {
-        "key": str(part.direction),
-        "title": DIRECTION_NAMES[part.direction],
+        "key": str(direction),
+        "title": DIRECTION_NAMES[direction],
         "main": main,
         "runs": runs,
         "legend": charts.legend(runs),
-        "tables": _score_tables(part),
+        "tables": _score_tables(runs, colours),
         "ceilings": [
             {"run": run, "ceilings": run.summary["ceilings"], "bar": bar}
             for run in runs
@@ -146,35 +134,35 @@ def _direction_content(part: DirectionRuns, missing: list[str]) -> Json:
         ],
         "unbounded": [run.label for run in runs if not run.stamp.chooses_proposals],
         "causes": _cause_table(runs),
-        "breakdowns": _breakdowns(part),
+        "breakdowns": _breakdowns(runs, main, colours),
         "histogram": charts.histogram(main),
         "success": charts.success_chart(runs),
         "roc": charts.roc_chart(runs),
         "calibration": charts.calibration_chart(runs),
         "training": [(run, figures[run.name]) for run in runs if figures[run.name]],
         "tracks": {run.name: count_tracks(run.scores) for run in runs if run.scores is not None},
-        "change": part.change,
+        "change": change,
         "track_run": track_run,
         "strips": make_strips(track_run, earlier_run, missing),
         # In the terms of the published numbers. The stamp of a run that paints its own masks does
         # not say which frames they depend on.
         "mode": decision or (PAIR_ALONE if main.stamp.chooses_proposals else NOT_KNOWN),
-        "published": _published(part),
+        "published": _published(main),
         "loss_colours": charts.LOSS_COLOURS,
     }
 
 
-def _score_tables(part: DirectionRuns) -> list[Json]:
+def _score_tables(runs: Sequence[ScoredRun], colours: Mapping[str, str]) -> list[Json]:
     """One table per protocol and split, because numbers of different ones are not comparable."""
     tables: dict[tuple[str, str], Json] = {}
-    for run in part.runs:
+    for run in runs:
         for summary in run.summaries:
             protocol, split = summary["protocol"], summary["split"]
             table = tables.setdefault(
                 (protocol, split),
                 {"protocol": protocol, "split": split, "rows": [], "sizes": set()},
             )
-            colour, iou = part.colours[run.name], summary["iou"]
+            colour, iou = colours[run.name], summary["iou"]
             interval = summary["intervals"].get("iou")
             figure = None if iou is None else interval_strip(iou, interval, colour)
             table["rows"].append(
@@ -219,46 +207,47 @@ def _cause_table(runs: Sequence[ScoredRun]) -> Json | None:
     }
 
 
-def _breakdowns(part: DirectionRuns) -> list[Json]:
+def _breakdowns(
+    runs: Sequence[ScoredRun], main: ScoredRun, colours: Mapping[str, str]
+) -> list[Json]:
     """The groups of the main run, each with a dot for every run."""
     # The main run last, so that its dot is on top.
-    drawing_order = [*(run for run in part.runs if run is not part.main), part.main]
+    drawing_order = [*(run for run in runs if run is not main), main]
     breakdowns = []
     for key, title in BREAKDOWN_TITLES.items():
-        groups = part.main.summary.get("breakdowns", {}).get(key)
+        groups = main.summary.get("breakdowns", {}).get(key)
         if not groups:
             continue
         ious: dict[str, dict[Any, float | None]] = {}
-        for run in part.runs:
+        for run in runs:
             run_groups = run.summary.get("breakdowns", {}).get(key) or []
             ious[run.name] = {group["value"]: group["iou"] for group in run_groups}
         if len(groups) > MOST_ROWS:
-            shown = sorted(groups, key=lambda g: (g["iou"] is None, g["iou"]))[:MOST_ROWS]
+            selected = sorted(groups, key=lambda g: (g["iou"] is None, g["iou"]))[:MOST_ROWS]
         else:
-            shown = groups
+            selected = groups
         rows = []
-        for group in shown:
+        for group in selected:
             marks = [
-                (iou, part.colours[run.name], f"{run.label}: {iou:.3f}")
+                (iou, colours[run.name], f"{run.label}: {iou:.3f}")
                 for run in drawing_order
                 if (iou := ious[run.name].get(group["value"])) is not None
             ]
-            name = part.main.take_names.get(group["value"], group["value"])
+            name = main.take_names.get(group["value"], group["value"])
             figure = dot_strip(marks, width=STRIP_WIDTH)
             rows.append({"name": name, "group": group, "figure": figure})
         breakdowns.append({"title": title, "rows": rows, "groups": len(groups)})
     return breakdowns
 
 
-def _published(part: DirectionRuns) -> Json:
+def _published(main: ScoredRun) -> Json:
     """Published numbers, each with the reason why the main run is not comparable, if any."""
     rows = []
-    summaries = part.main.summaries
     for number in PUBLISHED:
-        iou = number.iou(part.direction)
+        iou = number.iou(main.direction)
         if iou is not None:
             # The summary of the number's own protocol, if the run has one.
-            same_protocol = [s for s in summaries if s["protocol"] == number.protocol]
-            reason = incomparable_reason(number, (same_protocol or summaries)[0])
+            same_protocol = [s for s in main.summaries if s["protocol"] == number.protocol]
+            reason = incomparable_reason(number, (same_protocol or main.summaries)[0])
             rows.append({"number": number, "iou": iou / 100, "reason": reason})
     return {"rows": rows, "any": any(row["reason"] is None for row in rows)}

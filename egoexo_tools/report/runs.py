@@ -156,7 +156,7 @@ def _read_summary(path: Path) -> Json:
         raise ValueError(f"it contains {constant}")
 
     try:
-        summary = json.loads(path.read_bytes(), parse_constant=refuse)
+        summary: Json = json.loads(path.read_bytes(), parse_constant=refuse)
     except ValueError as error:
         raise DataError(
             f"{path} is not JSON ({error}); run `egoexo-tools evaluate` again"
@@ -166,8 +166,7 @@ def _read_summary(path: Path) -> Json:
         raise DataError(
             f"{path} is not a summary of `egoexo-tools evaluate`: {problem}; evaluate again"
         )
-    checked: Json = summary
-    return checked
+    return summary
 
 
 def _summary_problem(summary: Any) -> str | None:

@@ -124,9 +124,9 @@ def group_quantiles(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[st
     return table
 
 
-def area_histogram(masks: pd.DataFrame, *, per_decade: int = 5) -> pd.DataFrame:
-    """view, low, high (share of the image), masks, in equal logarithmic steps from 1e-6 to 1."""
-    edges = np.linspace(-6, 0, 6 * per_decade + 1)
+def area_histogram(masks: pd.DataFrame) -> pd.DataFrame:
+    """view, low, high (share of the image), masks; from 1e-6 to 1, five steps per decade."""
+    edges = np.linspace(-6, 0, 6 * 5 + 1)
     parts = []
     visible = masks[masks["visible"]]
     for view, rows in visible.groupby("view", observed=True):

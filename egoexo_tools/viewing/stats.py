@@ -123,15 +123,11 @@ def format_stats(tables: Mapping[str, StatsTable]) -> str:
     return "\n\n".join(parts)
 
 
-def write_parquet(tables: Mapping[str, StatsTable], folder: Path) -> list[Path]:
-    """Write `<folder>/<name>.parquet` for every table; returns the paths."""
-    paths = []
+def write_parquet(tables: Mapping[str, StatsTable], folder: Path) -> None:
+    """Write `<folder>/<name>.parquet` for every table."""
     for name, table in tables.items():
-        path = folder / f"{name}.parquet"
-        with atomic_path(path) as partial:
+        with atomic_path(folder / f"{name}.parquet") as partial:
             pq.write_table(pa.Table.from_pandas(table.rows, preserve_index=False), partial)
-        paths.append(path)
-    return paths
 
 
 def format_value(value: Any) -> str:

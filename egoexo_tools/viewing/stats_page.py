@@ -31,11 +31,12 @@ def write_page(tables: Mapping[str, StatsTable], path: Path, *, title: str) -> N
     sections = "".join(
         _section(table) for name, table in tables.items() if name != "area_histogram"
     )
+    style = Path(__file__).with_name("stats.css").read_text(encoding="utf-8")
     write_atomic(
         path,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<style>{_CSS}</style><h1>{escape(title)}</h1><div class="numbers">{numbers}</div>'
+        f'<style>{style}</style><h1>{escape(title)}</h1><div class="numbers">{numbers}</div>'
         f'<div class="charts">{figures}</div>{sections}</html>\n',
     )
 
@@ -208,33 +209,3 @@ def _whole(value: float) -> str:
 
 def _share(value: float) -> str:
     return f"{100 * value:.3g} %"
-
-
-_CSS = """
-:root{--ink:#1d2330;--soft:#667085;--line:#d9dde5;--card:#fff;--page:#f5f6f8;
---c0:#2a78b8;--c1:#e0852b;--c2:#5b9b56}
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaf0;--soft:#a0a8b8;--line:#3a4150;
---card:#1d222d;--page:#141820;--c0:#5aa5e0;--c1:#f0a04b;--c2:#7fc27a}}
-body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--page);
-max-width:1240px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem;overflow-wrap:anywhere}h2{font-size:1.15rem;margin:0 0 .2rem}
-p{margin:.2rem 0 .6rem;color:var(--soft)}
-.numbers{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}
-.numbers div{background:var(--card);border:1px solid var(--line);border-radius:8px;
-padding:.6rem 1rem;color:var(--soft)}
-.numbers b{display:block;font-size:1.3rem;color:var(--ink)}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,540px),1fr));gap:1rem}
-figure,section{background:var(--card);border:1px solid var(--line);border-radius:8px;
-padding:1rem;margin:0}section{margin-top:1rem}
-figcaption{margin-bottom:.6rem;color:var(--soft)}figcaption b{color:var(--ink)}
-svg{width:100%;height:auto;display:block}svg text{font-size:12px;fill:var(--soft)}
-.s0{fill:var(--c0);background:var(--c0)}.s1{fill:var(--c1);background:var(--c1)}
-.s2{fill:var(--c2);background:var(--c2)}.mark{fill:var(--ink)}.axis{stroke:var(--line)}
-polyline{stroke-width:2}polyline.s0{fill:none;stroke:var(--c0)}
-polyline.s1{fill:none;stroke:var(--c1)}polyline.s2{fill:none;stroke:var(--c2)}
-.legend span{margin-right:1rem}.legend i{display:inline-block;width:.8em;height:.8em;
-margin-right:.4em;border-radius:2px}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right;
-white-space:nowrap}td.text,th:first-child{text-align:left}th{color:var(--soft);font-weight:600}
-"""
