@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def room(path: Path) -> str:
     return path.relative_to(PROJECT).parts[1].removesuffix(".py")
 
 
+@cache
 def imports(path: Path, *, at_once: bool = False) -> set[str]:
     """The dotted names that a file imports, without those under TYPE_CHECKING.
 
