@@ -2,12 +2,17 @@
 
 import io
 import struct
+import tempfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from changed_files import FEW_EXAMPLES
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.mask_folders import read_stack
@@ -87,8 +92,6 @@ def test_an_entry_that_does_not_match_its_data_is_refused(
 
 def test_no_more_is_unpacked_than_the_archive_claims(tmp_path: Path) -> None:
     """A hundred megabytes behind an entry that claims a thousand bytes."""
-    import tracemalloc
-
     path = tmp_path / "0_masks.npz"
     big = archive(zipfile.ZIP_DEFLATED, np.zeros((100, 1000, 1000), np.uint8))
     path.write_bytes(with_entry(big, SIZE, 1000))
@@ -97,3 +100,25 @@ def test_no_more_is_unpacked_than_the_archive_claims(tmp_path: Path) -> None:
         read_stack(path, None)
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
+
+
+@FEW_EXAMPLES
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=4), st.integers())
+def test_a_damaged_archive_is_read_whole_or_refused_by_name(
+    changes: list[tuple[int, int]], cut: int
+) -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, MASKS)
+    data = bytearray(file.getvalue())
+    for position, value in changes:
+        data[position % len(data)] = value
+    data = data[: len(data) - cut % 50] if changes else data
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "0_masks.npz"
+        path.write_bytes(bytes(data))
+        try:
+            masks, _ = read_stack(path, None)
+        except DataError as error:
+            assert "0_masks.npz" in str(error)
+            return
+        assert np.array_equal(masks, MASKS) or changes
