@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -69,3 +70,30 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(
     assert "ValueError: max() arg is an empty sequence" in result.output
     assert str(trace) in result.output and "report it" in result.output
     assert "Traceback" in trace.read_text() and "in fail" in trace.read_text()
+
+
+@pytest.mark.parametrize(("program", "name"), COMMANDS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_no_command_ends_in_a_traceback(
+    program: str, name: str, debug: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = GROUPS[program]
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+
+    def fail(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(command, "invoke", fail)
+    monkeypatch.setattr(command, "parse_args", lambda context, words: [])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv(DEBUG, "")
+    result = CliRunner().invoke(group, [*(["--debug"] if debug else []), name])
+    assert result.exit_code == 1
+    if debug:
+        assert isinstance(result.exception, ZeroDivisionError)
+        return
+    (trace,) = tmp_path.glob("*.txt")
+    assert f"{name} failed because of an error in the toolkit" in result.output
+    assert str(trace) in result.output and "report it" in result.output
+    assert "Traceback" not in result.output and "in fail" in trace.read_text()

@@ -52,3 +52,14 @@ def test_atomic_path_leaves_the_old_file_when_the_writer_fails(tmp_path: Path) -
         raise RuntimeError
     assert path.read_text() == "old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file.json"]
+
+
+def test_videos_with_suffixes_in_capitals_are_found(tmp_path: Path) -> None:
+    from egoexo_tools.layout import Release
+
+    release = Release(tmp_path)
+    path = release.video("take", "cam01")
+    assert release.find_video("take", "cam01") == path
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".MP4").write_bytes(b"x")
+    assert release.find_video("take", "cam01") == path.with_suffix(".MP4")

@@ -1,6 +1,7 @@
 """Other people's prepared folders as roots, and back: nothing lost, nothing invented."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from egoexo_tools.stages.export import run_export
 from egoexo_tools.stages.pairs import run_pairs
 
 INLINE = RunOptions(executor="inline", quiet=True)
+VAL = "33333333-0000-4000-8000-000000000003"
 FIRST = "11111111-0000-4000-8000-000000000001"
 
 
@@ -35,11 +37,6 @@ def processed(ours: DatasetRoot, tmp_path: Path) -> Path:
     run_export(ours, "omama", tmp_path / "theirs", run=INLINE).check()
     shutil.rmtree(tmp_path / "theirs" / ".egoexo-tools")
     return tmp_path / "theirs"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> DatasetRoot:
-    return DatasetRoot(tmp_path / "root")
 
 
 def rows(root: DatasetRoot, table: str, *columns: str) -> list[tuple[Any, ...]]:
@@ -259,3 +256,25 @@ def test_folders_of_another_kind_are_refused(root: DatasetRoot, tmp_path: Path) 
 def test_a_root_of_other_takes_is_not_mixed(ours: DatasetRoot, processed: Path) -> None:
     with pytest.raises(SettingsError, match="from another source"):
         import_processed(ours, processed, run=INLINE)
+
+
+def test_links_are_followed_and_names_matched(
+    processed: Path, root: DatasetRoot, tmp_path: Path
+) -> None:
+    folder = processed / "processed" / VAL / "cam01"
+    folder.rename(tmp_path / "elsewhere")
+    folder.mkdir()
+    for path in (tmp_path / "elsewhere").iterdir():
+        (folder / path.name).symlink_to(os.path.relpath(path, folder))
+    for path in processed.glob("processed/*/annotation.json"):
+        path.write_text(path.read_text().replace("red cup", "cafe\\u0301"))
+    for path in processed.glob("dataset_jsons/*.json"):
+        path.write_text(path.read_text().replace("red cup", "caf\\u00e9"))
+    (processed / "takes.json").write_text("{}")
+    check_all(import_processed(root, processed, run=INLINE))
+    assert not any(path.is_symlink() for path in root.processed.rglob("*.jpg"))
+    assert root.frame(VAL, "cam01", 0).read_bytes()
+    names = set(read_manifest(root, "pairs")["object_name"].to_pylist())
+    assert names == {"cafe\u0301", "green box/lid"}
+    reasons = read_manifest(root, "exclusions")["reason"].to_pylist()
+    assert any("takes.json is not a list of takes" in reason for reason in reasons)

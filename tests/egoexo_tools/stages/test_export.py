@@ -1,5 +1,8 @@
 """Exports are resumed, and name what they cannot write."""
 
+import json
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from exports import RUN, drop_frame, export
@@ -77,3 +80,39 @@ def test_the_command_prints_what_was_left_out(root: DatasetRoot) -> None:
     assert result.exit_code == 0, result.output
     assert "export: 3 done" in result.output
     assert "1 left out, for the reasons in" in result.output
+
+
+def test_long_names_and_names_in_two_cases_are_exported_and_listed(
+    root: DatasetRoot, tmp_path: Path
+) -> None:
+    """Both exports that make folders or lists of names, on a disk that may not see case."""
+    long = "\u043a\u0440\u0443\u0436\u043a\u0430 " * 25  # 325 bytes
+    renamed = {"red cup": long, "green box/lid": "Cup", "blue bowl": "cup"}
+    (take,) = [t for t in read_manifest(root, "takes").to_pylist() if t["split"] == "val"]
+    rows = read_manifest(root, "masks", units=[take["take_uid"]]).to_pylist()
+    for row in rows:
+        row["object_name"] = renamed[row["object_name"]]
+    write_manifest(root, "masks", take["take_uid"], rows)
+    run_export(root, "lm-eec", tmp_path / "out", run=RUN).check()
+    content = json.loads(next((tmp_path / "out" / "val").glob("*/annotation.json")).read_text())
+    assert len({name.casefold() for name in content["masks"]}) == 3
+    assert max(len(name.encode()) for name in content["masks"]) <= 200
+    original = json.loads((tmp_path / "out" / "object_names_val.json").read_text())
+    assert set(original[take["take_uid"]].values()) >= {long}
+    assert set(content["object_names"].values()) == set(renamed.values())
+    run_export(root, "sam2", tmp_path / "sam2", run=RUN).check()
+    numbers = json.loads(next((tmp_path / "sam2/val/objects").glob("*.json")).read_text())
+    assert set(numbers.values()) <= set(renamed.values())
+
+
+def test_the_lm_eec_export_has_a_mask_in_every_camera_and_frame(
+    root: DatasetRoot, tmp_path: Path
+) -> None:
+    run_export(root, "lm-eec", tmp_path / "out", run=RUN).check()
+    for path in (tmp_path / "out").glob("*/*/annotation.json"):
+        content = json.loads(path.read_text())
+        cameras = {folder.name for folder in path.parent.iterdir() if folder.is_dir()}
+        for masks in content["masks"].values():
+            assert set(masks) == cameras
+            for frames in masks.values():
+                assert set(frames) == {"0", "30", "60", "90"}

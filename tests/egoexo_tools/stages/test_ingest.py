@@ -1,6 +1,7 @@
 """The ingest stage on small releases, read back with plain json, pyarrow and pycocotools."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.records import RunOptions, StageSummary
 from egoexo_tools.stages.ingest import STAGE, run_ingest
 from egoexo_tools.stages.left_out import left_out_text
+from egoexo_tools.vocab import Split
 
 INLINE = RunOptions(executor="inline", quiet=True)
 OVERWRITE = RunOptions(executor="inline", quiet=True, overwrite=True)
@@ -368,3 +370,89 @@ def test_the_command(tmp_path: Path, root: DatasetRoot) -> None:
     release.relations_json("test").write_text('{"annotations": {"c": {')
     result = CliRunner().invoke(main, [*arguments, "--quiet"])
     assert result.exit_code == 1 and "cut off inside take c" in result.output
+
+
+def ingest_one(
+    root: DatasetRoot, folder: Path, take: Any, change: Callable[[str], str] = str, **entry: Any
+) -> set[str]:
+    """Ingest a release of one take, after a change to its relations; returns the exclusions."""
+    release = write_release(folder, {"train": {"a": take}}, entries=[takes_entry("a", **entry)])
+    path = release.relations_json(Split.TRAIN)
+    path.write_text(change(path.read_text()))
+    ingest(root, release).check()
+    return {row["reason"] for row in read_manifest(root, "exclusions").to_pylist()}
+
+
+def visibility(root: DatasetRoot, camera: str) -> dict[int, bool]:
+    """frame_idx → visible, of a camera's rows."""
+    rows = read_manifest(root, "masks").to_pylist()
+    return {row["frame_idx"]: row["visible"] for row in rows if row["camera"] == camera}
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 3])
+def test_an_invalid_annotation_makes_no_object_absent(
+    root: DatasetRoot, tmp_path: Path, value: Any
+) -> None:
+    take = plain_take()
+    take["object_masks"]["cup_0"][EXO]["annotation"] = value
+    reasons = ingest_one(root, tmp_path / "release", take)
+    assert any(reason.startswith("its annotation is") for reason in reasons)
+    assert visibility(root, EXO) == {}
+
+
+def test_two_masks_of_one_frame_are_not_used(root: DatasetRoot, tmp_path: Path) -> None:
+    other = json.dumps(shipped(block(EXO, 2)))
+    one = '"annotation": {"0": '
+    reasons = ingest_one(
+        root, tmp_path / "release", plain_take(),
+        lambda text: text.replace(one, f'{one}{other}, "0": '),
+    )  # fmt: skip
+    assert any("or two different masks" in reason for reason in reasons)
+    assert visibility(root, EXO) == {30: True}
+
+
+def test_paths_with_backslashes_name_their_camera(root: DatasetRoot, tmp_path: Path) -> None:
+    videos = takes_entry("a")["frame_aligned_videos"]
+    videos["aria01"]["rgb"]["relative_path"] = f"frame_aligned_videos\\{EGO}.mp4"
+    assert ingest_one(root, tmp_path / "r", plain_take(), frame_aligned_videos=videos) == set()
+    assert visibility(root, EGO) == {0: True, 30: True, 60: False}
+
+
+def test_a_name_that_is_not_valid_text_excludes_its_object(
+    root: DatasetRoot, tmp_path: Path
+) -> None:
+    take = plain_take()
+    take["object_masks"]["c\ud800"] = take["object_masks"]["cup_0"]
+    reasons = ingest_one(root, tmp_path / "release", take)
+    assert any("its name cannot be written as text" in reason for reason in reasons)
+    assert visibility(root, EXO) == {0: True, 30: True}
+
+
+def test_marks_and_invalid_values_in_a_release(root: DatasetRoot, tmp_path: Path) -> None:
+    take = plain_take()
+    track = take["object_masks"]["cup_0"][EXO]
+    track["annotation"]["30"] = None
+    track["annotated_frames"] = ["0", 30.0, "0060", None]
+    entries = [takes_entry("a"), takes_entry("b", duration_sec="NaN!"), {"take_uid": "c"}]
+    relations = {"train": {"a": take, "b": plain_take(), "c": plain_take()}}
+    release = write_release(tmp_path / "release", relations, entries=entries)
+    text = release.takes_json.read_text().replace('"NaN!"', "NaN")
+    release.takes_json.write_text("\ufeff" + text, encoding="utf-8")
+    path = release.path / "annotations" / "relations_train.json"
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    release.splits_json.write_text(
+        "\ufeff" + json.dumps({"train": ["a", "b", "c", None]}), encoding="utf-8"
+    )
+    ingest(root, release).check()
+    assert read_manifest(root, "takes")["take_uid"].to_pylist() == ["a", "b"]
+    rows = read_manifest(root, "exclusions").to_pylist()
+    reasons_by_frame = {(row["take_uid"], row["frame_idx"]): row["reason"] for row in rows}
+    assert "undecodable mask: null" in reasons_by_frame["a", 30]
+    assert "None in annotated_frames is not a frame number" in reasons_by_frame["a", None]
+    assert reasons_by_frame["c", None] == "entry 2 of takes.json has no take_name"
+    assert "None in train is not a take_uid" in reasons_by_frame[None, None]
+    masks = [
+        row for row in read_manifest(root, "masks", units=["a"]).to_pylist() if row["camera"] == EXO
+    ]
+    assert [(row["frame_idx"], row["visible"]) for row in masks] == [(0, True), (60, False)]
+    assert "NaN" not in root.takes_json.read_text()
