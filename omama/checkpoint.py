@@ -153,7 +153,7 @@ def load_checkpoint(path: Path | str, *, method: str | None = None) -> Checkpoin
 def load_file(path: Path) -> Any:
     """Content of any PyTorch file of tensors and plain values, on the CPU; DataError otherwise."""
     if not path.is_file():
-        raise DataError(f"there is no checkpoint {path}")
+        raise DataError(f"the checkpoint {path} does not exist")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -131,7 +131,7 @@ class Loop(Generic[Batch]):
         self.optimizer.load_state_dict(dict(state.optimizer or {}))
         if self.average is not None:
             self.average.load_state_dict(dict(state.average or {}))
-        # After an early stop no step is left, whatever the step number.
+        # After an early stop no step is left, although the step number is lower.
         step = self.total_steps if state.stopped else saved.step
         self.progress = LoopState(
             step, state.best_iou, state.stale, state.best_step, dict(state.start)

@@ -48,7 +48,7 @@ class ValScore:
 
 @dataclass(frozen=True)
 class Task(Generic[Batch]):
-    """What the loop needs to know of a method."""
+    """Everything that the loop needs to know about a method."""
 
     method: str
     """Name in METHODS."""
@@ -81,9 +81,9 @@ class Task(Generic[Batch]):
     fingerprint: str
     """Hash of the data; a run starts again if it has changed."""
     unit: str = "pair"
-    """What a sample is called in the log."""
+    """Name of a sample in the log."""
     measures_start: bool = False
-    """Validate before the first step too, and report at the end if training was no improvement."""
+    """Validate before the first step too, and warn at the end if it stayed better."""
     keeps_start: bool = False
     """The initial weights are usable: they are the best checkpoint until better ones come."""
     averages_start: bool = False

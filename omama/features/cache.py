@@ -216,8 +216,10 @@ class FeatureJob:
         if reusable is not None:
             first = {**reusable.camera.files[0].index, **provenance, "files": number}
             cache_files.write_index(folder, first)
-        counted = {cache_files.added_folder(folder, count) for count in range(1, number)}
-        for path in set(folder.glob("more-*")) - counted:  # left by an interrupted or replaced run
+        current_folders = {cache_files.added_folder(folder, count) for count in range(1, number)}
+        for path in (
+            set(folder.glob("more-*")) - current_folders
+        ):  # left by an interrupted or replaced run
             shutil.rmtree(path, ignore_errors=True)
         positions = np.union1d(existing, missing)
         masks, proposals = (

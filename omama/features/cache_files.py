@@ -59,8 +59,13 @@ class CachedFrames:
         proposals = slice(*self.index["proposal_start"][row : row + 2].tolist())
         table = slice(*self.table_start[row : row + 2].tolist())
         size = (masks.stop - masks.start, proposals.stop - proposals.start)
+        tokens = torch.zeros(1, 1, 1)  # in a cache with descriptors only
+        if "tokens" in self.arrays:
+            tokens = _tensor(self.arrays["tokens"][row])
+        if "scales" in self.arrays:
+            tokens = (tokens * _tensor(self.arrays["scales"][row])).half()
         return FrameFeatures(
-            tokens=self._tokens(row),
+            tokens=tokens,
             masks=_tensor(self.arrays["masks"][masks]),
             proposals=_tensor(self.arrays["proposals"][proposals]),
             relations=MaskRelations(
@@ -69,14 +74,6 @@ class CachedFrames:
                 near=self.index["near"][table].reshape(size),
             ),
         )
-
-    def _tokens(self, row: int) -> Tensor:
-        if "tokens" not in self.arrays:
-            return torch.zeros(1, 1, 1)
-        tokens = _tensor(self.arrays["tokens"][row])
-        if "scales" not in self.arrays:
-            return tokens
-        return (tokens * _tensor(self.arrays["scales"][row])).half()
 
 
 @dataclass(frozen=True)

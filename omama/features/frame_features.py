@@ -152,7 +152,17 @@ class Extractor:
             images = torch.stack([raw.image for raw in raws]).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 tokens = self.backbone(normalise(images)).float()  # (B, C, h, w)
-            return [self._pool(raw, image) for raw, image in zip(raws, tokens, strict=True)]
+            features = []
+            for raw, raw_tokens in zip(raws, tokens, strict=True):
+                descriptors = describe(
+                    raw_tokens,
+                    raw.quarters.to(self.device),
+                    raw.boxes.to(self.device),
+                    patch_size=self.config.patch_size,
+                )
+                masks, proposals = descriptors[: raw.masks], descriptors[raw.masks :]
+                features.append(FrameFeatures(raw_tokens, masks, proposals, raw.relations))
+            return features
         except torch.OutOfMemoryError as error:
             count = len(raws)
             smaller = (
@@ -164,13 +174,3 @@ class Extractor:
             raise DataError(
                 f"the GPU ran out of memory with {count} images at once; {smaller}"
             ) from error
-
-    def _pool(self, raw: RawFrame, tokens: Tensor) -> FrameFeatures:
-        descriptors = describe(
-            tokens,
-            raw.quarters.to(self.device),
-            raw.boxes.to(self.device),
-            patch_size=self.config.patch_size,
-        )
-        masks, proposals = descriptors[: raw.masks], descriptors[raw.masks :]
-        return FrameFeatures(tokens, masks, proposals, raw.relations)

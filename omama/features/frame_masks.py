@@ -4,6 +4,7 @@ Compiled loops parse each mask once, and no array of an image's size is made. Le
 masks, N proposals, q x r cells of the quarter grid.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -15,12 +16,12 @@ from egoexo_tools.compiled import compiled
 from egoexo_tools.errors import DataError
 from egoexo_tools.masks.bitmaps import NO_BOX, mask_area, overlap_area, rasterise_runs
 from egoexo_tools.masks.columns import MaskColumns
-from egoexo_tools.masks.resizing import dest_edges
+from egoexo_tools.masks.resizing import dest_edges, nearest_idxs
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.masks.rle_loops import OK, PROBLEMS, parse_counts
 from omama.config import HW
 from omama.features.descriptors import quarter_grid
-from omama.features.images import candidate_quarter_idx, truth_quarter_idx
+from omama.features.images import candidate_idx, quarter_idx
 
 Edges: TypeAlias = tuple[Int64, Int64]
 """For each border between source rows (columns), the number of sampled rows (columns) before it."""
@@ -56,7 +57,7 @@ def read_masks(
         proposals,
         size,
         bitmaps,
-        _candidate_edges(size, prepared_hw, patch_size),
+        _quarter_edges(size, prepared_hw, patch_size, candidate_idx),
         quarters[len(truths) :],
     )
     x_min, x_max, y_min, y_max = bitmaps.prepared_boxes.T
@@ -110,7 +111,7 @@ def _draw_truths(
             rows,
             height,
             width,
-            _truth_edges((height, width), prepared, patch_size),
+            _quarter_edges((height, width), prepared, patch_size, nearest_idxs),
             dest_edges((height, width), size),
             dest_edges((height, width), prepared),
             quarters,
@@ -169,21 +170,15 @@ def _raise_problem(problems: Bytes, kind: str) -> None:
         raise DataError(f"{kind} {bad[0]} of a frame: {PROBLEMS[problems[bad[0]]]}")
 
 
-@lru_cache(maxsize=64)
-def _truth_edges(mask_hw: HW, prepared: HW, patch_size: int) -> Edges:
-    return _edges_of(mask_hw, truth_quarter_idx(mask_hw, prepared, patch_size))
-
-
-@lru_cache(maxsize=64)
-def _candidate_edges(mask_hw: HW, prepared: HW, patch_size: int) -> Edges:
-    return _edges_of(mask_hw, candidate_quarter_idx(mask_hw, prepared, patch_size))
-
-
-def _edges_of(mask_hw: HW, idxs: tuple[Int64, Int64]) -> Edges:
-    """Source row of each sampled row, ascending, and the same for columns → edges."""
+@lru_cache(maxsize=128)  # a release has few sizes of frames, and masks come by the million
+def _quarter_edges(
+    mask_hw: HW, prepared: HW, patch_size: int, nearest: Callable[[int, int], Int64]
+) -> Edges:
     rows, cols = (
         np.searchsorted(idx, np.arange(side + 1)).astype(np.int64)
-        for idx, side in zip(idxs, mask_hw, strict=True)
+        for idx, side in zip(
+            quarter_idx(mask_hw, prepared, patch_size, nearest), mask_hw, strict=True
+        )
     )
     return rows, cols
 

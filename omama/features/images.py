@@ -5,6 +5,7 @@ reference uses two conventions of "nearest", so both are here: OpenCV's for grou
 for candidates. Sizes are (height, width).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from egoexo_tools.arrays import Bytes, Float32, Int64
 from egoexo_tools.errors import DataError
-from egoexo_tools.masks.resizing import nearest_idxs
 from omama.config import HW, IMAGENET_MEAN, IMAGENET_STD, PlainSettings, check_positive
 from omama.features.descriptors import quarter_grid
 
@@ -87,26 +87,21 @@ def candidate_idx(size_in: int, size_out: int) -> Int64:
     return np.asarray(np.minimum(idx, size_in - 1), dtype=np.int64)
 
 
-def truth_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[Int64, Int64]:
-    """Rows and columns of a ground-truth mask that the quarter grid samples.
+def quarter_idx(
+    mask_hw: HW, prepared_hw: HW, patch_size: int, nearest: Callable[[int, int], Int64]
+) -> tuple[Int64, Int64]:
+    """Rows and columns of a mask that the quarter grid samples.
 
-    `mask_hw` is the mask's own size, which may be the source video's. Sampling a mask's run lengths
-    at these rows and columns equals resizing it to the prepared image and then to the grid.
+    Sampling run lengths at them equals resizing the mask to the prepared image and then to the
+    grid. `mask_hw` is the mask's own size. `nearest` is the reference's convention for the first
+    step: `nearest_idxs` (OpenCV's) for ground truth, `candidate_idx` (torch's) for candidates.
     """
     grid = quarter_grid(prepared_hw[0] // patch_size, prepared_hw[1] // patch_size, patch_size)
-    return tuple(  # type: ignore[return-value]
-        nearest_idxs(size, prepared)[candidate_idx(prepared, quarter)]
+    rows, cols = (
+        nearest(size, prepared)[candidate_idx(prepared, quarter)]
         for size, prepared, quarter in zip(mask_hw, prepared_hw, grid, strict=True)
     )
-
-
-def candidate_quarter_idx(mask_hw: HW, prepared_hw: HW, patch_size: int) -> tuple[Int64, Int64]:
-    """Rows and columns of a candidate mask, whose size is the frame's."""
-    grid = quarter_grid(prepared_hw[0] // patch_size, prepared_hw[1] // patch_size, patch_size)
-    return tuple(  # type: ignore[return-value]
-        candidate_idx(size, prepared)[candidate_idx(prepared, quarter)]
-        for size, prepared, quarter in zip(mask_hw, prepared_hw, grid, strict=True)
-    )
+    return rows, cols
 
 
 def scale_boxes(boxes_xywh: ArrayLike, from_hw: HW, to_hw: HW) -> Float32:

@@ -72,22 +72,27 @@ class MasksOnly:
         self._frames = frames
 
     def read(self, frames: Int64) -> list[FrameFeatures]:
-        return [self._read(frame) for frame in frames.tolist()]
+        features = []
+        for frame in frames.tolist():
+            masks = self._frames.masks.of_frame(frame)
+            proposals = self._frames.proposals.of_frame(frame)
+            ious = mask_ious(masks, proposals)
+            relations = MaskRelations(
+                ious=ious, best=np.zeros(len(masks), np.int64), near=np.zeros(ious.shape, np.bool_)
+            )
+            # Zeros of one channel stand for tokens and descriptors, which such matchers ignore.
+            features.append(
+                FrameFeatures(
+                    tokens=torch.zeros(1, 1, 1),
+                    masks=torch.zeros(len(masks), 2),
+                    proposals=torch.zeros(len(proposals), 2),
+                    relations=relations,
+                )
+            )
+        return features
 
     def finish(self, raw: Sequence[FrameFeatures]) -> list[FrameFeatures]:
         return list(raw)
-
-    def _read(self, frame: int) -> FrameFeatures:
-        masks = self._frames.masks.of_frame(frame)
-        proposals = self._frames.proposals.of_frame(frame)
-        ious = mask_ious(masks, proposals)
-        near = np.zeros(ious.shape, np.bool_)
-        return FrameFeatures(
-            tokens=torch.zeros(1, 1, 1),
-            masks=torch.zeros(len(masks), 2),
-            proposals=torch.zeros(len(proposals), 2),
-            relations=MaskRelations(ious=ious, best=np.zeros(len(masks), np.int64), near=near),
-        )
 
 
 class CachedFeatures:

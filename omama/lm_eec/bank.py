@@ -79,7 +79,7 @@ class TrackMemory:
 
 @dataclass(frozen=True)
 class BankRead:
-    """What the next frame of a track reads. Tracks with equal `key` form a batch."""
+    """Input of a track's next frame from its bank. Tracks with equal `key` form a batch."""
 
     entries: list[torch.Tensor]
     """(2, n, 64) each, oldest first; one more than the bank holds if `drop`."""
@@ -96,7 +96,7 @@ class BankRead:
 
 
 def read_bank(memory: TrackMemory, frame: int, rules: BankRules) -> BankRead:
-    """What frame `frame` of the track reads. DataError where the released code fails."""
+    """Input of frame `frame` from the bank. DataError where the released code fails."""
     pointer_frames = rules.pointer_frames
     if rules.short_tracks:
         pointer_frames = min(pointer_frames, memory.frames)

@@ -100,14 +100,16 @@ def from_file(
     names = {name: file_names(name) for name in network_state}
     allowed = {key for keys in names.values() for key in keys}
     optional = {key for key in allowed if not fusion and key.startswith(FUSION_PREFIX)}
-    faults = {
-        "lack": sorted(allowed - state.keys() - optional),
-        "have the unknown": sorted(state.keys() - allowed),
-    }
-    sentences = [f"{fault} {_list(keys)}" for fault, keys in faults.items() if keys]
-    if sentences:
+    faults = []
+    missing, unknown = allowed - state.keys() - optional, state.keys() - allowed
+    for fault, faulty in (("lack", sorted(missing)), ("have the unknown", sorted(unknown))):
+        more = len(faulty) - _LISTED_NAMES
+        if faulty:
+            listed_keys = ", ".join(faulty[:_LISTED_NAMES])
+            faults.append(f"{fault} {listed_keys}" + (f" and {more} more" if more > 0 else ""))
+    if faults:
         raise DataError(
-            f"the weights {' and '.join(sentences)}; LM-EEC reads SAM 2.1 base-plus with MV_MoE"
+            f"the weights {' and '.join(faults)}; LM-EEC reads SAM 2.1 base-plus with MV_MoE"
         )
     weights = {}
     for name, keys in names.items():
@@ -132,8 +134,3 @@ def to_file(network_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
         parts = tensor.split(1) if len(keys) > 1 else (tensor,)
         state.update(zip(keys, (part.detach().clone() for part in parts), strict=True))
     return state
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
-    return ", ".join(names[:_LISTED_NAMES]) + more

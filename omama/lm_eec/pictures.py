@@ -51,11 +51,11 @@ def squash_to_shares(mask: MaskRle | Bytes, size: int) -> Float32:
         mask = MaskRle.encode(mask)
     x, y, right, below = (int(value) for value in mask.box_xywh())
     rows, columns = np.arange(y, y + below + 1), np.arange(x, x + right + 1)
-    down, top = _nonzero_rows(_weights(mask.height, size)[:, rows])
-    across, left = _nonzero_rows(_weights(mask.width, size)[:, columns])
+    down, first_row = _nonzero_rows(_weights(mask.height, size)[:, rows])
+    across, first_column = _nonzero_rows(_weights(mask.width, size)[:, columns])
     soft = np.zeros((size, size), np.float32)
     part = down @ mask.sample(rows, columns).astype(np.float32) @ across.T
-    soft[top : top + len(down), left : left + len(across)] = part
+    soft[first_row : first_row + len(down), first_column : first_column + len(across)] = part
     return soft
 
 

@@ -24,6 +24,11 @@ from omama.tables.parquet import load_frames
 
 logger = logging.getLogger(__name__)
 
+FRAME_FIELDS = (
+    "frame_idxs", "source_frames", "dest_frames", "source_masks", "dest_masks", "dest_annotated",
+    "has_pair",
+)  # fmt: skip
+"""Fields of a Track with one value per frame."""
 _NO_FRAME = "the source or the destination frame is not in the frames manifest"
 
 
@@ -172,7 +177,7 @@ def _load_take(
         )
         for names, rows in pairs.groupby(key, sort=True)
     ]
-    reached = {
+    predicted = {
         (track.source_camera, track.dest_camera, track.object_name, idx)
         for track in tracks
         for idx in track.frame_idxs[track.has_pair].tolist()
@@ -181,7 +186,7 @@ def _load_take(
         pairs["source_camera"], pairs["dest_camera"], pairs["object_name"],
         pairs["frame_idx"].tolist(), strict=True,
     )  # fmt: skip
-    unreached = pairs[[pair_key not in reached for pair_key in pair_keys]]
+    unreached = pairs[[pair_key not in predicted for pair_key in pair_keys]]
     # A pair with both pictures is unreached if it is not in the destination's list of frames.
     has_pictures = np.array(
         [

@@ -75,7 +75,7 @@ class Harmful:
         (Harmful(), "holds more than tensors and plain values"),
         (b"not a checkpoint", "is not a PyTorch checkpoint"),
         (b"", "is not a PyTorch checkpoint"),
-        (None, "there is no checkpoint"),
+        (None, "model.pt does not exist"),
     ],
 )
 def test_files_that_do_not_fit_are_refused_in_a_sentence(

@@ -276,5 +276,5 @@ def test_wrong_directions_and_choices_are_refused(
         predict(featured_root, method="knn", size="448")
     with pytest.raises(SettingsError, match="precision 'fp8'; use fp32 or bf16"):
         predict(featured_root, checkpoint=checkpoint, model_precision="fp8")
-    with pytest.raises(DataError, match="there is no checkpoint"):
+    with pytest.raises(DataError, match="the checkpoint .* does not exist"):
         predict(featured_root, checkpoint=Path("nowhere.pt"))

@@ -20,7 +20,7 @@ from omama.lm_eec.network import LmEecNetwork
 from omama.lm_eec.pictures import squash_mask
 from omama.lm_eec.settings import LmEecTrainConfig
 from omama.lm_eec.take_tracking import TrackingSettings, track_objects
-from omama.lm_eec.tracks import TakeTracks, Track
+from omama.lm_eec.tracks import FRAME_FIELDS, TakeTracks
 from omama.lm_eec.training.augmentation import recolour
 from omama.lm_eec.training.clips import (
     ClipBatch,
@@ -93,7 +93,7 @@ def select_val_tracks(takes: Sequence[TakeTracks], count: int) -> list[TakeTrack
     selection, first = [], 0
     for take in takes:
         tracks = [
-            _shorten(track)
+            replace(track, **{name: getattr(track, name)[:_VAL_FRAMES] for name in FRAME_FIELDS})
             for number, track in enumerate(take.tracks, first)
             if number % every == 0
         ]
@@ -101,20 +101,6 @@ def select_val_tracks(takes: Sequence[TakeTracks], count: int) -> list[TakeTrack
         if tracks:
             selection.append(replace(take, tracks=tuple(tracks)))
     return selection
-
-
-def _shorten(track: Track) -> Track:
-    part = slice(0, _VAL_FRAMES)
-    return replace(
-        track,
-        frame_idxs=track.frame_idxs[part],
-        source_frames=track.source_frames[part],
-        dest_frames=track.dest_frames[part],
-        source_masks=track.source_masks[part],
-        dest_masks=track.dest_masks[part],
-        dest_annotated=track.dest_annotated[part],
-        has_pair=track.has_pair[part],
-    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 import reference
 import torch
 
+from egoexo_tools.masks.resizing import nearest_idxs
 from egoexo_tools.masks.rle import MaskRle
 from omama.features.descriptors import (
     context_boxes,
@@ -16,7 +17,7 @@ from omama.features.descriptors import (
     pool,
     quarter_grid,
 )
-from omama.features.images import PreparationConfig, candidate_quarter_idx, truth_quarter_idx
+from omama.features.images import PreparationConfig, candidate_idx, quarter_idx
 
 RNG = np.random.default_rng(3)
 
@@ -98,8 +99,11 @@ def test_run_lengths_sampled_on_the_quarter_grid_are_the_resized_masks() -> None
     truth = cv2.resize(mask.astype(np.uint8), prepared[::-1], interpolation=cv2.INTER_NEAREST) > 0
     rle = MaskRle.encode(mask)
     for resized, idx in [
-        (candidate, candidate_quarter_idx(mask.shape, prepared, config.patch_size)),
-        (torch.from_numpy(truth)[None], truth_quarter_idx(mask.shape, prepared, config.patch_size)),
+        (candidate, quarter_idx(mask.shape, prepared, config.patch_size, candidate_idx)),
+        (
+            torch.from_numpy(truth)[None],
+            quarter_idx(mask.shape, prepared, config.patch_size, nearest_idxs),
+        ),
     ]:
         expected = quarter_masks(resized, h, w, config.patch_size)[0]
         np.testing.assert_array_equal(rle.sample(*idx), expected)
