@@ -88,6 +88,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
         "val_iou": checkpoint.val_iou,
+        # These two repeat `extra`, for people who open the file to see its quality.
         "best_val_iou": state.best_iou,
         "visibility_threshold": calibration["threshold"] if calibration else None,
         "decision": checkpoint.decision,
@@ -178,6 +179,7 @@ def _plain(value: Any) -> Any:
         return tuple(_plain(item) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
+    # bool before int, whose subclass it is.
     if value is None or isinstance(value, bool | bytes | Tensor):
         return value
     for kind in (int, float, str):

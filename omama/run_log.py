@@ -110,7 +110,7 @@ class RunLog:
         if not self._active:
             return
         self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._file.flush()  # so that people can follow the run, and a killed one loses nothing
         for name, value in line.items():
             if name not in {"step", "epoch"}:
                 self._board.add_scalar(name, value, line["step"])

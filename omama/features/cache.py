@@ -105,6 +105,7 @@ def run_features(
     key = feature_key(backbone, weights, feature_precision=feature_precision)
     key = replace(key, stored=cache.storage)
     keys = {key.name: key}
+    # Landscape frames are equal in both keys, so only portrait cameras get squashed features.
     pending = units(root, key, every=cache.all_frames, quiet=run.quiet)
     if squash_portrait:
         squashed = replace(key, squash_portrait=True)
@@ -203,6 +204,7 @@ class FeatureJob:
             missing = np.setdiff1d(missing, existing)
         key = self.keys[unit.key[2]]
         provenance = {"inputs": inputs, "stored": key.stored}
+        # Nothing is missing if only the manifests' digest has changed: then the index is rewritten.
         if missing.size:
             cache_files.write_files(
                 cache_files.added_folder(folder, number),
@@ -259,6 +261,7 @@ def extract_all(
         batches = [positions[start : start + images_at_once].tolist() for start in starts]
         futures = [pool.submit(read, frame) for frame in (batches[0] if batches else ())]
         for number in range(len(batches)):
+            # The next batch is submitted before the backbone runs, so that both overlap.
             raws: list[RawFrame] = [future.result() for future in futures]
             following = batches[number + 1] if number + 1 < len(batches) else ()
             futures = [pool.submit(read, frame) for frame in following]
@@ -310,7 +313,7 @@ def _count(root: DatasetRoot, key: FeatureKey, unit: Unit, overwrite: bool) -> t
     take_uid, camera, _ = unit.key
     covered = None if overwrite else cache_files.covered_frames(unit.outputs[0].parent)
     missing = np.setdiff1d(unit.frames, [] if covered is None else covered)
-    size = _frame_sizes(root, unit)[0]
+    size = _frame_sizes(root, unit)[0]  # a camera's frames have one size
     grid = token_grid(size["height"], size["width"], key.preparation)
     masks = _count_rows(root, "masks", take_uid, camera, missing)
     proposals = _count_rows(root, "proposals", f"{take_uid}.{camera}", camera, missing)

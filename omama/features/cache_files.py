@@ -91,6 +91,7 @@ class CameraFeatures:
 
     def rows(self, frame_idx: Int64) -> Int64:
         """(n, 2) position in `files` and row in it of each frame; -1 if it is not cached."""
+        # Later files overwrite earlier entries: they hold the newer features of a frame.
         row_by_idx = {
             idx: (number, row)
             for number, frames in enumerate(self.files)
@@ -121,6 +122,7 @@ def frame_digests(frames: FrameTable, positions: Iterable[int]) -> NDArray[np.by
         digest = hashlib.sha256(f"{row['path']} {row['height']} {row['width']}".encode())
         for masks in (frames.masks.of_frame(frame), frames.proposals.of_frame(frame)):
             first, last = int(masks.offsets[0]), int(masks.offsets[-1])
+            # Offsets from the frame's first text: frames before it may change.
             for values in (masks.heights, masks.widths, masks.offsets - first, masks.boxes):
                 digest.update(np.ascontiguousarray(values).tobytes())
             digest.update(masks.text[first:last].tobytes())
@@ -174,6 +176,7 @@ def write_files(
     with ExitStack() as partial_files:
         arrays: dict[str, Any] = {}
         for number, frame in enumerate(features):
+            # The first frame's features determine the arrays' shapes.
             if not arrays:
                 sizes = _array_sizes(frame, len(positions), starts, storage)
                 for name, size in sizes.items():
@@ -215,7 +218,7 @@ def bytes_of(
 
 def quantise(tokens: Float32) -> tuple[Int8, Float32]:
     """Tokens (C, h, w) → integers in -127..127 and a scale (h, w) for each token."""
-    scales = np.abs(tokens).max(axis=0) / _LARGEST
+    scales = np.abs(tokens).max(axis=0) / _LARGEST  # (h, w)
     with np.errstate(invalid="ignore", divide="ignore"):
         numbers = np.where(scales > 0, tokens / scales, 0)
     return np.rint(numbers).astype(np.int8), scales.astype(np.float32)
@@ -229,6 +232,7 @@ def _read_indexes(folder: Path) -> list[tuple[Path, dict[str, NDArray[Any]]]]:
         path = added_folder(folder, len(indexes))
         with (path / INDEX).open("rb") as file, np.load(file) as entries:
             indexes.append((path, {name: entries[name] for name in entries.files}))
+        # Only the first index of a camera with added files counts them.
         count = int(indexes[0][1].get("files", np.int64(1)))
     return indexes
 

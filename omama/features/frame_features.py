@@ -95,6 +95,7 @@ def prepare_frame(
     candidates = np.zeros((0, 4), np.float32)
     if len(proposals):
         size = (int(proposals.heights[0]), int(proposals.widths[0]))
+        # Masks from manifests have boxes; proposals of a single pair of pictures do not.
         boxes = proposals.measure()[1] if proposals.boxes is None else proposals.boxes
         candidates = scale_boxes(boxes, size, prepared)
     return RawFrame(
@@ -134,6 +135,7 @@ class Extractor:
     @torch.no_grad()
     def __call__(self, raws: Sequence[RawFrame]) -> list[FrameFeatures]:
         """Features on the device, in order; on a GPU, pictures of one size share a forward pass."""
+        # Ego and exo frames have different sizes and cannot be stacked.
         by_size: dict[torch.Size, list[int]] = {}
         for i, raw in enumerate(raws):
             by_size.setdefault(raw.image.shape, []).append(i)

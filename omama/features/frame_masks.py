@@ -129,7 +129,7 @@ def _measure_proposals(
     proposals: MaskColumns, size: HW, truths: _TruthBitmaps, quarter_edges: Edges, quarters: Bytes
 ) -> tuple[Float64, Float32]:
     """Draw `quarters`; returns the centroids (N, 2) at `size` and the IoUs (M, N)."""
-    centroids = np.full((len(proposals), 2), np.nan)
+    centroids = np.full((len(proposals), 2), np.nan)  # an empty proposal has none
     ious = np.zeros((len(truths.areas), len(proposals)), np.float32)
     problems = np.zeros(len(proposals), np.uint8)
     _proposal_loop(
@@ -193,6 +193,7 @@ def _paint(runs: Int64, height: int, rows: Int64, cols: Int64, out: Bytes) -> No
         if end_row >= height:
             end_column += end_row // height
             end_row = end_row % height
+        # Odd runs are foreground; a run of 0 only separates two others.
         if run & 1 and runs[run] > 0:
             last = end_column if end_row > 0 else end_column - 1
             for x in range(cols[column], cols[last + 1]):
@@ -215,6 +216,7 @@ def _sums(position: int, height: int) -> tuple[int, int]:
 @compiled
 def _centroid(runs: Int64, height: int, point: Float64) -> int:
     """Number of foreground pixels; their mean x, y is written into `point` if there are any."""
+    # Integer sums are exact: a centroid does not depend on the order of the runs.
     position = pixels = x_sum = y_sum = 0
     for run in range(runs.size):
         if run & 1:
@@ -289,6 +291,7 @@ def _proposal_loop(
         runs = space[: count if problem == OK else 0]
         _paint(runs, height, quarter_edges[0], quarter_edges[1], quarters[i])
         pixels = _centroid(runs, height, centroids[i])
+        # The bitmap is needed for IoUs only.
         if truth_areas.size:
             rasterise_runs(runs, height, own_edges[0], own_edges[1], bitmap, box)
         for k in range(truth_areas.size):

@@ -69,6 +69,7 @@ def normalise(images: Tensor) -> Tensor:
     """
     mean = images.new_tensor(IMAGENET_MEAN, dtype=torch.float32)[:, None, None]
     std = images.new_tensor(IMAGENET_STD, dtype=torch.float32)[:, None, None]
+    # Divided by 255 first, as torchvision does: another order changes the last digit.
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std  # (B, 3, H, W)
 
 

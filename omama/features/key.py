@@ -112,6 +112,7 @@ def feature_key(
     if weights is None and (identity := IDENTITIES.get(backbone)) is not None:
         _check_precision(feature_precision)
         return FeatureKey(backbone, *identity, feature_precision, squash_portrait)
+    # Other weights have to be loaded, because the key contains their hash.
     extractor = make_extractor(
         backbone, weights, feature_precision=feature_precision, squash_portrait=squash_portrait
     )

@@ -33,6 +33,7 @@ def relate_masks(
 ) -> MaskRelations:
     """Boxes (M, 4) and (N, 4) xywh and centroids (N, 2), all in pixels of the prepared image."""
     best, near = np.zeros(ious.shape[0], np.int64), np.zeros(ious.shape, np.bool_)
+    # argmax and Delaunay fail without proposals; without ground truth there is nothing to relate.
     if ious.size:
         best = box_overlap(proposal_boxes, truth_boxes).argmax(axis=1)
         near = adjacency(centroids, order=2)[best]

@@ -45,6 +45,7 @@ class BackboneIdentity(NamedTuple):
     width: int
 
 
+# A test compares it with the built network.
 IDENTITIES = {"efficientnet-lite0": BackboneIdentity("4163ad9e30519d97", 16, 472)}
 """Backbones whose installed weights are checked by their sha256. Their cache can be found, and a
 stage with nothing to do can end, without building the network, which takes seconds."""

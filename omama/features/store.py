@@ -115,10 +115,11 @@ class CachedFeatures:
         self._row: Int64 = np.full((len(rows), 2), -1, np.int64)
         needed_cameras = set(np.unique(cameras if needed is None else cameras[needed]).tolist())
         digests = open_digests(frames.root)
-        # Only portrait cameras have squashed features of their own.
+        # Squashing changes portrait frames only: other cameras are cached under the plain key.
         plain = replace(key, squash_portrait=False)
         portrait = (rows["height"] > rows["width"]).to_numpy()[first].tolist()
         names = rows.iloc[first][["take_uid", "camera"]].itertuples(index=False)
+        # A table's frames are sorted by camera, so that each camera is one run of rows.
         frame_idx = np.split(rows["frame_idx"].to_numpy(np.int64), first[1:])
         self._cameras: dict[int, CameraFeatures] = {}
         for camera, (take_uid, name) in enumerate(names):

@@ -16,6 +16,7 @@ def on_device(network: LmEecNetwork, device: torch.device) -> LmEecNetwork:
     try:
         return network.to(device)
     except torch.OutOfMemoryError as error:
+        # The size helps to choose a GPU; torch's own message is long and names an allocation.
         size = sum(value.nbytes for value in network.state_dict().values()) / 2**20
         raise DataError(
             f"the GPU has no room for the network's {size:.0f} MiB of weights: wait for the"

@@ -114,7 +114,7 @@ def from_file(
     weights = {}
     for name, keys in names.items():
         if keys[0] not in state:
-            continue
+            continue  # the fusion, which keeps its initial values
         value = state[keys[0]] if len(keys) == 1 else torch.cat([state[key] for key in keys])
         shape = network_state[name].shape
         if value.shape != shape:

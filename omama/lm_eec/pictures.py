@@ -51,6 +51,7 @@ def squash_to_shares(mask: MaskRle | Bytes, size: int) -> Float32:
         mask = MaskRle.encode(mask)
     x, y, right, below = (int(value) for value in mask.box_xywh())
     rows, columns = np.arange(y, y + below + 1), np.arange(x, x + right + 1)
+    # Rows and columns are resized one after the other: a bilinear filter is separable.
     down, first_row = _nonzero_rows(_weights(mask.height, size)[:, rows])
     across, first_column = _nonzero_rows(_weights(mask.width, size)[:, columns])
     soft = np.zeros((size, size), np.float32)
@@ -73,7 +74,7 @@ def _weights(length: int, size: int) -> Float32:
     Each row is a triangle around the new pixel's centre, as wide as two of the coarser pixels.
     """
     scale = length / size
-    reach = max(scale, 1.0)
+    reach = max(scale, 1.0)  # when a line grows, the triangle is as wide as two source pixels
     centres = (np.arange(size) + 0.5) * scale
     distance = np.abs(np.arange(length)[None] + 0.5 - centres[:, None]) / reach
     weights = np.maximum(0.0, 1.0 - distance)

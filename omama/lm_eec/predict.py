@@ -74,6 +74,7 @@ def predict_directions(
         direction: _confidence(root, direction, loaded, settings, options)
         for direction in directions
     }
+    # A take is predicted for all directions together: they share its pictures.
     left_out: list[Row] = []
     run = options.run_name or "+".join(run_name(direction, METHOD) for direction in directions)
     total = len(read_pairs(root.require(), split, directions))
@@ -185,6 +186,7 @@ def _predict_take(
     for frame, camera in enumerate(take.frames.rows["camera"]):
         first_frames.setdefault(str(camera), frame)
     for pair in take.unreached.itertuples():
+        # All frames of a camera have the same size.
         empty = _empty_mask(take, first_frames[str(pair.dest_camera)], options)
         rows[Direction(str(pair.direction))].append(_row(str(pair.pair_id), empty, 0.0))
     for track in take.tracks:

@@ -71,6 +71,7 @@ class LmEecTrainConfig(PlainSettings):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_pairs", "accumulate", "clips_per_track", "val_clips"):
             check_positive(name, getattr(self, name))
+        # None has a meaning for these: once an epoch, and never.
         for name in ("val_every_steps", "patience"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))

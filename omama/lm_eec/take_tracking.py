@@ -99,6 +99,7 @@ def track_objects(
             picture_futures, mask_futures = reading.pop()
             pictures = [future.result() for future in picture_futures]
             masks = [future.result() for future in mask_futures]
+            # Reading the next chunk starts before the network runs on this one.
             reading += [_read(readers, take, later, size) for later in chunks[number + 1 :][:1]]
             with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.bf16):
                 yield from _track_chunk(network, memories, chunk, pictures, masks, settings)
@@ -119,6 +120,7 @@ def _make_chunks(tracks: Sequence[Track]) -> list[_Chunk]:
         )
         if values[3] >= 0
     ]  # fmt: skip
+    # By time, because a track's frames must be run in order, and by frame, to share pictures.
     events.sort(key=lambda event: (event.frame_idx, event.track))
     chunks: list[_Chunk] = []
     chunk = _Chunk([], {}, {})

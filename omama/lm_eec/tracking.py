@@ -68,6 +68,7 @@ def advance(
     reads = [
         read_bank(memory, frame, rules) for memory, frame in zip(memories, step.frames, strict=True)
     ]
+    # Tracks of different lengths or with gaps read different numbers of entries and pointers.
     groups: dict[tuple[int, bool, int], list[int]] = {}
     for row, read in enumerate(reads):
         groups.setdefault(read.key, []).append(row)
@@ -80,6 +81,7 @@ def advance(
         )
         for rows in groups.values()
     ]  # fmt: skip
+    # The parts are in the groups' order; this is the inverse permutation.
     order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
     order = order.to(parts[0].iou.device)
     return DecodedMasks(

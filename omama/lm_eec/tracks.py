@@ -135,6 +135,7 @@ class _TakeIndex:
         direction, name, source, dest = names
         listed_in = dest if reference_behaviour else source
         idxs = self.annotated.get((name, listed_in), np.empty(0, np.int64))
+        # A frame needs pictures of both views; it may lack a mask, annotation or pair.
         in_both = [
             (idx, self.frames[source, idx], self.frames[dest, idx])
             for idx in idxs.tolist()
@@ -160,6 +161,7 @@ def _load_take(
     frames = load_frames(root, [(take_uid, camera) for camera in cameras], proposals=False)
     columns = ["object_name", "camera", "frame_idx"]
     annotated = read_manifest(root, "masks", units=[take_uid], columns=columns).to_pandas()
+    # Dictionaries, because a take has thousands of lookups by name and DataFrames are slow at them.
     frame_keys = zip(frames.rows["camera"], frames.rows["frame_idx"].tolist(), strict=True)
     mask_keys = zip(frames.masks.frames.tolist(), frames.masks.names, strict=True)
     index = _TakeIndex(

@@ -74,12 +74,14 @@ def _load_ours(path: Path) -> LoadedNetwork:
 
 def _read_state(content: Any, path: Path) -> dict[str, torch.Tensor]:
     """The tensors by SAM 2.1's names; DataError for a file of another kind."""
+    # SAM 2.1's file and the authors' checkpoints wrap the state; their exported weights do not.
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, Mapping) or not all(
         isinstance(value, torch.Tensor) for value in content.values()
     ):
         raise DataError(f"{path} holds no weights by name; {_ADVICE}")
+    # Weights that were saved from DistributedDataParallel have a prefix.
     state = {str(key).removeprefix("module."): value for key, value in content.items()}
     if "pos_embed_T" in state:
         raise DataError(f"{path} is a checkpoint of O-MaMa, not of LM-EEC; {_ADVICE}")

@@ -29,7 +29,7 @@ class _ValueColumn:
         self.bytes = 0
 
     def add(self, values: NDArray[Any]) -> None:
-        if values.size:
+        if values.size:  # an empty array has no buffer to cast
             self._file.write(np.ascontiguousarray(values).data.cast("B"))
             self.bytes += values.nbytes
 
@@ -37,7 +37,7 @@ class _ValueColumn:
         """All values, mapped; the file may be deleted afterwards."""
         self._file.close()
         if not self.bytes:
-            return pa.py_buffer(b"")
+            return pa.py_buffer(b"")  # an empty file cannot be mapped
         return pa.memory_map(str(self._path)).read_buffer()
 
     def close(self) -> None:
@@ -55,6 +55,7 @@ class _TextColumn:
 
     def add(self, text: Bytes, offsets: Int64) -> None:
         first, last = int(offsets[0]), int(offsets[-1])
+        # A slice's offsets start anywhere; here they follow the bytes that are written already.
         self._offsets.add(offsets[1:] - first + self._text.bytes)
         self._text.add(text[first:last])
 

@@ -22,7 +22,7 @@ def load_dataset(
     if dataset is not None:
         return dataset
     request = _request(root, split, direction, proposals)
-    return make_tables(request) or _read(request)
+    return make_tables(request) or _read(request)  # a read-only root has no tables
 
 
 def read_dataset(

@@ -88,7 +88,7 @@ def open_tables(root: DatasetRoot, unit: str, *, proposals: bool) -> Dataset | N
         logger.warning("the tables of %s in %s are made again (%s)", unit, root.mapped, error)
         return None
     finally:
-        digests.save()
+        digests.save()  # so that the next process need not hash unchanged manifests
 
 
 def make_tables(request: TableRequest) -> Dataset | None:
@@ -121,6 +121,7 @@ def _make_tables(request: TableRequest) -> Dataset:
     rows = pa.Table.from_pandas(request.rows, preserve_index=False).combine_chunks()
     arrays = {name: rows[name].combine_chunks() for name in rows.column_names}
     arrays |= {name: pa.array(getattr(positions, name)) for name in _POSITIONS}
+    # The pairs file comes last: while it is missing or old, the tables count as not made.
     path = _pairs_file(root, request.unit, request.proposals)
     with atomic_path(path) as partial:
         write_batch(partial, arrays, {"made_from": pairs_key, "frames": folder.name})
@@ -184,6 +185,7 @@ def _write_frames(folder: Path, request: TableRequest) -> None:
             bar.update()
         masks.write()
         proposals.write()
+    # The frames themselves fit in RAM; only their masks do not.
     table = pa.Table.from_pandas(pd.concat(rows, ignore_index=True), preserve_index=False)
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     mask_counts, proposal_counts = np.concatenate(counts, axis=1)

@@ -36,6 +36,7 @@ def load_frames(
     rows = read_manifest(root, "frames", columns=columns, units=units).to_pandas()
     # Parts come in name order, but frames within a part need not be sorted.
     rows = rows.sort_values(FRAME_KEY, ignore_index=True)
+    # Masks parts hold whole takes, so that a part may contain cameras that are not asked for.
     masks = read_manifest(
         root,
         "masks",

@@ -83,6 +83,7 @@ def warp(picture: Bytes, geometry: Geometry, original_hw: tuple[int, int]) -> By
     `original_hw` is the (height, width) of the recorded frame: a squashed picture is warped as if
     it were not squashed.
     """
+    # Mirrored before the rotation, as in the released code.
     if geometry.mirrored:
         picture = np.ascontiguousarray(picture[:, ::-1])
     if not geometry.is_warp:
@@ -118,7 +119,7 @@ def recolour(pictures: torch.Tensor, factors: torch.Tensor, grey: torch.Tensor) 
     grey (N,) bool: the picture becomes grey between the two.
     """
     pictures = _jitter(pictures, factors[:, 0])
-    pictures = torch.where(grey[:, None, None, None], _luma(pictures), pictures)
+    pictures = torch.where(grey[:, None, None, None], _luma(pictures), pictures)  # (N, 3, S, S)
     return _jitter(pictures, factors[:, 1])
 
 
@@ -138,6 +139,7 @@ def _matrix(geometry: Geometry, size: tuple[int, int], original_hw: tuple[int, i
             [math.sin(angle), -math.sin(angle) * shear + math.cos(angle)],
         ]
     )
+    # Undo the squash, rotate and shear, and squash again.
     squash = np.array([size[1] / original_hw[1], size[0] / original_hw[0]])
     linear = linear * squash[:, None] / squash[None]
     centre = np.array([size[1] - 1, size[0] - 1]) / 2
@@ -146,7 +148,7 @@ def _matrix(geometry: Geometry, size: tuple[int, int], original_hw: tuple[int, i
 
 def _jitter(pictures: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """Change brightness, then contrast about the mean grey, then saturation about each grey."""
-    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)  # (N, 1, 1, 1)
     pictures = (pictures * brightness).clamp(0, 1)
     mean = _luma(pictures).mean((2, 3), keepdim=True)
     pictures = (mean + (pictures - mean) * contrast).clamp(0, 1)

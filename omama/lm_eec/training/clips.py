@@ -143,6 +143,7 @@ def fingerprint(tracks: Sequence[ClipTrack]) -> str:
         for values in (clip.track.frame_idxs[clip.places], clip.starts):
             digest.update(values.tobytes())
         for rows in (clip.track.source_masks, clip.track.dest_masks):
+            # Boxes instead of masks: they change with nearly every mask and are quick to read.
             boxes = clip.take.frames.masks.boxes[rows[rows >= 0]]
             digest.update(boxes.tobytes())
     return digest.hexdigest()[:16]
@@ -158,6 +159,7 @@ def draw_clip(
     root: DatasetRoot, clip: ClipTrack, settings: ClipSettings, rng: np.random.Generator
 ) -> TrainingClip:
     """A random clip of a track. Raises DataError with the clip's name if it cannot be loaded."""
+    # The order of draws is part of the recipe: another order would change all clips of a seed.
     start = int(rng.choice(clip.starts))
     places = clip.places[start : start + CLIP_LENGTH]
     augment = settings.augment
@@ -168,7 +170,9 @@ def draw_clip(
         pictures, masks = _load_views(root, clip, places, geometry, settings)
     except (DataError, OSError, ValueError) as error:
         raise DataError(f"the clip {name} cannot be loaded: {error}") from error
-    factors = np.stack([np.broadcast_to(colours.clip, colours.frames.shape), colours.frames], 2)
+    factors = np.stack(
+        [np.broadcast_to(colours.clip, colours.frames.shape), colours.frames], 2
+    )  # (2, T, 2, 3)
     return TrainingClip(pictures, masks, factors, colours.grey, name)
 
 
@@ -206,6 +210,7 @@ def load_batches(
                 )
                 yield batch, len(rows)
         finally:
+            # The loop may stop in the middle of an epoch; batches that wait are not loaded then.
             loaders.shutdown(wait=False, cancel_futures=True)
 
 
@@ -259,6 +264,7 @@ def _mask(clip: ClipTrack, row: int, geometry: Geometry, settings: ClipSettings)
         return np.zeros((size, size), np.bool_)
     rle = clip.take.frames.masks.rle(row)
     if not geometry.is_warp and not geometry.mirrored:
+        # Without augmentation the mask is exactly that of prediction.
         return squash_mask(rle, size)
     if settings.native:
         warped = warp_nearest(rle.decode().astype(np.uint8), geometry)

@@ -70,6 +70,7 @@ def _work(unit: Unit, *, root: DatasetRoot, size: int) -> Mapping[str, int]:
     frames = load_frames(root, [(take_uid, camera)], proposals=False)
     with ThreadPoolExecutor(_READERS) as readers:
         paths = [frames.path(row) for row in range(len(frames))]
+        # PIL releases the GIL while it decodes, resizes and encodes.
         pictures = list(readers.map(partial(_encode_jpeg, size=size), paths))
     batch = pa.record_batch([pa.array(pictures, pa.binary())], names=["jpeg"])
     (path,) = unit.outputs
@@ -82,11 +83,12 @@ def _work(unit: Unit, *, root: DatasetRoot, size: int) -> Mapping[str, int]:
 def _encode_jpeg(path: Path, *, size: int) -> bytes:
     buffer = io.BytesIO()
     picture = Image.fromarray(read_squashed(path, size))
+    # Without chroma subsampling: at this size it would blur the colours of small objects.
     picture.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=512)  # an epoch reads each camera's file many times
 def _column(path: Path) -> pa.BinaryArray:
     """Mapped, not read: a clip uses eight of a camera's hundreds of frames."""
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column(0)

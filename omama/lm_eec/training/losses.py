@@ -48,6 +48,7 @@ def run_clips(
     all of them.
     """
     clips, frames = masks.shape[:2]
+    # Both views in one pass: all their pictures are known before the first prediction.
     features = network.encode_images(torch.cat([source.flatten(0, 1), dest.flatten(0, 1)]))
     levels = (features.stride4, features.stride8, features.stride16)
     sources, dests = (
@@ -90,7 +91,7 @@ def _focal(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     wrong = (logits * (1 - 2 * truth)).sigmoid()  # the other class's probability
     alpha = _ALPHA * truth + (1 - _ALPHA) * (1 - truth)
     loss = alpha * wrong**2 * softplus(logits * (1 - 2 * truth))
-    return loss.flatten(1).mean(1)
+    return loss.flatten(1).mean(1)  # (B,)
 
 
 def _dice(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

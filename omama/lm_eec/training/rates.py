@@ -80,6 +80,7 @@ def _drop(
 ) -> torch.Tensor:
     if not module.training or not rate:
         return output
+    # Divided by the probability of staying, so that the expectation does not change.
     pictures = counter.pictures
     factors = torch.full((pictures,), 1 - rate, device=output.device).bernoulli() / (1 - rate)
     by_window = factors.repeat_interleave(len(output) // pictures)
@@ -92,7 +93,7 @@ def _rate_share(name: str, network: LmEecNetwork, config: LmEecTrainConfig) -> f
         return 1.0
     blocks = sum(network.config.blocks)
     part = name.removeprefix(_TRUNK).split(".")
-    exponent = 0
+    exponent = 0  # the neck, and the trunk's position embeddings
     if name.startswith(_TRUNK) and part[0] == "patch_embed":
         exponent = blocks + 1
     elif name.startswith(_TRUNK) and part[0] == "blocks":

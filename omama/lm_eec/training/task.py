@@ -89,6 +89,7 @@ def loop_config(config: LmEecTrainConfig) -> LoopConfig:
 
 def select_val_tracks(takes: Sequence[TakeTracks], count: int) -> list[TakeTracks]:
     """The first frames of about `count` tracks, which are spread evenly over all takes."""
+    # Every n-th track, because the first ones would all be of the same few takes.
     every = max(1, sum(len(take.tracks) for take in takes) // count)
     selection, first = [], 0
     for take in takes:
@@ -180,6 +181,7 @@ class ClipTraining:
         iou, score, share, visible = np.array(gather_object(rows), np.float64).reshape(-1, 4).T
         network.train()
         is_visible = visible > 0
+        # IoU counts frames in which the object is visible; absent ones are for the confidence.
         mean = float(iou[is_visible].mean()) if is_visible.any() else 0.0
 
         def calibrate() -> Mapping[str, Any] | None:

@@ -60,10 +60,12 @@ def train(
     if config.precision == "auto":
         precision = "bf16" if accelerator.device.type == "cuda" else "fp32"
         config = replace(config, precision=precision)
+    # Before the network: a fusion that is missing in the file is drawn from this seed.
     torch.manual_seed(config.seed)
     network = on_device(_initial_network(run, options, config), accelerator.device)
     tracks = load_clip_tracks(root.require(), direction, Split.TRAIN)
     val_tracks = list(load_tracks(root, Split.VAL, (direction,)))
+    # The released code reads frames at their own size, so that it does not need squashed ones.
     if not config.reference_behaviour and accelerator.is_main_process:
         cameras = [
             (clip.take.take_uid, camera)
