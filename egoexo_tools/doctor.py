@@ -8,7 +8,6 @@ changed, and no secret is printed.
 import importlib.util
 import os
 import platform
-import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -27,7 +26,6 @@ from egoexo_tools.running.status import cache_sizes_text
 AGPL = ("ultralytics",)
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _MIN_FREE_BYTES = 20 * 10**9
-_MIN_PYTHON = (3, 11)
 _MIN_WEIGHTS_BYTES = 10_000
 
 
@@ -87,11 +85,9 @@ def run_checks(
 
 
 def check_python() -> Check:
-    version = platform.python_version()
-    if sys.version_info < _MIN_PYTHON:
-        minimum = ".".join(map(str, _MIN_PYTHON))
-        return Check("python", State.BROKEN, f"{version}; install {minimum} or later")
-    return Check("python", State.OK, f"{version} on {platform.platform(terse=True)}")
+    """Always ok: pip does not install the toolkit for a Python that is too old."""
+    detail = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    return Check("python", State.OK, detail)
 
 
 def check_packages(distribution: str = "egoexo-tools") -> Check:
@@ -188,6 +184,7 @@ def check_weights(path: Path) -> Check:
         size = path.stat().st_size
     except OSError as error:
         return Check("weights", State.BROKEN, f"{path}: {error.strerror}; check the path")
+    # The order goes from certain signs to weaker ones.
     if head.lstrip()[:1] == b"<":
         problem = f"{path} is a web page, not a checkpoint; {again}"
     elif head.startswith(b"version https://gi"):
@@ -222,6 +219,7 @@ def check_gpu() -> Check:
                 reason += "torchvision`"
             detail = f"torch {torch.__version__}: {reason}; the CPU is used"
             return Check("gpu", State.NOTE, detail)
+        # A driver that is too old is only noticed by the first computation.
         ones = torch.ones(64, 64, device="cuda")
         product = float((ones @ ones)[0, 0])
         name, memory = torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0]

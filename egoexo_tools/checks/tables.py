@@ -164,6 +164,7 @@ def check_splits(takes: pd.DataFrame, splits_of: dict[str, list[Split]], report:
     """split.json (take_uid → splits) has each take once, in the split of the takes manifest."""
     repeated = [uid for uid, splits in splits_of.items() if len(splits) > 1]
     report.add("split.json", "a take is listed more than once", repeated)
+    # A take that is missing in split.json is accepted.
     split_of = {uid: str(splits[-1]) for uid, splits in splits_of.items()}
     differs = [
         str(take_uid)

@@ -99,12 +99,13 @@ def _check_masks_and_proposals(
     by_camera = tables.frames.drop_duplicates(list(table_checks.FRAME)).groupby(
         ["take_uid", "camera"], observed=True
     )
+    # By camera, so that each part of the proposals is compared with few frames.
     frames = {
         (str(take_uid), str(camera)): group.set_index("frame_idx")[sizes]
         for (take_uid, camera), group in by_camera
     }
     for _ in mask_checks.check_rles(root, "masks", units["masks"], report):
-        pass
+        pass  # the rows are not needed here, but the generator has to run to its end
     examples_of: dict[str, list[str]] = {}
     for unit, part in mask_checks.check_rles(root, "proposals", units["proposals"], report):
         for problem, example in mask_checks.check_proposals(unit, part.to_pandas(), frames).items():
@@ -125,6 +126,7 @@ def _check_runs(root: DatasetRoot, pairs: pd.DataFrame, report: Report) -> None:
                 continue
             repeated = rows["pair_id"].duplicated()
             report.add_rows(name, "pair_id occurs more than once", rows, repeated)
+            # A run may have predicted a part of the pairs: missing ones are not an error.
             unknown = ~rows["pair_id"].isin(pairs["pair_id"].astype(object))
             report.add_rows(name, "the pair is not in the pairs manifest", rows, unknown)
 

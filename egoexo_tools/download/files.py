@@ -109,6 +109,7 @@ def download_files(
 
     Raises DataError before the first byte where the disk has too little space.
     """
+    # A full disk would otherwise be noticed after hours, in the middle of a file.
     check_room(files)
     start = time.monotonic()
     with open_meter(

@@ -152,6 +152,7 @@ def plan_download(
             name = path.relative_to(release.path).as_posix()
             videos[name] = (take.take.take_uid, camera, path)
     part = VIDEO_PARTS[short_side]
+    # The manifest of the videos is large, and not needed where no take is left.
     entries = s3.list_part(part, videos) if videos else {}
     for name, (take_uid, camera, path) in videos.items():
         if name in entries:
@@ -184,6 +185,7 @@ def _needed_cameras(take: PlannedTake, exclusions: list[Row]) -> list[str]:
         }
         if {view_of(camera) for camera in cameras} == set(View):
             needed |= cameras
+    # setdefault: a camera that cannot be used at all keeps that reason.
     for tracks in relations.object_masks.values():
         for camera in tracks:
             if camera not in needed:

@@ -136,6 +136,7 @@ class S3:
         from botocore.exceptions import ClientError
         from ego4d.internal.s3 import get_session
 
+        # Few attempts: the user waits for an answer about the network.
         retries = {"mode": "standard", "total_max_attempts": 2}
         config = Config(
             signature_version=UNSIGNED, connect_timeout=_CONNECT_SECONDS, retries=retries
@@ -149,8 +150,8 @@ class S3:
                 if translated.kind is S3ErrorKind.PROXY:
                     raise translated from error
 
-    def presigned_url(self, url: str, *, seconds: int = PRESIGNED_SECONDS) -> str:
-        """An http(s) URL of the object that needs no key and is valid for some time."""
+    def presigned_url(self, url: str) -> str:
+        """An http(s) URL of the object that needs no key, valid for PRESIGNED_SECONDS."""
         from botocore.client import Config
         from botocore.exceptions import ClientError
         from ego4d.internal.s3 import get_session
@@ -170,10 +171,11 @@ class S3:
                     region_name=headers.get("x-amz-bucket-region"),
                     config=Config(signature_version="s3v4"),
                 )
-            signed: str = self._signers[bucket].generate_presigned_url(
-                "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=seconds
+            return str(
+                self._signers[bucket].generate_presigned_url(
+                    "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=PRESIGNED_SECONDS
+                )
             )
-        return signed
 
     def _object(self, url: str) -> Any:
         from ego4d.internal.s3 import S3Downloader, get_resource

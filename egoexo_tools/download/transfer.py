@@ -150,6 +150,7 @@ def fetch_all(
                             raise
                         result.failed[file] = str(error)
         except BaseException:
+            # The threads must end before the caller goes on: they write files.
             meter.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -169,6 +170,7 @@ def fetch(s3: S3, file: RemoteFile, meter: Meter) -> bool:
             return False
         logger.warning("%s: %s; it is fetched again", file.path, problem)
         file.path.unlink()
+    # A second attempt helps against damage on the way, but not against a damaged object.
     for _ in range(_VERIFY_ATTEMPTS):
         _receive(s3, file, meter)
         problem = verify(file, file.partial)

@@ -94,6 +94,7 @@ def write_pairs(path: Path, pairs: pa.Table) -> None:
     """Write rows of the pairs manifest as a pair file, in their order, one pair per line."""
     with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(b"[")
+        # In chunks: a million pairs as Python strings would take gigabytes.
         for start in range(0, pairs.num_rows, _CHUNK_PAIRS):
             file.write(b"\n" if start == 0 else b",\n")
             lines = _pair_lines(pairs.slice(start, _CHUNK_PAIRS))
@@ -112,6 +113,7 @@ def read_pair_table(path: Path) -> tuple[pd.DataFrame, list[str]]:
     fault_count = 0
     try:
         for number, text in enumerate(list_items(read_bytes(path, most=_MAX_PAIR_BYTES))):
+            # Entry by entry: one damaged entry is reported, and the others are used.
             try:
                 rows.append(_parse_pair(msgspec.json.decode(text)))
             except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -139,6 +141,7 @@ def write_proposals(
     boxes = np.zeros((len(rles), 4), np.float32)
     for idx, rle in enumerate(rles):
         masks[idx] = rle.decode_at(height, width)
+        # The box of the proposal itself, where resizing does not change it.
         same_size = (rle.height, rle.width) == (height, width)
         boxes[idx] = rle.box_xywh() if same_size else MaskRle.encode(masks[idx]).box_xywh()
     with atomic_path(folder / f"{frame_idx}_boxes.npy") as partial, partial.open("wb") as file:

@@ -52,6 +52,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
     categories = {name: number for number, name in enumerate(sorted(names.to_pylist()), start=1)}
     counts = {"frames": 0, "annotations": 0}
     excluded: list[Row] = []
+    # The JSON is assembled by hand: json.dump would need all rows of the split in memory.
     with atomic_path(_json_file(out, split)) as partial, partial.open("w") as file:
         info = {"description": f"Ego-Exo correspondence, {split} split", "version": "1.0"}
         file.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n"images": [')
@@ -75,6 +76,7 @@ def _json_file(out: Path, split: str) -> Path:
 def _write_rows(file: Any, rows: Iterator[Row]) -> int:
     """Write rows with ids from 1, one per line; returns their number."""
     number = 0
+    # Ids start at 1, because pycocotools' evaluation takes 0 for "no match".
     for number, row in enumerate(rows, start=1):
         file.write(",\n" if number > 1 else "\n")
         file.write(json.dumps({"id": number, **row}))
@@ -111,7 +113,7 @@ def _annotations(
         track_ids = {name: number for number, name in enumerate(objects, start=track_count + 1)}
         for row in masks:
             if not row["visible"]:
-                continue
+                continue  # COCO has no annotation for an absent object
             frame_key, name = (row["camera"], row["frame_idx"]), row["object_name"]
             frame = frames[frame_key]
             rle = mask_at_size(row, frame["height"], frame["width"]).to_json()
@@ -122,6 +124,7 @@ def _annotations(
             yield {
                 "image_id": image_ids[frame_key],
                 "category_id": categories[name],
+                # Not a part of COCO: the object's identity over the frames and cameras of its take.
                 "track_id": track_ids[name],
                 "segmentation": rle,
                 "area": area,

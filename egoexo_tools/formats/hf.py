@@ -111,6 +111,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
         values = {name: mask[name] for name in _OBJECT_COLUMNS}
         objects.setdefault((mask["camera"], mask["frame_idx"]), []).append(values)
     keys = list(frames)
+    # The writer needs the schema before the first row, so that an empty take has a file as well.
     with (
         atomic_path(_frames_file(out, take.split, take.take_uid)) as partial,
         pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as writer,
@@ -134,6 +135,7 @@ def finish(root: DatasetRoot, out: Path) -> None:
             continue
         lines += [f"- config_name: {name}", *(["  default: true"] if name == "frames" else [])]
         lines.append("  data_files:")
+        # A split without files must not be listed, or loading the others fails as well.
         for split in sorted({path.name.split("-")[0] for path in (out / name).glob("*.parquet")}):
             # `datasets` has this name for a val split.
             lines.append(f"  - split: {'validation' if split == 'val' else split}")

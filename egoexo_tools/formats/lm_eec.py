@@ -73,6 +73,7 @@ def finish(root: DatasetRoot, out: Path) -> None:
     """One list of replaced names per split; empty where no name was replaced."""
     replaced: dict[str, dict[str, dict[str, str]]] = {}
     for take in list_takes(root):
+        # From the exported file, not the root: other processes may have exported the take.
         path = _annotation_json(out, take.split, take.take_uid)
         names = benchmark.read_json(path)["object_names"]
         changed = {new: name for new, name in names.items() if new != name}
@@ -103,12 +104,14 @@ def _empty_masks(masks: list[Row], frames: FrameRows) -> list[Row]:
         for (camera, frame_idx), frame in frames.items():
             if frame_idx not in annotated or (name, camera, frame_idx) in visible:
                 continue
+            # A camera without any visible mask gets masks of the video's size.
             height, width = sizes.get(camera) or (frame["source_height"], frame["source_width"])
             empty.append(
                 {
                     "object_name": name,
                     "camera": camera,
                     "frame_idx": frame_idx,
+                    # Written like a mask; `write_annotation` skips rows that are not visible.
                     "visible": True,
                     "rle_height": height,
                     "rle_width": width,

@@ -90,6 +90,7 @@ def _samples(
 ) -> Iterator[Row]:
     masks, frames = read_masks(root, take.take_uid), read_frames(root, take)
     exo = best_exo(masks)
+    # ingest keeps one ego camera per take.
     ego = next((camera for camera in take.cameras if view_of(camera) is View.EGO), None)
     if exo is None or ego is None:
         excluded.append(exclusion({"take_uid": take.take_uid}, "no object is in both views"))
@@ -110,6 +111,7 @@ def _samples(
     visible = _scaled_masks(masks, frames, excluded)
     for frame_idx in sorted({idx for camera, idx in visible if camera == cameras[0]}):
         views = [visible.get((camera, frame_idx), {}) for camera in cameras]
+        # By sorted name: both lists of annotations must have the same objects in the same order.
         shared = [name for name in names if name in views[0] and name in views[1]]
         if not shared:
             row = {"take_uid": take.take_uid, "camera": cameras[1], "frame_idx": frame_idx}
@@ -124,6 +126,7 @@ def _samples(
             [
                 {
                     "segmentation": view[name].to_json(),
+                    # Floats, as their own script writes them.
                     "area": float(view[name].area()),
                     "category_id": float(categories[name]),
                 }

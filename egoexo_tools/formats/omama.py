@@ -50,22 +50,24 @@ def units(root: DatasetRoot, out: Path) -> list[Unit]:
         raise DataError(f"{root.path} has no pairs manifest; run `egoexo-tools pairs` first")
     dest = DatasetRoot(out)
     in_place = out.resolve() == root.path.resolve()
-    result = (
+    # In the root itself, the frames and annotations are in place already.
+    export_units = (
         [] if in_place else take_units(root, lambda take: (dest.annotation_json(take.take_uid),))
     )
+    # Pairs depend on the frames too: those of a frame that appears later are added then.
     frame_parts = tuple(part for take in takes for part in take.parts(root)[2:])
     for part in pair_parts:
         split, direction = part.stem.split(".")
         files = _pair_files(dest, Split(split), Direction(direction))
-        result.append(Unit(("pairs", split, direction), (part, *frame_parts), files))
+        export_units.append(Unit(("pairs", split, direction), (part, *frame_parts), files))
     for take in takes:
         for camera in take.cameras:
             direction = _direction_to(camera)
             proposals = root.part("proposals", f"{take.take_uid}.{camera}")
             pairs = root.part("pairs", f"{take.split}.{direction}")
             if proposals.exists() and pairs.exists():
-                result.append(Unit(("masks", take.take_uid, camera), (proposals, pairs)))
-    return result
+                export_units.append(Unit(("masks", take.take_uid, camera), (proposals, pairs)))
+    return export_units
 
 
 def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:

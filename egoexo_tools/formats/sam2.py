@@ -59,6 +59,7 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
         if rows is None:
             excluded.append(exclusion(frame, "nothing was annotated in this frame"))
             continue
+        # File names of DAVIS have five digits.
         name = f"{path_component(f'{take.take_uid}.{camera}')}/{frame_idx:05d}"
         link_or_copy(root.path / frame["path"], folder / "JPEGImages" / f"{name}.jpg")
         labels, hidden = _draw_labels(rows, frame, numbers)
@@ -104,6 +105,7 @@ def davis_palette() -> Bytes:
 
 
 def _number_objects(masks: list[Row]) -> dict[str, int]:
+    # By first occurrence in the take, so that a number is the same object in all of its cameras.
     names = list(dict.fromkeys(row["object_name"] for row in masks))
     return {name: number for number, name in enumerate(names[:MAX_OBJECTS], start=1)}
 
@@ -123,6 +125,7 @@ def _draw_labels(rows: list[Row], frame: Row, numbers: dict[str, int]) -> tuple[
         mask = mask_at_size(row, height, width).decode()
         labels[mask] = numbers[row["object_name"]]
         areas.append((row, int(mask.sum())))
+    # Each object has its own number, so one histogram gives the pixels that are left of all.
     remaining = np.bincount(labels.reshape(-1), minlength=256)
     hidden = []
     for row, area in areas:

@@ -84,6 +84,7 @@ def parts_by_split(root: DatasetRoot) -> dict[Split, tuple[Path, ...]]:
 def read_take(root: DatasetRoot, take_uid: str) -> Take:
     """One take of `list_takes`, read from its own manifest parts only."""
     row = read_manifest(root, "takes", units=[take_uid]).to_pylist()[0]
+    # The names of the parts are enough: `list_takes` reads the frames of the whole root.
     units = [path.stem for path in root.table("frames").glob("*.parquet")]
     cameras = (unit.removeprefix(f"{take_uid}.") for unit in units if unit.startswith(take_uid))
     return Take(take_uid, row["split"], tuple(sorted(cameras)))
@@ -142,6 +143,7 @@ def link_or_copy(source: Path, dest: Path) -> None:
     if dest.exists() and dest.samefile(source):
         return  # renaming one link of a file onto another would leave both
     dest.parent.mkdir(parents=True, exist_ok=True)
+    # A link cannot replace an existing file, so it is made next to it and then renamed.
     partial = dest.with_name(dest.name + PARTIAL_SUFFIX)
     partial.unlink(missing_ok=True)
     try:

@@ -33,6 +33,7 @@ from egoexo_tools.vocab import Split, View, view_of
 
 SIZES = {View.EGO: ((704, 704),), View.EXO: ((540, 960), (960, 540))}
 """(height, width) of the frames that the code can use, in pixels."""
+# Samples of each take, joined by `finish`: takes can be exported by several processes.
 _PARTS = ".samples"
 
 

@@ -202,6 +202,7 @@ def _collect_rows(relations: TakeRelations, left_out: Mapping[str, str]) -> _Ann
             lengths.append(len(visible_idxs) + len(absent_idxs))
     track_idx = np.repeat(np.arange(len(tracks)), lengths)
     frames = np.array(frame_idxs, np.int64)
+    # The file lists visible frames before absent ones; the manifest has them by frame number.
     order = np.lexsort((frames, track_idx))
     masks = [masks[row] for row in order.tolist()]
     return _AnnotationRows(

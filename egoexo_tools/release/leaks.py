@@ -151,6 +151,7 @@ def video_thumbnails(
 
 def thumbnail(rgb: Bytes) -> Float32 | None:
     """(H, W, 3) → its unit vector, or None for an image of one colour, which has no correlation."""
+    # Averaging over areas removes noise and compression; centring removes the exposure.
     small = cv2.resize(rgb, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     vector = small.astype(np.float32).ravel()
     vector -= vector.mean()
@@ -164,6 +165,7 @@ def _camera_thumbnails(
 ) -> list[tuple[tuple[str, str, int], Float32]] | None:
     idxs = np.asarray(take.frame_idxs)
     sample = idxs[np.linspace(0, len(idxs) - 1, min(count, len(idxs))).astype(int)].tolist()
+    # The small copy first: a thumbnail needs few pixels, and it decodes many times faster.
     for short_side in (DOWNSCALED_448, None):
         path = release.find_video(take.take_name, camera, short_side=short_side)
         if not path.is_file():

@@ -103,6 +103,7 @@ def plan_ingest(release: Release, *, split_file: Path | None = None) -> IngestPl
         splits, split_faults = read_split_file(split_file or release.splits_json)
         for fault in split_faults:
             plan.exclude(None, fault)
+    # Takes of the split first, in its order; then those that only the relations files have.
     unreadable = {named_uid for named_uid, _ in faults} - set(plan.entries)
     for take_uid in dict.fromkeys([*(splits or ()), *slices_of]):
         if take_uid in unreadable:
@@ -113,6 +114,7 @@ def plan_ingest(release: Release, *, split_file: Path | None = None) -> IngestPl
             reason = f"in {split_file.name}, but in no relations file"
         if reason is not None:
             plan.exclude(take_uid, reason)
+        # Without slices: a take of the official split that is not annotated, which is no fault.
         elif slices:
             split = slices[0][0] if splits is None else splits[take_uid][0]
             source = _select_slice(plan, slices, split)
@@ -142,6 +144,7 @@ def _index_files(release: Release, plan: IngestPlan) -> dict[str, list[tuple[Spl
         try:
             for piece in index_takes(path, hashed=True):
                 slices_of.setdefault(piece.take_uid, []).append((split, piece))
+        # The other files and the takes before the damage are used all the same.
         except BrokenRelations as error:
             plan.damaged_files.append(error)
             plan.exclude(error.take_uid, str(error))

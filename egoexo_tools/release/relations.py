@@ -119,6 +119,7 @@ class _Scanner:
         self.bytes = np.frombuffer(data, np.uint8)
         # The same bytes eight at a time, for the long strings; `bytes` covers the tail.
         self.words = self.bytes[: self.bytes.size // 8 * 8].view(np.uint64)
+        # Editors on Windows add a byte-order mark.
         head = bytes(data[:3])
         self.position = len(codecs.BOM_UTF8) if head == codecs.BOM_UTF8 else 0
         self.take_uid: str | None = None
@@ -132,6 +133,7 @@ class _Scanner:
             start = self._expect(_QUOTE) - 1
             self.position = start
             self.skip_value()
+            # Decoded, because a key may contain escapes.
             try:
                 key = msgspec.json.decode(self.bytes[start : self.position].tobytes(), type=str)
             except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -158,6 +160,7 @@ class _Scanner:
     def skip_value(self) -> None:
         """Move past the value that starts here."""
         end = _value_end(self.bytes, self.words, self.position)
+        # Negative: the file ends inside the value. No progress: there is no value.
         if end <= self.position:
             self.position = self.bytes.size if end < 0 else end
             raise self._broken()

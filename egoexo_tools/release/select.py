@@ -136,6 +136,7 @@ def write_selection(path: Path, selection: Selection) -> Path:
         "takes": [asdict(take) for take in selection.left_out],
     }
     write_atomic(exclusions_path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    # Written last: where the split exists, its exclusions do too.
     benchmark.write_splits(
         path, {split: [take.take_uid for take in selection.of_split(split)] for split in Split}
     )
@@ -203,6 +204,7 @@ def _filter(
                 "the sizes of the videos are not known, so --max-gb cannot be applied: the release "
                 "has neither videos nor download manifests; give --manifests DIR"
             )
+        # Takes that do not fit are skipped, and smaller ones after them may still be added.
         room = criteria.max_gb * GB
         for take in stratified_order(selected, seed):
             size = sizes[take.take_uid]

@@ -124,6 +124,7 @@ def _divide_by_shares(
         raise DataError(
             f"{len(names)} groups of takes cannot fill {split_count} splits; select more takes"
         )
+    # Sorted names give the same groups and hashes for any order of the takes.
     group_idx = {name: idx for idx, name in enumerate(names)}
     membership = np.array([group_idx[group_of[take.take_uid]] for take in takes])  # (takes,)
     take_labels = _label_takes(takes)
@@ -152,6 +153,7 @@ def _label_takes(takes: Sequence[TakeFacts]) -> Float64:
         [take.university for take in takes],
         thirds.tolist(),
     ]
+    # One-hot columns, so that adding rows counts the takes of each label.
     codes = [np.unique(np.array(column), return_inverse=True)[1] for column in columns]
     return np.concatenate([np.eye(int(column.max()) + 1)[column] for column in codes], axis=1)
 

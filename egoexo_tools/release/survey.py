@@ -61,6 +61,7 @@ class TakeFacts:
     """Size of the cameras' videos; None where it is unknown."""
 
 
+# msgspec skips keys that a struct does not have, without making Python objects of their values.
 class _Mask(msgspec.Struct, gc=False):
     """A mask, of which only the existence is decoded."""
 
@@ -137,6 +138,7 @@ def _count(planned: PlannedTake, outline: _Outline | TakeRelations) -> TakeFacts
         name: {camera: track for camera, track in tracks.items() if camera not in left_out}
         for name, tracks in outline.object_masks.items()
     }
+    # Objects in one view only have no pairs; ingest excludes them as well.
     objects = {
         name: tracks
         for name, tracks in usable.items()

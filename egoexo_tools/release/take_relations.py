@@ -14,6 +14,8 @@ from egoexo_tools.parsing.json_text import check_text, kind_of, parse_json
 from egoexo_tools.parsing.lenient import frame_number, is_text, printable
 
 
+# gc=False: a take has tens of thousands of these structs, none of which can be part of a cycle, and
+# the garbage collector would visit all of them again and again.
 class ShippedMask(msgspec.Struct, gc=False):
     """One visible mask as shipped. Its values are unchecked: `annotations` checks each mask."""
 
@@ -95,6 +97,7 @@ def _track(value: Any) -> tuple[ShippedTrack, list[str]]:
     nothing = ShippedTrack(annotation={}, annotated_frames=[])
     if not isinstance(value, dict):
         return nothing, [f"its annotation in this camera is {kind_of(value)}"]
+    # A missing annotation is an object that was never visible, and no error.
     masks = value.get("annotation", {})
     if not isinstance(masks, dict):
         # Without the masks it is unknown in which annotated frames the object was visible.

@@ -64,6 +64,7 @@ def read_takes(path: Path) -> tuple[list[ShippedTake], list[tuple[str | None, st
     data = read_bytes(path)
     if data.strip()[:1] not in {b"[", b""}:
         raise DataError(f"{path} is not a list of takes: expected '['")
+    # Entry by entry: one that cannot be read is reported, and the others are used.
     try:
         texts = list_elements(data, path)
     except BrokenRelations as error:
@@ -105,6 +106,7 @@ def read_split_file(path: Path) -> tuple[dict[str, list[Split]], list[str]]:
         for name, take_uids in lists.items()
         if name not in set(Split) and isinstance(take_uids, list) and take_uids
     ]
+    # By split, not by key: the order of the takes must not depend on the order of the keys.
     for split in Split:
         take_uids = lists.get(split)
         if take_uids is None:
@@ -135,6 +137,7 @@ def _parse_take(text: bytes, entry_name: str) -> ShippedTake | tuple[str | None,
     if not isinstance(take_name, str) or not take_name or not is_text(take_name):
         problem = repr(take_name) if take_name is REPEATED else "no take_name"
         return take_uid, f"{entry_name} has {problem}"
+    # null and a missing value mean that the take is not dropped.
     is_dropped = flag(entry.get("is_dropped") or False)
     if is_dropped is None:
         value = entry["is_dropped"]
