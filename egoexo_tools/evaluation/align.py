@@ -277,17 +277,18 @@ def _match_frames(
             problems.add("extra_frame", f"{where}, {track.pair}, frame {key}")
     for frame_idx in frame_idxs:
         key = str(frame_idx)
-        here = f"{where}, {track.pair}, frame {key}"
+        frame_text = f"{where}, {track.pair}, frame {key}"
         if key not in entries:
-            problems.add("missing_frame", here)
+            problems.add("missing_frame", frame_text)
             continue
-        prediction = _parse_prediction(entries[key], here, problems)
+        # Both are parsed before either is refused, so that both problems are reported.
+        prediction = _parse_prediction(entries[key], frame_text, problems)
         truth = None
         if key in track.dest_masks:
             try:
                 truth = _parse_mask(track.dest_masks[key])
             except (DataError, KeyError, TypeError, ValueError):
-                problems.add("bad_truth", here)
+                problems.add("bad_truth", frame_text)
                 continue
         if prediction is not None:
             samples.append(_Sample(track, frame_idx, *prediction, truth))

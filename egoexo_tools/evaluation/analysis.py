@@ -27,6 +27,7 @@ DRAWS = 2_000
 SEED = 0
 LEVEL = 0.95
 RECALL_AT = (0.5, 0.75)
+# 0.1 % of an exo image at the official size (270 x 480) is 130 pixels.
 SIZES: Sequence[tuple[str, float]] = (
     ("tiny (< 0.1 %)", 0.001),
     ("small (0.1-0.5 %)", 0.005),
@@ -59,6 +60,7 @@ def summarize(
 
 def mean_scores(frame: pd.DataFrame) -> Json:
     """The headline numbers: metrics over visible samples, visibility accuracy over all."""
+    # An absent object has no mask to compare with; only its confidence counts.
     visible = frame[frame["visible"]]
     return {
         **{name: _mean(visible[name]) for name in METRICS},
@@ -85,6 +87,7 @@ def intervals(frame: pd.DataFrame) -> Json:
 
 def bootstrap_mean(values: "pd.Series[float]", takes: "pd.Series[str]") -> list[float] | None:
     """Interval of the mean of `values` (n,) over draws of takes; None with fewer than two takes."""
+    # A draw of takes needs only their sums and counts, not the samples.
     groups = values.groupby(takes.to_numpy())
     if len(groups) < 2:
         return None
@@ -165,6 +168,7 @@ def ceilings(frame: pd.DataFrame) -> Json | None:
     visible = frame[frame["visible"]]
     if visible["oracle_iou"].notna().sum() == 0:
         return None
+    # A frame without proposals is a failure of the proposer.
     oracle = visible["oracle_iou"].fillna(0.0)
     loss = float((1 - visible["iou"]).mean())
     proposer_loss = float((1 - oracle).mean())
@@ -188,12 +192,14 @@ def over_time(frame: pd.DataFrame) -> Json | None:
     """
     track = list(TRACK_COLUMNS)
     ordered = frame.sort_values([*track, "frame_idx"])
+    # Whether a row and the preceding one belong to the same track.
     same = (ordered[track] == ordered[track].shift()).all(axis=1)
     if not same.any():
         return None
     predicted, visible = (ordered[name].astype(bool) for name in ("predicted_visible", "visible"))
     predicted_changes = (predicted != predicted.shift())[same]
     true_changes = (visible != visible.shift())[same]
+    # Over the same samples for both: otherwise the ratio would compare different objects.
     measured = ordered[ordered["truth_consistency"].notna() & ordered["consistency"].notna()]
     consistency = _mean(measured["consistency"])
     truth_consistency = _mean(measured["truth_consistency"])
@@ -246,10 +252,12 @@ def roc(confidence: Float64, visible: Bool) -> Json:
     # position n, none are.
     tpr = np.append(hits[::-1].cumsum()[::-1], 0) / positives
     fpr = np.append(falses[::-1].cumsum()[::-1], 0) / negatives
+    # The first threshold is below all confidences: every sample is predicted as visible.
     cuts = np.concatenate([[values[0] - 1e-6], (values[1:] + values[:-1]) / 2, values[-1:]])
     accuracy = (tpr + 1 - fpr) / 2
     best = np.flatnonzero(accuracy == accuracy.max())
     best_idx = int(best[len(best) // 2])
+    # The summary stores a part of the curve; `auc` and `best` use all of it.
     points = np.unique(np.linspace(0, len(values), CURVE_POINTS).round().astype(int))
     return {
         "auc": float(np.trapezoid(tpr[::-1], fpr[::-1])),
@@ -270,6 +278,7 @@ def calibration(confidence: Float64, visible: Bool) -> Json:
     Confidences outside 0..1 are clipped.
     """
     clipped = np.clip(confidence, 0.0, 1.0)
+    # A confidence of 1 belongs to the last bin.
     bins = np.minimum((clipped * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     count = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = count > 0

@@ -59,6 +59,7 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
                 f"{run_a} and {run_b} cannot be compared: {key} {labels[key]} and "
                 f"{labels_b[key]}; score both with the same"
             )
+    # The columns of a pair are the same in both runs and would become duplicates.
     pairs = a.merge(b.drop(columns=list(PAIR_COLUMNS)), on="pair_id", suffixes=("_a", "_b"))
     if pairs.empty:
         raise DataError(f"{run_a} and {run_b} have no sample in common")
@@ -83,6 +84,7 @@ def wins_and_losses(
     comparison: Comparison, count: int = MOST_SAMPLES
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of `pairs` with the largest gains in IoU from A to B, and with the largest losses."""
+    # By pair_id too, so that equal differences have a fixed order.
     ordered = comparison.pairs.dropna(subset="difference").sort_values(
         ["difference", "pair_id"], ascending=[False, True]
     )
@@ -102,6 +104,7 @@ def write_pictures(
     paths = []
     for kind, samples in zip(("win", "loss"), wins_and_losses(comparison, count), strict=True):
         pair_ids = samples["pair_id"].tolist()
+        # A run may be given as its scores.parquet; the predictions are in the same folder.
         masks_a, masks_b = (
             painting.predicted_masks(run if run.is_dir() else run.parent, pair_ids) for run in runs
         )
@@ -149,16 +152,16 @@ def format_comparison(comparison: Comparison) -> str:
 
 def _difference(pairs: pd.DataFrame, name: str) -> Json:
     """Means, paired difference B - A with its interval, and numbers of wins, ties and losses."""
-    scored = pairs.dropna(subset=[f"{name}_a", f"{name}_b"])
-    if scored.empty:
+    valid = pairs.dropna(subset=[f"{name}_a", f"{name}_b"])
+    if valid.empty:
         return {"a": None, "b": None, "difference": None, "interval": None}
-    difference = scored[f"{name}_b"] - scored[f"{name}_a"]
+    difference = valid[f"{name}_b"] - valid[f"{name}_a"]
     gain = -difference if METRICS[name].better == "lower" else difference
     return {
-        "a": float(scored[f"{name}_a"].mean()),
-        "b": float(scored[f"{name}_b"].mean()),
+        "a": float(valid[f"{name}_a"].mean()),
+        "b": float(valid[f"{name}_b"].mean()),
         "difference": float(difference.mean()),
-        "interval": bootstrap_mean(difference, scored["take_uid"]),
+        "interval": bootstrap_mean(difference, valid["take_uid"]),
         "wins": int((gain > TIE).sum()),
         "ties": int((gain.abs() <= TIE).sum()),
         "losses": int((gain < -TIE).sum()),
@@ -167,6 +170,7 @@ def _difference(pairs: pd.DataFrame, name: str) -> Json:
 
 def _visibility_difference(pairs: pd.DataFrame) -> Json:
     """Balanced accuracy of each run, and the difference with its interval."""
+    # mean_scores expects the names of one run. `visible` is the same in both.
     frames = []
     for key in ("a", "b"):
         columns = {f"{name}_{key}": name for name in (*METRICS, "predicted_visible")}

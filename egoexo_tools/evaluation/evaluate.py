@@ -45,6 +45,7 @@ class Evaluation:
             metadata = {key: str(self.summary[key]) for key in ("protocol", "direction", "split")}
             write_scores(scores, self.scores, metadata=metadata)
         if summary is not None:
+            # allow_nan=False, because NaN is not JSON; missing numbers are None.
             write_atomic(summary, json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
 
 
@@ -133,6 +134,7 @@ def evaluate_run(
 def scored_file(folder: Path) -> Path:
     """The predictions of a run: its table, or the official JSON in a folder without a table."""
     run = RunFolder(folder)
+    # The table has everything that the JSON has, and the ranking of the proposals.
     only_json = run.predictions_json.exists() and not run.predictions.exists()
     return run.predictions_json if only_json else run.predictions
 

@@ -87,6 +87,7 @@ def write_ground_truth(
     for take_uid, name, source, dest, frame_idx in zip(
         *(pairs.column(column).to_pylist() for column in columns), strict=True
     ):
+        # Both views: the truth needs the input masks and the masks to compare with.
         frames = frames_by_take.setdefault(take_uid, {})
         frames.setdefault((name, source), set()).add(frame_idx)
         frames.setdefault((name, dest), set()).add(frame_idx)
@@ -119,6 +120,7 @@ def _take_from_manifest(
     """A take as the file stores it, with the masks of these frames."""
     masks: dict[str, dict[str, dict[str, Any]]] = {}
     annotated: dict[str, dict[str, list[int]]] = {}
+    # Cameras without a mask are listed too: absent everywhere is not the same as not annotated.
     for name, camera in frames:
         masks.setdefault(name, {})[camera] = {}
         annotated.setdefault(name, {})[camera] = []

@@ -14,7 +14,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.json_text import check_text, has_repeated_keys, parse_json
 from egoexo_tools.parsing.lenient import check_utf8, without_mark
 
-# A shorter text fits into memory whatever it contains, so its parsed size is not estimated.
+# A shorter text fits into memory in any case, so its parsed size is not estimated.
 _LARGE_BYTES = 1 << 24
 
 

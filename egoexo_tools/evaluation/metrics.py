@@ -23,6 +23,7 @@ from egoexo_tools.masks.resizing import Size
 
 OFFICIAL_SIDE = 480
 """Long side, in pixels, at which the official evaluator compares masks."""
+# The official evaluator divides by this for every image shape.
 OFFICIAL_DIAGONAL = float(np.sqrt(OFFICIAL_SIDE**2 + OFFICIAL_SIDE**2))
 BOUNDARY_SHARE = 0.008
 """Boundary pixels match within this share of the image diagonal."""
@@ -39,6 +40,7 @@ def iou(predicted: Bool, truth: Bool) -> float:
 def contour_accuracy(predicted: Bool, truth: Bool) -> float:
     """F-measure of the two boundaries, matched within `boundary_radius` pixels."""
     height, width = _common_size(predicted, truth)
+    # The same loops as for run-length masks, so that both give the same digits.
     (a, a_box), (b, b_box) = _pack(predicted), _pack(truth)
     edge_maps, scratch = np.zeros((2, *a.shape), np.uint64), np.zeros((3, a.shape[1]), np.uint64)
     radius = boundary_radius((height, width))
@@ -193,6 +195,7 @@ def _common_size(predicted: Bool, truth: Bool) -> Size:
 
 def _pack(mask: Bool) -> tuple[UInt64, Int64]:
     height, width = mask.shape
+    # Column by column, 64 rows per word: the layout of masks/bitmaps.py.
     bitmap = np.zeros((width, -(-height // 64)), np.uint64)
     box = np.zeros(4, np.int64)
     bitmaps.pack(mask.astype(np.bool_), bitmap, box)

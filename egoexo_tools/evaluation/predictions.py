@@ -71,6 +71,7 @@ def read_predictions(path: Path, *, direction: Direction | None = None) -> Predi
 
     def read_take(take_uid: str) -> TakeMasks:
         masks = predictions.read_take(take_uid)
+        # A name that the take has already is not changed back: it could be another object.
         originals = {
             name: original
             for name, original in original_names.get(take_uid, {}).items()
@@ -290,6 +291,7 @@ def parse_confidence(value: Any) -> float | None:
         value = value[0]
     if value is None:
         return None
+    # finite_number rejects booleans, but a predicted visibility is a valid confidence.
     number = float(value) if isinstance(value, bool) else finite_number(value)
     if number is None:
         raise DataError(f"confidence {value!r} is not a finite number")

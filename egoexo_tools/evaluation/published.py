@@ -104,6 +104,7 @@ def incomparable_reason(published: Published, summary: Mapping[str, Any]) -> str
         return "only part of the samples was scored"
     if published.iou(Direction(summary["direction"])) is None:
         return f"no number for {summary['direction']}"
+    # Numbers of a whole split are not comparable with those of a demo or a subset.
     whole = SPLIT_TAKES[published.split]
     if published.samples is None and summary["takes"] < WHOLE_SPLIT * whole:
         return f"{whole} takes, not {summary['takes']:,}: a subset or other data"

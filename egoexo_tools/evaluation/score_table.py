@@ -36,6 +36,7 @@ def score_table(root: DatasetRoot, directions: Sequence[Direction]) -> str:
             direction = Direction(summary["direction"])
             stamp = read_stamp(run)
         except (DataError, KeyError, TypeError, ValueError) as error:
+            # One damaged run must not hide the scores of the others.
             damaged.append(f"{run.name}: its files are damaged ({error}); evaluate it again")
             continue
         if run.name in default_run_names(direction, stamp):

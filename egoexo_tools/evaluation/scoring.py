@@ -67,8 +67,8 @@ def score_take(
                 continue
         groups.append(group)
         follows = np.zeros(len(rows), np.bool_)
-        # Between rows that are not adjacent lies a sample of another size: the preceding mask of
-        # the group is then not the preceding mask of the track.
+        # Rows that are not adjacent are separated by a sample of another size: the preceding mask
+        # of the group is then not the preceding mask of the track.
         follows[1:] = (np.diff(rows) == 1) & (np.diff(tracks[rows]) == 0)
         scores = metrics.score_masks(
             samples.predicted.take(rows),

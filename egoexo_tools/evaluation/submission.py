@@ -44,6 +44,7 @@ def submit(
         with partial.open("wb") as file:
             for direction, path in zip(Direction, (ego2exo, exo2ego), strict=True):
                 file.write(b"{" if direction is Direction.EGO2EXO else b",")
+                # Without the closing brace: the results follow.
                 head = msgspec.json.encode(VERSION)[:-1]
                 file.write(msgspec.json.encode(direction.dashed) + b":" + head + b',"results":{')
                 predictions = read_predictions(path, direction=direction)
@@ -109,6 +110,7 @@ def _clean_take(
     for name, pairs in masks.items():
         cameras = {} if true_masks is None else true_masks.get(name, {})
         for pair, entries in pairs.items():
+            # Camera names contain `_`, so the destination is recognized by the end of the pair.
             dests = cameras_of_view(cameras, direction.dest)
             truths = [cameras[dest] for dest in dests if pair.endswith(f"_{dest}")]
             for frame, entry in entries.items():
@@ -148,6 +150,7 @@ def _check_complete(
         }
         entries = masks.get(name, {})
         for pair, frames in frames_by_pair.items():
+            # A pair without source frames needs no entry.
             if frames and pair not in entries:
                 problems.add("missing_pair", f"{where}, {name!r}, {pair}")
                 continue

@@ -67,6 +67,7 @@ def find_causes(scores: pd.DataFrame, *, chooses_proposals: bool) -> NDArray[Any
     """The cause of every sample, (n,) of keys of CAUSES."""
     visible = scores["visible"].to_numpy(bool)
     predicted_visible = scores["predicted_visible"].to_numpy(bool)
+    # Absent objects have no IoU; the first two conditions below cover them.
     iou = scores["iou"].fillna(0.0).to_numpy(float)
     oracle = scores["oracle_iou"].to_numpy(float)
     has_ceilings = chooses_proposals and np.isfinite(oracle).any()
@@ -99,6 +100,7 @@ def select_examples(scores: pd.DataFrame, *, chooses_proposals: bool) -> pd.Data
     Adds the columns `cause` and `groups` (space-separated names of the selections).
     """
     frame = scores.assign(cause=find_causes(scores, chooses_proposals=chooses_proposals))
+    # By pair_id too, so that the page does not depend on the order of the rows.
     visible = frame[frame["visible"].astype(bool)].sort_values(["iou", "pair_id"])
     from_median = (visible["iou"] - visible["iou"].median()).abs().sort_values(kind="stable")
     selections = {

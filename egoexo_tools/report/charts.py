@@ -79,6 +79,7 @@ def histogram(run: ScoredRun) -> Svg | None:
     if not len(ious):
         return None
     counts, edges = np.histogram(ious, bins=BINS, range=UNIT)
+    # The axis ends 5 % above the highest bar.
     top = float(counts.max())
     title = f"IoU distribution of {run.label}"
     figure = Figure(UNIT, (0, top * 1.05), "IoU", "visible samples", title)
@@ -123,6 +124,7 @@ def calibration_chart(runs: Sequence[ScoredRun]) -> Svg | None:
         points = [(part["confidence"], part["visible"]) for part in bins]
         figure.line(points, colour=colour, dash=dash, width=1.2)
         for part, point in zip(bins, points, strict=True):
+            # The square root makes the area proportional; 2.5 keeps rare bins visible.
             radius = round(2.5 + 7 * (part["samples"] / total) ** 0.5, 1)
             figure.points([point], colour=colour, radius=radius)
             has_bins = True
@@ -222,7 +224,6 @@ def _log_curve(run: ScoredRun, key: str) -> tuple[Float64, Float64]:
     """Steps and values of a key of the log, averaged to at most CURVE_POINTS points."""
     points = [(line["step"], line[key]) for line in run.log if key in line]
     pairs = np.array(points, np.float64).reshape(-1, 2)
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
     chunks = np.array_split(pairs, min(len(pairs), CURVE_POINTS) or 1)
     means = np.array([chunk.mean(axis=0) for chunk in chunks if len(chunk)]).reshape(-1, 2)
     return means[:, 0], means[:, 1]

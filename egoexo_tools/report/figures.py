@@ -33,6 +33,7 @@ class Figure:
         """Data coordinates → pixels; points outside the axes move to their edge."""
         across = svg.share_between(x, *self.x) * (self.width - LEFT - RIGHT)
         up = svg.share_between(y, *self.y) * (self.height - TOP - BOTTOM)
+        # A tenth of a pixel is enough, and more digits make the page larger.
         return round(LEFT + across, 1), round(self.height - BOTTOM - up, 1)
 
     def line(self, points: Points, *, colour: str, dash: str = "", width: float = 2) -> None:
@@ -91,7 +92,7 @@ class Figure:
         )
 
 
-def dot_strip(marks: Sequence[tuple[float, str, str]], *, width: int = 180) -> Svg:
+def dot_strip(marks: Sequence[tuple[float, str, str]], width: int) -> Svg:
     """A small axis from 0 to 1 with a dot for each (value, colour, tooltip); the last on top."""
     dots = [
         svg.element("circle", svg.tooltip(tip), cx=_strip_x(value, width), cy=8, r=4.5, fill=colour)
@@ -100,9 +101,7 @@ def dot_strip(marks: Sequence[tuple[float, str, str]], *, width: int = 180) -> S
     return _strip(dots, width)
 
 
-def interval_strip(
-    value: float, interval: Sequence[float] | None, colour: str, width: int = 180
-) -> Svg:
+def interval_strip(value: float, interval: Sequence[float] | None, colour: str, width: int) -> Svg:
     """A small axis from 0 to 1 with a dot for a value and a bar for its interval."""
     x, low, high = (_strip_x(v, width) for v in (value, *(interval or (value, value))))
     bar = svg.element("line", x1=low, y1=8, x2=high, y2=8, stroke=colour, stroke_width=3)
@@ -111,6 +110,7 @@ def interval_strip(
 
 def share_bar(parts: Sequence[tuple[float, str, str]]) -> Svg:
     """A bar of full width, divided into (share, colour, tooltip) from left to right."""
+    # In thousandths of the width; the page stretches the figure.
     boxes, left = [], 0.0
     for share, colour, tip in parts:
         place = {"x": left * 1000, "y": 0, "width": max(share * 1000, 0), "height": 18}

@@ -181,6 +181,7 @@ def draw_masks(frame: Rgb, drawings: Sequence[Drawing]) -> Rgb:
         for mask, colour, dashed in drawings
         if mask is not None
     ]
+    # Around the prediction too, so that a wrong mask is in the picture.
     window = window_around([inside for inside, _, _ in masks], frame.shape[:2])
     y, x, height, width = window
     scale = min(CARD_WIDTH / width, CARD_HEIGHT / height)
@@ -210,6 +211,7 @@ def window_around(masks: Sequence[Bool], frame_hw: tuple[int, ...]) -> Window:
     rows, cols = (np.flatnonzero(covered.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return 0, 0, height, width
+    # high and wide start as the size of the common box, including the margin.
     high, wide = ((ends[-1] - ends[0] + 1) * MARGIN for ends in (rows, cols))
     high = max(high, wide * CARD_HEIGHT / CARD_WIDTH, SMALLEST_WINDOW)
     high, wide = min(int(high), height), min(int(high * CARD_WIDTH / CARD_HEIGHT), width)
@@ -232,6 +234,7 @@ def _draw_map(picture: Rgb, frame: Rgb, window: Window, covered: Bool) -> None:
         for top in (picture.shape[0] - rows, 0)
         for left in (picture.shape[1] - cols, 0)
     ]
+    # The map must not cover the masks.
     corner = min(corners, key=lambda place: int(covered[place].sum()))
     picture[corner] = small[:rows, :cols]
 

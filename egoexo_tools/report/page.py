@@ -32,8 +32,8 @@ BREAKDOWN_TITLES: Mapping[str, str] = {
     "dest_camera": "destination camera",
     "take_uid": "take",
 }
-STRIP_WIDTH = 120
-"""Width of the row of dots in a breakdown, in pixels."""
+SCORE_STRIP_WIDTH, BREAKDOWN_STRIP_WIDTH = 180, 120
+"""Widths of the small axes in tables, in pixels; page.css has them too."""
 MOST_ROWS = 40
 """Number of groups shown of a breakdown; those with the lowest IoU."""
 
@@ -119,6 +119,7 @@ def _direction_content(
     track_run = main if change is None else change.after
     earlier_run = None if change is None else change.before
     figures = {run.name: charts.training_charts(run) for run in runs}
+    # An unknown decision of another program is shown by its name.
     decision = DECISIONS.get(main.stamp.decision, main.stamp.decision)
     return {
         "key": str(direction),
@@ -164,7 +165,9 @@ def _score_tables(runs: Sequence[ScoredRun], colours: Mapping[str, str]) -> list
             )
             colour, iou = colours[run.name], summary["iou"]
             interval = summary["intervals"].get("iou")
-            figure = None if iou is None else interval_strip(iou, interval, colour)
+            figure = (
+                None if iou is None else interval_strip(iou, interval, colour, SCORE_STRIP_WIDTH)
+            )
             table["rows"].append(
                 {"run": run, "summary": summary, "colour": colour, "figure": figure}
             )
@@ -181,6 +184,7 @@ def _cause_table(runs: Sequence[ScoredRun]) -> Json | None:
     }
     if not counts:
         return None
+    # Columns only for causes that occur in one of the runs.
     causes = [cause for cause in CAUSES if any(cause in row for row in counts.values())]
     explanations = explain_causes(
         chooses_proposals=any(run.stamp.chooses_proposals for run in runs)
@@ -234,7 +238,7 @@ def _breakdowns(
                 if (iou := ious[run.name].get(group["value"])) is not None
             ]
             name = main.take_names.get(group["value"], group["value"])
-            figure = dot_strip(marks, width=STRIP_WIDTH)
+            figure = dot_strip(marks, BREAKDOWN_STRIP_WIDTH)
             rows.append({"name": name, "group": group, "figure": figure})
         breakdowns.append({"title": title, "rows": rows, "groups": len(groups)})
     return breakdowns

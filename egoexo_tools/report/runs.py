@@ -131,6 +131,7 @@ def read_run(folder: Path) -> ScoredRun:
         missing.append(f"scored under the {summaries[0]['protocol']} protocol only")
     stamp = read_stamp(run)
     log = _read_log(run.log, missing)
+    # Baselines are not trained, and other methods need not write a log.
     if stamp.method == DEFAULT_METHOD and not log:
         missing.append("no log.jsonl: no training curves")
     return ScoredRun(
@@ -194,6 +195,7 @@ def _summary_problem(summary: Any) -> str | None:
 def _read_log(path: Path, missing: list[str]) -> tuple[Json, ...]:
     if not path.is_file():
         return ()
+    # A killed training leaves half a line at the end.
     lines, broken = [], 0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

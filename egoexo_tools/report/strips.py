@@ -66,6 +66,7 @@ def make_strips(run: ScoredRun, before: ScoredRun | None, missing: list[str]) ->
     ]
     if not samples_of_tracks:
         return []
+    # The masks of all tracks at once, so that predictions.parquet is read once.
     masks = load_masks(run, pd.concat([samples for _, samples in samples_of_tracks]), missing)
     earlier_ious: dict[str, float | None] = {}
     if before is not None and before.scores is not None:

@@ -50,12 +50,13 @@ def write_take_pages(
         try:
             view = open_take(root, take_uid, cameras=sorted(cameras))
             failure_idxs = {card.frame_idx for card in failed}
-            others = [idx for idx in view.frame_idxs if idx not in failure_idxs]
+            other_idxs = [idx for idx in view.frame_idxs if idx not in failure_idxs]
             room = max(MOST_INSTANTS - len(failure_idxs), 0)
             # Rounded up, so that the rest is never more than the room.
-            step = -(-len(others) // room) if room else 0
-            frame_idxs = failure_idxs | set(others[::step] if step else [])
+            step = -(-len(other_idxs) // room) if room else 0
+            frame_idxs = failure_idxs | set(other_idxs[::step] if step else [])
             frame_idxs &= set(view.frame_idxs)
+            # Take names come from files and must not leave the folder.
             path = report.parent / f"{report.stem}-takes" / path_component(f"{view.file_name}.html")
             short_view = replace(view, frame_idxs=tuple(sorted(frame_idxs)))
             write_take_page(short_view, path, folders)

@@ -50,6 +50,7 @@ def measure_tracks(scores: pd.DataFrame) -> pd.DataFrame:
     Columns: TRACK_COLUMNS, in_view, wrong, mean_iou (over the samples in view), throughout.
     """
     in_view = scores[scores["visible"].astype(bool)]
+    # A table of another program may lack an IoU; without one, the sample counts as wrong.
     iou = in_view["iou"].fillna(0.0).astype(float)
     samples = in_view[list(TRACK_COLUMNS)].assign(iou=iou, wrong=iou < GOOD_IOU)
     grouped = samples.groupby(list(TRACK_COLUMNS), sort=True, dropna=False)
@@ -77,6 +78,7 @@ def count_tracks(scores: pd.DataFrame) -> TrackCounts:
 
 def before_after(runs: Sequence[ScoredRun], main: ScoredRun) -> BeforeAfter | None:
     """The main run and the best run of its method with another decision; None without both."""
+    # Runs of unknown origin share the empty method name, but are not one method.
     if main.stamp.decision != DEFAULT_DECISION or not main.stamp.method:
         return None
     decided = [

@@ -27,6 +27,7 @@ def draw_bars(
 ) -> Svg:
     """Horizontal bars, one per label, in which the series are stacked."""
     sums = [sum(values) for values in zip(*series.values(), strict=True)]
+    # `most` fixes the scale, for example at 1 for shares.
     scale = (WIDTH - _LABEL_WIDTH - _RIGHT) / (most or max([*sums, 0]) or 1)
     parts = []
     for row, label in enumerate(labels):
@@ -103,6 +104,7 @@ def draw_lines(
     show_x, show_y = show
     transform: Callable[[float], float] = math.log10 if log_x else float
     low, high = (transform(extreme(x for x, _ in points)) for extreme in (min, max))
+    # 1, if all values are 0, so that there is an axis.
     top = max(y for _, y in points) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -32,6 +32,8 @@ def render_page(
     """
     import jinja2
 
+    # Autoescape because names come from files; StrictUndefined so that a misspelt name is an error
+    # and not a gap.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
@@ -40,6 +42,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters |= filters or {}
+    # The content policy lists the hash of exactly this text, and no other script runs.
     script = (folder / f"{name}.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(f"{name}.html.jinja").render(

@@ -60,6 +60,7 @@ def true_masks(
         & pc.field("frame_idx").isin(frame_idxs)
         & pc.field("visible")
     )
+    # The filter passes other combinations of these values too; callers look keys up.
     rows = read_manifest(root, "masks", units=[take_uid], filters=condition).to_pylist()
     return {
         (row["object_name"], row["camera"], row["frame_idx"]): mask_from_row(row) for row in rows
@@ -95,6 +96,7 @@ def tint(
     pixels = (1 - opacity) * picture[inside] + opacity * np.array(colour)
     tinted[inside] = pixels.astype(np.uint8)
     outer = outlines(inside)
+    # OpenCV has no dashed lines: every other piece of the outline is drawn.
     if dashed:
         strokes = [o[i : i + DASH] for o in outer for i in range(0, len(o), 2 * DASH)]
         cv2.polylines(tinted, strokes, False, colour, thickness=2)

@@ -51,6 +51,7 @@ def collect(root: DatasetRoot) -> dict[str, StatsTable]:
     tracks = mask_stats.measure_camera_tracks(masks)
     objects = mask_stats.count_cameras(tracks)
     splits = _count_by("split", takes, masks, objects, pairs, order=list(Split))
+    # Sums of counts are counts: the total keeps the types of the columns.
     total = splits.drop(columns="split").sum().to_frame().T.assign(split="all")
     total = total.astype(splits.dtypes.to_dict())
     names = sorted(takes["scenario"].fillna("").unique())
@@ -151,7 +152,7 @@ def _load_pairs(root: DatasetRoot, takes: pd.DataFrame) -> pd.DataFrame | None:
         table = read_manifest(root, "pairs", columns=columns)
     except DataError:
         if any(root.table("pairs").glob("*.parquet")):
-            raise
+            raise  # the parts exist, but cannot be read
         return None  # the stage has not run yet
     pairs: pd.DataFrame = mask_stats.encode_text_columns(table).to_pandas()
     scenario = takes.drop_duplicates("take_uid").set_index("take_uid")["scenario"]
@@ -196,6 +197,7 @@ def _takes_table(takes: pd.DataFrame, masks: pd.DataFrame, objects: pd.DataFrame
     }
     columns = ["take_uid", "take_name", "scenario", "university", "split", "duration_seconds"]
     rows = takes[[*columns, "frames_annotated"]].copy()
+    # Takes without masks have no group and count 0.
     for name, count in counts.items():
         rows[name] = takes["take_uid"].map(dict(count.items())).fillna(0).astype(np.int64)
     measures = ["objects", "cameras", "masks", "frames_annotated", "duration_seconds"]

@@ -68,6 +68,7 @@ def _draw_charts(tables: Mapping[str, StatsTable]) -> list[tuple[str, str, str]]
     by_scenario = pd.crosstab(takes["scenario"].fillna(""), takes["split"].fillna(""))
     order = by_scenario.sum(axis=1).sort_values(ascending=False, kind="stable").index
     by_scenario = by_scenario.loc[order]
+    # In the order of the splits, not of the alphabet; a root may have one of them only.
     splits = [split for split in ("train", "val", "test") if split in by_scenario.columns]
     scenarios = list(dict.fromkeys(areas["scenario"]))
     area_columns = [f"area_share_{name}" for name in QUANTILES]
@@ -156,6 +157,7 @@ def _draw_counts(values: "pd.Series[int]", title: str) -> str:
     if values.empty:
         return ""
     least, most = int(values.min()), int(values.max())
+    # Rounded up, so that twelve ranges cover all numbers.
     width = max(-(-(most - least + 1) // 12), 1)
     starts = range(least, most + 1, width)
     counts = [int(((values >= start) & (values < start + width)).sum()) for start in starts]

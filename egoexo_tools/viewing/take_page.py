@@ -59,6 +59,7 @@ def read_take_predictions(runs: Sequence[Path], take_uid: str) -> PredictionsByM
         if not path.is_file():
             raise DataError(f"{run} has no {path.name}; give a run's folder, <root>/runs/<run>")
         columns = ["pair_id", "confidence", *RLE_COLUMNS]
+        # Filtered by Parquet, so that other takes are not read into memory.
         in_take = pc.starts_with(pc.field("pair_id"), pair_id_prefix(take_uid))
         rows = read_tables([path], "predictions", columns=columns, filters=in_take).to_pylist()
         for row in rows:

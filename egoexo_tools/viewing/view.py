@@ -92,6 +92,7 @@ def open_take(
             text = not_found_text(camera, take_cameras, where="this take")
             raise SettingsError(f"camera {text}")
     selected = [camera for camera in take_cameras if not cameras or camera in cameras]
+    # Frames and proposals have one part per camera, masks one per take.
     units = [f"{take_uid}.{camera}" for camera in selected]
     frames = _read_rows(root, "frames", units, ["path"])
     if not frames:
@@ -264,6 +265,7 @@ def _draw_panel(view: TakeView, camera: str, frame_idx: int, hw: tuple[int, int]
         # Pillow's built-in font has no accented letters.
         decomposed = unicodedata.normalize("NFKD", text)
         text = "".join(char for char in decomposed if not unicodedata.combining(char))
+        # Inside the panel, also for objects at its edge.
         x = min(max(text_left, 2), max(hw[1] - draw.textlength(text, font=font) - 2, 0))
         y = min(max(bottom, _TEXT_SIZE + 2), hw[0] - 4)
         draw.text(
