@@ -1,33 +1,60 @@
 """The propose stage on a root of squares: rows, units, exclusions, settings, the command."""
 
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from selected_pairs import keep_pairs, manifest_frames, pair_frames
 from tiny_root import EGO, TAKES, make_tiny_root
 
 from egoexo_tools.cli import main
-from egoexo_tools.errors import DataError, SettingsError
+from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.manifests import read_manifest
+from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.proposers import ProposerOptions
+from egoexo_tools.proposers import ProposerOptions, registry
+from egoexo_tools.proposers.base import Frame, FrameProposals, Proposal, ProposerEntry
+from egoexo_tools.running import disk_cost
 from egoexo_tools.running.records import RunOptions
+from egoexo_tools.stages import propose
 from egoexo_tools.stages.propose import run_propose
 from egoexo_tools.vocab import Direction
 
 INLINE = RunOptions(executor="inline", quiet=True)
-FIRST = next(iter(TAKES))
+FIRST, SECOND = list(TAKES)[:2]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> DatasetRoot:
     """The tiny root without its ready-made proposals."""
-    made = make_tiny_root(tmp_path / "root")
-    shutil.rmtree(made.table("proposals"))
-    return made
+    root = make_tiny_root(tmp_path / "root")
+    shutil.rmtree(root.table("proposals"))
+    return root
+
+
+@pytest.fixture
+def proposed_pictures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The pictures that the proposer `recording` has read; it finds a square in all but 60.jpg."""
+    pictures: list[str] = []
+
+    def propose_all(frames: Sequence[Frame]) -> list[FrameProposals]:
+        proposals = []
+        for frame in frames:
+            pictures.append("/".join(frame.path.parts[-3:]))
+            mask = np.zeros((frame.height, frame.width), np.uint8)
+            mask[2:8, 2:9] = 1
+            square = Proposal(MaskRle.encode(mask), 0.5)
+            proposals.append(FrameProposals([] if frame.path.stem == "60" else [square]))
+        return proposals
+
+    entry = ProposerEntry(lambda options: propose_all, lambda options: {}, batch=2)
+    monkeypatch.setitem(registry.PROPOSERS, "recording", entry)
+    propose._load_proposer.cache_clear()
+    return pictures
 
 
 def proposals_of(root: DatasetRoot, camera: str, frame_idx: int) -> list[MaskRle]:
@@ -40,12 +67,13 @@ def proposals_of(root: DatasetRoot, camera: str, frame_idx: int) -> list[MaskRle
 def test_oracle_rows_are_the_visible_masks_of_the_camera(root: DatasetRoot) -> None:
     summary = run_propose(root, proposer="oracle", run=INLINE).check()
     masks = read_manifest(root, "masks").to_pandas()
-    seen = masks[masks["visible"]]
-    wanted = seen.groupby(["take_uid", "camera", "frame_idx"])["rle_counts"].apply(sorted)
+    visible = masks[masks["visible"]]
+    key = ["take_uid", "camera", "frame_idx"]
+    expected = visible.groupby(key)["rle_counts"].apply(sorted)
     table = read_manifest(root, "proposals").to_pandas()
-    got = table.groupby(["take_uid", "camera", "frame_idx"])["rle_counts"].apply(sorted)
-    assert got.to_dict() == {key: wanted[key] for key in got.index}
-    assert len(table) == summary.counts["proposals"] == len(seen)
+    counts = table.groupby(key)["rle_counts"].apply(sorted)
+    assert counts.to_dict() == {index: expected[index] for index in counts.index}
+    assert len(table) == summary.counts["proposals"] == len(visible)
     assert set(table["proposer"]) == {"oracle"}
     boxes = np.stack(table["bbox_xywh"].to_list())
     assert (boxes[:, 2:] == np.sqrt(table["area"].to_numpy())[:, None] - 1).all()
@@ -153,3 +181,113 @@ def test_the_command(root: DatasetRoot) -> None:
     missing = runner.invoke(main, [*line[:3], "fastsam", *line[4:]])
     assert missing.exit_code == 2
     assert "fastsam needs --weights FILE" in missing.output
+
+
+def test_proposals_of_new_pairs_are_added(root: DatasetRoot, proposed_pictures: list[str]) -> None:
+    keep_pairs(root, [30, 60])
+    summary = run_propose(root, proposer="recording", run=INLINE).check()
+    expected = pair_frames(root, "dest")
+    assert {tuple(name.rsplit("/", 2)[:2]) for name in proposed_pictures} == {
+        key[:2] for key in expected
+    }
+    assert len(proposed_pictures) == len(expected) == summary.counts["frames"]
+    assert manifest_frames(root, "proposals") == {key for key in expected if key[2] != 60}
+    before = list(proposed_pictures)
+    assert run_propose(root, proposer="recording", run=INLINE).done == 0
+    keep_pairs(root, [0, 30, 60])
+    again = run_propose(root, proposer="recording", run=INLINE).check()
+    new = proposed_pictures[len(before) :]
+    assert new and not set(new) & set(before)
+    assert {name.split("/")[-1] for name in new} == {"0.jpg"}
+    assert again.counts["frames"] == len(pair_frames(root, "dest"))
+    exclusions = read_manifest(root, "exclusions").to_pylist()
+    assert {row["frame_idx"] for row in exclusions if row["stage"] == "propose"} == {60}
+    # The parts are those of one run with all of these pairs, to the byte.
+    parts = {path.name: path.read_bytes() for path in root.table("proposals").iterdir()}
+    shutil.rmtree(root.table("proposals"))
+    run_propose(root, proposer="recording", run=INLINE).check()
+    assert parts == {path.name: path.read_bytes() for path in root.table("proposals").iterdir()}
+    # Pairs that use fewer frames remove nothing.
+    run_propose(root, proposer="recording", all_frames=True, run=INLINE).check()
+    everything = manifest_frames(root, "proposals")
+    assert everything == {key for key in manifest_frames(root, "frames") if key[2] != 60}
+    assert run_propose(root, proposer="recording", run=INLINE).done == 0
+    assert manifest_frames(root, "proposals") == everything
+
+
+def test_overwrite_and_changed_frames_propose_again(
+    root: DatasetRoot, proposed_pictures: list[str]
+) -> None:
+    keep_pairs(root, [30])
+    run_propose(root, proposer="recording", run=INLINE).check()
+    count = len(proposed_pictures)
+    overwrite = RunOptions(executor="inline", quiet=True, overwrite=True)
+    run_propose(root, proposer="recording", run=overwrite).check()
+    assert proposed_pictures[count:] == proposed_pictures[:count]
+    unit = f"{FIRST}.cam01"
+    rows = read_manifest(root, "frames", units=[unit]).to_pylist()
+    write_manifest(root, "frames", unit, [{**row, "source_width": 1} for row in rows])
+    keep_pairs(root, [30, 90])
+    proposed_pictures.clear()
+    run_propose(root, proposer="recording", run=INLINE).check()
+    again = [name for name in proposed_pictures if name.startswith(f"{FIRST}/cam01/")]
+    assert again == [f"{FIRST}/cam01/30.jpg", f"{FIRST}/cam01/90.jpg"]
+    assert f"{SECOND}/cam01/30.jpg" not in proposed_pictures
+
+
+def test_an_interrupted_addition_keeps_the_old_proposals(
+    root: DatasetRoot, proposed_pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_pairs(root, [30])
+    run_propose(root, proposer="recording", run=INLINE).check()
+    keep_pairs(root, [30, 0])
+    with monkeypatch.context() as patch:
+        patch.setattr(propose, "write_table", None)  # the last step of a unit
+        with pytest.raises(StageFailed):
+            run_propose(root, proposer="recording", run=INLINE).check()
+    proposed_pictures.clear()
+    run_propose(root, proposer="recording", run=INLINE).check()
+    assert {name.split("/")[-1] for name in proposed_pictures} == {"0.jpg"}
+    assert manifest_frames(root, "proposals") == pair_frames(root, "dest")
+
+
+def test_a_direction_without_pairs_is_refused(root: DatasetRoot) -> None:
+    keep_pairs(root, [0], [Direction.EGO2EXO])
+    with pytest.raises(DataError, match="no pair of .* has a destination among its frames of ego"):
+        run_propose(root, proposer="oracle", directions=[Direction.EXO2EGO], run=INLINE)
+    run_propose(
+        root, proposer="oracle", directions=[Direction.EXO2EGO], all_frames=True, run=INLINE
+    ).check()
+
+
+def test_without_pairs_all_frames_are_processed_with_a_message(
+    root: DatasetRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(root.table("pairs"))
+    run_propose(root, proposer="oracle", run=RunOptions(executor="inline")).check()
+    message = "propose: the root has no pairs yet, so all destination frames are processed"
+    assert message in capsys.readouterr().err
+
+
+def test_the_cost_is_printed_first(root: DatasetRoot, capsys: pytest.CaptureFixture[str]) -> None:
+    keep_pairs(root, [0, 30])
+    run_propose(root, proposer="oracle", run=RunOptions(executor="inline")).check()
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    count = len(pair_frames(root, "dest"))
+    assert re.match(rf"propose: {count} frames to process, \d\S* (bytes|kB) of ", first)
+    assert first.endswith(" free, about 0 s") and second.startswith("propose: 0 of")
+    keep_pairs(root, [0, 30, 60])
+    run_propose(root, proposer="oracle", run=RunOptions(executor="inline")).check()
+    assert f"frames to process ({len(TAKES) * 2 + 2} exist)" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_stage_before_its_first_unit(
+    root: DatasetRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_cost, "free_bytes", lambda folder: 100)
+    monkeypatch.setattr(propose, "LARGE_JOB_FRAMES", 0)
+    with pytest.raises(
+        DataError, match=r"propose of \d+ frames needs .* (bytes|kB) and the disk of .* has"
+    ):
+        run_propose(root, proposer="oracle", run=INLINE)
+    assert not list(root.path.glob("manifests/proposals/*"))
