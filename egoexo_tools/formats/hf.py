@@ -34,12 +34,12 @@ FRAMES_PER_GROUP = 64
 _OBJECT_COLUMNS = (
     "object_name", "visible", "rle_height", "rle_width", "rle_counts", "area", "bbox_xywh",
 )  # fmt: skip
+_FRAME_COLUMNS = ("camera", "view", "frame_idx", "height", "width")
 _OBJECT = pa.struct([(name, SCHEMAS["masks"].field(name).type) for name in _OBJECT_COLUMNS])
 _SCHEMA = pa.schema(
     [
         *(SCHEMAS["takes"].field(name) for name in ("take_uid", "take_name", "scenario")),
-        *(SCHEMAS["frames"].field(name) for name in ("camera", "view", "frame_idx")),
-        *(SCHEMAS["frames"].field(name) for name in ("height", "width")),
+        *(SCHEMAS["frames"].field(name) for name in _FRAME_COLUMNS),
         pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         pa.field("objects", pa.list_(_OBJECT)),
     ],
@@ -118,10 +118,15 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
     ):
         # One row group at a time: the images of a take never have to be in memory together.
         for start in range(0, len(keys), FRAMES_PER_GROUP):
-            rows = [
-                {**take_row, **_image_row(root, frames[key]), "objects": objects.get(key, [])}
-                for key in keys[start : start + FRAMES_PER_GROUP]
-            ]
+            rows = []
+            for key in keys[start : start + FRAMES_PER_GROUP]:
+                frame = frames[key]
+                path = root.path / frame["path"]
+                if not path.is_file():
+                    raise DataError(f"{path} is missing; run `egoexo-tools frames` again")
+                row = {**take_row, **{name: frame[name] for name in _FRAME_COLUMNS}}
+                row["image"] = {"bytes": path.read_bytes(), "path": frame["path"]}
+                rows.append({**row, "objects": objects.get(key, [])})
             writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
     return {"takes": 1, "frames": len(frames)}, excluded
 
@@ -152,13 +157,3 @@ def _frames_file(out: Path, split: str, take_uid: str) -> Path:
 
 def _pairs_file(out: Path, split: str, direction: str) -> Path:
     return out / "pairs" / f"{path_component(split)}-{path_component(direction)}.parquet"
-
-
-def _image_row(root: DatasetRoot, frame: Row) -> Row:
-    path = root.path / frame["path"]
-    try:
-        image = {"bytes": path.read_bytes(), "path": frame["path"]}
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; run `egoexo-tools frames` again") from None
-    columns = ("camera", "view", "frame_idx", "height", "width")
-    return {**{name: frame[name] for name in columns}, "image": image}

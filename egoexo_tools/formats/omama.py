@@ -71,12 +71,20 @@ def units(root: DatasetRoot, out: Path) -> list[Unit]:
 
 
 def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
+    dest = DatasetRoot(out)
     kind, *key = unit.key
-    if kind == "take":
-        return _export_take(root, DatasetRoot(out), *key)
     if kind == "pairs":
-        return _export_pairs(root, DatasetRoot(out), Split(key[0]), Direction(key[1]))
-    return _export_proposals(root, DatasetRoot(out), *key)
+        return _export_pairs(root, dest, Split(key[0]), Direction(key[1]))
+    if kind == "masks":
+        return _export_proposals(root, dest, *key)
+    (take_uid,) = key
+    frames = read_frames(root, read_take(root, take_uid))
+    for (camera, frame_idx), row in frames.items():
+        link_or_copy(root.path / row["path"], dest.frame(take_uid, camera, frame_idx))
+    subsample_idx = sorted({frame_idx for _, frame_idx in frames})
+    masks = read_masks(root, take_uid)
+    benchmark.write_annotation(dest.annotation_json(take_uid), masks, subsample_idx)
+    return {"takes": 1, "frames": len(frames)}, []
 
 
 def finish(root: DatasetRoot, out: Path) -> None:
@@ -100,16 +108,6 @@ def _direction_to(camera: str) -> Direction:
 def _pair_files(dest: DatasetRoot, split: Split, direction: Direction) -> tuple[Path, ...]:
     path = dest.pairs_json(split, direction)
     return tuple(path.with_name(name) for name in benchmark.pair_file_names(split, direction))
-
-
-def _export_take(root: DatasetRoot, dest: DatasetRoot, take_uid: str) -> ExportResult:
-    frames = read_frames(root, read_take(root, take_uid))
-    for (camera, frame_idx), row in frames.items():
-        link_or_copy(root.path / row["path"], dest.frame(take_uid, camera, frame_idx))
-    masks = read_masks(root, take_uid)
-    subsample_idx = sorted({frame_idx for _, frame_idx in frames})
-    benchmark.write_annotation(dest.annotation_json(take_uid), masks, subsample_idx)
-    return {"takes": 1, "frames": len(frames)}, []
 
 
 def _export_pairs(
