@@ -59,7 +59,7 @@ def _command_help(
     command: click.Command, words: str, stage_options: Sequence[click.Parameter]
 ) -> str:
     """A command's help without the stage options, which a link replaces."""
-    context = click.Context(command)
+    context = click.Context(command, show_default=True)
     records = [option.get_help_record(context) for option in stage_options]
     command = copy.copy(command)
     params = [p for p in command.params if p.get_help_record(context) not in records]
@@ -75,7 +75,9 @@ def _command_help(
 def _help(command: click.Command, words: str) -> str:
     command = copy.copy(command)
     command.add_help_option = False
-    context = click.Context(command, info_name=words, terminal_width=100, max_content_width=100)
+    context = click.Context(
+        command, info_name=words, terminal_width=100, max_content_width=100, show_default=True
+    )
     return command.get_help(context)
 
 

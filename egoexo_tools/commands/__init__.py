@@ -44,9 +44,8 @@ class LazyGroup(click.Group):
 
     def __init__(self, *, name: str, table: Mapping[str, tuple[str, str]], help: str) -> None:
         """`table`: command name → dotted name of its module, and the summary in `--help`."""
-        super().__init__(
-            name=name, help=help, context_settings={"help_option_names": ["-h", "--help"]}
-        )
+        settings = {"help_option_names": ["-h", "--help"], "show_default": True}
+        super().__init__(name=name, help=help, context_settings=settings)
         self.table = table
         version_text = f"egoexo-tools {__version__}"
         click.version_option(__version__, message=version_text, help="Show the version.")(self)
@@ -140,7 +139,6 @@ sampling_option = click.option(
     "--sampling",
     type=SAMPLING,
     default="annotated",
-    show_default=True,
     help="All annotated frames, or frames 0, 30, 60... of the whole video.",
 )
 fractions_option = click.option(
@@ -159,11 +157,7 @@ counts_option = click.option(
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 direction_option = click.option(
-    "--direction",
-    type=DIRECTIONS,
-    default="both",
-    show_default=True,
-    help="Source view to destination view.",
+    "--direction", type=DIRECTIONS, default="both", help="Source view to destination view."
 )
 all_frames_option = click.option(
     "--all-frames", is_flag=True, help="All frames, not only those that the root's pairs use."
@@ -180,11 +174,7 @@ def stage_options(
     """
     options: dict[str, Any] = {
         "executor": click.option(
-            "--executor",
-            type=EXECUTOR,
-            default=default_executor,
-            show_default=True,
-            help="Where units run.",
+            "--executor", type=EXECUTOR, default=default_executor, help="Where units run."
         ),
         "workers": click.option(
             "--workers", type=click.IntRange(min=1), help="Units at a time.  [default: all cores]"

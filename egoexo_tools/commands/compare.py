@@ -15,11 +15,7 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 @click.option("--pictures", type=FOLDER, help="Folder for pictures of wins and losses.")
 @click.option("--root", type=ROOT, help="Dataset root with the frames of the pictures.")
 @click.option(
-    "--count",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Pictures of wins, and of losses.",
+    "--count", type=click.IntRange(min=1), default=10, help="Pictures of wins, and of losses."
 )
 def command(
     run_a: Path,

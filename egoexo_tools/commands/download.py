@@ -29,7 +29,6 @@ from egoexo_tools.running.records import RunOptions
     "--resolution",
     type=RESOLUTION,
     default="full",
-    show_default=True,
     help="Full-size videos, or the release's small copies.",
 )
 @click.option(
@@ -37,13 +36,7 @@ from egoexo_tools.running.records import RunOptions
 )
 @click.option("--profile", help="AWS profile.  [default: boto3's usual search]")
 @click.option("--source", metavar="S3_URL", help="Bucket and prefix to download from.")
-@click.option(
-    "--connections",
-    type=click.IntRange(1, 64),
-    default=8,
-    show_default=True,
-    help="Files at a time.",
-)
+@click.option("--connections", type=click.IntRange(1, 64), default=8, help="Files at a time.")
 @click.option("--max-rate", metavar="BYTES", help="Greatest rate in bytes a second, such as 50MB.")
 @click.option("--root", type=ROOT, help="Dataset root that receives exclusions and frames.")
 @click.option(

@@ -18,23 +18,17 @@ from egoexo_tools.running.records import RunOptions
     "--size",
     type=NameOf("egoexo_tools.stages.settings:SIZES"),
     default="processed",
-    show_default=True,
     help="Size of the frames: ego halved and exo quartered (processed), the video's (full), or "
     "the release's small copies (448).",
 )
 @click.option("--scale", type=float, help="Scale for both views, instead of the one of --size.")
 @click.option(
-    "--jpeg-quality",
-    type=click.IntRange(1, 100),
-    default=95,
-    show_default=True,
-    help="Quality of the frames.",
+    "--jpeg-quality", type=click.IntRange(1, 100), default=95, help="Quality of the frames."
 )
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     default=3600.0,
-    show_default=True,
     metavar="SECONDS",
     help="Stop a camera that takes longer and mark it as failed (process executor only).",
 )

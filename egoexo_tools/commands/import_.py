@@ -25,12 +25,8 @@ def command() -> None:
 @command.command()
 @click.argument("folder", type=FOLDER)
 @root_option
-@click.option(
-    "--split", type=SPLIT, default="test", show_default=True, help="Split of the new takes."
-)
-@click.option(
-    "--scenario", default="imported", show_default=True, help="Scenario of the new takes."
-)
+@click.option("--split", type=SPLIT, default="test", help="Split of the new takes.")
+@click.option("--scenario", default="imported", help="Scenario of the new takes.")
 @stage_options()
 def images(folder: Path, root: DatasetRoot, split: Split, scenario: str, run: RunOptions) -> None:
     """Make a root of pictures and masks: FOLDER/<take>/<ego or exo camera>/<frame>.jpg.

@@ -26,7 +26,6 @@ from egoexo_tools.running.records import RunOptions
     "--by",
     type=NameOf("egoexo_tools.sampling:BY"),
     default="frame",
-    show_default=True,
     help="Sample single pairs (frame), the same share of every track, or whole takes.",
 )
 @click.option(
@@ -36,7 +35,7 @@ from egoexo_tools.running.records import RunOptions
 )
 @click.option("--per-object-min", "floor", type=click.IntRange(1), help="Fewest pairs per object.")
 @click.option("--per-object-max", "cap", type=click.IntRange(1), help="Most pairs per object.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option("--seed", default=0, help="Seed of the sample.")
 @click.option("--legacy-names", is_flag=True, help="Also write pair files with O-MaMa's names.")
 @stage_options("inline")
 def command(

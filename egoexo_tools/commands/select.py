@@ -53,7 +53,6 @@ from egoexo_tools.layout import Release
 @click.option(
     "--splits",
     default="official",
-    show_default=True,
     metavar="HOW",
     help="official; shares of train, val and test, such as 0.8,0.1,0.1; or leave-out:SCENARIO.",
 )
@@ -61,13 +60,10 @@ from egoexo_tools.layout import Release
     "--group-by",
     type=NameOf("egoexo_tools.vocab:SPLIT_GROUPS"),
     default="take",
-    show_default=True,
     help="Group of takes that stays in one split.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the choice.")
-@click.option(
-    "--video", type=RESOLUTION, default="full", show_default=True, help="Videos that are counted."
-)
+@click.option("--seed", default=0, help="Seed of the choice.")
+@click.option("--video", type=RESOLUTION, default="full", help="Videos that are counted.")
 @click.option(
     "--manifests", type=FOLDER, help="Download manifests with the sizes of missing videos."
 )

@@ -11,34 +11,26 @@ from egoexo_tools.commands.choices import NameOf
 
 @click.command()
 @click.argument("release", type=FOLDER)
-@click.option(
-    "--scale", default=1.0, show_default=True, help="Scale of the real frame sizes; 0.5 is quick."
-)
-@click.option("--train", default=24, show_default=True, help="Takes of the train split.")
-@click.option("--val", default=4, show_default=True, help="Takes of the val split.")
-@click.option("--test", default=6, show_default=True, help="Takes of the test split.")
-@click.option(
-    "--objects", default=12, show_default=True, help="Average number of objects in a take."
-)
-@click.option(
-    "--frames", default=6, show_default=True, help="Annotated frames of a take, one per second."
-)
-@click.option("--exo-cameras", default=2, show_default=True, help="Most exo cameras of a take.")
-@click.option("--gop", default=250, show_default=True, help="Most frames between key frames.")
+@click.option("--scale", default=1.0, help="Scale of the real frame sizes; 0.5 is quick.")
+@click.option("--train", default=24, help="Takes of the train split.")
+@click.option("--val", default=4, help="Takes of the val split.")
+@click.option("--test", default=6, help="Takes of the test split.")
+@click.option("--objects", default=12, help="Average number of objects in a take.")
+@click.option("--frames", default=6, help="Annotated frames of a take, one per second.")
+@click.option("--exo-cameras", default=2, help="Most exo cameras of a take.")
+@click.option("--gop", default=250, help="Most frames between key frames.")
 @click.option(
     "--motion-fps",
     default=30,
-    show_default=True,
     help="Pictures rendered per second; fewer are quicker. The videos have 30 frames per second.",
 )
 @click.option(
     "--motion",
     type=NameOf("egoexo_tools.synthetic.options:Motion"),
     default="calm",
-    show_default=True,
     help="lively: fast head turns; objects are moved, leave, return and cross.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the release.")
+@click.option("--seed", default=0, help="Seed of the release.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Takes at a time.  [default: all cores]"
 )

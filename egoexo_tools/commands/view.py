@@ -15,7 +15,7 @@ from egoexo_tools.layout import DatasetRoot
 @click.option(
     "-o",
     "--out",
-    "outs",
+    "out_paths",
     multiple=True,
     type=FILE,
     help="File to write: .mp4 (views side by side), .rrd (Rerun) or .html. Repeatable.  "
@@ -23,26 +23,16 @@ from egoexo_tools.layout import DatasetRoot
 )
 @click.option("--html", is_flag=True, help="Also write TAKE.html, a page with a slider.")
 @click.option(
-    "--run",
-    "runs",
-    multiple=True,
-    type=FOLDER,
-    help="Folder of a run whose predictions the page shows. Repeatable.",
+    "--run", "runs", multiple=True, type=FOLDER, help="Run to show on the page. Repeatable."
 )
 @click.option("--no-proposals", is_flag=True, help="Draw masks only.")
-@click.option("--height", default=540, show_default=True, help="Height of the MP4 in pixels.")
-@click.option(
-    "--fps",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 60),
-    help="Frames per second of the MP4.",
-)
+@click.option("--height", default=540, help="Height of the MP4 in pixels.")
+@click.option("--fps", default=2, type=click.IntRange(1, 60), help="Frames per second of the MP4.")
 def command(
     root: DatasetRoot,
     take: str,
     cameras: tuple[str, ...],
-    outs: tuple[Path, ...],
+    out_paths: tuple[Path, ...],
     html: bool,
     runs: tuple[Path, ...],
     no_proposals: bool,
@@ -60,7 +50,7 @@ def command(
     from egoexo_tools.viewing.view import open_take, write_view
 
     view = open_take(root, take, cameras=cameras, proposals=not no_proposals)
-    paths = [*outs, *([Path(f"{view.file_name}.html")] if html else [])]
+    paths = [*out_paths, *([Path(f"{view.file_name}.html")] if html else [])]
     if runs and not any(path.suffix == ".html" for path in paths):
         raise click.UsageError("only a page shows the predictions of --run; add --html")
     for path in paths or [Path(f"{view.file_name}.mp4")]:

@@ -8,19 +8,17 @@ BACKBONE = NameOf("omama.features.registry:BACKBONES")
 METHOD = NameOf("omama.methods:METHODS")
 
 method_option = click.option(
-    "--method", type=METHOD, default="o-mama", show_default=True, help="Method that predicts."
+    "--method", type=METHOD, default="o-mama", help="Method that predicts."
 )
 feature_precision_option = click.option(
     "--feature-precision",
     type=NameOf("omama.config:PRECISIONS"),
     default="fp32",
-    show_default=True,
     help="Precision of the backbone; bf16 is faster on a GPU.",
 )
 cache_precision_option = click.option(
     "--cache-precision",
     type=NameOf("omama.features.registry:CACHE_PRECISIONS"),
     default="fp16",
-    show_default=True,
     help="Precision of cached tokens; int8 takes half the disk space.",
 )

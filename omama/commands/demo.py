@@ -14,7 +14,7 @@ from egoexo_tools.running.records import RunOptions
 @click.option(
     "--tiny", is_flag=True, help="Under a minute; shows that everything works, but learns nothing."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the scenes and of training.")
+@click.option("--seed", default=0, help="Seed of the scenes and of training.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 @quiet_option
 def command(folder: Path | None, tiny: bool, seed: int, workers: int | None, quiet: bool) -> None:

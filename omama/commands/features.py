@@ -1,6 +1,6 @@
 """`omama features`"""
 
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,22 +12,17 @@ from omama.commands import BACKBONE, cache_precision_option, feature_precision_o
 
 @click.command()
 @root_argument
-@click.option(
-    "--backbone", type=BACKBONE, default="dinov2", show_default=True, help="Backbone to run."
-)
+@click.option("--backbone", type=BACKBONE, default="dinov2", help="Backbone to run.")
 @click.option("--weights", type=FILE, help="The backbone's original checkpoint file.")
 @feature_precision_option
 @click.option(
     "--reference-behaviour",
+    "squash_portrait",
     is_flag=True,
     help="Also cache portrait frames squashed to landscape, as the reference trains on them.",
 )
 @click.option(
-    "--images-at-once",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Images in one forward pass.",
+    "--images-at-once", type=click.IntRange(min=1), default=8, help="Images in one forward pass."
 )
 @cache_precision_option
 @click.option(
@@ -39,15 +34,11 @@ from omama.commands import BACKBONE, cache_precision_option, feature_precision_o
 @stage_options("inline")
 def command(
     root: DatasetRoot,
-    backbone: str,
-    weights: Path | None,
-    feature_precision: str,
-    reference_behaviour: bool,
-    images_at_once: int,
+    all_frames: bool,
     cache_precision: str,
     descriptors_only: bool,
-    all_frames: bool,
     run: RunOptions,
+    **features: Any,
 ) -> None:
     """Cache a frozen backbone's features for the frames that the root's pairs use.
 
@@ -58,14 +49,5 @@ def command(
     """
     from omama.features.cache import CacheOptions, run_features
 
-    summary = run_features(
-        root,
-        backbone=backbone,
-        weights=weights,
-        feature_precision=feature_precision,
-        squash_portrait=reference_behaviour,
-        images_at_once=images_at_once,
-        cache=CacheOptions(all_frames, cache_precision, descriptors_only),
-        run=run,
-    )
-    click.echo(summary.check().text())
+    cache = CacheOptions(all_frames, cache_precision, descriptors_only)
+    click.echo(run_features(root, cache=cache, run=run, **features).check().text())

@@ -32,16 +32,10 @@ from omama.config import Features
 TRAINING = ("init", "resume")
 """Fields of a method's `options` that concern training."""
 SHARED = ("run_name", "quiet")
-"""Fields of `options` for which both commands have an option, whatever the method."""
+"""Fields of `options` for which both commands have an option of their own."""
 SELECTED = f"{__name__}:selected"
 """Key of a Click context's `meta`: the method's name and its list of FieldOption."""
-TYPES: dict[type, Any] = {
-    bool: click.BOOL,
-    int: click.INT,
-    float: click.FLOAT,
-    str: click.STRING,
-    Path: FILE,
-}
+TYPES = (bool, int, float, str, Path)
 
 
 class FieldOption(click.Option):
@@ -65,9 +59,10 @@ class FieldOption(click.Option):
         choices = field.metadata.get("choices")
         super().__init__(
             [field.name, field.metadata.get("option", flag)],
-            type=NameOf(choices) if choices else TYPES[kind],
+            type=NameOf(choices) if choices else FILE if kind is Path else kind,
             is_flag=kind is bool,
             default=field.default,
+            show_default=False,
             help=help_text,
         )
 
@@ -84,7 +79,7 @@ class MethodCommand(click.Command):
         self.trains = trains
 
     def field_options(self, method: str) -> list[FieldOption]:
-        """What the command takes for a method of METHODS."""
+        """The options that the command has for a method of METHODS."""
         entry = methods.get_method(method)
         options: list[FieldOption] = []
         if self.trains and entry.train is None:

@@ -43,7 +43,6 @@ from omama.commands.method_options import MethodCommand
     "--proposer",
     type=NameOf("egoexo_tools.proposers.registry:PROPOSERS", without=("oracle",)),
     default="regions",
-    show_default=True,
     help="Proposer of candidate masks in --dest-image.",
 )
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt; SAM 2 or 3: model.safetensors")

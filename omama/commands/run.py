@@ -38,27 +38,16 @@ from omama.config import LEARNED_BACKBONE
     "--size",
     type=NameOf("egoexo_tools.stages.settings:SIZES", without=("full",)),
     default="processed",
-    show_default=True,
     help="Size of the frames: ego halved and exo quartered, or the release's small copies (448).",
 )
 @fractions_option
 @counts_option
-@click.option("--seed", default=0, show_default=True, help="Seed of the sample of pairs.")
-@click.option(
-    "--proposer",
-    type=PROPOSER,
-    default="regions",
-    show_default=True,
-    help="Proposer of candidate masks.",
-)
+@click.option("--seed", default=0, help="Seed of the sample of pairs.")
+@click.option("--proposer", type=PROPOSER, default="regions", help="Proposer of candidate masks.")
 @click.option("--proposer-weights", type=FILE, help="FastSAM-x.pt; SAM 2 or 3: model.safetensors")
 @method_option
 @click.option(
-    "--backbone",
-    type=BACKBONE,
-    default=LEARNED_BACKBONE,
-    show_default=True,
-    help="Backbone of the features.",
+    "--backbone", type=BACKBONE, default=LEARNED_BACKBONE, help="Backbone of the features."
 )
 @click.option("--backbone-weights", type=FILE, help="The backbone's original checkpoint file.")
 @feature_precision_option
@@ -72,9 +61,7 @@ from omama.config import LEARNED_BACKBONE
 @click.option("--epochs", type=int, help="Training epochs.  [default: the method's]")
 @click.option("--batch-pairs", type=int, help="Pairs in a batch.  [default: the method's]")
 @click.option("--learning-rate", type=float, help="Peak learning rate.  [default: the method's]")
-@click.option(
-    "--export/--no-export", default=True, show_default=True, help="Also write O-MaMa's layout."
-)
+@click.option("--export/--no-export", default=True, help="Also write O-MaMa's layout.")
 @stage_options(shards=False)
 def command(root: DatasetRoot, release: Release, run: RunOptions, **choices: Any) -> None:
     """Run the whole pipeline, from a release to the score table and a report.

@@ -1,4 +1,4 @@
-"""docs/extending.md, executed: what its snippets add is in help, table and report by itself."""
+"""The snippets of docs/extending.md run; their names appear in help, score table and report."""
 
 import importlib
 import re
@@ -10,10 +10,9 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
+from command_lines import PROGRAMS
 from tiny_root import make_tiny_root
 
-import egoexo_tools.cli
-import omama.cli
 from egoexo_tools.evaluation.evaluate import evaluate_run
 from egoexo_tools.evaluation.metrics import METRICS
 from egoexo_tools.evaluation.score_files import read_scores
@@ -30,7 +29,6 @@ from omama.methods import METHODS
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 MODULES = ("my_backbone", "my_proposer", "my_metric", "my_method", "my_export", "my_stage")
-PROGRAMS = {"egoexo-tools": egoexo_tools.cli.main, "omama": omama.cli.main}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +129,7 @@ def test_an_exporter_exports(root: DatasetRoot, tmp_path: Path) -> None:
     assert texts == {"blue bowl\ngreen box/lid\nred cup\n"}
 
 
-def test_a_stage_runs_once_and_stands_in_status(
+def test_a_stage_runs_once_and_is_listed_in_status(
     root: DatasetRoot, modules: dict[str, ModuleType]
 ) -> None:
     run = RunOptions(executor="inline", quiet=True)
@@ -142,10 +140,10 @@ def test_a_stage_runs_once_and_stands_in_status(
 
 
 @pytest.mark.slow
-def test_a_file_of_ones_own_is_a_program(modules: dict[str, ModuleType]) -> None:
+def test_a_users_file_is_a_program(modules: dict[str, ModuleType]) -> None:
     folder = Path(str(modules["my_backbone"].__file__)).parent
-    shown = subprocess.run(
+    result = subprocess.run(
         [sys.executable, folder / "my_omama.py", "features", "--help"],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert shown.returncode == 0 and "grey" in shown.stdout, shown.stderr
+    assert result.returncode == 0 and "grey" in result.stdout, result.stderr

@@ -1,18 +1,16 @@
-"""The command lines as a user types them: help, exit codes, one-sentence errors."""
+"""The programs as a user calls them: help, exit codes, messages of errors."""
 
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from command_lines import PROGRAMS
 
-import egoexo_tools.cli
-import omama.cli
 from egoexo_tools.commands import LazyGroup, per_split
 from egoexo_tools.errors import DEBUG, SettingsError
 
-GROUPS = {"egoexo-tools": egoexo_tools.cli.main, "omama": omama.cli.main}
-COMMANDS = [(program, name) for program, group in GROUPS.items() for name in group.table]
+COMMANDS = [(program, name) for program, group in PROGRAMS.items() for name in group.table]
 
 
 def run(group: LazyGroup, *words: str) -> tuple[int, str]:
@@ -21,17 +19,17 @@ def run(group: LazyGroup, *words: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("program", "name"), COMMANDS)
-def test_every_command_loads_and_helps_with_an_example(program: str, name: str) -> None:
-    code, output = run(GROUPS[program], name, "--help")
+def test_every_command_has_help_with_an_example(program: str, name: str) -> None:
+    code, output = run(PROGRAMS[program], name, "--help")
     assert code == 0
-    subcommands = getattr(GROUPS[program].get_command(None, name), "commands", {})  # type: ignore[arg-type]
+    subcommands = getattr(PROGRAMS[program].get_command(None, name), "commands", {})  # type: ignore[arg-type]
     for sub in subcommands:
-        output += run(GROUPS[program], name, sub, "--help")[1]
+        output += run(PROGRAMS[program], name, sub, "--help")[1]
     assert "Example" in output and f"{program} {name}" in " ".join(output.split())
 
 
 def test_wrong_usage_exits_2_and_bad_input_exits_1(tmp_path: Path) -> None:
-    group = GROUPS["egoexo-tools"]
+    group = PROGRAMS["egoexo-tools"]
     assert run(group, "nonsense")[0] == 2
     code, output = run(group, "ingest", str(tmp_path / "root"), "--release", str(tmp_path))
     assert code == 1
@@ -39,7 +37,7 @@ def test_wrong_usage_exits_2_and_bad_input_exits_1(tmp_path: Path) -> None:
     assert not (tmp_path / "root" / "manifests").exists()
 
 
-def test_values_by_split() -> None:
+def test_values_per_split() -> None:
     assert per_split(("train=0.2", "val=1"), float) == {"train": 0.2, "val": 1.0}
     with pytest.raises(SettingsError, match="'dev=1' is not SPLIT=NUMBER; write it as train=0.2"):
         per_split(("dev=1",), float)
@@ -48,7 +46,7 @@ def test_values_by_split() -> None:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(
+def test_an_unexpected_error_prints_a_sentence_and_writes_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
 ) -> None:
     def fail(*args: object, **options: object) -> None:
@@ -60,7 +58,7 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_and_a_file(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv(DEBUG, "")
     words = ["synthesize", str(tmp_path / "release"), *(["--debug"] if debug else [])]
-    result = CliRunner().invoke(GROUPS["egoexo-tools"], words)
+    result = CliRunner().invoke(PROGRAMS["egoexo-tools"], words)
     assert result.exit_code == 1
     if debug:
         assert isinstance(result.exception, ValueError)

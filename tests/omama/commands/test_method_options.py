@@ -1,7 +1,6 @@
 """Options of `omama train` and `predict` come from the selected method's dataclasses."""
 
 import importlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -198,16 +197,3 @@ def test_a_third_party_method_gets_its_options(painter: str) -> None:
         "PainterOptions(colour='red', layers=None, quiet=True)"
     )
     assert "painter has it" in run(*TRAIN, "--brushes", "5").output
-
-
-@pytest.mark.parametrize("arguments", [["train"], ["train", "--method", "lm-eec"], ["predict"]])
-def test_help_imports_no_heavy_library(arguments: list[str]) -> None:
-    code = (
-        "import sys; from omama.cli import main; "
-        f"main([*{arguments!r}, '--help'], standalone_mode=False); "
-        "print(sorted({'torch', 'numpy', 'pandas', 'pyarrow', 'cv2'} & set(sys.modules)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.splitlines()[-1] == "[]"
