@@ -75,7 +75,7 @@ def test_an_unexpected_error_prints_a_sentence_and_writes_a_file(
 def test_no_command_ends_in_a_traceback(
     program: str, name: str, debug: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group = GROUPS[program]
+    group = PROGRAMS[program]
     command = group.get_command(click.Context(group), name)
     assert command is not None
 
