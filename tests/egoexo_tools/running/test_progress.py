@@ -1,4 +1,4 @@
-"""What a log file gets of a long run: lines, no carriage returns."""
+"""A log file gets lines of progress without carriage returns."""
 
 import io
 import subprocess
@@ -14,7 +14,7 @@ def lines(stream: io.StringIO) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_a_line_at_the_start_and_one_at_the_end() -> None:
+def test_there_is_a_line_at_the_start_and_one_at_the_end() -> None:
     stream = io.StringIO()
     with ProgressLines(3, "frames", "units", stream=stream) as bar:
         assert lines(stream) == ["frames: 0 of 3 units"]
@@ -23,7 +23,7 @@ def test_a_line_at_the_start_and_one_at_the_end() -> None:
     assert lines(stream)[1:] == ["frames: 3 of 3 units in 0 s"]
 
 
-def test_lines_come_while_one_unit_takes_long() -> None:
+def test_lines_are_printed_while_one_unit_takes_long() -> None:
     stream = io.StringIO()
     with ProgressLines(8, "train", "pairs", 4, seconds=0.02, stream=stream) as bar:
         while len(lines(stream)) < 2:
@@ -31,17 +31,17 @@ def test_lines_come_while_one_unit_takes_long() -> None:
         assert lines(stream)[1] == "train: 4 of 8 pairs, 0 s so far"
         bar.set_postfix(loss="0.5")
         bar.update(2)
-        seen = len(lines(stream))
-        while len(lines(stream)) < seen + 2:
+        count = len(lines(stream))
+        while len(lines(stream)) < count + 2:
             time.sleep(0.005)
         assert lines(stream)[-1].startswith("train: 6 of 8 pairs, ")
         assert lines(stream)[-1].endswith("/s, 0 s left, loss 0.5")
-    ended = lines(stream)
+    final_lines = lines(stream)
     time.sleep(0.1)
-    assert lines(stream) == ended, "the thread goes on after the end"
+    assert lines(stream) == final_lines, "the thread still runs after the end"
 
 
-def test_bytes_are_told_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_printed_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     with open_progress(total=2_500_000_000, desc="download", unit="B", is_bytes=True) as bar:
@@ -49,7 +49,7 @@ def test_bytes_are_told_in_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines(stream) == ["download: 0.00 of 2.50 GB", "download: 1.25 of 2.50 GB in 0 s"]
 
 
-def test_what_was_done_before_moves_no_rate() -> None:
+def test_skipped_progress_does_not_change_the_rate() -> None:
     stream = io.StringIO()
     with ProgressLines(8, "download", "units", seconds=0.02, stream=stream) as bar:
         skip_progress(bar, 4)
@@ -58,36 +58,36 @@ def test_what_was_done_before_moves_no_rate() -> None:
     assert lines(stream)[1] == "download: 4 of 8 units, 0 s so far"
 
 
-def test_quiet_says_nothing_and_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_prints_nothing_and_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    silent, watched = io.StringIO(), Terminal()
-    monkeypatch.setattr(sys, "stderr", silent)
+    quiet, terminal = io.StringIO(), Terminal()
+    monkeypatch.setattr(sys, "stderr", quiet)
     with open_progress(total=1, desc="x", unit="unit", quiet=True) as bar:
         bar.update()
-    monkeypatch.setattr(sys, "stderr", watched)
+    monkeypatch.setattr(sys, "stderr", terminal)
     with open_progress(total=1, desc="x", unit="unit") as bar:
         bar.update()
-    assert silent.getvalue() == ""
-    assert "100%" in watched.getvalue() and "\r" in watched.getvalue()
+    assert quiet.getvalue() == ""
+    assert "100%" in terminal.getvalue() and "\r" in terminal.getvalue()
 
 
 @pytest.mark.slow
-def test_a_command_in_a_pipe_writes_no_carriage_return(tmp_path: object) -> None:
+def test_a_command_in_a_pipe_prints_no_carriage_returns(tmp_path: object) -> None:
     words = ["synthesize", f"{tmp_path}/release", "--train", "1", "--val", "0", "--test", "0"]
     words += ["--scale", "0.05", "--frames", "1", "--workers", "1"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "egoexo_tools.cli", *words], capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert "\r" not in done.stderr
-    assert done.stderr.splitlines()[0] == "synthesize: 0 of 1 takes"
+    assert process.returncode == 0, process.stderr
+    assert "\r" not in process.stderr
+    assert process.stderr.splitlines()[0] == "synthesize: 0 of 1 takes"
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
 )
-def test_durations_are_spoken(seconds: float, words: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float, words: str) -> None:
     assert duration_text(seconds) == words

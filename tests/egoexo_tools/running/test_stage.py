@@ -1,41 +1,18 @@
-import os
-import signal
-import time
+"""Stages: what is skipped, redone, rejected and recorded."""
+
 from functools import partial
 from pathlib import Path
 
 import pytest
+from stage_units import misbehave, write_number
 
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
-from egoexo_tools.running.inputs import MISSING, FileDigests, hash_files
 from egoexo_tools.running.records import RunOptions, Unit, read_status, read_statuses
 from egoexo_tools.running.stage import run_stage, setting_changes
 
 INLINE = RunOptions(executor="inline", quiet=True)
 NAMES = ("apple", "bread", "cup")
-
-
-def write_number(unit: Unit, *, folder: Path, number: int = 1) -> dict[str, int]:
-    """Counts its own calls in a file beside its output."""
-    (name,) = unit.key
-    with (folder / f"{name}.calls").open("a") as calls:
-        calls.write("x")
-    if (folder / f"{name}.bad").exists():
-        raise DataError(f"{name} cannot be read")
-    write_atomic(folder / f"{name}.out", str(number))
-    return {"files": 1}
-
-
-def misbehave(unit: Unit) -> dict[str, int]:
-    """Does what its name says, in a worker process."""
-    if unit.key[0] == "crash":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if unit.key[0] == "hang":
-        time.sleep(60)
-    if unit.key[0] == "bug":
-        raise ZeroDivisionError("oh")
-    return {"files": 1}
 
 
 @pytest.fixture
@@ -54,7 +31,7 @@ def calls(folder: Path) -> dict[str, int]:
     return {path.stem: len(path.read_text()) for path in sorted(folder.glob("*.calls"))}
 
 
-def test_done_once_is_not_done_again(root: DatasetRoot, tmp_path: Path) -> None:
+def test_units_that_are_done_are_skipped(root: DatasetRoot, tmp_path: Path) -> None:
     work = partial(write_number, folder=tmp_path)
     first = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
     second = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
@@ -63,7 +40,7 @@ def test_done_once_is_not_done_again(root: DatasetRoot, tmp_path: Path) -> None:
     assert calls(tmp_path) == {"apple": 1, "bread": 1, "cup": 1}
 
 
-def test_a_changed_input_or_a_lost_output_is_done_anew(root: DatasetRoot, tmp_path: Path) -> None:
+def test_a_changed_input_or_missing_output_is_redone(root: DatasetRoot, tmp_path: Path) -> None:
     work = partial(write_number, folder=tmp_path)
     run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
     (tmp_path / "bread.in").write_text("new")
@@ -73,12 +50,12 @@ def test_a_changed_input_or_a_lost_output_is_done_anew(root: DatasetRoot, tmp_pa
     assert calls(tmp_path) == {"apple": 1, "bread": 2, "cup": 2}
 
 
-def test_a_setting_that_came_later_has_none_as_its_default() -> None:
+def test_a_missing_setting_counts_as_none() -> None:
     assert setting_changes({"size": 2}, {"size": 2, "later": None}) == ""
     assert setting_changes({"size": 2}, {"size": 2, "later": 1}) == "later=None, now 1"
 
 
-def test_other_settings_are_refused_by_name(root: DatasetRoot, tmp_path: Path) -> None:
+def test_other_settings_are_rejected_by_name(root: DatasetRoot, tmp_path: Path) -> None:
     work = partial(write_number, folder=tmp_path)
     run_stage(root, "s", units(tmp_path, "cup"), work, settings={"n": 1, "m": 2}, options=INLINE)
     with pytest.raises(
@@ -96,10 +73,10 @@ def test_other_settings_are_refused_by_name(root: DatasetRoot, tmp_path: Path) -
     assert status is not None and status.settings == {"n": 3, "m": 2}
 
 
-def test_a_unit_that_was_cut_off_while_redone_is_not_done(
+def test_a_unit_that_is_interrupted_while_being_redone_is_not_done(
     root: DatasetRoot, tmp_path: Path
 ) -> None:
-    def cut_off(unit: Unit) -> dict[str, int]:
+    def interrupt(unit: Unit) -> dict[str, int]:
         write_number(unit, folder=tmp_path, number=2)
         raise KeyboardInterrupt
 
@@ -107,12 +84,12 @@ def test_a_unit_that_was_cut_off_while_redone_is_not_done(
     run_stage(root, "s", units(tmp_path, "cup"), work, settings={"n": 1}, options=INLINE)
     redo = RunOptions(executor="inline", quiet=True, overwrite=True)
     with pytest.raises(KeyboardInterrupt):
-        run_stage(root, "s", units(tmp_path, "cup"), cut_off, settings={"n": 2}, options=redo)
+        run_stage(root, "s", units(tmp_path, "cup"), interrupt, settings={"n": 2}, options=redo)
     run_stage(root, "s", units(tmp_path, "cup"), work, settings={"n": 1}, options=INLINE)
     assert (tmp_path / "cup.out").read_text() == "1"
 
 
-def test_a_failure_is_recorded_grouped_and_retried(root: DatasetRoot, tmp_path: Path) -> None:
+def test_failures_are_recorded_grouped_and_retried(root: DatasetRoot, tmp_path: Path) -> None:
     work = partial(write_number, folder=tmp_path)
     (tmp_path / "bread.bad").touch()
     summary = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=INLINE)
@@ -126,7 +103,7 @@ def test_a_failure_is_recorded_grouped_and_retried(root: DatasetRoot, tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_crash_a_hang_and_a_bug_fail_their_unit_only(root: DatasetRoot) -> None:
+def test_a_crash_a_hang_and_a_bug_fail_only_their_unit(root: DatasetRoot) -> None:
     names = ("crash", "fine", "hang", "bug", "also fine")
     options = RunOptions(executor="process", workers=2, quiet=True, time_limit_seconds=3)
     summary = run_stage(
@@ -143,7 +120,7 @@ def test_a_crash_a_hang_and_a_bug_fail_their_unit_only(root: DatasetRoot) -> Non
 
 
 @pytest.mark.slow
-def test_dask_workers_do_a_whole_stage(root: DatasetRoot, tmp_path: Path) -> None:
+def test_a_stage_runs_on_dask_workers(root: DatasetRoot, tmp_path: Path) -> None:
     work = partial(write_number, folder=tmp_path)
     options = RunOptions(executor="dask", workers=2, quiet=True)
     summary = run_stage(root, "s", units(tmp_path, *NAMES), work, settings={}, options=options)
@@ -151,7 +128,7 @@ def test_dask_workers_do_a_whole_stage(root: DatasetRoot, tmp_path: Path) -> Non
     assert calls(tmp_path) == {"apple": 1, "bread": 1, "cup": 1}
 
 
-def test_two_runs_of_a_stage_do_not_mix(root: DatasetRoot, tmp_path: Path) -> None:
+def test_a_concurrent_run_of_a_stage_is_rejected(root: DatasetRoot, tmp_path: Path) -> None:
     def work(unit: Unit) -> dict[str, int]:
         with pytest.raises(DataError, match="another s is running"):
             run_stage(root, "s", [unit], work, settings={}, options=INLINE)
@@ -160,41 +137,7 @@ def test_two_runs_of_a_stage_do_not_mix(root: DatasetRoot, tmp_path: Path) -> No
     assert run_stage(root, "s", [Unit(("a",))], work, settings={}, options=INLINE).done == 1
 
 
-def test_a_damaged_status_file_is_named(root: DatasetRoot) -> None:
+def test_a_damaged_status_file_is_reported(root: DatasetRoot) -> None:
     write_atomic(root.status("s", "a"), "{")
     with pytest.raises(DataError, match=r"a\.json is damaged .*; delete it and run s again"):
         run_stage(root, "s", [Unit(("a",))], misbehave, settings={}, options=INLINE)
-
-
-def test_a_hash_of_inputs_changes_when_a_file_does_comes_or_goes(tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
-    first.write_text("1")
-    gone = hash_files([first, second])
-    second.write_text("1")
-    both = hash_files([first, second])
-    second.write_text("2")
-    known = FileDigests()
-    other = hash_files([first, second], digests=known)
-    assert len({gone, both, other, hash_files([second, first])}) == 4
-    assert hash_files([first, second]) == other == hash_files([first, second], digests=known)
-    second.write_text("3")
-    assert hash_files([first, second], digests=known) == hash_files([first, second]) != other
-
-
-def test_digests_are_remembered_from_process_to_process(tmp_path: Path) -> None:
-    file, memory = tmp_path / "a", tmp_path / "digests.json"
-    file.write_text("1")
-    first = FileDigests(memory)
-    known = first.of(file)
-    first.save()
-    # Changed behind its stamp, as nothing here does: only so can a reader be caught reading.
-    stat = file.stat()
-    with file.open("r+") as opened:
-        opened.write("2")
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert FileDigests(memory).of(file) == known != FileDigests().of(file)
-    file.unlink()
-    assert FileDigests(memory).of(file) == MISSING
-    file.write_text("1")
-    memory.write_text("{not json")
-    assert FileDigests(memory).of(file) == known
