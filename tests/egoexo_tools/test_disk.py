@@ -1,4 +1,4 @@
-"""Sizes in words, and the disk that a folder will lie on."""
+"""Sizes as text, and free space."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from egoexo_tools.disk import existing_folder, free_bytes, size_text
         (12_345 * 10**12, "12,345.0 TB"),
     ],
 )
-def test_sizes(count: int, text: str) -> None:
+def test_sizes_have_one_digit_and_a_unit(count: int, text: str) -> None:
     assert size_text(count) == text
 
 
-def test_what_is_not_there_yet_lies_on_the_disk_of_the_nearest_folder(
+def test_a_missing_folder_is_on_the_disk_of_its_nearest_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

@@ -29,7 +29,7 @@ def test_release_paths() -> None:
     )
 
 
-def test_root_paths_spell_directions_as_the_other_tools_do() -> None:
+def test_root_paths_use_the_spellings_of_the_other_tools() -> None:
     root = DatasetRoot(Path("/root"))
     assert root.pairs_json(Split.TRAIN, Direction.EXO2EGO).name == "train_exoego_pairs.json"
     assert root.masks_dir(Split.TEST, Direction.EGO2EXO).name == "Masks_TEST_EGO2EXO"
@@ -37,7 +37,7 @@ def test_root_paths_spell_directions_as_the_other_tools_do() -> None:
     assert root.part("frames", "uid.cam01") == Path("/root/manifests/frames/uid.cam01.parquet")
 
 
-def test_a_folder_that_is_no_release_is_refused_with_the_next_step(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_release_is_rejected_with_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not an Ego-Exo4D release.*egoexo-tools download"):
         Release(tmp_path).require()
     with pytest.raises(DataError, match="is not a dataset root.*egoexo-tools ingest"):

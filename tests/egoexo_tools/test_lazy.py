@@ -1,4 +1,4 @@
-"""The faces of packages: what they promise is there, and comes only when it is used."""
+"""Exported names of packages exist and are imported on first use."""
 
 import ast
 import subprocess
@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 def packages() -> list[str]:
-    """Packages whose `__init__` is a face."""
+    """Packages with lazily exported names."""
     files = [*PROJECT.glob("egoexo_tools/**/__init__.py"), *PROJECT.glob("omama/**/__init__.py")]
     return sorted(
         ".".join(path.parent.relative_to(PROJECT).parts)
@@ -24,22 +24,26 @@ def packages() -> list[str]:
 
 
 def modules_after(code: str) -> set[str]:
-    """The top-level modules that a fresh Python holds after `code`."""
+    """The top-level modules that a new interpreter has imported after `code`."""
     code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(shown.stdout.split())
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(process.stdout.split())
 
 
-def test_the_front_door_imports_nothing_until_a_name_is_used() -> None:
+def test_a_package_imports_its_modules_on_first_use() -> None:
     heavy = {"numpy", "pandas", "pyarrow", "av", "cv2", "torch", "numba"}
     assert not heavy & modules_after("import egoexo_tools")
     assert not heavy & modules_after("from egoexo_tools import DatasetRoot, Release")
-    used = modules_after("from egoexo_tools import MaskRle, read_frames, read_manifest, run_stage")
-    assert {"numpy", "av", "pyarrow"} <= used and "torch" not in used
+    modules = modules_after(
+        "from egoexo_tools import MaskRle, read_frames, read_manifest, run_stage"
+    )
+    assert {"numpy", "av", "pyarrow"} <= modules and "torch" not in modules
 
 
 @pytest.mark.parametrize("package", packages())
-def test_a_face_gives_what_it_lists(package: str) -> None:
+def test_exported_names_exist(package: str) -> None:
     module = import_module(package)
     for name in module.__all__:
         assert getattr(module, name) is not None
@@ -49,7 +53,7 @@ def test_a_face_gives_what_it_lists(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", packages())
-def test_type_checkers_see_the_same_names(package: str) -> None:
+def test_type_checkers_see_the_exported_names(package: str) -> None:
     module = import_module(package)
     tree = ast.parse(Path(str(module.__file__)).read_text())
     (typed,) = (node for node in tree.body if isinstance(node, ast.If))
@@ -60,13 +64,13 @@ def test_type_checkers_see_the_same_names(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", packages())
-def test_no_name_of_a_face_is_a_module_beside_it(package: str) -> None:
+def test_no_exported_name_is_a_module_of_the_package(package: str) -> None:
     module = import_module(package)
-    beside = {path.stem for path in Path(str(module.__file__)).parent.glob("*")}
-    assert not beside & set(module.__all__)
+    modules = {path.stem for path in Path(str(module.__file__)).parent.glob("*")}
+    assert not modules & set(module.__all__)
 
 
-def test_resolve_reads_dotted_names() -> None:
+def test_resolve_imports_dotted_names() -> None:
     assert lazy.resolve("egoexo_tools.lazy:resolve") is lazy.resolve
     with pytest.raises(AttributeError):
         lazy.resolve("egoexo_tools.lazy:nothing")

@@ -13,7 +13,7 @@ from egoexo_tools.vocab import Direction, View, directions, view_of
         ("gp02", View.EXO),
     ],
 )
-def test_view_of_a_camera(camera: str, view: View) -> None:
+def test_the_view_follows_from_the_camera_name(camera: str, view: View) -> None:
     assert view_of(camera) is view
 
 
@@ -28,16 +28,16 @@ def test_view_of_a_camera(camera: str, view: View) -> None:
         ("Exo-Ego", Direction.EXO2EGO),
     ],
 )
-def test_every_spelling_of_a_direction(text: str, direction: Direction) -> None:
+def test_all_spellings_of_a_direction_are_parsed(text: str, direction: Direction) -> None:
     assert Direction.parse(text) is direction
 
 
-def test_unknown_direction_names_the_choices() -> None:
+def test_an_unknown_direction_is_rejected() -> None:
     with pytest.raises(DataError, match="'ego2ego' is not a direction; use ego2exo or exo2ego"):
         Direction.parse("ego2ego")
 
 
-def test_spellings_on_disk() -> None:
+def test_spellings_in_files() -> None:
     direction = Direction.EXO2EGO
     assert (direction.joined, direction.dashed, direction.upper_name) == (
         "exoego",
