@@ -11,9 +11,7 @@ from egoexo_tools.running.lock import shared_files_lock, stage_lock, worker_lock
 from egoexo_tools.running.shard import Shard
 
 
-def test_shards_of_one_division_exclude_all_other_runs(
-    tmp_path: Path,
-) -> None:
+def test_shards_of_one_division_exclude_all_other_runs(tmp_path: Path) -> None:
     with stage_lock(tmp_path, "s", shard=Shard(1, 3)), stage_lock(tmp_path, "s", shard=Shard(3, 3)):
         for other, message in (
             (None, "another s is running"),
