@@ -187,8 +187,8 @@ def over_time(frame: pd.DataFrame) -> Json | None:
     """How stable predictions are between successive samples of a track; None without any.
 
     Consistency is the mean IoU of successive masks, for predictions and truths over the same
-    samples: those in which both exist. Flicker is the share of changes of the predicted visibility
-    that are not changes of the true one.
+    samples: those in which both exist. Flicker is the share of successive samples between which the
+    predicted visibility changes but the true one does not.
     """
     track = list(TRACK_COLUMNS)
     ordered = frame.sort_values([*track, "frame_idx"])
