@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tiny_root import EGO, _rle, pairs_by_loop
+from tiny_root import EGO, pairs_by_loop, rle_columns
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
@@ -44,7 +44,7 @@ def _corner(camera: str, frame_idx: int) -> tuple[int, int]:
     return (30 + 4 * step, 20 + 6 * step) if camera == EGO else (80 - 4 * step, 90 - 6 * step)
 
 
-def _drawn(camera: str, frame_idx: int, size: int) -> np.ndarray:
+def _draw_mask(camera: str, frame_idx: int, size: int) -> np.ndarray:
     scale = size // _KEPT
     y, x, side = (value * scale for value in (*_corner(camera, frame_idx), _SIDE))
     mask = np.zeros((size, size), np.uint8)
@@ -71,13 +71,13 @@ def _mask_row(take_uid: str, camera: str, frame_idx: int) -> dict[str, Any]:
         **_key(take_uid, camera, frame_idx),
         "object_name": OBJECT,
         "visible": True,
-        **_rle(_drawn(camera, frame_idx, _FILMED)),
+        **rle_columns(_draw_mask(camera, frame_idx, _FILMED)),
     }
 
 
 def _frame_row(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) -> dict[str, Any]:
     picture = np.full((_KEPT, _KEPT, 3), 90, np.uint8)
-    picture[_drawn(camera, frame_idx, _KEPT) > 0] = (220, 40, 40)
+    picture[_draw_mask(camera, frame_idx, _KEPT) > 0] = (220, 40, 40)
     path = root.frame(take_uid, camera, frame_idx)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])

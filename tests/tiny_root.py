@@ -13,7 +13,10 @@ object order, then three squares of nothing.
 """
 
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,19 @@ class _Square:
 
 def make_tiny_root(path: Path) -> DatasetRoot:
     """takes, masks, frames (JPEG), proposals and pairs manifests, and the JSON files beside."""
-    root = DatasetRoot(path)
+    shutil.copytree(_template().name, path, dirs_exist_ok=True)
+    return DatasetRoot(path)
+
+
+@cache
+def _template() -> tempfile.TemporaryDirectory[str]:
+    """The root in a folder that is deleted at exit: a copy takes a tenth of the time to make it."""
+    folder = tempfile.TemporaryDirectory(prefix="tiny_root")
+    _write_root(DatasetRoot(Path(folder.name)))
+    return folder
+
+
+def _write_root(root: DatasetRoot) -> None:
     takes: list[dict[str, Any]] = []
     for number, (take_uid, (split, scenario, cameras)) in enumerate(TAKES.items()):
         takes.append(_take(take_uid, number, split, scenario, cameras))
@@ -67,7 +82,6 @@ def make_tiny_root(path: Path) -> DatasetRoot:
     root.takes_json.write_text(
         json.dumps([{"take_uid": t["take_uid"], "take_name": t["take_name"]} for t in takes])
     )
-    return root
 
 
 def pairs_by_loop(
@@ -150,7 +164,7 @@ def _draw(square: _Square, height: int, width: int) -> Bytes:
     return mask
 
 
-def _rle(mask: Bytes) -> dict[str, Any]:
+def rle_columns(mask: Bytes) -> dict[str, Any]:
     """The RLE columns of a mask, through pycocotools and plain numpy."""
     rows, columns = np.nonzero(mask)
     box = [columns.min(), rows.min(), np.ptp(columns), np.ptp(rows)]
@@ -185,7 +199,7 @@ def _track(take_uid: str, object_name: str, camera: str) -> list[dict[str, Any]]
         }
         if visible:
             square = _square(object_name, camera, frame_idx)
-            row |= _rle(_draw(square, *_source_size(camera)))
+            row |= rle_columns(_draw(square, *_source_size(camera)))
         rows.append(row)
     return rows
 
@@ -232,7 +246,7 @@ def _write_camera(root: DatasetRoot, take_uid: str, camera: str) -> None:
         )
         nothing = [_Square(2, 2, 6), _Square(130, 60, 8), _Square(70, 130, 5)]
         for idx, square in enumerate(squares + nothing):
-            mask = _rle(_draw(square, height, width))
+            mask = rle_columns(_draw(square, height, width))
             proposals.append(
                 {**key, "proposal_idx": idx, "proposer": "squares", "score": 0.5, **mask}
             )

@@ -127,6 +127,7 @@ def import_and_evaluate(
     return (imported.exit_code, imported.output), (evaluated.exit_code, evaluated.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HARMLESS)
 def test_harmless_differences_change_neither_command(
     kind: str, truth: tuple[DatasetRoot, Path], tmp_path: Path
@@ -136,6 +137,7 @@ def test_harmless_differences_change_neither_command(
     assert evaluated[0] == 0 and "4 samples" in evaluated[1], evaluated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INVALID)
 def test_both_commands_report_an_invalid_prediction(
     kind: str, truth: tuple[DatasetRoot, Path], tmp_path: Path
@@ -145,6 +147,7 @@ def test_both_commands_report_an_invalid_prediction(
     assert evaluated[0] == 1 and "frame 0" in evaluated[1] and "unexpected" not in evaluated[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [None, 5, [], {f"{EGO}_cam01": None}, {f"{EGO}_cam01": [[1]]}])
 def test_an_object_without_predictions_affects_no_other(
     pairs: Any, truth: tuple[DatasetRoot, Path], tmp_path: Path

@@ -25,18 +25,25 @@ VAL = "33333333-0000-4000-8000-000000000003"
 FIRST = "11111111-0000-4000-8000-000000000001"
 
 
-@pytest.fixture
-def ours(tmp_path: Path) -> DatasetRoot:
-    root = make_tiny_root(tmp_path / "ours")
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ours`, the tiny root with its pairs listed, and `theirs`, its export in O-MaMa's format."""
+    folder = tmp_path_factory.mktemp("templates")
+    root = make_tiny_root(folder / "ours")
     run_pairs(root, run=RunOptions(executor="inline", quiet=True, overwrite=True)).check()
-    return root
+    run_export(root, "omama", folder / "theirs", run=INLINE).check()
+    shutil.rmtree(folder / "theirs" / ".egoexo-tools")
+    return folder
 
 
 @pytest.fixture
-def processed(ours: DatasetRoot, tmp_path: Path) -> Path:
-    run_export(ours, "omama", tmp_path / "theirs", run=INLINE).check()
-    shutil.rmtree(tmp_path / "theirs" / ".egoexo-tools")
-    return tmp_path / "theirs"
+def ours(templates: Path, tmp_path: Path) -> DatasetRoot:
+    return DatasetRoot(Path(shutil.copytree(templates / "ours", tmp_path / "ours")))
+
+
+@pytest.fixture
+def processed(templates: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(templates / "theirs", tmp_path / "theirs"))
 
 
 def rows(root: DatasetRoot, table: str, *columns: str) -> list[tuple[Any, ...]]:

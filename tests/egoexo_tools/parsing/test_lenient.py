@@ -79,6 +79,7 @@ READERS: dict[str, tuple[Any, Callable[[Path], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 @FEW_EXAMPLES
 @given(data=st.data())
@@ -100,6 +101,7 @@ def test_marks_and_line_ends_change_nothing(kind: str, tmp_path: Path) -> None:
     assert read(write_json(tmp_path / "file.json", value, mark=True)) == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 @FEW_EXAMPLES
 @given(cut=st.integers(0, 400), junk=st.binary(max_size=8))

@@ -83,6 +83,7 @@ def test_everything_else_is_noted(kind: str, tmp_path: Path) -> None:
     assert predictions == expected and len(notes) == 1 and message in notes[0]
 
 
+@pytest.mark.slow
 @FEW_EXAMPLES
 @given(
     path=st.sampled_from([f"t/{PAIR}/cup/30.json", f"t/{PAIR}/cup/x.json", "t/x", f"t/{PAIR}/9"]),

@@ -104,6 +104,7 @@ def test_ambiguous_object_numbers_are_refused(text: str, tmp_path: Path) -> None
         read_masks(folder)
 
 
+@pytest.mark.slow
 @FEW_EXAMPLES
 @given(
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3),

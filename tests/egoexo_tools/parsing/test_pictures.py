@@ -36,6 +36,7 @@ def bgra(alpha: Any, colour: Any) -> np.ndarray:
     return image
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA"]),

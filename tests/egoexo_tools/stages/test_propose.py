@@ -91,6 +91,7 @@ def test_the_oracle_reaches_exactly_one_at_the_official_size(root: DatasetRoot) 
         assert max(small.iou(MaskRle.encode(rle.decode_at(300, 480))) for rle in offered) == 1.0
 
 
+@pytest.mark.slow
 def test_regions_finds_the_squares_at_frame_size(root: DatasetRoot) -> None:
     run_propose(root, directions=[Direction.EGO2EXO], run=INLINE).check()
     truth = np.zeros((140, 224), bool)

@@ -47,6 +47,7 @@ def frames_of(data: bytes, suffix: str) -> tuple[dict[int, np.ndarray], dict[int
         return frames, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", CODECS)
 @settings(FEW_EXAMPLES, max_examples=20)
 @given(cut=st.integers(0, 40_000))
@@ -59,6 +60,7 @@ def test_a_video_that_is_cut_off_gives_correct_frames(suffix: str, cut: int) -> 
         assert set(frames) | set(missing) == set(range(FRAMES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", CODECS)
 @settings(FEW_EXAMPLES, max_examples=25)
 @given(changes=st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 255)), max_size=4))
