@@ -104,6 +104,7 @@ def select_pairs(pairs: "pd.DataFrame", sampling: Sampling) -> Bool:
     needed = allowed & order.first_of_object(sampling.floor or 0)
     scenarios = _codes(pairs["scenario"]) if sampling.balance else np.zeros(len(pairs), np.int64)
     quotas = _quotas(scenarios, allowed, needed, sampling)
+    # Within each scenario: pairs that the floor needs, then other allowed pairs, then the rest.
     ranking = np.lexsort((*order.keys(), ~needed, ~allowed, scenarios))
     places = _places(scenarios[ranking])
     selected = np.zeros(len(pairs), bool)
@@ -153,6 +154,7 @@ class _Order:
         # precedes all other frames.
         place = self._places_within(self.track)
         size = np.bincount(self.track, minlength=1)[self.track]
+        # The upper 53 bits as a float in [0, 1).
         start = (splitmix64(self.track_hash) >> np.uint64(11)).astype(np.float64) / 2.0**53
         return (*unique, self.chance, (place + start) / size, place > 0)
 
@@ -197,6 +199,7 @@ def _quotas(strata: Int64, allowed: Bool, needed: Bool, sampling: Sampling) -> I
 
 def _level(total: int, least: Int64, most: Int64) -> Int64:
     """Shares that add up to `total`, as equal as least <= share <= most allows."""
+    # Bisection for the largest level whose clipped shares do not exceed the total.
     low, high = 0, int(most.max(initial=0)) + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -205,6 +208,7 @@ def _level(total: int, least: Int64, most: Int64) -> Int64:
         else:
             high = middle
     shares = np.clip(low, least, most)
+    # The remainder is less than one pair per stratum: give it to the first strata that have more.
     can_grow = np.flatnonzero((shares == low) & (shares < most))
     shares[can_grow[: total - int(shares.sum())]] += 1
     return np.asarray(shares, np.int64)

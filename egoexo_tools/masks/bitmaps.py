@@ -28,6 +28,8 @@ NO_BOX = 1 << 30
 @compiled
 def count_bits(word: np.uint64) -> np.int64:
     """Number of ones in a word."""
+    # Numba has no intrinsic for this. Add up bits in pairs, in fours and in bytes; the product
+    # collects the sum of all bytes in the highest byte.
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + (
         (word >> np.uint64(2)) & np.uint64(0x3333333333333333)
@@ -40,6 +42,7 @@ def count_bits(word: np.uint64) -> np.int64:
 def set_bits(column: UInt64, start: int, stop: int) -> None:
     """Set the bits start..stop - 1 of one column; start < stop."""
     first, last = start >> 6, (stop - 1) >> 6
+    # Masks of the bits from `start` on in the first word, and up to `stop` in the last word.
     head = ONES << np.uint64(start & 63)
     tail = ONES >> np.uint64(63 - ((stop - 1) & 63))
     if first == last:
@@ -108,8 +111,10 @@ def _set_run(
 ) -> None:
     """Set the destination pixels of the source run (row, column) .. (end_row, end_column)."""
     height = rows.size - 1
+    # A run that ends at row 0 does not reach into its last column.
     last = end_column if end_row > 0 else end_column - 1
     for x in range(cols[column], cols[last + 1]):
+        # Only the first and the last source column may be partly covered.
         start = rows[row] if x < cols[column + 1] else 0
         stop = rows[end_row] if end_row > 0 and x >= cols[last] else rows[height]
         if start < stop:
@@ -135,6 +140,7 @@ def pack(mask: Bool, bitmap: UInt64, box: Int64) -> None:
 def overlap_area(a: UInt64, b: UInt64, a_box: Int64, b_box: Int64) -> np.int64:
     """Number of pixels that are in both masks."""
     pixels = np.int64(0)
+    # Only words in which both boxes have rows can have pixels in common.
     if max(a_box[2], b_box[2]) > min(a_box[3], b_box[3]):
         return pixels
     first, last = max(a_box[2], b_box[2]) >> 6, min(a_box[3], b_box[3]) >> 6
@@ -173,6 +179,7 @@ def boundary(bitmap: UInt64, box: Int64, height: int, edge: UInt64) -> np.int64:
     for x in range(max(box[0] - 1, 0), box[1] + 1):
         for word in range(words):
             current = bitmap[x, word]
+            # Bit y of `below` and `right_below` is row y + 1; its last bit is in the next word.
             below = current >> ONE
             right = bitmap[x + 1, word] if x + 1 < width else np.uint64(0)
             right_below = right >> ONE
@@ -209,6 +216,7 @@ def dilate(
     out[first:stop] = 0
     up, down, grown = scratch[0], scratch[1], scratch[2]
     for x in range(max(box[0] - 1, 0), box[1] + 1):
+        # The words that contain edge pixels, and those that the disk can reach from them.
         low, high = words, -1
         for word in range(words):
             if edge[x, word]:

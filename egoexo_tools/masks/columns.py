@@ -77,7 +77,7 @@ class MaskColumns:
         )
         boxes = None
         if "bbox_xywh" in table.column_names:
-            flat = table["bbox_xywh"].combine_chunks().flatten()
+            flat = table["bbox_xywh"].combine_chunks().flatten()  # (4 n,)
             boxes = flat.to_numpy(zero_copy_only=False).reshape(-1, 4).astype(np.float32)
         text, offsets = text_buffers(table["rle_counts"])
         return cls(heights, widths, text, offsets, boxes)

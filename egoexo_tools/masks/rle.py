@@ -57,7 +57,7 @@ class MaskRle:
             raise DataError(f"a mask must be (height, width), not of shape {mask.shape}")
         height, width = mask.shape
         foreground = mask if mask.dtype == np.bool_ else mask != 0
-        columns = _transposed(foreground.view(np.uint8)).reshape(-1)
+        columns = _transposed(foreground.view(np.uint8)).reshape(-1)  # (W * H,)
         changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
         start = [0, 0] if columns[0] else [0]  # the first run is background, possibly of length 0
         runs = np.diff(np.concatenate([np.array(start), changes, np.array([columns.size])]))
@@ -113,7 +113,7 @@ class MaskRle:
     def decode(self) -> Bool:
         """The mask, (height, width) bool."""
         runs = self.runs()
-        values = (np.arange(runs.size) & 1).astype(np.uint8)
+        values = (np.arange(runs.size) & 1).astype(np.uint8)  # background, foreground, ...
         columns = np.repeat(values, runs).reshape(self.width, self.height)
         return _transposed(columns).view(np.bool_)
 
@@ -138,7 +138,7 @@ def counts_to_runs(counts: str, height: int, width: int) -> Int64:
         text = np.frombuffer(counts.encode("ascii"), np.uint8)
     except UnicodeEncodeError:
         raise DataError(f"{PROBLEMS[BAD_TEXT]}: {shorten(counts)}") from None
-    runs = np.empty(text.size, np.int64)
+    runs = np.empty(text.size, np.int64)  # a run has at least one character
     problem, count, total = parse_counts(text, height * width, runs)
     if problem != OK:
         detail = f" ({total} for {height}x{width})" if problem == WRONG_TOTAL else ""

@@ -36,6 +36,7 @@ def _parse_run(text: Bytes, position: int, previous_but_one: int) -> tuple[int, 
     value = 0
     shift = 0
     while True:
+        # More than 45 bits cannot be a run, and would overflow the value.
         if position >= text.size or shift > 40:
             return 0, position, False
         digit = int(text[position]) - 48
@@ -56,6 +57,7 @@ def parse_counts(text: Bytes, size: int, runs: Int64) -> tuple[int, int, int]:
     """Fill `runs` from counts; returns the problem code, the number of runs and their sum."""
     position = count = total = 0
     while position < text.size:
+        # COCO stores the first three runs unchanged.
         previous_but_one = runs[count - 2] if count > 2 else 0
         run, position, well_formed = _parse_run(text, position, previous_but_one)
         if not well_formed:
@@ -90,6 +92,7 @@ def format_counts(runs: Int64, buffer: Bytes) -> int:
 def _grow(box: Int64, start: int, stop: int, height: int) -> None:
     """Extend `box` (x_min, y_min, x_max, y_max) by the foreground pixels start..stop - 1."""
     first, last = start // height, (stop - 1) // height
+    # A run over several columns reaches the top and the bottom of the image.
     top, bottom = (start % height, (stop - 1) % height) if first == last else (0, height - 1)
     box[0], box[1] = min(box[0], first), min(box[1], top)
     box[2], box[3] = max(box[2], last), max(box[3], bottom)
@@ -98,7 +101,7 @@ def _grow(box: Int64, start: int, stop: int, height: int) -> None:
 @compiled
 def runs_box(runs: Int64, height: int) -> tuple[int, int, int, int]:
     """The box (xywh) of the foreground; zeros for an empty mask."""
-    box = np.array([MAX_SIDE, MAX_SIDE, -1, -1], np.int64)
+    box = np.array([MAX_SIDE, MAX_SIDE, -1, -1], np.int64)  # x_min, y_min, x_max, y_max
     position = 0
     for i in range(runs.size):
         if i % 2 and runs[i]:
@@ -118,6 +121,7 @@ def runs_overlap(a: Int64, b: Int64) -> tuple[int, int]:
     while i < a.size and j < b.size:
         end = min(a_end, b_end)
         length = end - position
+        # Runs with odd indices are foreground.
         common += length * (i & j & 1)
         either += length * ((i | j) & 1)
         position = end
@@ -201,6 +205,7 @@ def resize(
     `source` has the heights and widths of all masks, `dest` (n,) the sizes to which the masks
     `which` (n,) are resized. Stops at the first damaged mask.
     """
+    # A guess from the mean length of the counts; `_append` enlarges it if necessary.
     out = np.empty(
         (offsets[-1] - offsets[0]) // max(offsets.size - 1, 1) * which.size + 64, np.uint8
     )
@@ -209,7 +214,7 @@ def resize(
     cached_sizes = (0, 0, 0, 0)  # the sizes for which `rows` and `cols` were computed
     for i in range(which.size):
         mask, height, width = which[i], dest[0][i], dest[1][i]
-        if mask < 0:
+        if mask < 0:  # an empty mask is a single run of background
             runs[0] = height * width
             size = format_counts(runs[:1], buffer)
             out = _append(out, ends[i], buffer[:size])

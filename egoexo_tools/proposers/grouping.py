@@ -57,6 +57,7 @@ def describe(labels: Int32, edges: Float32) -> Superpixels:
     count = int(labels.max()) + 1
     sizes, boxes, length, strength = _describe(labels, edges, count)
     height, width = labels.shape
+    # The diagonal of `length` and `strength` belongs to pairs inside a super-pixel.
     inside = np.arange(count)
     first, second = np.nonzero(np.triu(length, 1))
     return Superpixels(
@@ -80,7 +81,7 @@ def histograms(labels: Int32, bins: Int32, *, count: int) -> Float32:
         np.bincount(flat + bins[:, :, c].ravel(), minlength=regions * count)
         for c in range(channels)
     ]
-    counts = np.stack(parts).reshape(channels, regions, count).astype(np.float32)
+    counts = np.stack(parts).reshape(channels, regions, count).astype(np.float32)  # (C, S, count)
     counts /= channels * np.maximum(counts.sum(axis=2, keepdims=True), 1)
     return np.ascontiguousarray(counts.transpose(1, 0, 2)).reshape(regions, channels * count)
 
@@ -124,7 +125,7 @@ def first_of_equals(members: Bool) -> Int64:
     # As np.unique(axis=0) on packed bits, but sorting whole 64-bit words.
     packed = np.packbits(members, axis=1)
     missing = -packed.shape[1] % 8
-    words = np.pad(packed, ((0, 0), (0, missing))).view(">u8")
+    words = np.pad(packed, ((0, 0), (0, missing))).view(">u8")  # (R, ceil(S / 64))
     order = np.lexsort(words.T[::-1])
     ordered = words[order]
     is_first = np.ones(len(order), np.bool_)
@@ -176,6 +177,7 @@ def _describe(labels: Int32, edges: Float32, count: int) -> tuple[Float32, Int32
             sizes[a] += 1
             boxes[a, 0], boxes[a, 1] = min(boxes[a, 0], y), min(boxes[a, 1], x)
             boxes[a, 2], boxes[a, 3] = max(boxes[a, 2], y), max(boxes[a, 3], x)
+            # Each pair of neighbours is counted once, at its upper or left pixel.
             for dy, dx in ((0, 1), (1, 0)):
                 if y + dy >= height or x + dx >= width:
                     continue
@@ -222,7 +224,7 @@ def _group(
     count = len(sizes)
     members = np.zeros((2 * count - 1, count), np.bool_)
     node_of = np.arange(count)
-    similar = np.full((count, count), np.float32(-1))
+    similar = np.full((count, count), np.float32(-1))  # -1 for slots that are not neighbours
     # The best neighbour of each slot is cached, so that a step checks S values instead of S².
     best = np.zeros(count, np.int64)
     best_value = np.zeros(count, np.float32)
@@ -241,6 +243,7 @@ def _group(
         members[count + step] = members[node_of[i]] | members[node_of[j]]
         node_of[i] = count + step
         _merge(i, j, adjacent, sizes, boxes, features)
+        # Slot j becomes idle: no slot is similar to it, and its best value is never the maximum.
         similar[j], similar[:, j], best_value[j] = -1, -1, -1
         for k in range(count):
             if not adjacent[i, k]:
@@ -278,6 +281,7 @@ def _fill(starts: Int32, neighbours: Int32, at_edge: Bool, members: Bool) -> Non
     count = members.shape[1]
     stack = np.empty(count, np.int32)
     for row in range(len(members)):
+        # A depth-first search through the super-pixels outside the region, from the image's edge.
         visited = members[row] | at_edge
         stack_size = 0
         for i in range(count):

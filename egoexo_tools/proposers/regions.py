@@ -83,6 +83,7 @@ def regions(rgb: Bytes, *, options: RegionOptions = RegionOptions()) -> list[tup
     if ratio < 1:
         size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
         rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    # Distances in CIELAB correspond better to perceived differences than those in RGB.
     lab = np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
     edges, texture_bins = _gradients(lab)
     colour_bins = _colour_bins(lab)
@@ -104,6 +105,7 @@ def regions(rgb: Bytes, *, options: RegionOptions = RegionOptions()) -> list[tup
 def _gradients(lab: Float32) -> tuple[Float32, Int32]:
     """Edge strength (H, W) over all channels, and texture bins (H, W, 1) of the lightness."""
     smooth = cv2.GaussianBlur(lab, (0, 0), 1.0)
+    # Divided by 32, the sum of the Scharr weights, so that a gradient is per pixel.
     dx, dy = (cv2.Scharr(smooth, cv2.CV_32F, *axis) / 32 for axis in ((1, 0), (0, 1)))
     edges = np.sqrt((dx * dx + dy * dy).sum(axis=2))
     angle = np.arctan2(dy[:, :, 0], dx[:, :, 0]) / (2 * np.pi) + 0.5
@@ -114,6 +116,7 @@ def _gradients(lab: Float32) -> tuple[Float32, Int32]:
 
 
 def _colour_bins(lab: Float32) -> Int32:
+    # Colours of photographs rarely exceed +-80 in a* and b*; the outermost bins take the rest.
     lowest, extent = np.array(((0, -80, -80), (100, 160, 160)), np.float32)
     bins: Int32 = ((lab - lowest) * (COLOUR_BINS / extent)).astype(np.int32)
     return bins.clip(0, COLOUR_BINS - 1)
@@ -143,7 +146,7 @@ def _candidates(
     members = grouping.without_holes(pixels, np.concatenate(trees))
     # Both strategies start with the same super-pixels and end with the whole frame.
     members = members[grouping.first_of_equals(members)]
-    areas = members @ pixels.sizes
+    areas = members @ pixels.sizes  # (R,)
     share = areas / pixels.labels.size
     is_allowed = (share >= options.min_area) & (share <= options.max_area)
     members, areas = members[is_allowed], areas[is_allowed]
@@ -173,7 +176,7 @@ def _select(
         members[is_own] = candidates.members[order[is_own] - start][:, labels]
         start += len(candidates.scores)
     weights = members.astype(np.float32)
-    common = (weights * sizes) @ weights.T
+    common = (weights * sizes) @ weights.T  # (R, R) pixels in both regions
     areas: Float32 = np.diagonal(common)
     overlaps = np.asarray(common / (areas[:, None] + areas[None, :] - common), np.float32)
     survivors = grouping.suppress(overlaps, threshold=options.nms_iou, limit=options.max_proposals)
@@ -190,7 +193,7 @@ def _intersect(label_images: Sequence[Int32]) -> tuple[Int32, Float32, list[Int3
     atom_labels: list[Int32] = []
     for labels in label_images:
         count = int(labels.max()) + 1
-        joint = atoms.astype(np.int64) * count + labels
+        joint = atoms.astype(np.int64) * count + labels  # (H, W), a number per pair of labels
         # Numbered by a table instead of sorting: there are fewer combinations than pixels.
         occurs = np.bincount(joint.ravel()) > 0
         pairs = np.flatnonzero(occurs)
@@ -204,6 +207,7 @@ def _intersect(label_images: Sequence[Int32]) -> tuple[Int32, Float32, list[Int3
 def _smooth_outline(mask: Bool, height: int, width: int) -> Bool:
     """The largest part of a mask, without holes, at the frame's size and with smooth outline."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    # Only external outlines are found, so filling the outline also fills the holes.
     outline = max(outlines, key=cv2.contourArea)
     filled = np.zeros(mask.shape, np.uint8)
     cv2.drawContours(filled, [outline], 0, 255, cv2.FILLED)

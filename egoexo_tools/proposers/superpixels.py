@@ -30,6 +30,7 @@ def oversegment(image: Float32, *, scale: float, sigma: float, min_size: int) ->
     smooth = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     costs, edges = _edges(np.ascontiguousarray(smooth, np.float32).reshape(height, width, -1))
     # Cost and edge are sorted as one number, so that merging reads memory sequentially.
+    # (E,): cost in the upper 32 bits, edge in the lower ones
     packed = _sorted_by_cost(costs.view(np.uint32).astype(np.uint64) << np.uint64(32) | edges)
     costs = (packed >> np.uint64(32)).astype(np.uint32).view(np.float32)
     edges = packed.astype(np.uint32)
@@ -65,7 +66,7 @@ def _sorted_by_cost(packed: UInt64) -> UInt64:
     """Stable radix sort by the upper halves: non-negative floats sort like their bits."""
     other = np.empty_like(packed)
     mask = np.uint64(_RADIX - 1)
-    for digit in range(3):
+    for digit in range(3):  # three digits of 11 bits cover the 32 bits of the cost
         shift = np.uint64(32 + digit * _RADIX_BITS)
         places = np.zeros(_RADIX + 1, np.int64)
         for i in range(packed.size):
@@ -130,6 +131,7 @@ def _join(
         second = _find(parents, (edge >> 2) + steps[edge & 3])
         if first != second and min(sizes[first], sizes[second]) < min_size:
             _union(parents, sizes, first, second)
+    # Number the segments in the order of their first pixel, as scikit-image does.
     labels = np.full(count, -1, np.int32)
     out = np.empty((height, width), np.int32)
     names = 0

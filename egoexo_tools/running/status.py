@@ -92,6 +92,7 @@ def _take_lines(
     cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for stage, results in statuses.items():
         for result in results:
+            # Units that are not of a single take, such as those of `pairs`, match no take here.
             cells[result.unit.split(".")[0]][stage].append(result.status)
     stages = [
         stage for stage in statuses if any(stage in cells[take["take_uid"]] for take in takes)

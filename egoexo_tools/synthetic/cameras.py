@@ -168,7 +168,7 @@ def _swing(waves: Float64, seconds: float) -> Float64:
 
 def _look_at(origin: Float64, target: Float64, focal: float, rendition: Rendition) -> Camera:
     forward = (target - origin) / np.linalg.norm(target - origin)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = np.cross(forward, [0.0, 0.0, 1.0])  # horizontal, so the camera has no roll
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward])
     return Camera(

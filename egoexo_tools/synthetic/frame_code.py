@@ -37,6 +37,7 @@ def read_frame_index(rgb: Bytes) -> int:
     cell = min(rgb.shape[:2]) / _CELLS_PER_SHORT_SIDE
     y = ((np.arange(_ROWS) + 0.5) * cell).astype(int)
     x = ((np.arange(_COLUMNS) + 0.5) * cell).astype(int)
+    # Compression leaves the centre of a cell close to its value.
     bits = rgb[y][:, x].mean(axis=2) > (_BLACK + _WHITE) / 2
     high, low, check = np.packbits(bits, axis=1)[:, 0].tolist()
     if check != _checksum(high, low):

@@ -187,6 +187,7 @@ def _pattern_colour(rng: np.random.Generator, colour: Colour) -> Colour:
     """A colour at a distance of 35 to 70 grey levels, away from the ends of the range."""
     base = np.asarray(colour)
     step = rng.normal(size=3)
+    # Turn channels around that would leave the range.
     step = np.where(base + 60 * np.sign(step) > 250, -abs(step), step)
     step = np.where(base + 60 * np.sign(step) < 5, abs(step), step)
     return _clip(base + step / np.linalg.norm(step) * rng.uniform(35, 70))

@@ -60,6 +60,7 @@ class Painter:
         if y0 >= y1 or x0 >= x1:
             return
         patch = self._room[y0:y1, x0:x1].copy()
+        # The table is flat, so a homography draws it; BORDER_TRANSPARENT keeps the room around it.
         cv2.warpPerspective(
             table,
             self._table_to_patch(camera, table, y0, x0),
@@ -129,7 +130,7 @@ def bounds(
     corners = solid["rotation"] @ (size[:, None] * _SIGNS) + solid["centre"][:, None]
     if margin:
         low, high = corners.min(axis=1) - margin, corners.max(axis=1) + margin
-        low[2] = min(low[2], 0.0)
+        low[2] = min(low[2], 0.0)  # down to the table, where the shadow is
         corners = np.where(_SIGNS < 0, low[:, None], high[:, None])
     in_camera = camera.rotation @ (corners - camera.origin[:, None])
     if (in_camera[2] < 0.02).any():  # partly behind the camera

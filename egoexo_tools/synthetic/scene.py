@@ -145,8 +145,10 @@ def shaded_table(table: Bytes, solids: NDArray[np.void]) -> Bytes:
             radii = [max(size[0], size[1])] * 2 if solid["kind"] == FRUSTUM else size[:2]
             outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii
         world = outline @ solid["rotation"][:2, :2].T + solid["centre"][:2]
+        # Shifted away from the light, in proportion to the height.
         world += np.array([-0.4, 0.31]) * (solid["centre"][2] * 0.6)
         grid = (world / TABLE_HALF + 1) / 2 * [columns, rows]
+        # Shadows that overlap do not become darker.
         cv2.fillConvexPoly(light, np.round(grid).astype(np.int32), _SHADOW_LIGHT)
     soft = cv2.resize(cv2.GaussianBlur(light, (0, 0), 2.6), table.shape[1::-1])
     return np.asarray(cv2.multiply(table, cv2.merge([soft] * 3), scale=1 / 255), dtype=np.uint8)

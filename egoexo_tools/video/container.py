@@ -154,6 +154,7 @@ class VideoFile:
             raise DataError(f"{self.source.name} has no frames with presentation times")
         self.hidden = frozenset(np.flatnonzero(hidden).tolist())
         position, size, pts, is_key, is_shown_all = zip(*packets, strict=True)
+        # Byte positions identify packets only if no two packets share one.
         if self._mp4 is None and len(set(position)) == len(position):
             self._packet_at = {start: idx for idx, start in enumerate(position)}
         return PacketIndex.build(
@@ -171,6 +172,7 @@ class VideoFile:
             return float(stream.duration * tick)
         if self._container.duration:
             return float(self._container.duration / av.time_base)
+        # The last frame is assumed to be as long as the mean of the others.
         times = np.sort(self.index.pts[self.index.decode_idx])
         steps = max(len(times) - 1, 1)
         return float((times[-1] - times[0]) * (steps + 1) / steps * tick) if len(times) > 1 else 0.0

@@ -103,7 +103,7 @@ class FrameDecoder:
 
     def _decode(self, span: PacketSpan, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode a span and yield its requested frames; raises BrokenPacket at the first error."""
-        output = OutputChecker[av.VideoFrame](self.index, span)
+        output = OutputChecker(self.index, span)
         is_leading = self.index.is_leading(span.start, span.stop)
         with self._decoder(threads) as decoder:
             for packet, data in enumerate(self.file.packets(span), span.start):

@@ -186,6 +186,7 @@ class _Video:
         """A frame's index, and its picture as a player shows it: (H, W, 3) uint8."""
         frame_idx, frame = indexed_frame
         height, width = frame.height, frame.width
+        # FFmpeg converts with the colour range and matrix that the frame itself states.
         plane = frame.reformat(format="rgb24").planes[0]
         # A view of the frame's memory, if its rows have no padding: a copy takes 25 MB at 4K.
         rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(height, plane.line_size)

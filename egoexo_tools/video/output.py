@@ -6,24 +6,12 @@ counts as broken at that packet.
 """
 
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+
+import av
 
 from egoexo_tools.video.packets import PacketIndex, PacketSpan
 
 DAMAGED = "its packets, or those that it depends on, are damaged"
-
-
-class DecodedFrame(Protocol):
-    """The attributes of a decoder's frame that are used here; `pts` is the index of its packet."""
-
-    @property
-    def pts(self) -> int | None: ...
-
-    @property
-    def is_corrupt(self) -> bool: ...
-
-
-Frame = TypeVar("Frame", bound=DecodedFrame)
 
 
 class BrokenPacket(Exception):
@@ -43,8 +31,10 @@ class StartTooLate(Exception):
         self.frame_idxs = frame_idxs
 
 
-class OutputChecker(Generic[Frame]):
+class OutputChecker:
     """Checks that a decoder returns every expected picture, and selects the requested ones.
+
+    The `pts` of a decoded frame is the index of its packet.
 
     A concealed picture, and any picture that depends on it, must not be returned. So a requested
     picture is held back until all pictures sent before it have come out intact: at most a few.
@@ -55,13 +45,13 @@ class OutputChecker(Generic[Frame]):
         self.pending: set[int] = set()
         """Packets that were sent and whose pictures have not come out yet."""
         self._index = index
-        self._held_back: list[tuple[int, Frame]] = []
+        self._held_back: list[tuple[int, av.VideoFrame]] = []
         self._has_output = False
 
     def expect(self, packet: int) -> None:
         self.pending.add(packet)
 
-    def take(self, frames: list[Frame]) -> Iterator[tuple[int, Frame]]:
+    def take(self, frames: list[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the requested pictures that are intact; raises BrokenPacket at the first other.
 
         Empties the list, because the decoder cannot reuse the memory of a referenced picture.

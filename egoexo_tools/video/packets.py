@@ -84,6 +84,7 @@ class PacketIndex:
         group = int(np.searchsorted(self.keys, decode_idx, side="right")) - 1
         if group < 0:
             return 0
+        # A leading frame refers to frames of the previous group.
         is_leading = self.pts[decode_idx] < self.pts[self.keys[group]]
         return int(self.keys[max(group - 1, 0) if is_leading else group])
 
@@ -175,9 +176,11 @@ def reference_test(codec: str, extradata: bytes) -> Callable[[bytes], bool]:
     of the highest sub-layer, ITU-T H.265 7.4.2.2) as stored in MP4 and Matroska, where each NAL
     unit follows its length. For other formats the function always returns True.
     """
+    # Extradata that starts with 1 is a configuration record, so NAL units follow their lengths.
     if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
         return partial(_h264_is_reference, length_bytes=(extradata[4] & 3) + 1)
     if codec == "hevc" and len(extradata) > 22 and extradata[0] == 1:
+        # In the HEVC configuration record, byte 21 has numTemporalLayers and lengthSizeMinusOne.
         sub_layers = extradata[21] >> 3 & 7
         length_bytes = (extradata[21] & 3) + 1
         return partial(_hevc_is_reference, length_bytes=length_bytes, sub_layers=sub_layers)
@@ -224,6 +227,7 @@ def _hevc_is_reference(packet: bytes, *, length_bytes: int, sub_layers: int) -> 
     for start in _nal_starts(packet, length_bytes):
         kind = packet[start] >> 1 & 63
         if kind < 32 and start + 1 < len(packet):
+            # Types 0, 2, ... 14 are the non-reference pictures of their sub-layer.
             is_non_reference = kind <= 14 and kind % 2 == 0
             return not (is_non_reference and (packet[start + 1] & 7) == sub_layers)
     return True

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -38,31 +38,27 @@ _COUNT_FIELDS = ((b"stsz", 12), (b"stz2", 12), (b"trun", 8))
 _ZEROS = bytes(1 << 20)
 
 
-class ByteSource(Protocol):
-    """A file of `size` bytes that is read by ranges."""
+class ByteSource:
+    """A file of `size` bytes that is read by ranges, by several threads."""
 
     name: str
     """For messages; a URL without its query, which may contain a signature."""
     size: int
-    bytes_read: int
     gap_bytes: int
     """Reading up to this many unneeded bytes costs less than a separate read."""
     chunk_bytes: int
     """A read larger than this is not faster than several reads."""
 
-    def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start`; fewer only at the end of the file."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class _Counted:
-    """Counts the bytes that are read, thread-safe."""
-
     def __init__(self) -> None:
         self.bytes_read = 0
         self._lock = Lock()
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start`; fewer only at the end of the file."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
 
     def _count(self, data: bytes) -> bytes:
         with self._lock:
@@ -70,7 +66,7 @@ class _Counted:
         return data
 
 
-class LocalFile(_Counted):
+class LocalFile(ByteSource):
     """A file on disk."""
 
     gap_bytes = 0
@@ -92,7 +88,7 @@ class LocalFile(_Counted):
         self._file.close()
 
 
-class HttpFile(_Counted):
+class HttpFile(ByteSource):
     """A file behind a URL whose server supports byte ranges.
 
     Sends only GET requests, for which presigned URLs are valid. Uses the proxies of the
@@ -189,6 +185,7 @@ class HttpFile(_Counted):
             raise DataError(
                 f"{self.name} does not report its size (Content-Range: {content_range!r})"
             )
+        # The file may be replaced between two requests, which would mix two videos.
         if self.size and (int(total), etag) != (self.size, self._etag):
             raise DataError(f"{self.name} changed during reading; try again")
         self.size, self._etag = int(total), etag
@@ -231,6 +228,7 @@ def read_pieces(source: ByteSource, starts: Sequence[int], sizes: Sequence[int])
         start = starts[idx]
         end = start + sizes[idx]
         last = idx + 1
+        # Extend the read over following pieces as long as the gaps are cheaper than a new request.
         while (
             last < len(starts)
             and end <= starts[last] <= end + source.gap_bytes
@@ -302,8 +300,10 @@ def _boxes(source: ByteSource) -> list[Box]:
     boxes: list[Box] = []
     start = 0
     while start + 8 <= source.size and len(boxes) < _MOST_BOXES:
+        # A 32-bit length and the type; length 1 announces a 64-bit length, 0 the end of the file.
         header = source.read(start, 16)
         length, kind, content = int.from_bytes(header[:4]), header[4:8], start + 8
+        # Any bytes can look like a box, so the first one must have a type that starts MP4 files.
         if not boxes and kind not in {b"ftyp", b"moov", b"styp", *_PAYLOADS}:
             return []
         if length == 1:
