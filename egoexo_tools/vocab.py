@@ -70,9 +70,9 @@ class Direction(StrEnum):
     @classmethod
     def parse(cls, text: str) -> "Direction":
         """From any of the spellings above, in any case; DataError for other text."""
-        joined = text.lower().replace("-", "").replace("2", "").replace("_", "")
+        spelling = text.lower().replace("-", "").replace("2", "").replace("_", "")
         for direction in cls:
-            if joined == direction.joined:
+            if spelling == direction.joined:
                 return direction
         raise DataError(f"{text!r} is not a direction; use ego2exo or exo2ego")
 

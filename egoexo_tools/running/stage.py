@@ -100,8 +100,8 @@ def setting_changes(old: Settings, new: Settings) -> str:
 
 def _as_stored(settings: Settings) -> Settings:
     """As a status file stores them: a tuple would differ from its own list on the next run."""
-    stored: Settings = json.loads(json.dumps(dict(settings)))
-    return stored
+    json_settings: Settings = json.loads(json.dumps(dict(settings)))
+    return json_settings
 
 
 def _jobs(

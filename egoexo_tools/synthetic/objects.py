@@ -172,14 +172,14 @@ def colour_name(colour: Colour) -> str:
     return "pink" if hue * 360 < 340 else "red"
 
 
-def _distinct_colour(rng: np.random.Generator, others: list[Colour]) -> Colour:
-    """The one of twelve random colours that is furthest from all others."""
+def _distinct_colour(rng: np.random.Generator, colours: list[Colour]) -> Colour:
+    """The one of twelve random colours that is furthest from all of `colours`."""
     candidates: list[Colour] = []
     for _ in range(12):
         saturation = rng.uniform(0.35, 1.0) if rng.random() > 0.12 else rng.uniform(0, 0.15)
         red, green, blue = colorsys.hsv_to_rgb(rng.random(), saturation, rng.uniform(0.3, 1.0))
         candidates.append((235 * red, 235 * green, 235 * blue))
-    distance = np.linalg.norm(np.asarray(candidates)[:, None] - np.asarray(others)[None], axis=2)
+    distance = np.linalg.norm(np.asarray(candidates)[:, None] - np.asarray(colours)[None], axis=2)
     return candidates[int(distance.min(axis=1).argmax())]
 
 
