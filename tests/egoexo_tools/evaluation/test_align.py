@@ -40,7 +40,7 @@ def nan_confidence(predictions: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "lines", "scored"),
+    ("damage", "lines", "samples"),
     [
         (drop_take, [f"1 takes without predictions: {TAKE}"], 0),
         (drop_object, [f"1 objects without predictions: take {TAKE}, 'red cup'"], 2),
@@ -64,7 +64,7 @@ def nan_confidence(predictions: Json) -> None:
     ],
 )
 def test_problems_are_listed_by_kind(
-    truth: Path, tmp_path: Path, damage: Callable[[Json], None], lines: list[str], scored: int
+    truth: Path, tmp_path: Path, damage: Callable[[Json], None], lines: list[str], samples: int
 ) -> None:
     predictions = shifted_predictions(truth)
     damage(predictions)
@@ -77,9 +77,9 @@ def test_problems_are_listed_by_kind(
     result = CliRunner().invoke(
         main, [*arguments, "--protocol", "official", "--quiet", "--partial"]
     )
-    if scored:
+    if samples:
         assert result.exit_code == 0, result.output
-        assert f"{scored} of 6 expected samples scored" in result.output
+        assert f"{samples} of 6 expected samples scored" in result.output
     else:
         assert "no sample in common" in result.output
 

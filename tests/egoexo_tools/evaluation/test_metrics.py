@@ -62,7 +62,7 @@ def test_goldens(goldens: Path) -> None:
     worst = 0.0
     for i, (truth, predicted) in enumerate(unpack(data["bits"], data["shapes"], 2)):
         official = score_one(predicted, truth, metrics.OFFICIAL_DIAGONAL)
-        own = score_one(predicted, truth, metrics.diagonal_of(truth.shape))
+        omama = score_one(predicted, truth, metrics.diagonal_of(truth.shape))
         for got, key in (
             (metrics.iou(predicted, truth), "iou"),
             (metrics.contour_accuracy(predicted, truth), "contour"),
@@ -70,7 +70,7 @@ def test_goldens(goldens: Path) -> None:
             (official.iou[0], "iou"),
             (official.contour_accuracy[0], "contour"),
             (official.location_error[0], "location_official"),
-            (own.location_error[0], "location_omama"),
+            (omama.location_error[0], "location_omama"),
         ):
             worst = max(worst, abs(got - data[key][i]))
     assert worst < 1e-9

@@ -50,8 +50,8 @@ def visible_objects(page: Any, layer: str) -> list[str]:
 
 
 def test_time_layers_and_objects(runs: list[Path], browser: Any, take_page: Path) -> None:
-    opened = BrowserPage(browser, take_page)
-    page = opened.page
+    tab = BrowserPage(browser, take_page)
+    page = tab.page
     instant = page.locator(".instant:visible")
     assert instant.count() == 1 and instant.get_attribute("data-frame") == "0"
     assert instant.locator("figure").count() == 2, "ego and exo side by side"
@@ -76,19 +76,19 @@ def test_time_layers_and_objects(runs: list[Path], browser: Any, take_page: Path
     assert {item.get_attribute("data-run") for item in predicted.all()} == {runs[0].name}
     page.uncheck(f'[name=run][value="{runs[0].name}"]')
     assert visible_objects(page, "predictions") == []
-    assert opened.complaints == []
+    assert tab.complaints == []
 
 
 def test_an_address_opens_an_instant_and_an_object(
     runs: list[Path], browser: Any, take_page: Path
 ) -> None:
     fragment = f"#frame=60&object=green%20box%2Flid&run={runs[1].name}"
-    opened = BrowserPage(browser, take_page, fragment)
-    page = opened.page
+    tab = BrowserPage(browser, take_page, fragment)
+    page = tab.page
     assert page.locator("#now").text_content() == "frame 60, 2.0 s"
     assert visible_objects(page, "masks") == ["green box/lid"]
     assert page.locator("[name=run]:checked").get_attribute("value") == runs[1].name
-    assert opened.complaints == []
+    assert tab.complaints == []
 
 
 def test_an_outline_is_where_the_mask_is(root: DatasetRoot, browser: Any, take_page: Path) -> None:
@@ -110,9 +110,9 @@ def test_names_from_files_stay_text(browser: Any, tmp_path: Path) -> None:
     rows = read_tables([path], "masks").to_pylist()
     write_table(path, "masks", [row | {"object_name": evil} for row in rows[:1]] + rows[1:])
     write_take_page(open_take(damaged_root, TAKE), tmp_path / "take.html")
-    opened = BrowserPage(browser, tmp_path / "take.html")
-    assert opened.page.title() == "site3_take_3" and opened.complaints == []
-    assert evil in visible_objects(opened.page, "masks")
+    tab = BrowserPage(browser, tmp_path / "take.html")
+    assert tab.page.title() == "site3_take_3" and tab.complaints == []
+    assert evil in visible_objects(tab.page, "masks")
 
 
 def test_predictions_are_read_by_camera_and_instant(runs: list[Path], tmp_path: Path) -> None:
