@@ -18,7 +18,7 @@ root_option = click.option("--root", type=ROOT, required=True, help="Root to wri
 def command() -> None:
     """Read pictures, datasets or predictions of other tools.
 
-    Example: egoexo-tools import processed demo/root --root my_root
+    Example: egoexo-tools import processed demo/root --root copied_root
     """
 
 
@@ -52,7 +52,7 @@ def processed(folder: Path, root: DatasetRoot | None, run: RunOptions) -> None:
 
     Frames are linked; annotation.json, pair files and Masks_* folders become manifests.
 
-    Example: egoexo-tools import processed demo/root --root my_root
+    Example: egoexo-tools import processed demo/root --root copied_root
     """
     from egoexo_tools.importing.roots import PROCESSED, import_processed
 
@@ -71,7 +71,7 @@ def lm_eec(folder: Path, root: DatasetRoot | None, run: RunOptions) -> None:
     \b
     Example:
       egoexo-tools export demo/root --format lm-eec -o their_data
-      egoexo-tools import lm-eec their_data --root my_root
+      egoexo-tools import lm-eec their_data
     """
     from egoexo_tools.importing.roots import LM_EEC, import_lm_eec
 

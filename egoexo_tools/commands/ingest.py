@@ -35,7 +35,7 @@ def command(
 
     \b
     Example:
-      egoexo-tools ingest my_root --release demo/release --scenario Health
+      egoexo-tools ingest health_root --release demo/release --scenario Health
     """
     from egoexo_tools.stages.ingest import STAGE, run_ingest
     from egoexo_tools.stages.left_out import left_out_text

@@ -62,6 +62,9 @@ def command(
         --checkpoint demo/root/runs/ego2exo/checkpoint_best.pt
       omama predict demo/root --direction ego2exo --split test --method knn \\
         --backbone efficientnet-lite0
+
+    \b
+    Example (needs your pictures):
       omama predict --source-image ego.jpg --source-mask cup.png --dest-image exo.jpg \\
         --checkpoint demo/root/runs/ego2exo/checkpoint_best.pt -o overlay.png
     """

@@ -66,7 +66,7 @@ from omama.config import LEARNED_BACKBONE
 def command(root: DatasetRoot, release: Release, run: RunOptions, **choices: Any) -> None:
     """Run the whole pipeline, from a release to the score table and a report.
 
-    Example: egoexo-tools run my_root --release demo/release --epochs 1
+    Example: egoexo-tools run new_root --release demo/release --epochs 1
 
     \b
     Example (needs the dataset and weights):
