@@ -38,6 +38,7 @@ TAKES = {
     "44444444-0000-4000-8000-000000000004": ("test", "Covid-19 Rapid Test", (EGO, "cam01")),
 }
 OBJECTS = ("red cup", "green box/lid", "blue bowl")
+DEST_STATES = {True: "visible", False: "absent", None: "unannotated"}
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
 
 
@@ -102,7 +103,7 @@ def pairs_by_loop(
             for frame_idx, visible in cameras[source].items():
                 if not visible:
                     continue
-                seen = cameras[dest].get(frame_idx)
+                dest_visible = cameras[dest].get(frame_idx)
                 take_uid = masks[0]["take_uid"]
                 pairs.append(
                     {
@@ -114,7 +115,7 @@ def pairs_by_loop(
                         "frame_idx": frame_idx,
                         "source_camera": source,
                         "dest_camera": dest,
-                        "dest_state": {True: "visible", False: "absent", None: "unannotated"}[seen],
+                        "dest_state": DEST_STATES[dest_visible],
                     }
                 )
     return pairs

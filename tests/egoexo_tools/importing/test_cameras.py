@@ -35,12 +35,12 @@ def test_views_come_from_names_or_cameras_json(root: DatasetRoot, tmp_path: Path
         save_picture(other / camera / "1.png", **SMALL)
         save(other / camera / "1" / "cup.png", SMALL_SQUARE)
     (other.parent / "cameras.json").write_text('\ufeff{"042322070307": "Ego", "3rd_view": "exo"}')
-    again = DatasetRoot(tmp_path / "again")
-    import_pictures(again, other.parent).check()
-    (row,) = read_manifest(again, "takes").to_pylist()
+    other_root = DatasetRoot(tmp_path / "other_root")
+    import_pictures(other_root, other.parent).check()
+    (row,) = read_manifest(other_root, "takes").to_pylist()
     assert (row["ego_camera"], row["exo_cameras"]) == ("aria_042322070307", ["3rd_view"])
     (other.parent / "cameras.json").write_text('{"3rd_view": "side"}')
-    summary = import_pictures(again, other.parent)
+    summary = import_pictures(other_root, other.parent)
     assert "cameras.json must hold a view for each camera" in summary.text()
 
 

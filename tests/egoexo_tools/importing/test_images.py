@@ -182,9 +182,9 @@ def test_the_commands(root: DatasetRoot, photos: Path) -> None:
     entry = {"pred_mask": rle(square(0, 0, 9)), "confidence": 0.7}
     masks = {"cup": {f"{EGO}_{PHONE}": {"1": entry}}}
     results = {"kitchen": {"masks": masks, "subsample_idx": [1]}}
-    theirs = photos / "theirs.json"
-    theirs.write_text(json.dumps({"ego-exo": {"results": results}}))
-    arguments = ["import", "predictions", str(theirs), "--root", str(root.path), "--run", "theirs"]
+    path = photos / "theirs.json"
+    path.write_text(json.dumps({"ego-exo": {"results": results}}))
+    arguments = ["import", "predictions", str(path), "--root", str(root.path), "--run", "theirs"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "1 predictions in" in result.output

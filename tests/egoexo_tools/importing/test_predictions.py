@@ -183,6 +183,6 @@ def test_padded_numbers_in_a_ground_truth_change_nothing(
                 cameras[camera] = [f"{idx:05d}" for idx in idxs]
     padded = tmp_path / "padded.json"
     padded.write_text("\ufeff" + json.dumps(content))
-    again = import_and_evaluate((root, padded), predictions(), tmp_path)[1]
-    assert plain[0] == again[0] == 0
-    assert plain[1].splitlines()[2:] == again[1].splitlines()[2:]
+    with_padding = import_and_evaluate((root, padded), predictions(), tmp_path)[1]
+    assert plain[0] == with_padding[0] == 0
+    assert plain[1].splitlines()[2:] == with_padding[1].splitlines()[2:]

@@ -27,28 +27,28 @@ FIRST = "11111111-0000-4000-8000-000000000001"
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`ours`, the tiny root with its pairs listed, and `theirs`, its export in O-MaMa's format."""
+    """`original`, the tiny root with its pairs listed, and `export`, its export for O-MaMa."""
     folder = tmp_path_factory.mktemp("templates")
-    root = make_tiny_root(folder / "ours")
+    root = make_tiny_root(folder / "original")
     run_pairs(root, run=RunOptions(executor="inline", quiet=True, overwrite=True)).check()
-    run_export(root, "omama", folder / "theirs", run=INLINE).check()
-    shutil.rmtree(folder / "theirs" / ".egoexo-tools")
+    run_export(root, "omama", folder / "export", run=INLINE).check()
+    shutil.rmtree(folder / "export" / ".egoexo-tools")
     return folder
 
 
 @pytest.fixture
-def ours(templates: Path, tmp_path: Path) -> DatasetRoot:
-    return DatasetRoot(Path(shutil.copytree(templates / "ours", tmp_path / "ours")))
+def original(templates: Path, tmp_path: Path) -> DatasetRoot:
+    return DatasetRoot(Path(shutil.copytree(templates / "original", tmp_path / "original")))
 
 
 @pytest.fixture
 def processed(templates: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(templates / "theirs", tmp_path / "theirs"))
+    return Path(shutil.copytree(templates / "export", tmp_path / "theirs"))
 
 
 def rows(root: DatasetRoot, table: str, *columns: str) -> list[tuple[Any, ...]]:
-    found = read_manifest(root, table, columns=list(columns)).to_pylist()
-    return sorted(tuple(map(str, row.values())) for row in found)
+    values = read_manifest(root, table, columns=list(columns)).to_pylist()
+    return sorted(tuple(map(str, row.values())) for row in values)
 
 
 def edit(path: Path, change: Any) -> None:
@@ -63,8 +63,8 @@ def check_all(summaries: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_processed_folder_is_what_it_was_made_of(
-    ours: DatasetRoot, processed: Path, root: DatasetRoot
+def test_an_imported_folder_equals_the_exported_root(
+    original: DatasetRoot, processed: Path, root: DatasetRoot
 ) -> None:
     check_all(import_processed(root, processed, run=INLINE))
     for table, columns in {
@@ -73,12 +73,11 @@ def test_a_processed_folder_is_what_it_was_made_of(
         "proposals": ("take_uid", "camera", "frame_idx", "proposal_idx", "rle_counts"),
         "pairs": ("pair_id", "split", "direction"),
     }.items():
-        assert rows(root, table, *columns) == rows(ours, table, *columns), table
-    visible = [row for row in rows(ours, "masks", "take_uid", "object_name", "camera",
+        assert rows(root, table, *columns) == rows(original, table, *columns), table
+    visible = [row for row in rows(original, "masks", "take_uid", "object_name", "camera",
                "frame_idx", "visible", "rle_counts", "area") if row[4] == "True"]  # fmt: skip
-    found = rows(root, "masks", "take_uid", "object_name", "camera", "frame_idx", "visible",
-                 "rle_counts", "area")  # fmt: skip
-    assert found == visible
+    assert visible == rows(root, "masks", "take_uid", "object_name", "camera", "frame_idx",
+                           "visible", "rle_counts", "area")  # fmt: skip
     reasons = read_manifest(root, "exclusions")["reason"].to_pylist()
     assert sum("cannot be distinguished" in reason for reason in reasons) == 4
     assert validate(root, files=True) == []
@@ -89,28 +88,28 @@ def test_a_processed_folder_is_what_it_was_made_of(
 
 
 @pytest.mark.slow
-def test_the_cached_fork_s_annotation_says_what_is_absent(
-    ours: DatasetRoot, processed: Path, root: DatasetRoot
+def test_an_annotation_of_the_cached_fork_has_absent_objects(
+    original: DatasetRoot, processed: Path, root: DatasetRoot
 ) -> None:
     for path in (processed / "processed").glob("*/annotation.json"):
         uid = path.parent.name
-        looked_at: dict[str, Any] = {}
-        for row in read_manifest(ours, "masks", units=[uid]).to_pylist():
-            track = looked_at.setdefault(row["object_name"], {}).setdefault(row["camera"], [])
+        annotated: dict[str, Any] = {}
+        for row in read_manifest(original, "masks", units=[uid]).to_pylist():
+            track = annotated.setdefault(row["object_name"], {}).setdefault(row["camera"], [])
             track.append(row["frame_idx"])
         shipped = {
             name: {camera: {"annotated_frames": frames} for camera, frames in cameras.items()}
-            for name, cameras in looked_at.items()
+            for name, cameras in annotated.items()
         }
         edit(path, lambda content, shipped=shipped: content.update(object_masks=shipped))
     check_all(import_processed(root, processed, run=INLINE))
     columns = ("take_uid", "object_name", "camera", "frame_idx", "visible")
-    assert rows(root, "masks", *columns) == rows(ours, "masks", *columns)
+    assert rows(root, "masks", *columns) == rows(original, "masks", *columns)
     assert not read_manifest(root, "exclusions").num_rows
 
 
 @pytest.mark.slow
-def test_frames_that_came_later_are_imported(processed: Path, root: DatasetRoot) -> None:
+def test_added_frames_are_imported(processed: Path, root: DatasetRoot) -> None:
     import_processed(root, processed, run=INLINE)
     frame = processed / "processed" / FIRST / "cam01" / "90.jpg"
     shutil.copyfile(frame, frame.with_name("120.jpg"))
@@ -119,8 +118,8 @@ def test_frames_that_came_later_are_imported(processed: Path, root: DatasetRoot)
 
 
 @pytest.mark.slow
-def test_every_later_command_works_on_proposals_without_scores(
-    ours: DatasetRoot, processed: Path, root: DatasetRoot, tmp_path: Path
+def test_every_later_command_accepts_proposals_without_scores(
+    original: DatasetRoot, processed: Path, root: DatasetRoot, tmp_path: Path
 ) -> None:
     from omama.cli import main as omama
 
@@ -129,7 +128,7 @@ def test_every_later_command_works_on_proposals_without_scores(
     inline = ["--executor", "inline", "--quiet"]
     knn = ["--direction", "ego2exo", "--split", "test", "--method", "knn", "--backbone",
            "efficientnet-lite0"]  # fmt: skip
-    for group, words in (
+    for group, message in (
         (main, ["validate", str(root.path)]),
         (main, ["status", str(root.path)]),
         (main, ["stats", str(root.path)]),
@@ -141,22 +140,22 @@ def test_every_later_command_works_on_proposals_without_scores(
         (main, ["ground-truth", str(root.path), "--direction", "ego2exo", "--split", "test",
                 "--out", str(tmp_path / "truth.json")]),
     ):  # fmt: skip
-        result = CliRunner().invoke(group, words)
-        assert result.exit_code == 0, (words, result.output)
-    (found,) = root.runs.glob("*/predictions.parquet")
-    words = [
+        result = CliRunner().invoke(group, message)
+        assert result.exit_code == 0, (message, result.output)
+    (predictions,) = root.runs.glob("*/predictions.parquet")
+    message = [
         "evaluate",
         "--predictions",
-        str(found),
+        str(predictions),
         "--ground-truth",
         str(tmp_path / "truth.json"),
     ]
-    result = CliRunner().invoke(main, [*words, "--protocol", "omama", "--root", str(root.path)])
+    result = CliRunner().invoke(main, [*message, "--protocol", "omama", "--root", str(root.path)])
     assert result.exit_code == 0, result.output
 
 
 @pytest.mark.slow
-def test_a_processed_folder_becomes_a_root_in_its_place(processed: Path) -> None:
+def test_a_processed_folder_becomes_a_root_in_place(processed: Path) -> None:
     before = (processed / "takes.json").read_bytes()
     result = CliRunner().invoke(
         main, ["import", "processed", str(processed), "--executor", "inline", "--quiet"]
@@ -170,7 +169,7 @@ def test_a_processed_folder_becomes_a_root_in_its_place(processed: Path) -> None
 
 
 @pytest.mark.slow
-def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> None:
+def test_an_invalid_value_excludes_its_own_row(processed: Path, root: DatasetRoot) -> None:
     def spoil(content: Any) -> None:
         masks = content["masks"]["red cup"]["cam01"]
         masks["00030"] = masks.pop("30")
@@ -189,14 +188,14 @@ def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> 
     stack = next((processed / "Masks_TRAIN_EGO2EXO" / FIRST / "cam01").glob("*_masks.npz"))
     stack.write_bytes(stack.read_bytes()[:-40])
     check_all(import_processed(root, processed, run=INLINE))
-    told = "\n".join(read_manifest(root, "exclusions")["reason"].to_pylist())
-    for words in (
+    reasons = "\n".join(read_manifest(root, "exclusions")["reason"].to_pylist())
+    for message in (
         "undecodable mask: null", "do not add up", "'x' is not a frame number", "two ego cameras",
         "30.jpg is not a picture", "x.png is not a JPEG",
         f"{stack.name} cannot be read", "its source has no mask",
     ):  # fmt: skip
-        assert words in told, (words, told)
-    assert "is not a pair" in told and "._" not in told
+        assert message in reasons, (message, reasons)
+    assert "is not a pair" in reasons and "._" not in reasons
     masks = read_manifest(root, "masks", units=[FIRST]).to_pylist()
     frames = [row["frame_idx"] for row in masks
               if (row["object_name"], row["camera"]) == ("red cup", "cam01")]  # fmt: skip
@@ -204,9 +203,7 @@ def test_one_bad_value_costs_its_own_row(processed: Path, root: DatasetRoot) -> 
 
 
 @pytest.mark.slow
-def test_a_pair_whose_destination_never_shows_the_object_stays(
-    processed: Path, root: DatasetRoot
-) -> None:
+def test_a_pair_without_destination_masks_stays(processed: Path, root: DatasetRoot) -> None:
     path = processed / "processed" / FIRST / "annotation.json"
     edit(path, lambda content: content["masks"]["green box/lid"].update(cam01={}))
     check_all(import_processed(root, processed, run=INLINE))
@@ -217,31 +214,30 @@ def test_a_pair_whose_destination_never_shows_the_object_stays(
     assert validate(root, files=True) == []
 
 
-def test_lm_eec_s_folder_is_what_it_was_made_of(
-    ours: DatasetRoot, root: DatasetRoot, tmp_path: Path
+def test_an_imported_lm_eec_folder_equals_the_exported_root(
+    original: DatasetRoot, root: DatasetRoot, tmp_path: Path
 ) -> None:
-    run_export(ours, "lm-eec", tmp_path / "theirs", run=INLINE).check()
+    run_export(original, "lm-eec", tmp_path / "theirs", run=INLINE).check()
     check_all(import_lm_eec(root, tmp_path / "theirs", run=INLINE))
     for table, columns in {
         "takes": ("take_uid", "split", "ego_camera", "exo_cameras"),
         "frames": ("take_uid", "camera", "frame_idx", "path", "height", "width"),
         "masks": ("take_uid", "object_name", "camera", "frame_idx", "visible", "rle_counts"),
     }.items():
-        theirs = [row for row in rows(ours, table, *columns)]
-        assert rows(root, table, *columns) == theirs, table
+        assert rows(root, table, *columns) == rows(original, table, *columns), table
     assert validate(root, files=True) == []
 
 
-def test_lm_eec_s_own_files_say_absent_by_an_empty_mask(
-    ours: DatasetRoot, root: DatasetRoot, tmp_path: Path
+def test_an_empty_mask_in_an_lm_eec_file_means_absent(
+    original: DatasetRoot, root: DatasetRoot, tmp_path: Path
 ) -> None:
-    theirs = tmp_path / "theirs"
-    run_export(ours, "lm-eec", theirs, run=INLINE).check()
-    for path in theirs.glob("*/*/annotation.json"):
+    folder = tmp_path / "theirs"
+    run_export(original, "lm-eec", folder, run=INLINE).check()
+    for path in folder.glob("*/*/annotation.json"):
         edit(path, lambda c: (c.pop("annotated_frames"), c.pop("object_names")))
     result = CliRunner().invoke(
         main,
-        ["import", "lm-eec", str(theirs), "--root", str(root.path), "--executor", "inline",
+        ["import", "lm-eec", str(folder), "--root", str(root.path), "--executor", "inline",
          "--quiet"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -252,7 +248,7 @@ def test_lm_eec_s_own_files_say_absent_by_an_empty_mask(
     assert states["green box/lid", "cam01", 30] is False
 
 
-def test_folders_of_another_kind_are_refused(root: DatasetRoot, tmp_path: Path) -> None:
+def test_other_folders_are_refused(root: DatasetRoot, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no folder `processed`"):
         import_processed(root, tmp_path / "empty", run=INLINE)
@@ -260,9 +256,9 @@ def test_folders_of_another_kind_are_refused(root: DatasetRoot, tmp_path: Path) 
         import_lm_eec(root, tmp_path / "empty", run=INLINE)
 
 
-def test_a_root_of_other_takes_is_not_mixed(ours: DatasetRoot, processed: Path) -> None:
+def test_a_root_of_other_takes_is_not_mixed(original: DatasetRoot, processed: Path) -> None:
     with pytest.raises(SettingsError, match="from another source"):
-        import_processed(ours, processed, run=INLINE)
+        import_processed(original, processed, run=INLINE)
 
 
 def test_links_are_followed_and_names_matched(

@@ -1,4 +1,4 @@
-"""Which cameras of a take count, the same for everything that asks."""
+"""Cameras whose annotations cannot be used, and why."""
 
 import pytest
 
@@ -8,7 +8,7 @@ UNKNOWN = "unknown camera: takes.json has aria01"
 
 
 @pytest.mark.parametrize(
-    ("masks", "known", "reasons"),
+    ("mask_counts", "release_cameras", "reasons"),
     [
         ({"aria01": 2, "cam01": 3}, (), {}),
         ({"aria01": 2, "cam01": 3}, ("aria01",), {"cam01": UNKNOWN}),
@@ -27,7 +27,7 @@ UNKNOWN = "unknown camera: takes.json has aria01"
         ({"aria01": 1, "aria02": 9}, ("aria01",), {"aria02": UNKNOWN}),
     ],
 )
-def test_why_a_camera_does_not_count(
-    masks: dict[str, int], known: tuple[str, ...], reasons: dict[str, str]
+def test_unusable_cameras_have_a_reason(
+    mask_counts: dict[str, int], release_cameras: tuple[str, ...], reasons: dict[str, str]
 ) -> None:
-    assert unusable_cameras(masks, frozenset(known)) == reasons
+    assert unusable_cameras(mask_counts, frozenset(release_cameras)) == reasons

@@ -90,7 +90,7 @@ def excluded(root: DatasetRoot) -> list[tuple[str, int, str]]:
 
 
 @pytest.mark.slow
-def test_the_annotated_frames_by_the_recipe(root: DatasetRoot, release: Release) -> None:
+def test_annotated_frames_follow_the_recipe(root: DatasetRoot, release: Release) -> None:
     summary = frames_run(root, release).check()
     assert (summary.done, summary.counts) == (2, {"frames": 6, "frames_excluded": 0})
     assert list(written(root)) == [
@@ -107,9 +107,7 @@ def test_the_annotated_frames_by_the_recipe(root: DatasetRoot, release: Release)
 
 
 @pytest.mark.slow
-def test_at_full_size_the_pictures_are_the_decoded_ones(
-    root: DatasetRoot, release: Release
-) -> None:
+def test_frames_of_full_size_equal_the_decoded_frames(root: DatasetRoot, release: Release) -> None:
     frames_run(root, release, scale=1).check()
     expected = every_frame(release.video("cook", EXO))
     for frame_idx in ANNOTATED[EXO]:
@@ -118,7 +116,7 @@ def test_at_full_size_the_pictures_are_the_decoded_ones(
         assert root.frame("t1", EXO, frame_idx).read_bytes() == jpeg.tobytes()
 
 
-def test_the_manifest(root: DatasetRoot, release: Release) -> None:
+def test_the_manifest_has_sizes_and_paths(root: DatasetRoot, release: Release) -> None:
     frames_run(root, release)
     first, *_, last = read_manifest(root, "frames").to_pylist()
     assert first == {
@@ -136,12 +134,12 @@ def test_the_manifest(root: DatasetRoot, release: Release) -> None:
     assert (last["height"], last["width"], last["source_height"]) == (60, 100, 240)
 
 
-def test_one_a_second_of_the_whole_video(root: DatasetRoot, release: Release) -> None:
+def test_1fps_covers_the_whole_video(root: DatasetRoot, release: Release) -> None:
     write_video(release.video("cook", EXO), 100, options=OPTIONS)
     frames_run(root, release, sampling="1fps", scale=1)
     rows = read_manifest(root, "frames").to_pylist()
-    got = [(row["camera"], row["frame_idx"]) for row in rows]
-    assert got == [(EGO, 0), (EGO, 30), (EGO, 60), (EXO, 0), (EXO, 30), (EXO, 60), (EXO, 90)]
+    frames = [(row["camera"], row["frame_idx"]) for row in rows]
+    assert frames == [(EGO, 0), (EGO, 30), (EGO, 60), (EXO, 0), (EXO, 30), (EXO, 60), (EXO, 90)]
     for row in rows:
         bgr = cv2.imread(str(root.path / row["path"]))
         assert bgr is not None and number_in(bgr) == row["frame_idx"]
@@ -156,17 +154,19 @@ def test_one_a_second_of_the_whole_video(root: DatasetRoot, release: Release) ->
         ({"short_side": 448, "scale": 0.5}, (60, 100)),
     ],
 )
-def test_sizes(tmp_path: Path, release: Release, options: dict[str, Any], size: Any) -> None:
+def test_sizes_follow_the_scale(
+    tmp_path: Path, release: Release, options: dict[str, Any], size: Any
+) -> None:
     root = make_root(tmp_path / "root", {EXO: [7]})
     frames_run(root, release, **options).check()
     assert cv2.imread(str(root.frame("t1", EXO, 7))).shape[:2] == size
 
 
-def test_run_again_and_with_other_settings(root: DatasetRoot, release: Release) -> None:
+def test_other_settings_need_overwrite(root: DatasetRoot, release: Release) -> None:
     frames_run(root, release)
     before = written(root)
-    again = frames_run(root, release)
-    assert (again.done, again.skipped) == (0, 2)
+    second = frames_run(root, release)
+    assert (second.done, second.skipped) == (0, 2)
     with pytest.raises(SettingsError, match="sampling='annotated', now '1fps'"):
         frames_run(root, release, sampling="1fps")
     redo = RunOptions(executor="inline", quiet=True, overwrite=True)
@@ -176,7 +176,7 @@ def test_run_again_and_with_other_settings(root: DatasetRoot, release: Release) 
     assert written(root) == before
 
 
-def test_annotated_beyond_the_end(tmp_path: Path, release: Release) -> None:
+def test_annotations_beyond_the_end_are_excluded(tmp_path: Path, release: Release) -> None:
     root = make_root(tmp_path / "root", {EXO: [60, 69, 70, 900]})
     summary = frames_run(root, release).check()
     assert summary.counts == {"frames": 2, "frames_excluded": 2}
@@ -184,7 +184,7 @@ def test_annotated_beyond_the_end(tmp_path: Path, release: Release) -> None:
     assert excluded(root) == [(EXO, 70, reason), (EXO, 900, reason)]
 
 
-def test_a_video_that_is_damaged_in_one_group(tmp_path: Path, release: Release) -> None:
+def test_damage_excludes_the_frames_of_its_group(tmp_path: Path, release: Release) -> None:
     damage(release.video("cook", EXO), 20, keep=0)
     root = make_root(tmp_path / "root", {EXO: [3, 33, 66]})
     summary = frames_run(root, release).check()
@@ -193,7 +193,9 @@ def test_a_video_that_is_damaged_in_one_group(tmp_path: Path, release: Release) 
     assert (camera, frame_idx) == (EXO, 33) and "damaged" in reason
 
 
-def test_a_truncated_video_and_its_better_copy(tmp_path: Path, release: Release) -> None:
+def test_a_better_copy_of_a_truncated_video_gives_more_frames(
+    tmp_path: Path, release: Release
+) -> None:
     video = release.video("cook", EXO)
     write_video(video, 70, options=OPTIONS, container_options={"movflags": "faststart"})
     whole = video.read_bytes()
@@ -208,7 +210,7 @@ def test_a_truncated_video_and_its_better_copy(tmp_path: Path, release: Release)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
-def test_a_video_that_gives_nothing_fails_alone(
+def test_a_video_without_any_frame_fails_its_own_unit(
     root: DatasetRoot, release: Release, share: float
 ) -> None:
     truncate(release.video("cook", EXO), share=share)
@@ -218,7 +220,7 @@ def test_a_video_that_gives_nothing_fails_alone(
     assert not root.part("frames", f"t1.{EXO}").exists()
 
 
-def test_a_video_that_is_missing(root: DatasetRoot, release: Release) -> None:
+def test_a_missing_video_is_named(root: DatasetRoot, release: Release) -> None:
     release.video("cook", EXO).unlink()
     [failed] = frames_run(root, release).failed
     assert failed.error == (
@@ -228,7 +230,7 @@ def test_a_video_that_is_missing(root: DatasetRoot, release: Release) -> None:
 
 
 @pytest.mark.slow
-def test_a_decoder_that_hangs_is_stopped(tmp_path: Path, release: Release) -> None:
+def test_a_hanging_decoder_is_stopped(tmp_path: Path, release: Release) -> None:
     root = make_root(tmp_path / "root", {EXO: [30]})
     release.video("cook", EXO).unlink()
     os.mkfifo(release.video("cook", EXO))  # opening it waits for a writer that never comes
@@ -255,7 +257,7 @@ def test_the_units_of_a_take(root: DatasetRoot) -> None:
         ({"jpeg_quality": 0}, "JPEG quality is 0"),
     ],
 )
-def test_settings_that_mean_nothing(options: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         FrameSettings(**options)
 
@@ -274,7 +276,7 @@ def test_the_command(root: DatasetRoot, release: Release) -> None:
     assert result.exit_code == 2 and "scale is 7" in result.output
 
 
-def test_pictures_differ_from_one_frame_to_the_next(root: DatasetRoot, release: Release) -> None:
+def test_consecutive_frames_differ(root: DatasetRoot, release: Release) -> None:
     frames_run(root, release, scale=1)
     first, second = (cv2.imread(str(root.frame("t1", EXO, idx))) for idx in (30, 31))
     assert np.abs(first.astype(int) - second).mean() > 1

@@ -83,9 +83,7 @@ def test_manifests_hold_the_release(tmp_path: Path, root: DatasetRoot) -> None:
     assert left_out_text(root, STAGE) == ""
 
 
-def test_annotation_json_reads_with_plain_json_and_pycocotools(
-    tmp_path: Path, root: DatasetRoot
-) -> None:
+def test_annotation_json_is_read_by_json_and_pycocotools(tmp_path: Path, root: DatasetRoot) -> None:
     ingest(root, three_takes(tmp_path))
     content = json.loads((root.path / "processed/a/annotation.json").read_text())
     assert content.keys() == {"masks", "subsample_idx", "scenario", "take_name"}
@@ -111,9 +109,7 @@ def test_takes_json_keeps_the_entries_and_split_json_the_order(
 
 
 @pytest.mark.parametrize("form", ["split.json", "splits.json"])
-def test_a_split_file_decides_over_the_release(
-    tmp_path: Path, root: DatasetRoot, form: str
-) -> None:
+def test_a_split_file_overrides_the_release(tmp_path: Path, root: DatasetRoot, form: str) -> None:
     release = three_takes(tmp_path, splits={"train": ["a", "b"], "val": [], "test": ["c"]})
     split_file = tmp_path / form
     lists = {"train": ["c"], "val": ["a", "gone"], "test": []}
@@ -128,9 +124,7 @@ def test_a_split_file_decides_over_the_release(
     }
 
 
-def test_takes_that_cannot_be_used_are_named_with_a_reason(
-    tmp_path: Path, root: DatasetRoot
-) -> None:
+def test_unusable_takes_are_named_with_a_reason(tmp_path: Path, root: DatasetRoot) -> None:
     names = ["good", "redacted", "dropped", "both", "nosplit", "../up", "badname", "alone"]
     entries = [takes_entry(name) for name in names if name != "redacted"]
     entries[1]["is_dropped"] = True
@@ -139,14 +133,14 @@ def test_takes_that_cannot_be_used_are_named_with_a_reason(
     entries.append(takes_entry("unannotated"))
     relations = {name: plain_take() for name in names if name != "alone"}
     relations["alone"] = annotated({"cup_0": {EGO: track(EGO)}})
-    listed = [name for name in names if name != "nosplit"]
+    split_uids = [name for name in names if name != "nosplit"]
     split_file = tmp_path / "split.json"
-    split_file.write_text(json.dumps({"train": [*listed, "unannotated"], "test": ["both"]}))
+    split_file.write_text(json.dumps({"train": [*split_uids, "unannotated"], "test": ["both"]}))
     release = write_release(tmp_path / "release", {"train": relations}, entries=entries)
     summary = ingest(root, release, split_file=split_file)
     assert summary.failed == ()
     assert [row["take_uid"] for row in read_manifest(root, "takes").to_pylist()] == ["good"]
-    found = reasons(root)
+    take_reasons = reasons(root)
     expected = {
         "good": "duplicate take in takes.json",
         "redacted": "not in takes.json",
@@ -158,9 +152,9 @@ def test_takes_that_cannot_be_used_are_named_with_a_reason(
         "alone": "object without exo",
         "unannotated": "in no relations file",
     }
-    assert found.keys() == expected.keys()
-    for name, words in expected.items():
-        assert words in found[name]
+    assert take_reasons.keys() == expected.keys()
+    for name, message in expected.items():
+        assert message in take_reasons[name]
     assert not (tmp_path / "up").exists()
     assert "1 left out: takes.json marks it as dropped\n" in left_out_text(root, STAGE, reasons=99)
     assert "and 8 more reasons" in left_out_text(root, STAGE, reasons=1)
@@ -178,9 +172,7 @@ def test_a_take_in_two_files_comes_from_the_file_of_its_split(
     assert "duplicate take: relations_train.json" in reasons(root)["a"]
 
 
-def test_the_first_of_a_take_that_a_file_holds_twice_is_used(
-    tmp_path: Path, root: DatasetRoot
-) -> None:
+def test_the_first_copy_of_a_take_is_used(tmp_path: Path, root: DatasetRoot) -> None:
     first, second = json.dumps(plain_take()), json.dumps(annotated({}))
     text = f'{{"annotations": {{"a": {first}, "a": {second}}}}}'
     release = write_release(tmp_path / "release", {"val": text}, entries=[takes_entry("a")])
@@ -189,7 +181,7 @@ def test_the_first_of_a_take_that_a_file_holds_twice_is_used(
     assert "duplicate take: relations_val.json" in reasons(root)["a"]
 
 
-def test_a_cut_file_gives_the_takes_before_the_cut_and_fails(
+def test_a_truncated_file_gives_the_takes_before_its_end_and_fails(
     tmp_path: Path, root: DatasetRoot
 ) -> None:
     text = json.dumps({"annotations": {name: plain_take() for name in "abc"}})
@@ -210,7 +202,7 @@ def test_a_cut_file_gives_the_takes_before_the_cut_and_fails(
     assert read_manifest(root, "takes").num_rows == 3
 
 
-def test_a_take_of_another_shape_fails_alone(tmp_path: Path, root: DatasetRoot) -> None:
+def test_a_take_of_another_structure_fails_its_own_unit(tmp_path: Path, root: DatasetRoot) -> None:
     relations = {"train": {"a": {"object_masks": [1]}, "b": plain_take()}}
     summary = ingest(root, write_release(tmp_path / "release", relations))
     (failed,) = summary.failed
@@ -232,9 +224,7 @@ def test_bad_masks_are_exclusions_of_their_take(tmp_path: Path, root: DatasetRoo
     assert "at 300" in rows[1]["reason"]  # from duration_sec: there is no video
 
 
-def test_the_video_says_where_it_ends_and_how_large_it_is(
-    tmp_path: Path, root: DatasetRoot
-) -> None:
+def test_the_video_limits_the_frames_of_its_camera(tmp_path: Path, root: DatasetRoot) -> None:
     relations = {"train": {"a": plain_take(), "b": plain_take(), "c": plain_take()}}
     release = write_release(tmp_path / "release", relations)
     video = release.video("name of a", EGO)
@@ -258,7 +248,7 @@ def test_the_video_says_where_it_ends_and_how_large_it_is(
     ]
 
 
-def test_choosing_takes_and_scenarios(tmp_path: Path, root: DatasetRoot) -> None:
+def test_takes_and_scenarios_can_be_selected(tmp_path: Path, root: DatasetRoot) -> None:
     scenarios = {"a": "Cooking", "b": "Bike Repair", "c": "Cooking"}
     entries = [takes_entry(name, parent_task_name=value) for name, value in scenarios.items()]
     release = three_takes(tmp_path, entries=entries)
@@ -273,20 +263,18 @@ def test_choosing_takes_and_scenarios(tmp_path: Path, root: DatasetRoot) -> None
         ingest(root, release, take_uids=["a"], scenarios=["Bike Repair"])
 
 
-def test_a_take_that_is_asked_for_and_left_out_says_why(tmp_path: Path, root: DatasetRoot) -> None:
+def test_a_requested_take_that_is_left_out_is_an_error(tmp_path: Path, root: DatasetRoot) -> None:
     release = three_takes(tmp_path, entries=[takes_entry("a")])
     with pytest.raises(SettingsError, match="take b cannot be ingested: not in takes.json"):
         ingest(root, release, take_uids=["b"])
 
 
-def test_twice_is_nothing_and_a_changed_input_is_done_anew(
-    tmp_path: Path, root: DatasetRoot
-) -> None:
+def test_a_second_run_ingests_changed_takes_only(tmp_path: Path, root: DatasetRoot) -> None:
     release = three_takes(tmp_path)
     ingest(root, release)
     before = tree(root, without="-")
-    again = ingest(root, release)
-    assert (again.done, again.skipped) == (0, 3)
+    second = ingest(root, release)
+    assert (second.done, second.skipped) == (0, 3)
     assert tree(root, without="-") == before
     three_takes(tmp_path, splits={"train": ["a"], "val": ["b"], "test": ["c"]})
     assert ingest(root, release).done == 1
@@ -314,24 +302,24 @@ def test_takes_of_another_split_are_not_mixed_in(tmp_path: Path, root: DatasetRo
 
 
 @pytest.mark.parametrize(
-    "remove, words",
+    "remove, message",
     [
         ("takes.json", "is not an Ego-Exo4D release"),
         ("annotations/relations_train.json", "no annotations/relations_"),
     ],
 )
-def test_what_is_no_release_is_refused(
-    tmp_path: Path, root: DatasetRoot, remove: str, words: str
+def test_other_folders_are_refused(
+    tmp_path: Path, root: DatasetRoot, remove: str, message: str
 ) -> None:
     release = write_release(tmp_path / "release", {"train": {"a": plain_take()}})
     (release.path / remove).unlink()
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         ingest(root, release)
     assert not root.path.exists()
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    "text, message",
     [
         ("{", "is not a list of takes"),
         ('{"a": 1}', "is not a list of takes"),
@@ -339,23 +327,23 @@ def test_what_is_no_release_is_refused(
     ],
 )
 def test_a_damaged_takes_json_is_refused(
-    tmp_path: Path, root: DatasetRoot, text: str, words: str
+    tmp_path: Path, root: DatasetRoot, text: str, message: str
 ) -> None:
     release = three_takes(tmp_path)
     release.takes_json.write_text(text)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         ingest(root, release)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"train": "a"}', '{"train": [1]}', "{"])
-def test_a_split_file_that_is_none_is_refused(tmp_path: Path, root: DatasetRoot, text: str) -> None:
+def test_an_invalid_split_file_is_refused(tmp_path: Path, root: DatasetRoot, text: str) -> None:
     split_file = tmp_path / "split.json"
     split_file.write_text(text)
     with pytest.raises(DataError, match="split.json"):
         ingest(root, three_takes(tmp_path), split_file=split_file)
 
 
-def test_nothing_that_can_be_ingested_says_why(tmp_path: Path, root: DatasetRoot) -> None:
+def test_a_release_without_usable_takes_is_an_error(tmp_path: Path, root: DatasetRoot) -> None:
     with pytest.raises(DataError, match="3 takes are left out .not in takes.json"):
         ingest(root, three_takes(tmp_path, entries=[]))
 
@@ -402,10 +390,10 @@ def test_an_invalid_annotation_makes_no_object_absent(
 
 def test_two_masks_of_one_frame_are_not_used(root: DatasetRoot, tmp_path: Path) -> None:
     other = json.dumps(shipped(block(EXO, 2)))
-    one = '"annotation": {"0": '
+    first_frame = '"annotation": {"0": '
     reasons = ingest_one(
         root, tmp_path / "release", plain_take(),
-        lambda text: text.replace(one, f'{one}{other}, "0": '),
+        lambda text: text.replace(first_frame, f'{first_frame}{other}, "0": '),
     )  # fmt: skip
     assert any("or two different masks" in reason for reason in reasons)
     assert visibility(root, EXO) == {30: True}

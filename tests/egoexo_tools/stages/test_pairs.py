@@ -49,7 +49,7 @@ def pairs_of(root: DatasetRoot, unit: str) -> pd.DataFrame:
 @pytest.mark.slow
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_pairs_are_those_of_the_plain_loop(
+def test_pairs_equal_those_of_a_plain_loop(
     root: DatasetRoot, split: str, direction: Direction
 ) -> None:
     expected = [
@@ -101,14 +101,14 @@ def test_takes_come_in_the_order_of_split_json(root: DatasetRoot) -> None:
 def test_legacy_names_hold_the_same_pairs(root: DatasetRoot) -> None:
     run_pairs(root, legacy_names=True, run=RUN).check()
     folder = root.path / "dataset_jsons"
-    for legacy, own in [
+    for legacy, name in [
         ("train_exoego_20percent_pairs.json", "train_exoego_pairs.json"),
         ("custom_val_egoexo_pairs_10.json", "val_egoexo_pairs.json"),
     ]:
-        assert (folder / legacy).read_bytes() == (folder / own).read_bytes()
+        assert (folder / legacy).read_bytes() == (folder / name).read_bytes()
 
 
-def test_an_object_name_that_breaks_the_pair_file_is_recorded(root: DatasetRoot) -> None:
+def test_a_name_that_pair_files_cannot_hold_is_excluded(root: DatasetRoot) -> None:
     masks = read_manifest(root, "masks", units=[SECOND]).to_pandas()
     masks["object_name"] = masks["object_name"].replace({"red cup": 'a//"b" ü'})
     write_manifest(root, "masks", SECOND, masks)
@@ -131,7 +131,7 @@ def test_names_are_escaped_in_the_pair_file(root: DatasetRoot) -> None:
     assert f'processed//{SECOND}//{EGO}//a "ü" \\ b//mask//30' in {line[1] for line in lines}
 
 
-def test_run_again_does_nothing_and_other_settings_are_refused(root: DatasetRoot) -> None:
+def test_other_settings_need_overwrite(root: DatasetRoot) -> None:
     run_pairs(root, sampling=SplitSampling(counts={"train": 5}), run=RUN).check()
     assert run_pairs(root, sampling=SplitSampling(counts={"train": 5}), run=RUN).skipped == 6
     with pytest.raises(SettingsError, match="count="):
@@ -141,7 +141,7 @@ def test_run_again_does_nothing_and_other_settings_are_refused(root: DatasetRoot
     assert len(pairs_of(root, "val.ego2exo")) == 7
 
 
-def test_more_pairs_than_there_are_fails_that_unit_only(root: DatasetRoot) -> None:
+def test_too_large_a_sample_fails_its_own_unit(root: DatasetRoot) -> None:
     summary = run_pairs(root, sampling=SplitSampling(counts={"train": 17}), run=RUN)
     assert [result.unit for result in summary.failed] == ["train.exo2ego"]
     assert "17 pairs are requested and 16 are available" in summary.text()
@@ -159,7 +159,7 @@ def test_a_split_without_masks_has_no_pairs(root: DatasetRoot) -> None:
     assert json.loads(root.pairs_json(Split.VAL, Direction.EGO2EXO).read_text()) == []
 
 
-def test_a_sample_is_the_same_after_takes_and_rows_moved(root: DatasetRoot) -> None:
+def test_a_sample_does_not_depend_on_the_order_of_takes_and_rows(root: DatasetRoot) -> None:
     run_pairs(root, sampling=SEVEN, run=RUN).check()
     before = set(pairs_of(root, "train.ego2exo")["pair_id"])
     root.split_json.write_text(json.dumps({"train": [SECOND, FIRST]}))
@@ -171,7 +171,7 @@ def test_a_sample_is_the_same_after_takes_and_rows_moved(root: DatasetRoot) -> N
     assert after[0].startswith(SECOND)
 
 
-def test_a_mask_row_that_comes_twice_is_refused(root: DatasetRoot) -> None:
+def test_a_repeated_mask_row_is_refused(root: DatasetRoot) -> None:
     masks = read_manifest(root, "masks", units=[SECOND]).to_pandas()
     write_manifest(root, "masks", SECOND, pd.concat([masks, masks]))
     assert "twice" in run_pairs(root, run=RUN).text()
@@ -187,6 +187,6 @@ def test_a_mask_row_that_comes_twice_is_refused(root: DatasetRoot) -> None:
         (["--count", "val=999"], 1, "999 pairs are requested"),
     ],
 )
-def test_command(root: DatasetRoot, arguments: list[str], code: int, message: str) -> None:
+def test_the_command(root: DatasetRoot, arguments: list[str], code: int, message: str) -> None:
     result = CliRunner().invoke(main, ["pairs", str(root.path), "--quiet", *arguments])
     assert (result.exit_code, message in result.output) == (code, True), result.output

@@ -92,31 +92,31 @@ def test_the_oracle_reaches_exactly_one_at_the_official_size(root: DatasetRoot) 
 
 
 @pytest.mark.slow
-def test_regions_finds_the_squares_at_frame_size(root: DatasetRoot) -> None:
+def test_regions_proposes_the_squares_at_frame_size(root: DatasetRoot) -> None:
     run_propose(root, directions=[Direction.EGO2EXO], run=INLINE).check()
     truth = np.zeros((140, 224), bool)
     truth[10:36, 48:74] = True
-    found = proposals_of(root, "cam01", 0)
-    assert {(rle.height, rle.width) for rle in found} == {(140, 224)}
-    assert max(rle.iou(MaskRle.encode(truth)) for rle in found) > 0.85
+    proposals = proposals_of(root, "cam01", 0)
+    assert {(rle.height, rle.width) for rle in proposals} == {(140, 224)}
+    assert max(rle.iou(MaskRle.encode(truth)) for rle in proposals) > 0.85
 
 
 @pytest.mark.parametrize(
     ("direction", "views"), [(Direction.EGO2EXO, {"exo"}), (Direction.EXO2EGO, {"ego"})]
 )
-def test_only_destination_cameras_are_done(
+def test_only_destination_cameras_are_processed(
     root: DatasetRoot, direction: Direction, views: set[str]
 ) -> None:
     run_propose(root, proposer="oracle", directions=[direction], run=INLINE).check()
     cameras = set(read_manifest(root, "proposals")["camera"].to_pylist())
     assert {"ego" if camera == EGO else "exo" for camera in cameras} == views
     # The other direction later adds to it and redoes nothing.
-    both = run_propose(root, proposer="oracle", run=INLINE).check()
-    assert both.skipped > 0
-    assert both.done + both.skipped == sum(len(cameras) for _, _, cameras in TAKES.values())
+    summary = run_propose(root, proposer="oracle", run=INLINE).check()
+    assert summary.skipped > 0
+    assert summary.done + summary.skipped == sum(len(cameras) for _, _, cameras in TAKES.values())
 
 
-def test_frames_without_a_proposal_are_listed(root: DatasetRoot) -> None:
+def test_frames_without_a_proposal_are_excluded(root: DatasetRoot) -> None:
     masks = root.part("masks", FIRST)
     table = read_manifest(root, "masks", units=[FIRST])
     import pyarrow.compute as pc
@@ -126,24 +126,24 @@ def test_frames_without_a_proposal_are_listed(root: DatasetRoot) -> None:
     write_manifest(root, "masks", FIRST, table.filter(pc.field("frame_idx") != 60))
     assert masks.exists()
     summary = run_propose(root, proposer="oracle", run=INLINE).check()
-    listed = read_manifest(root, "exclusions").to_pylist()
-    ours = [row for row in listed if row["stage"] == "propose" and row["take_uid"] == FIRST]
-    assert {(row["camera"], row["frame_idx"]) for row in ours} >= {(EGO, 60), ("cam01", 60)}
-    assert "found no mask" in ours[0]["reason"]
+    exclusions = read_manifest(root, "exclusions").to_pylist()
+    of_take = [row for row in exclusions if row["stage"] == "propose" and row["take_uid"] == FIRST]
+    assert {(row["camera"], row["frame_idx"]) for row in of_take} >= {(EGO, 60), ("cam01", 60)}
+    assert "found no mask" in of_take[0]["reason"]
     assert summary.counts["frames_without_proposals"] == len(
-        [row for row in listed if row["stage"] == "propose"]
+        [row for row in exclusions if row["stage"] == "propose"]
     )
 
 
 def test_other_settings_are_refused_by_name(root: DatasetRoot) -> None:
     run_propose(root, proposer="oracle", run=INLINE).check()
-    again = run_propose(root, proposer="oracle", run=INLINE)
-    assert (again.done, again.failed) == (0, ())
+    next_run = run_propose(root, proposer="oracle", run=INLINE)
+    assert (next_run.done, next_run.failed) == (0, ())
     with pytest.raises(SettingsError, match="proposer='oracle', now 'regions'"):
         run_propose(root, proposer="regions", run=INLINE)
 
 
-def test_a_damaged_frame_fails_its_camera_only(root: DatasetRoot) -> None:
+def test_a_damaged_frame_fails_its_own_camera(root: DatasetRoot) -> None:
     root.frame(FIRST, "cam01", 30).write_bytes(b"")
     summary = run_propose(
         root, options=ProposerOptions(max_det=5), directions=[Direction.EGO2EXO], run=INLINE
@@ -155,7 +155,7 @@ def test_a_damaged_frame_fails_its_camera_only(root: DatasetRoot) -> None:
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(root: DatasetRoot) -> None:
+def test_several_processes_give_the_same_proposals(root: DatasetRoot) -> None:
     only = [Direction.EXO2EGO]
     run_propose(root, options=ProposerOptions(max_det=20), directions=only, run=INLINE).check()
     first = read_manifest(root, "proposals")
@@ -173,9 +173,9 @@ def test_without_frames_the_next_step_is_named(root: DatasetRoot) -> None:
 def test_the_command(root: DatasetRoot) -> None:
     runner = CliRunner()
     line = ["propose", str(root.path), "--proposer", "oracle", "--executor", "inline", "--quiet"]
-    done = runner.invoke(main, line)
-    assert done.exit_code == 0, done.output
-    assert "propose: 9 done, 36 frames" in done.output
+    result = runner.invoke(main, line)
+    assert result.exit_code == 0, result.output
+    assert "propose: 9 done, 36 frames" in result.output
     wrong = runner.invoke(main, [*line[:3], "regions", "--weights", "x.pt", *line[4:]])
     assert wrong.exit_code == 2
     assert "the regions proposer has no weights" in wrong.output
@@ -196,11 +196,11 @@ def test_proposals_of_new_pairs_are_added(root: DatasetRoot, proposed_pictures: 
     before = list(proposed_pictures)
     assert run_propose(root, proposer="recording", run=INLINE).done == 0
     keep_pairs(root, [0, 30, 60])
-    again = run_propose(root, proposer="recording", run=INLINE).check()
+    next_run = run_propose(root, proposer="recording", run=INLINE).check()
     new = proposed_pictures[len(before) :]
     assert new and not set(new) & set(before)
     assert {name.split("/")[-1] for name in new} == {"0.jpg"}
-    assert again.counts["frames"] == len(pair_frames(root, "dest"))
+    assert next_run.counts["frames"] == len(pair_frames(root, "dest"))
     exclusions = read_manifest(root, "exclusions").to_pylist()
     assert {row["frame_idx"] for row in exclusions if row["stage"] == "propose"} == {60}
     # The parts are those of one run with all of these pairs, to the byte.
@@ -231,8 +231,8 @@ def test_overwrite_and_changed_frames_propose_again(
     keep_pairs(root, [30, 90])
     proposed_pictures.clear()
     run_propose(root, proposer="recording", run=INLINE).check()
-    again = [name for name in proposed_pictures if name.startswith(f"{FIRST}/cam01/")]
-    assert again == [f"{FIRST}/cam01/30.jpg", f"{FIRST}/cam01/90.jpg"]
+    repeated = [name for name in proposed_pictures if name.startswith(f"{FIRST}/cam01/")]
+    assert repeated == [f"{FIRST}/cam01/30.jpg", f"{FIRST}/cam01/90.jpg"]
     assert f"{SECOND}/cam01/30.jpg" not in proposed_pictures
 
 

@@ -1,4 +1,4 @@
-"""The feature cache follows the pairs: frames of new pairs are added, changed ones made again."""
+"""The feature cache follows the pairs: frames of new pairs are added, changed ones made second."""
 
 import json
 import re
@@ -237,8 +237,8 @@ def test_caches_of_descriptors_only_serve_knn(root: DatasetRoot) -> None:
     (predictions,) = root.runs.glob("*/predictions.json")
     by_descriptors = json.loads(predictions.read_bytes())
     assert runner.invoke(main, line).exit_code == 0
-    again = runner.invoke(main, [*predict, "--method", "knn", "--backbone", "rgb_grid"])
-    assert again.exit_code == 0, again.output
+    second = runner.invoke(main, [*predict, "--method", "knn", "--backbone", "rgb_grid"])
+    assert second.exit_code == 0, second.output
     assert json.loads(predictions.read_bytes()) == by_descriptors
 
 
