@@ -1,6 +1,4 @@
-"""LM-EEC against answers of the running reference, where the shared folder is at hand."""
-
-from __future__ import annotations
+"""LM-EEC against results of the running reference; skipped without the shared folder."""
 
 import copy
 import json
@@ -9,22 +7,22 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
+from conftest import SHARED
+from PIL import Image
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from conftest import SHARED  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from omama.lm_eec.bank import REFERENCE, TrackMemory, compress  # noqa: E402
-from omama.lm_eec.config import NetworkConfig  # noqa: E402
-from omama.lm_eec.naming import file_names  # noqa: E402
-from omama.lm_eec.network import ViewFusion, build_network  # noqa: E402
-from omama.lm_eec.tracking import TrackStep, advance, encode_source, track_logits  # noqa: E402
-from omama.lm_eec.training.losses import clip_losses, run_clips  # noqa: E402
+from omama.lm_eec.bank import REFERENCE, TrackMemory, compress
+from omama.lm_eec.config import NetworkConfig
+from omama.lm_eec.naming import file_names
+from omama.lm_eec.network import ViewFusion, build_network
+from omama.lm_eec.tracking import TrackStep, advance, encode_source, track_logits
+from omama.lm_eec.training.losses import clip_losses, run_clips
 
 GOLDENS = SHARED / "goldens" / "lm_eec"
-pytestmark = pytest.mark.skipif(not GOLDENS.exists(), reason=f"no goldens in {GOLDENS}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not GOLDENS.exists(), reason=f"no goldens in {GOLDENS}"),
+]
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
@@ -41,7 +39,7 @@ def golden(name):
         return {key: arrays[key] for key in arrays}
 
 
-def drawn(shapes):
+def random_state(shapes):
     random = np.random.RandomState(7)
     state = {}
     for key in sorted(shapes):
@@ -58,7 +56,7 @@ def drawn(shapes):
 
 @cache
 def network():
-    state = drawn(json.loads((GOLDENS / "shapes.json").read_text()))
+    state = random_state(json.loads((GOLDENS / "shapes.json").read_text()))
     state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 1.66
     return build_network(NetworkConfig.tiny(), state)
 
@@ -90,41 +88,43 @@ def assert_near(ours, theirs, tolerance=1e-5):
     assert np.abs(np.asarray(ours, np.float64) - theirs).max() <= tolerance * unit
 
 
-def test_fusion():
+def test_the_fusion_equals_the_reference():
     arrays = golden("mvmoe")
     shapes = {key: list(value.shape) for key, value in ViewFusion(256).state_dict().items()}
     fusion = ViewFusion(256)
-    fusion.load_state_dict(drawn(shapes))
+    fusion.load_state_dict(random_state(shapes))
     memory, view = (torch.from_numpy(arrays[name]) for name in ("memory", "view"))
     with torch.no_grad():
         assert_near(fusion(memory, view), arrays["out"])
 
 
-def test_bank():
+def test_the_bank_equals_the_reference():
     arrays = golden("bank")
     raw = torch.from_numpy(arrays["raw"])
     bank = raw[:6]
-    for number, (expected, kept) in enumerate(zip(arrays["banks"], arrays["kept"], strict=True)):
+    for number, (expected, origins_of_tokens) in enumerate(
+        zip(arrays["banks"], arrays["kept"], strict=True)
+    ):
         bank = compress(torch.cat([bank, raw[6 + number][None]]))
         assert np.array_equal(bank, expected)
-        origins = (bank[None] == raw[:, None]).all(-1).float().argmax(0)
-        assert np.array_equal(origins, kept)
+        frames = (bank[None] == raw[:, None]).all(-1).float().argmax(0)
+        assert np.array_equal(frames, origins_of_tokens)
 
 
 @pytest.mark.parametrize("name", ["clip", "gap"])
-def test_track(name):
+def test_a_track_equals_the_reference(name):
     arrays = golden(name)
     with torch.no_grad():
-        ran, logits = track_logits(network(), *inputs(arrays))
-    assert ran == arrays["ran"].tolist()
+        frames, logits = track_logits(network(), *inputs(arrays))
+    assert frames == arrays["ran"].tolist()
     assert_near(logits, arrays["low_res_logits"])
     areas = (network().full_logits(logits) > 0).sum((1, 2))
-    assert areas.tolist() == arrays["areas"][ran].tolist()
+    assert areas.tolist() == arrays["areas"][frames].tolist()
 
 
 @pytest.mark.parametrize("name", ["clip", "gap"])
-def test_what_is_remembered(name):
-    """Scores, pointers, and which frame each token of both banks is of, at every frame."""
+def test_memories_equal_the_reference(name):
+    """Scores, pointers, and the frame that each token of both banks comes from, at every frame."""
     arrays = golden(name)
     ours = network()
     source, dest, masks = inputs(arrays)
@@ -132,9 +132,10 @@ def test_what_is_remembered(name):
     with torch.no_grad():
         views = [ours.encode_images(images) for images in (source, dest)]
         for place, frame in enumerate(arrays["ran"].tolist()):
-            one = [features.select(torch.tensor([frame])) for features in views]
-            seen = encode_source(ours, one[0], one[1], masks[[frame]])
-            decoded = advance(ours, [memory], TrackStep([frame], one[1], *seen), REFERENCE)
+            source_frame, dest_frame = (view.select(torch.tensor([frame])) for view in views)
+            encoded = encode_source(ours, source_frame, dest_frame, masks[[frame]])
+            step = TrackStep([frame], dest_frame, *encoded)
+            decoded = advance(ours, [memory], step, REFERENCE)
             raw[frame] = memory.recent[-1].memories
             assert_near(decoded.object_score, arrays["object_score_logits"][place])
             assert_near(decoded.iou, arrays["iou"][place])
@@ -147,16 +148,16 @@ def test_what_is_remembered(name):
 
 
 def origins(bank, raw):
-    found = np.full((2, 6, 100), -1)
+    frames = np.full((2, 6, 100), -1)
     if bank is None:
-        return found
+        return frames
     for frame, memories in raw.items():
         same = (bank == memories[:, None]).all(-1).numpy()
-        found[:, : same.shape[1]][same] = frame
-    return found
+        frames[:, : same.shape[1]][same] = frame
+    return frames
 
 
-def test_training_step():
+def test_losses_and_gradients_equal_the_reference():
     arrays = golden("train")
     ours = copy.deepcopy(network()).train()
     images = {
@@ -168,12 +169,12 @@ def test_training_step():
         side: torch.from_numpy(np.unpackbits(arrays[f"{side}_masks"], axis=-1)).transpose(0, 1)
         for side in ("source", "dest")
     }
-    answers = run_clips(ours, images["source"], images["dest"], masks["source"])
-    losses = clip_losses(ours, answers, masks["dest"])
+    outputs = run_clips(ours, images["source"], images["dest"], masks["source"])
+    losses = clip_losses(ours, outputs, masks["dest"])
     losses.total.backward()
-    logits = torch.stack([answer.low_res_logits for answer in answers]).detach()
+    logits = torch.stack([output.low_res_logits for output in outputs]).detach()
     assert_near(logits, arrays["low_res_logits"])
-    scores = torch.stack([answer.object_score for answer in answers]).detach()
+    scores = torch.stack([output.object_score for output in outputs]).detach()
     assert_near(scores, arrays["object_score_logits"])
     for ours_, theirs in (
         (losses.mask, "loss_mask"), (losses.dice, "loss_dice"), (losses.iou, "loss_iou"),

@@ -1,26 +1,19 @@
-"""LM-EEC through the whole chain, from videos to the page: `run`, `status`, `report`, `compare`."""
-
-from __future__ import annotations
+"""LM-EEC in the whole chain, from videos to the page: `run`, `status`, `report`, `compare`."""
 
 import re
 
 import pytest
+from click.testing import CliRunner
+from lm_eec_networks import save_network, small_network
 
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from click.testing import CliRunner  # noqa: E402
-from lm_eec_networks import SMALL, small_network  # noqa: E402
-
-from egoexo_tools.cli import main  # noqa: E402
-from egoexo_tools.layout import DatasetRoot  # noqa: E402
-from egoexo_tools.running.records import RunOptions  # noqa: E402
-from egoexo_tools.runs import RunFolder  # noqa: E402
-from egoexo_tools.synthetic import SyntheticOptions, synthesize  # noqa: E402
-from egoexo_tools.vocab import Direction  # noqa: E402
-from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.lm_eec.weights import METHOD  # noqa: E402
-from omama.pipeline import PipelineOptions, run_pipeline  # noqa: E402
+from egoexo_tools.cli import main
+from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.records import RunOptions
+from egoexo_tools.runs import RunFolder
+from egoexo_tools.synthetic import SyntheticOptions, synthesize
+from egoexo_tools.vocab import Direction
+from omama.lm_eec.weights import METHOD
+from omama.pipeline import PipelineOptions, run_pipeline
 
 pytestmark = pytest.mark.slow
 RUN = RunOptions(executor="inline", quiet=True)
@@ -36,23 +29,22 @@ def release(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chain(release, tmp_path_factory):
-    """The root, what the run said, and its score table."""
-    folder, said = tmp_path_factory.mktemp("chain"), []
-    weights = small_network().state_dict()
-    save_checkpoint(Checkpoint(SMALL.to_dict(), weights, method=METHOD), folder / "init.pt")
+    """The root, the lines that the run printed, and its score table."""
+    folder, lines = tmp_path_factory.mktemp("chain"), []
+    start = save_network(folder / "init.pt", small_network())
     options = PipelineOptions(
         method=METHOD,
-        init=folder / "init.pt",
+        init=start,
         training={"epochs": 1, "batch_pairs": 1, "accumulate": 1, "clips_per_track": 1},
     )
     root = DatasetRoot(folder / "root")
-    table = run_pipeline(root, release, options, run=RUN, say=said.append)
-    return root, said, table
+    table = run_pipeline(root, release, options, run=RUN, say=lines.append)
+    return root, lines, table
 
 
-def test_nothing_is_proposed_for_it(chain):
-    root, said, table = chain
-    titles = [line for line in said if line.startswith("[")]
+def test_the_chain_makes_no_proposals(chain):
+    root, lines, table = chain
+    titles = [line for line in lines if line.startswith("[")]
     assert [title.split(": ")[0].split("] ")[1] for title in titles] == [
         "ingest", "frames", "pairs", "train", "predict", "evaluate", "report",
     ]  # fmt: skip
@@ -60,7 +52,7 @@ def test_nothing_is_proposed_for_it(chain):
     assert "LM-EEC, with memory" in table and "oracle" not in table
 
 
-def test_what_a_run_leaves(chain):
+def test_a_run_has_checkpoints_predictions_and_a_log(chain):
     root, *_ = chain
     for direction in Direction:
         run = RunFolder.of(root, f"{direction}-{METHOD}")
@@ -68,18 +60,18 @@ def test_what_a_run_leaves(chain):
             assert path.is_file(), path
 
 
-def test_the_page_does_not_speak_of_proposals(chain):
+def test_the_page_does_not_mention_proposals(chain):
     root, *_ = chain
     page = (root.runs / "report.html").read_text()
-    read = re.sub(r"(?s)<(style|script)\b.*?</\1>", "", page)
-    assert "LM-EEC, with memory" in read and "Causes of failure" in read
-    assert "proposal" not in read.lower()
+    text = re.sub(r"(?s)<(style|script)\b.*?</\1>", "", page)
+    assert "LM-EEC, with memory" in text and "Causes of failure" in text
+    assert "proposal" not in text.lower()
 
 
-def test_status_and_compare_know_it(chain, tmp_path):
+def test_status_and_compare_accept_it(chain, tmp_path):
     root, *_ = chain
     status = CliRunner().invoke(main, ["status", str(root.path)])
     assert status.exit_code == 0 and "train" in status.output
     run = RunFolder.of(root, f"ego2exo-{METHOD}").path
-    compared = CliRunner().invoke(main, ["compare", str(run), str(run)])
-    assert compared.exit_code == 0, compared.output
+    comparison = CliRunner().invoke(main, ["compare", str(run), str(run)])
+    assert comparison.exit_code == 0, comparison.output

@@ -1,20 +1,15 @@
-"""Checkpoint files: SAM 2.1's, the authors' two kinds, ours; and what is none of them."""
-
-from __future__ import annotations
+"""Checkpoint files: SAM 2.1's, the authors' two kinds, ours, and others."""
 
 import re
 
 import pytest
+import torch
+from lm_eec_networks import random_state, save_network, small_network
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from lm_eec_networks import SMALL, drawn_state, small_network  # noqa: E402
-
-from egoexo_tools.errors import DataError  # noqa: E402
-from omama.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from omama.lm_eec.config import NetworkConfig  # noqa: E402
-from omama.lm_eec.weights import METHOD, load_network  # noqa: E402
+from egoexo_tools.errors import DataError
+from omama.checkpoint import Checkpoint, save_checkpoint
+from omama.lm_eec.config import NetworkConfig
+from omama.lm_eec.weights import load_network
 
 TINY = NetworkConfig.tiny()
 WIDTH = "image_encoder.trunk.patch_embed.proj.weight"
@@ -22,14 +17,14 @@ WIDTH = "image_encoder.trunk.patch_embed.proj.weight"
 
 @pytest.fixture(scope="module")
 def state():
-    return drawn_state(TINY)
+    return random_state(TINY)
 
 
 def without_fusion(state):
     return {key: value for key, value in state.items() if not key.startswith("MV_MoE.")}
 
 
-def saved(tmp_path, content):
+def save(tmp_path, content):
     path = tmp_path / "weights.pt"
     torch.save(content, path)
     return path
@@ -44,27 +39,24 @@ def saved(tmp_path, content):
     ],
     ids=["bare", "checkpoint.pt", "<epoch>.pth"],
 )
-def test_the_authors_files(tmp_path, state, wrap):
-    loaded = load_network(saved(tmp_path, wrap(state)))
+def test_the_authors_files_are_read(tmp_path, state, wrap):
+    loaded = load_network(save(tmp_path, wrap(state)))
     assert loaded.checkpoint is None and loaded.network.config == TINY
     assert torch.equal(loaded.network.fusion.conv1[0].weight, state["MV_MoE.conv1.0.weight"])
 
 
-def test_sam_itself_is_to_be_trained_first(tmp_path, state):
-    path = saved(tmp_path, {"model": without_fusion(state)})
+def test_sam_without_a_fusion_is_only_for_training(tmp_path, state):
+    path = save(tmp_path, {"model": without_fusion(state)})
     network = load_network(path, to_train=True).network
     assert torch.equal(network.sam.no_object_pointer, state["no_obj_ptr"])
     with pytest.raises(DataError, match="without LM-EEC's fusion: train it first"):
         load_network(path)
 
 
-def test_our_own(tmp_path):
+def test_our_checkpoint_is_read(tmp_path):
     network = small_network()
-    save_checkpoint(
-        Checkpoint(SMALL.to_dict(), network.state_dict(), method=METHOD), tmp_path / "own.pt"
-    )
-    loaded = load_network(tmp_path / "own.pt")
-    assert loaded.network.config == SMALL
+    loaded = load_network(save_network(tmp_path / "own.pt", network))
+    assert loaded.network.config == network.config
     for name, value in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], value)
 
@@ -75,7 +67,7 @@ def changed(state, **tensors):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (
             lambda s: {
@@ -95,21 +87,21 @@ def changed(state, **tensors):
         (lambda s: {k: v for k, v in s.items() if k != "MV_MoE.mlp1.0.bias"}, "lack MV_MoE.mlp1"),
     ],
 )
-def test_what_is_no_lm_eec_is_named(tmp_path, state, content, says):
-    path = saved(tmp_path, content(state))
+def test_other_files_are_rejected_with_a_message(tmp_path, state, content, message):
+    path = save(tmp_path, content(state))
     for to_train in (False, True):
-        with pytest.raises(DataError, match=re.escape(says)) as caught:
+        with pytest.raises(DataError, match=re.escape(message)) as caught:
             load_network(path, to_train=to_train)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_of_another_method(tmp_path):
+def test_a_checkpoint_of_another_method_is_rejected(tmp_path):
     save_checkpoint(Checkpoint({}, {}, method="o-mama"), tmp_path / "other.pt")
     with pytest.raises(DataError, match="a checkpoint of o-mama, not of lm-eec"):
         load_network(tmp_path / "other.pt")
 
 
-def test_a_file_that_runs_code_is_refused(tmp_path):
-    path = saved(tmp_path, {"model": re.compile("x")})
+def test_a_file_with_code_is_rejected(tmp_path):
+    path = save(tmp_path, {"model": re.compile("x")})
     with pytest.raises(DataError, match="more than tensors"):
         load_network(path)
