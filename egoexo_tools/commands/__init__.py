@@ -67,6 +67,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self.table:
             return None
         module, _ = self.table[cmd_name]
+        # Only the called command is imported, so that --help and light commands start at once.
         command: click.Command = importlib.import_module(module).command
         return command
 
@@ -80,6 +81,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SettingsError as error:
+            # Click's own exceptions print one line and carry the exit code: 2 here, 1 below.
             raise click.UsageError(str(error)) from error
         except (DataError, StageFailed) as error:
             raise click.ClickException(str(error)) from error
@@ -204,6 +206,7 @@ def stage_options(
             run = _run_options(**{name: values.pop(name) for name in options})
             return function(*args, run=run, **values)
 
+        # Decorators apply from the bottom up; help lists options in the order of `options`.
         for option in reversed(options.values()):
             command = option(command)
         return command

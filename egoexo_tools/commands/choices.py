@@ -37,6 +37,7 @@ class NameOf(click.Choice[str]):
         """Click assigns the choices once; here they come from the table each time."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        # A value of `also`, such as `both`, has no member.
         name, table = super().convert(value, param, ctx), resolve(self.table)
         return table(name) if isinstance(table, EnumType) and name not in self.also else name
 

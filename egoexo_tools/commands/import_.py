@@ -87,6 +87,7 @@ def _print_summaries(root: DatasetRoot, stage: str, summaries: Sequence[StageSum
     if left_out := left_out_text(root, stage):
         click.echo(left_out)
     click.echo(f"root: {root.path}")
+    # After the output above: what was left out explains most failures.
     for summary in summaries:
         summary.check()
 

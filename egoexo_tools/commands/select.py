@@ -87,6 +87,7 @@ def command(
         write_selection,
     )
 
+    # The other choices are criteria, by the names of TakeCriteria.
     names = ("splits", "group_by", "seed", "video", "manifests")
     split_options = {name: choices.pop(name) for name in names}
     choices["takes"] += read_lines(take_list) if take_list else ()

@@ -22,4 +22,5 @@ def command(root: DatasetRoot, files: bool) -> None:
 
     findings = validate(root, files=files)
     click.echo(findings_table(findings))
+    # Findings are a result, not an error; scripts see them in the exit code.
     sys.exit(1 if findings else 0)

@@ -53,6 +53,7 @@ class FieldOption(click.Option):
         help_text = help_text.rstrip(" .;") + "."
         if default_text:
             help_text += f"  [default: {default_text.rstrip('.')}]"
+        # A flag that is off by default needs no --no-...; None leaves the choice to the method.
         flag = "--" + field.name.replace("_", "-")
         if kind is bool and field.default is not False:
             flag = f"{flag}/--no-{flag[2:]}"
@@ -141,6 +142,7 @@ class MethodCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's options as Click writes them, then the method's in a section below."""
         method, own_options = ctx.meta[SELECTED]
+        # Click writes all of get_params in one section.
         ctx.meta[SELECTED] = method, []
         super().format_options(ctx, formatter)
         ctx.meta[SELECTED] = method, own_options
@@ -154,6 +156,7 @@ def dataclass_options(record: str, config: type) -> Iterator[FieldOption]:
     docs, annotations = field_docs(config), get_type_hints(config)
     for field in dataclasses.fields(config):
         kind = annotations[field.name]
+        # `int | None` is an int that may be left out.
         if isinstance(kind, types.UnionType):
             kind = next(part for part in get_args(kind) if part is not type(None))
         if kind in TYPES:
@@ -166,6 +169,7 @@ def field_docs(config: type) -> dict[str, str]:
     for cls in reversed(config.__mro__):
         if not dataclasses.is_dataclass(cls):
             continue
+        # At run time these docstrings are lost: Python keeps only those of classes and functions.
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(definition, ast.ClassDef)
         for field, text in pairwise(definition.body):

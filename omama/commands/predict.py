@@ -110,6 +110,7 @@ def _predict_root(
         direction: run_argument or run_name(direction, method, decision)
         for direction in directions(arguments["direction"])
     }
+    # A method's progress bar shows the run's name; both directions share one bar.
     shared = {
         "quiet": arguments["quiet"],
         "run_name": None if len(names) > 1 else min(names.values()),
@@ -123,6 +124,7 @@ def _predict_root(
         options=methods.make_options(method, arguments["options"], shared=shared),
     )
     if output is not None:
+        # The run keeps its own files: report and evaluate read them by their usual names.
         write_atomic(output, paths[0].read_bytes())
         paths = [output]
     return "\n".join(f"predictions: {path}" for path in paths)

@@ -81,6 +81,7 @@ def command(root: DatasetRoot, release: Release, run: RunOptions, **choices: Any
     from omama.config import Features
     from omama.pipeline import PipelineOptions, run_pipeline
 
+    # Without a value the method's own default holds, which differs between methods.
     training = {name: choices.pop(name) for name in ("epochs", "batch_pairs", "learning_rate")}
     options = PipelineOptions(
         directions=directions(choices.pop("direction")),
