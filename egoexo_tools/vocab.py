@@ -36,6 +36,11 @@ class Protocol(StrEnum):
     OFFICIAL = "official"
     OMAMA = "omama"
     LM_EEC = "lm-eec"
+    BOTH_VISIBLE = "both-visible"
+    BOTH_VISIBLE_FRAMES = "both-visible-frames"
+    V2SAM_RELEASED = "v2sam-released"
+    OBJECTRELATOR = "objectrelator"
+    VGGT_S = "vggt-s"
 
 
 class Direction(StrEnum):

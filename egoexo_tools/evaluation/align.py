@@ -282,11 +282,11 @@ def _match_frames(
             problems.add("missing_frame", frame_text)
             continue
         # Both are parsed before either is refused, so that both problems are reported.
-        prediction = _parse_prediction(entries[key], frame_text, problems)
+        prediction = parse_prediction(entries[key], frame_text, problems)
         truth = None
         if key in track.dest_masks:
             try:
-                truth = _parse_mask(track.dest_masks[key])
+                truth = parse_mask(track.dest_masks[key])
             except (DataError, KeyError, TypeError, ValueError):
                 problems.add("bad_truth", frame_text)
                 continue
@@ -295,12 +295,12 @@ def _match_frames(
     return samples
 
 
-def _parse_prediction(
+def parse_prediction(
     entry: Any, where: str, problems: Problems
 ) -> tuple[MaskRle, float, list[int] | None] | None:
     """Mask, confidence (NaN: not given) and ranked proposals; None after adding a problem."""
     try:
-        mask = _parse_mask(entry["pred_mask"])
+        mask = parse_mask(entry["pred_mask"])
         confidence = entry["confidence"]
     except (DataError, KeyError, TypeError, ValueError):
         problems.add("bad_entry", where)
@@ -318,7 +318,7 @@ def _parse_prediction(
     return mask, np.nan if number is None else number, ranked if is_ranking else None
 
 
-def _parse_mask(value: Any) -> MaskRle:
+def parse_mask(value: Any) -> MaskRle:
     """Stricter than `MaskRle.from_json`: the official file stores counts as text only."""
     height, width = value["size"]
     counts = value["counts"]

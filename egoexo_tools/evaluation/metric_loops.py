@@ -39,10 +39,13 @@ class ResizedMasks(NamedTuple):
     cols: Int64
 
 
-def resized_masks(masks: MaskColumns, size: Size) -> ResizedMasks:
-    """Masks to be drawn at `size`; DataError unless all of them have the same size."""
+def resized_masks(masks: MaskColumns, size: Size, *, exact: bool = False) -> ResizedMasks:
+    """Masks to be drawn at `size`; DataError unless all of them have the same size.
+
+    `exact`: nearest neighbours as in torch instead of OpenCV.
+    """
     mask_size = masks.common_size(size)
-    edges = dest_edges(mask_size, size)
+    edges = dest_edges(mask_size, size, exact=exact)
     return ResizedMasks(masks.text, masks.offsets, *mask_size, *edges)
 
 
@@ -121,6 +124,26 @@ def score(
             floats[TRUTH_CONSISTENCY, i] = iou_from_areas(
                 shared, areas[TRUTH, i], areas[TRUTH, i - 1]
             )
+
+
+@compiled
+def overlaps(
+    predicted: ResizedMasks, truth: ResizedMasks, size: Size, areas: Int64, problems: Bytes
+) -> None:
+    """Areas of n pairs of masks at `size`, without the other metrics.
+
+    Fills in `areas` (3, n), of intersection, prediction and truth, and `problems` (2, n).
+    """
+    height, width = size
+    words = (height + 63) >> 6
+    masks, boxes = np.empty((2, width, words), np.uint64), np.empty((2, 4), np.int64)
+    runs = np.empty(_longest(predicted.offsets, truth.offsets), np.int64)
+    for i in range(areas.shape[1]):
+        problems[PREDICTED, i] = _rasterise(predicted, i, runs, masks[0], boxes[0])
+        problems[TRUTH, i] = _rasterise(truth, i, runs, masks[1], boxes[1])
+        areas[0, i] = overlap_area(masks[0], masks[1], boxes[0], boxes[1])
+        areas[1, i] = mask_area(masks[0], boxes[0])
+        areas[2, i] = mask_area(masks[1], boxes[1])
 
 
 @compiled

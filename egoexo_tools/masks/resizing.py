@@ -28,15 +28,21 @@ def nearest_idxs(source: int, dest: int) -> Int64:
     return clipped
 
 
-def dest_edges(source: Size, dest: Size) -> tuple[Int64, Int64]:
+def exact_nearest_idxs(source: int, dest: int) -> Int64:
+    """The source index that `torch.nn.functional.interpolate` reads: floor(i * source / dest)."""
+    return np.arange(dest, dtype=np.int64) * source // dest
+
+
+def dest_edges(source: Size, dest: Size, *, exact: bool = False) -> tuple[Int64, Int64]:
     """For each border between source rows (columns), the number of destination ones before it.
 
     Source rows a..b - 1 fill destination rows edges[a]..edges[b] - 1, so a run of pixels maps to
-    a run of destination pixels by two look-ups.
+    a run of destination pixels by two look-ups. `exact`: as in torch instead of OpenCV.
     """
-    return _side_edges(source[0], dest[0]), _side_edges(source[1], dest[1])
+    return _side_edges(source[0], dest[0], exact), _side_edges(source[1], dest[1], exact)
 
 
 @lru_cache(maxsize=256)
-def _side_edges(source: int, dest: int) -> Int64:
-    return np.searchsorted(nearest_idxs(source, dest), np.arange(source + 1)).astype(np.int64)
+def _side_edges(source: int, dest: int, exact: bool) -> Int64:
+    idxs = (exact_nearest_idxs if exact else nearest_idxs)(source, dest)
+    return np.searchsorted(idxs, np.arange(source + 1)).astype(np.int64)
