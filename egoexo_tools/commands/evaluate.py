@@ -1,5 +1,6 @@
 """`egoexo-tools evaluate`"""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,31 @@ from egoexo_tools.layout import DatasetRoot
 
 
 @click.command()
-@click.option("--ground-truth", type=FILE, required=True, help="Official ground-truth file.")
+@click.option(
+    "--ground-truth",
+    type=FILE,
+    help="Official ground-truth file.  [default: of the run, if --predictions is its folder]",
+)
 @click.option(
     "--predictions",
     type=ANY_PATH,
     required=True,
-    help="Prediction file (official or O-MaMa's), LM-EEC folder, or predictions.parquet.",
+    help="Prediction file (official or O-MaMa's), LM-EEC or run folder, or predictions.parquet.",
 )
 @click.option("--protocol", type=PROTOCOL, required=True, help="Protocol whose rules apply.")
+@click.option(
+    "--relation",
+    type=FILE,
+    help="Relation file (JSON) whose samples and order are used where both "
+    "views must show the object.",
+)
+@click.option(
+    "--ranks",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that v2sam-released assumes.",
+)
 @click.option("--direction", type=DIRECTION, help="Direction to score, if a file holds both.")
 @click.option(
     "--split", help="Split to name in the result.  [default: as in ground truth of this toolkit]"
@@ -36,9 +54,11 @@ from egoexo_tools.layout import DatasetRoot
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: all cores]")
 @quiet_option
 def command(
-    ground_truth: Path,
+    ground_truth: Path | None,
     predictions: Path,
     protocol: str,
+    relation: Path | None,
+    ranks: int,
     root: DatasetRoot | None,
     out: Path | None,
     json_path: Path | None,
@@ -46,17 +66,50 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Score predictions under a protocol.
+    """Score predictions under a protocol, or under every protocol in one table.
 
     \b
-    Example:
+    Examples:
       egoexo-tools evaluate --protocol official \\
         --ground-truth demo/root/runs/ego2exo/ground_truth.json \\
         --predictions demo/root/runs/ego2exo/predictions.json
+      egoexo-tools evaluate --protocol all --predictions demo/root/runs/ego2exo
     """
     from egoexo_tools.evaluation.analysis import format_summary
-    from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate
+    from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate, scored_file
+    from egoexo_tools.evaluation.protocols import (
+        BOTH_VISIBLE_PROTOCOLS,
+        evaluate_protocols,
+        format_protocols,
+    )
+    from egoexo_tools.layout import write_atomic
+    from egoexo_tools.runs import RunFolder
+    from egoexo_tools.vocab import Protocol
 
+    run = RunFolder(predictions)
+    if run.predictions.is_file() or run.predictions_json.is_file():
+        predictions, ground_truth = scored_file(run.path), ground_truth or run.ground_truth
+    if ground_truth is None:
+        raise click.UsageError("--ground-truth is missing; only a run folder brings its own")
+    if protocol == "all" or protocol in BOTH_VISIBLE_PROTOCOLS:
+        if out is not None:
+            raise click.UsageError("--out needs one of the protocols official, omama and lm-eec")
+        summaries = evaluate_protocols(
+            ground_truth,
+            predictions,
+            protocols=tuple(Protocol) if protocol == "all" else (Protocol(protocol),),
+            root=root,
+            relation=relation,
+            ranks=ranks,
+            options=EvaluateOptions(**options),
+            quiet=quiet,
+        )
+        if json_path is not None:
+            write_atomic(json_path, json.dumps(summaries, indent=1, allow_nan=False) + "\n")
+        click.echo(format_protocols(summaries))
+        if all("error" in summary for summary in summaries.values()):
+            raise SystemExit(1)
+        return
     evaluation = evaluate(
         ground_truth,
         predictions,

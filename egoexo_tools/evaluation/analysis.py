@@ -48,6 +48,7 @@ def summarize(
     return {
         **mean_scores(frame),
         **labels,
+        "existence_plain": existence_plain(frame),
         "intervals": intervals(frame),
         "takes": int(frame["take_uid"].nunique()),
         "coverage": coverage,
@@ -70,6 +71,16 @@ def mean_scores(frame: pd.DataFrame) -> Json:
         "samples": len(frame),
         "samples_visible": len(visible),
     }
+
+
+def existence_plain(frame: pd.DataFrame) -> float | None:
+    """Share of visible samples whose prediction and truth are both empty or both not.
+
+    CCMP's "visibility accuracy" (98.92 / 99.86) is this number, which no confidence enters.
+    """
+    visible = frame[frame["visible"]]
+    agrees = (visible["predicted_area"] > 0) == (visible["truth_area"] > 0)
+    return _mean(agrees.astype(float))
 
 
 def intervals(frame: pd.DataFrame) -> Json:

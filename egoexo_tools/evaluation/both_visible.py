@@ -53,7 +53,7 @@ class OverlapScores:
     """The samples of pairs, pair by pair, with their areas at two sizes."""
 
     samples: pd.DataFrame
-    """pair (int), take_uid, object_name, source_camera, dest_camera, frame_idx of the destination."""
+    """pair (int), take_uid, object_name, source_camera, dest_camera, destination frame_idx."""
     at_sam_size: Int64
     """(3, n) areas of intersection, prediction and truth at 1024 x 1024."""
     at_own_size: Int64
@@ -111,9 +111,10 @@ def mean_overlap(scores: OverlapScores, protocol: Protocol, *, ranks: int = 1) -
         # Their sum is divided by the count + 1e-6.
         return {**summary, "iou": float(ious.sum() / (len(ious) + 1e-6))}
     for name, function in (("iou", intersection_over_union), ("dice", dice)):
-        values = function(scores.at_sam_size)
+        values: Float64 = function(scores.at_sam_size)
         if protocol is Protocol.BOTH_VISIBLE_FRAMES:
-            values = pd.Series(values).groupby(samples["pair"].to_numpy()).mean().to_numpy()
+            means = pd.Series(values).groupby(samples["pair"].to_numpy()).mean()
+            values = np.asarray(means, np.float64)
         elif protocol is Protocol.V2SAM_RELEASED:
             groups = pd.Series(values).groupby(samples["pair"].to_numpy())
             values = np.array(released_values([list(group) for _, group in groups], ranks))
@@ -168,13 +169,15 @@ def _score_takes(
         problems.update(take.problems)
         tables.append(take.samples.assign(pair=take.samples["pair"] + first_pair))
         first_pair += take.samples.attrs["pairs"]
-    areas = [
-        np.concatenate([getattr(take, name) for take in takes], axis=1)
-        for name in ("at_sam_size", "at_own_size")
-    ]
-    if not areas[0].shape[1] and not problems.counts:
+    samples = pd.concat(tables, ignore_index=True)
+    if samples.empty and not problems.counts:
         raise DataError(f"{truth.path} has no object with a mask in both views")
-    return OverlapScores(pd.concat(tables, ignore_index=True), *areas, problems)
+    return OverlapScores(
+        samples,
+        np.concatenate([take.at_sam_size for take in takes], axis=1),
+        np.concatenate([take.at_own_size for take in takes], axis=1),
+        problems,
+    )
 
 
 def _score_pairs(
@@ -221,9 +224,7 @@ def _score_pairs(
     return OverlapScores(samples, areas["at_sam_size"], areas["at_own_size"], problems)
 
 
-def _measure(
-    predicted: MaskColumns, truth: MaskColumns, size: Size | None
-) -> tuple[Int64, Any]:
+def _measure(predicted: MaskColumns, truth: MaskColumns, size: Size | None) -> tuple[Int64, Any]:
     """Areas (3, n) and problem codes (2, n) at `size`, or at the truths' own sizes."""
     areas = np.zeros((3, len(truth)), np.int64)
     codes = np.zeros((2, len(truth)), np.uint8)
@@ -232,7 +233,10 @@ def _measure(
     for number, (*_, height, width) in enumerate(combinations.tolist()):
         rows = np.flatnonzero(group.reshape(-1) == number)
         target = size or (height, width)
-        part_areas, part_codes = np.zeros((3, rows.size), np.int64), np.zeros((2, rows.size), np.uint8)
+        part_areas, part_codes = (
+            np.zeros((3, rows.size), np.int64),
+            np.zeros((2, rows.size), np.uint8),
+        )
         overlaps(
             resized_masks(predicted.take(rows), target, exact=True),
             resized_masks(truth.take(rows), target, exact=True),

@@ -28,6 +28,9 @@ from egoexo_tools.running.progress import open_progress
 from egoexo_tools.runs import RunFolder, Stamp, table_metadata
 from egoexo_tools.vocab import Direction, Protocol, Split
 
+FILE_PROTOCOLS = (Protocol.OFFICIAL, Protocol.OMAMA, Protocol.LM_EEC)
+"""Protocols that score a whole prediction file; `protocols.evaluate_protocols` knows the others."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -91,8 +94,8 @@ def evaluate(
     problems if the predictions do not fit. With `options.partial` the samples that fit are scored,
     and the summary's `coverage` gives their share.
     """
-    if protocol not in list(Protocol):
-        raise SettingsError(f"{protocol!r} is not a protocol; use {', '.join(Protocol)}")
+    if protocol not in FILE_PROTOCOLS:
+        raise SettingsError(f"{protocol!r} is not a protocol; use {', '.join(FILE_PROTOCOLS)}")
     truth = read_ground_truth(ground_truth)
     return score_predictions(
         truth,

@@ -48,9 +48,7 @@ class RelationPair:
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sort key that compares digits as numbers: `lid_2` before `lid_10`."""
-    return [
-        (int(digits or -1), text) for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)
-    ]
+    return [(int(digits or -1), text) for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)]
 
 
 def relation_pairs(
@@ -152,7 +150,9 @@ def _small_masks(
         sizes = columns.heights // scales, columns.widths // scales
         resized = columns.resize(np.arange(len(columns)), *sizes)
     except (DataError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"take {take_uid}: a mask of the ground truth is damaged: {error}") from error
+        raise DataError(
+            f"take {take_uid}: a mask of the ground truth is damaged: {error}"
+        ) from error
     areas, _, _ = resized.measure()
     return {key: resized.rle(row) for row, key in enumerate(masks) if areas[row]}
 
@@ -211,7 +211,9 @@ def read_relation(path: Path, object_names: Mapping[str, Sequence[str]]) -> list
             raise DataError(f"{where}: the ground truth has no take {take_uid}")
         names = sorted(object_names[take_uid], key=natural_key)
         if not set(truths) <= set(range(1, len(names) + 1)):
-            raise DataError(f"{where}: category_id must be from 1 to {len(names)}: {sorted(truths)}")
+            raise DataError(
+                f"{where}: category_id must be from 1 to {len(names)}: {sorted(truths)}"
+            )
         if truths:
             objects = {names[number - 1]: rle for number, rle in truths.items()}
             pairs.append(
