@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from egoexo_tools.evaluation.published import PUBLISHED, Published, incomparable_reason
-from egoexo_tools.vocab import Direction, Split
+from egoexo_tools.vocab import Direction, Protocol, Split
 
 OURS = {
     "protocol": "official",
@@ -45,9 +45,8 @@ def test_published_numbers_and_modes() -> None:
     omama = [entry for entry in PUBLISHED if entry.method == "O-MaMa" and entry.split == "test"]
     assert [entry.iou(direction) for entry in omama for direction in Direction] == [42.6, 44.1]
     assert all(0 < (entry.exo2ego or 0) < 100 for entry in PUBLISHED)
-    protocols = {"official", "omama", "lm-eec", "both-visible", "own"}
-    assert {entry.protocol for entry in PUBLISHED} == protocols
-    assert all(entry.mean for entry in PUBLISHED)
+    assert {entry.protocol for entry in PUBLISHED} == {*Protocol, "own"}
+    assert all(entry.mean and entry.source for entry in PUBLISHED)
     modes = {entry.method: entry.mode for entry in PUBLISHED}
     assert set(modes.values()) == {"the pair alone", "past only", "not known"}
     assert modes["O-MaMa"] == modes["DINOv2 mask k-NN"] == "the pair alone"
@@ -57,17 +56,27 @@ def test_published_numbers_and_modes() -> None:
 @pytest.mark.parametrize(
     ("method", "protocol", "numbers"),
     [
-        ("V2-SAM", "both-visible", [46.3, 49.6]),
-        ("V2-SAM, reproduced by others", "own", [40.2, 46.4]),
-        ("VGGT-S", "both-visible", [67.7, 68.0]),
-        ("DOMR", "both-visible", [49.7, 55.2]),
+        ("V2-SAM", "own", [46.3, 49.6]),
+        ("V2-SAM Fusion, released weights", "v2sam-released", [44.65, 49.04]),
+        ("V2-SAM Fusion, released weights", "both-visible", [40.24, 46.38]),
+        ("V2-SAM Fusion, released weights", "both-visible-frames", [44.93, 51.42]),
+        ("VGGT-S", "vggt-s", [67.7, 68.0]),
+        ("ObjectRelator", "objectrelator", [45.4, 50.9]),
+        ("DOMR", "own", [49.7, 55.2]),
         ("CCMP", "official", [41.95, 47.18]),
         ("LM-EEC", "lm-eec", [54.98, 65.77]),
     ],
 )
 def test_each_number_has_its_evaluator(method: str, protocol: str, numbers: list[float]) -> None:
-    (entry,) = [entry for entry in PUBLISHED if entry.method == method]
-    assert entry.protocol == protocol
+    (entry,) = [
+        entry for entry in PUBLISHED if (entry.method, entry.protocol) == (method, protocol)
+    ]
     assert [entry.iou(direction) for direction in Direction] == numbers
     if protocol not in {"official", "lm-eec"}:
         assert incomparable_reason(entry, OURS) == f"{protocol} protocol, not official"
+
+
+def test_vggt_s_numbers_stand_beside_no_run() -> None:
+    (entry,) = [entry for entry in PUBLISHED if entry.method == "VGGT-S"]
+    ours = OURS | {"protocol": "vggt-s", "split": "val"}
+    assert incomparable_reason(entry, ours) == "every 20th sample, not 1,000"
