@@ -5,10 +5,15 @@ path component, so that no path leaves its root. Files are written through `atom
 sibling that is then renamed, so a reader never sees a half-written file.
 """
 
+import fcntl
 import os
+import re
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from egoexo_tools.errors import DataError
@@ -21,20 +26,81 @@ RESOLUTIONS: Mapping[str, int | None] = {"full": None, "448": DOWNSCALED_448}
 """Name of a copy of the videos on the command line → its short side; None is the full size."""
 
 
+_PARTIAL_NAME = re.compile(rf".*\.[0-9a-f]{{12}}{re.escape(PARTIAL_SUFFIX)}")
+_WRITES: ContextVar[set[Path] | None] = ContextVar("writes", default=None)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a sibling file to write; it replaces `path` on success and is deleted on error.
 
-    The sibling's name is fixed, so the next writer overwrites what a killed one left behind.
+    The sibling's name is unique and it is locked until then, so that two writers of one file do not
+    interfere, and a later process can tell and delete what a killed one left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    _remove_leftovers(path.parent)
+    partial, lock = _create_partial(path)
     try:
         yield partial
         os.replace(partial, path)
+        note_write(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def record_writes() -> Iterator[set[Path]]:
+    """Yield a set; every file that this thread completes by `atomic_path` is added to it."""
+    paths: set[Path] = set()
+    token = _WRITES.set(paths)
+    try:
+        yield paths
+    finally:
+        _WRITES.reset(token)
+
+
+def note_write(path: Path) -> None:
+    """Add a file to `record_writes`: one that was placed in another way, or is already right."""
+    if (paths := _WRITES.get()) is not None:
+        paths.add(path)
+
+
+def _create_partial(path: Path) -> tuple[Path, int]:
+    """A new locked file beside `path`, and its descriptor, which holds the lock."""
+    while True:
+        # Of a long name only the beginning: a file name has at most 255 bytes.
+        name = f"{path.name[:50]}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}"
+        partial = path.with_name(name)
+        lock = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        with suppress(OSError):  # a file system without locks: then nobody deletes the file either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another process may have taken it for a leftover before it was locked.
+        if partial.exists():
+            return partial, lock
+        os.close(lock)
+
+
+@lru_cache(maxsize=4096)
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the partial files of dead writers; once per process, as listing a folder takes time.
+
+    The lock of a writer disappears with its process.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if _PARTIAL_NAME.fullmatch(name)]
+    except OSError:
+        return
+    for name in names:
+        with suppress(OSError):
+            file = os.open(folder / name, os.O_RDWR)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(folder / name)
+            finally:
+                os.close(file)
 
 
 def write_atomic(path: Path, data: bytes | memoryview | str) -> None:

@@ -23,6 +23,8 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, atomic_path
 
 SCHEMA_VERSION = "1"
+TABLE_VERSIONS: Mapping[str, str] = {"frames": "2"}
+"""Table → its version, where that is not SCHEMA_VERSION. frames 2 has the column `digest`."""
 _VERSION_KEY = b"egoexo_tools.schema_version"
 
 _BOX = pa.list_(pa.float32(), 4)
@@ -52,6 +54,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("width", pa.int32()),
             ("source_height", pa.int32()),
             ("source_width", pa.int32()),
+            ("digest", pa.string()),
         ]
     ),
     "masks": pa.schema(
@@ -176,6 +179,7 @@ COLUMN_DOCS: Mapping[str, str] = {
     "contour_accuracy": "boundary F-measure, 0 to 1",
     "dest_camera": "camera of the destination view",
     "dest_state": "`visible`, `absent` (checked and not visible) or `unannotated`",
+    "digest": "16 hex digits of the image file's SHA-256; null if unknown",
     "direction": "`ego2exo` or `exo2ego`",
     "duration_seconds": "length of the take",
     "ego_camera": "the take's ego camera that the relations annotate",
@@ -270,7 +274,8 @@ def write_table(
     """Write one Parquet file with the schema of `table`; returns the number of rows."""
     data = to_table(table, rows, schema=schema)
     extra = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
-    data = data.replace_schema_metadata({**extra, _VERSION_KEY: SCHEMA_VERSION.encode()})
+    version = TABLE_VERSIONS.get(table, SCHEMA_VERSION)
+    data = data.replace_schema_metadata({**extra, _VERSION_KEY: version.encode()})
     with atomic_path(path) as partial:
         pq.write_table(data, partial, compression="zstd")
     return int(data.num_rows)
@@ -396,8 +401,10 @@ def _check_part(path: Path, table: str) -> None:
             f"{path} is not a readable Parquet file ({error}); delete it and run its stage again"
         ) from error
     version = metadata.get(_VERSION_KEY, b"none").decode()
-    if version != SCHEMA_VERSION:
+    expected = TABLE_VERSIONS.get(table, SCHEMA_VERSION)
+    if version != expected:
+        command = _MADE_BY[table].removesuffix(" first") or "run its stage"
         raise DataError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
-            "run its stage again with --overwrite"
+            f"{path} has schema version {version}, this program reads {expected}; {command} (in an "
+            "imported root, `egoexo-tools import`) again with --overwrite"
         )

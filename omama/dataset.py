@@ -68,7 +68,7 @@ class FrameTable:
 
     root: DatasetRoot
     rows: pd.DataFrame
-    """take_uid, camera, frame_idx, path, height, width, source_height, source_width."""
+    """take_uid, camera, frame_idx, path, height, width, source_height, source_width, digest."""
     masks: MasksByFrame
     """Ground truth."""
     proposals: MasksByFrame

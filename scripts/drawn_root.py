@@ -10,6 +10,7 @@ import numpy as np
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.running.pictures import picture_digest
 from egoexo_tools.runs import join_pair_id
 from egoexo_tools.vocab import Direction, Split, View, view_of
 
@@ -80,7 +81,8 @@ def _write_camera(
         sizes = {"height": height, "width": width}
         sizes |= {"source_height": 2 * height, "source_width": 2 * width}
         view = {"view": str(view_of(camera))}
-        frame_rows.append({**key, **sizes, **view, "path": root.relative(path)})
+        digest = picture_digest(path.read_bytes())
+        frame_rows.append({**key, **sizes, **view, "path": root.relative(path), "digest": digest})
         rles = [discs[int(i)] for i in rng.choice(DISCS, discs_per_frame, replace=False)]
         proposal_rows += [{**key, "proposal_idx": i, **rles[i]} for i in range(proposals)]
         mask_rows += [

@@ -37,7 +37,7 @@ def files(root: Path) -> dict[str, Path]:
         path.relative_to(root).as_posix(): path
         for path in root.rglob("*")
         if path.is_file()
-        and not path.name.startswith(".")
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
         and path.name not in IGNORED_FILES
         and path.parent.name != "tensorboard"
     }

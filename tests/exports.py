@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.running.pictures import picture_digest
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.stages.export import run_export
 from egoexo_tools.vocab import view_of
@@ -71,6 +72,7 @@ def make_benchmark_root(path: Path) -> DatasetRoot:
                 "take_uid": "t", "camera": camera, "frame_idx": idx, "view": view_of(camera),
                 "path": root.relative(save), "height": height, "width": width,
                 "source_height": height * scale, "source_width": width * scale,
+                "digest": picture_digest(save.read_bytes()),
             })  # fmt: skip
             rle = MaskRle.encode(mask)
             for name in ("cup", "lid 10", "lid 9"):

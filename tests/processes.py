@@ -19,7 +19,7 @@ def file_contents(root: Path) -> dict[str, bytes]:
     """Relative path → content of every file; of status files, everything but the seconds."""
     contents = {}
     for path in sorted(root.rglob("*")):
-        if path.is_file():
+        if path.is_file() and not {".digests", ".videos"} & {path.name, path.parent.name}:
             content = path.read_bytes()
             if path.parent.parent.name == "status" and path.suffix == ".json":
                 status = json.loads(content)

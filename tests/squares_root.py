@@ -13,6 +13,7 @@ from tiny_root import EGO, pairs_by_loop, rle_columns
 
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import write_manifest
+from egoexo_tools.running.pictures import picture_digest
 from egoexo_tools.vocab import Direction, view_of
 
 EXO, OBJECT = "cam01", "red cup"
@@ -82,7 +83,9 @@ def _frame_row(root: DatasetRoot, take_uid: str, camera: str, frame_idx: int) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
     sizes = {"height": _KEPT, "width": _KEPT, "source_height": _FILMED, "source_width": _FILMED}
-    return {**_key(take_uid, camera, frame_idx), "path": root.relative(path), **sizes}
+    digest = picture_digest(path.read_bytes())
+    key = _key(take_uid, camera, frame_idx)
+    return {**key, "path": root.relative(path), **sizes, "digest": digest}
 
 
 def _key(take_uid: str, camera: str, frame_idx: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pycocotools import mask as coco
 from egoexo_tools.arrays import Bytes
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
+from egoexo_tools.running.pictures import picture_digest
 from egoexo_tools.vocab import Direction, view_of
 
 EGO = "aria01_214-1"
@@ -83,6 +84,14 @@ def _write_root(root: DatasetRoot) -> None:
     root.takes_json.write_text(
         json.dumps([{"take_uid": t["take_uid"], "take_name": t["take_name"]} for t in takes])
     )
+
+
+def rewrite_digests(root: DatasetRoot, unit: str) -> None:
+    """Write a part of the frames manifest as after a change of its pictures."""
+    rows = read_manifest(root, "frames", units=[unit]).to_pylist()
+    digests = [picture_digest((root.path / row["path"]).read_bytes()) for row in rows]
+    rows = [{**row, "digest": digest} for row, digest in zip(rows, digests, strict=True)]
+    write_manifest(root, "frames", unit, rows)
 
 
 def pairs_by_loop(
@@ -243,6 +252,7 @@ def _write_camera(root: DatasetRoot, take_uid: str, camera: str) -> None:
                 "width": width,
                 "source_height": source_height,
                 "source_width": source_width,
+                "digest": picture_digest(path.read_bytes()),
             }
         )
         nothing = [_Square(2, 2, 6), _Square(130, 60, 8), _Square(70, 130, 5)]

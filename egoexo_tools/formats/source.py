@@ -15,7 +15,7 @@ import pandas as pd
 
 from egoexo_tools.aliases import Row
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
+from egoexo_tools.layout import DatasetRoot, atomic_path, note_write
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import mask_from_row
 from egoexo_tools.masks.rle import MaskRle
@@ -141,16 +141,15 @@ def link_or_copy(source: Path, dest: Path) -> None:
             f"{source} is in the frames manifest but not on disk; run `egoexo-tools frames` again"
         )
     if dest.exists() and dest.samefile(source):
+        note_write(dest)
         return  # renaming one link of a file onto another would leave both
-    dest.parent.mkdir(parents=True, exist_ok=True)
     # A link cannot replace an existing file, so it is made next to it and then renamed.
-    partial = dest.with_name(dest.name + PARTIAL_SUFFIX)
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), partial)  # a link to a relative symlink would point nowhere
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, partial)
-    os.replace(partial, dest)
+    with atomic_path(dest) as partial:
+        partial.unlink()
+        try:
+            os.link(source.resolve(), partial)  # a link to a relative symlink would point nowhere
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, partial)
 
 
 def is_in(rows: pd.DataFrame, reference: pd.DataFrame, columns: list[str]) -> "pd.Series[bool]":

@@ -48,8 +48,10 @@ from egoexo_tools.manifests import write_exclusions, write_manifest
 from egoexo_tools.parsing.lenient import list_folder, plain_name
 from egoexo_tools.parsing.pictures import read_picture
 from egoexo_tools.running.claims import claim_units, claimed_units
-from egoexo_tools.running.inputs import hash_texts
+from egoexo_tools.running.inputs import hash_stamps, hash_texts
 from egoexo_tools.running.lock import shared_files_lock
+from egoexo_tools.running.owned_files import Ownership, is_of_takes
+from egoexo_tools.running.pictures import changed_pictures, picture_digest, remember_pictures
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, UnitResult
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import FPS, Split, View, view_of
@@ -72,6 +74,8 @@ class _TakeFolder:
     """By camera."""
     sizes: dict[tuple[str, int], tuple[int, int, int, int]] = field(default_factory=dict)
     """(camera, frame_idx) → height and width of the kept frame, then of the picture."""
+    digests: dict[tuple[str, int], str] = field(default_factory=dict)
+    """(camera, frame_idx) → digest of the kept frame."""
     left_out: list[Row] = field(default_factory=list)
     """Rows of exclusions."""
 
@@ -100,13 +104,19 @@ def run_import_images(
     """
     todo, refused = units(root, folder)
     claim_units(root, STAGE, (unit.name for unit in todo))
+    place = str(folder.resolve())
+    present = {unit.name for unit in todo} | {*refused}
     summary = run_stage(
         root,
         STAGE,
         todo,
         partial(work, root=root, folder=folder, split=split, scenario=scenario),
-        settings={"split": str(split), "scenario": scenario, "folder": str(folder.resolve())},
+        settings={"split": str(split), "scenario": scenario, "folder": place},
         options=run,
+        owned=Ownership(
+            root.path,
+            lambda status: status.settings.get("folder") == place and status.unit not in present,
+        ),
     )
     reasons = read_annotation_files(annotation_files(folder)).notes + _other_files(folder)
     with shared_files_lock(root.status_dir(STAGE)):
@@ -122,6 +132,8 @@ def run_import_images(
 def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
     """One unit per take, with all its files as inputs; and folder → why it cannot be a take.
 
+    Files count by name and stamp: a mask file's name is its object, and reading all takes long.
+
     Raises DataError for a folder without takes, SettingsError where none can be imported.
     """
     takes = [path for path in list_folder(folder) if path.is_dir()]
@@ -134,6 +146,7 @@ def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
     present = {path.stem for path in root.table("takes").glob("*.parquet")}
     foreign = present - claimed_units(root, STAGE)
     todo, refused = [], {}
+    changed = changed_pictures(root)
     for take in takes:
         name = plain_name(take.name)
         if not re.fullmatch(NAME, name):
@@ -144,13 +157,11 @@ def units(root: DatasetRoot, folder: Path) -> tuple[list[Unit], dict[str, str]]:
                 f"{root.path} has a take {name} that was not imported from pictures; rename the "
                 "folder, or use another root"
             )
-        paths = list(take.rglob("*"))
-        inputs = (*shared, *sorted(path for path in paths if path.is_file()))
         outputs = tuple(root.part(table, name) for table in ("takes", "masks"))
-        # Names count as well as contents: a mask file's name is its object.
         names = [path.name for path in shared]
-        names += sorted(str(path.relative_to(take)) for path in paths)
-        todo.append(Unit((name,), inputs, outputs, hash_texts(names)))
+        fingerprint = hash_texts([*names, hash_stamps(take)])
+        is_incomplete = any(is_of_takes(unit, {name}) for unit in changed)
+        todo.append(Unit((name,), shared, outputs, fingerprint, is_incomplete=is_incomplete))
     if not todo:
         raise SettingsError(next(iter(refused.values())))
     return todo, refused
@@ -230,7 +241,8 @@ def _write_pictures(root: DatasetRoot, take: _TakeFolder) -> None:
             if scale < 1:
                 picture = cv2.resize(picture, frame_hw[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
             _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            write_atomic(root.frame(take.take_uid, camera.name, frame_idx), data.tobytes())
+            write_atomic(root.frame(take.take_uid, camera.name, frame_idx), data.data)
+            take.digests[camera.name, frame_idx] = picture_digest(data.data)
             take.sizes[camera.name, frame_idx] = (*frame_hw, height, width)
         if not any(name == camera.name for name, _ in take.sizes):
             raise DataError(f"no picture of {camera.folder} can be read: {take.first_reasons()}")
@@ -251,11 +263,14 @@ def _write_manifests(
                 "view": str(view_of(camera.name)),
                 "path": root.relative(root.frame(take_uid, camera.name, idx)),
                 **dict(zip(names, take.sizes[camera.name, idx], strict=True)),
+                "digest": take.digests[camera.name, idx],
             }
             for idx in sorted(camera.pictures)
             if (camera.name, idx) in take.sizes
         ]
-        write_manifest(root, "frames", f"{take_uid}.{camera.name}", frames)
+        unit = f"{take_uid}.{camera.name}"
+        write_manifest(root, "frames", unit, frames)
+        remember_pictures(root, unit, frames)
     frame_idxs = sorted({idx for _, idx in take.sizes})
     benchmark.write_annotation(
         root.annotation_json(take_uid), masks, frame_idxs, extra={"scenario": scenario}

@@ -18,7 +18,7 @@ from egoexo_tools.manifests import SCHEMAS, read_manifest, write_exclusions, wri
 from egoexo_tools.masks.encoding import encode_stack
 from egoexo_tools.parsing.lenient import list_folder
 from egoexo_tools.parsing.mask_folders import find_frames, read_stack
-from egoexo_tools.running.inputs import hash_texts
+from egoexo_tools.running.inputs import file_stamp, hash_texts
 from egoexo_tools.running.lock import shared_files_lock
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
@@ -59,7 +59,7 @@ def units(root: DatasetRoot, home: Path) -> list[Unit]:
             files = [file for path in _camera_folders(home, *key) for file in list_folder(path)]
             # Names, sizes and times of the files count as inputs; reading them all takes minutes.
             stats = [(path.name, path.stat() if path.exists() else path.lstat()) for path in files]
-            lines = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+            lines = [f"{name} {file_stamp(stat)}" for name, stat in stats]
             todo[key] = Unit(
                 key,
                 (root.part("frames", name),),

@@ -33,8 +33,10 @@ from egoexo_tools.manifests import write_exclusions, write_manifest
 from egoexo_tools.parsing.lenient import frame_number, list_folder
 from egoexo_tools.parsing.pictures import picture_size
 from egoexo_tools.running.claims import claim_units, claimed_units
-from egoexo_tools.running.inputs import hash_texts
+from egoexo_tools.running.inputs import hash_stamps, hash_texts
 from egoexo_tools.running.lock import shared_files_lock
+from egoexo_tools.running.owned_files import is_of_takes
+from egoexo_tools.running.pictures import changed_pictures, picture_digest, remember_pictures
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import view_of
@@ -148,9 +150,10 @@ def _import_takes(
         )
     claim_units(root, stage, (take.take_uid for take in takes))
     units = []
+    changed = changed_pictures(root)
     for take in takes:
-        # The names of a take's files and objects count as inputs: a frame may be added.
-        names = sorted(str(path.relative_to(take.folder)) for path in take.folder.rglob("*"))
+        # In its place, the import itself writes annotation.json and temporary files.
+        names = [hash_stamps(take.folder, without=[take.folder / "annotation.json"])]
         names += [f"{new} {name}" for new, name in sorted(take.names.items())]
         units.append(
             ImportUnit(
@@ -158,6 +161,7 @@ def _import_takes(
                 inputs=(take.folder / "annotation.json",),
                 outputs=tuple(root.part(table, take.take_uid) for table in ("masks", "takes")),
                 fingerprint=f"{take.split} {hash_texts(names)}",
+                is_incomplete=any(is_of_takes(unit, {take.take_uid}) for unit in changed),
                 take=take,
                 empty_is_absent=empty_is_absent,
             )
@@ -202,8 +206,11 @@ def _link_frames(
                 "view": str(view_of(camera)), "path": root.relative(frame),
                 "height": height, "width": width,
                 "source_height": source_height, "source_width": source_width,
+                "digest": picture_digest(frame.read_bytes()),
             })  # fmt: skip
-        write_manifest(root, "frames", f"{source.take_uid}.{camera}", rows)
+        unit = f"{source.take_uid}.{camera}"
+        write_manifest(root, "frames", unit, rows)
+        remember_pictures(root, unit, rows)
         count += len(rows)
     return count
 

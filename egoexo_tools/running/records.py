@@ -14,6 +14,8 @@ from egoexo_tools.errors import DataError, StageFailed
 from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.running.shard import Shard
 
+HASH_DIGITS = 16
+"""Of the hash of a unit's input files, which follows its fingerprint in a status."""
 Settings = Mapping[str, Any]
 """Everything but the inputs that a result depends on; JSON values."""
 
@@ -35,7 +37,7 @@ class Unit:
     frames: tuple[int, ...] = ()
     """frame_idxs of its camera to process, for stages that skip some frames."""
     is_incomplete: bool = False
-    """Whether its outputs exist but lack some of `frames`."""
+    """Whether its outputs exist but lack some of `frames`, or were changed by others."""
 
     @property
     def name(self) -> str:
@@ -58,6 +60,8 @@ class UnitResult:
     code_version: str = __version__
     trace: str = ""
     """File with the traceback of an unexpected error."""
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Folder, relative to that of the outputs → names of the files that the unit owns there."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,12 @@ def read_status(root: DatasetRoot, stage: str, unit: str) -> UnitResult | None:
         raise DataError(
             f"{root.status(stage, unit)} is damaged ({error}); delete it and run {stage} again"
         ) from error
+
+
+def former_fingerprint(root: DatasetRoot, stage: str, unit: str) -> str:
+    """The fingerprint of a unit's inputs when it was last done; "" if it never was."""
+    status = read_status(root, stage, unit)
+    return "" if status is None else status.inputs[:-HASH_DIGITS]
 
 
 def read_statuses(root: DatasetRoot, stage: str) -> list[UnitResult]:

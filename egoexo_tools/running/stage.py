@@ -18,8 +18,9 @@ from functools import partial
 from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.executors import TaskSubmitter
-from egoexo_tools.running.inputs import hash_files
+from egoexo_tools.running.inputs import hash_files, stage_digests
 from egoexo_tools.running.lock import stage_lock
+from egoexo_tools.running.owned_files import Ownership, remove_gone_units
 from egoexo_tools.running.records import (
     RunOptions,
     Settings,
@@ -40,6 +41,7 @@ def run_stage(
     settings: Settings,
     options: RunOptions = RunOptions(),
     prepare: Callable[[Sequence[Unit], TaskSubmitter], None] | None = None,
+    owned: Ownership | None = None,
 ) -> StageSummary:
     """Process all pending units (of the shard); `work(unit)` returns counts or raises.
 
@@ -49,14 +51,20 @@ def run_stage(
     `prepare` gets the pending units before the first one starts, and may submit a trial task to
     the executor. An exception that it raises ends the stage.
 
+    With `owned`, files that a unit wrote in an earlier run and not in this one are removed, and so
+    are the files of units that no longer exist. All files must be written in each run of `work`.
+
     Raises SettingsError if a unit is done with other settings and `overwrite` is off.
     """
     start = time.monotonic()
     with stage_lock(root.status_dir(stage), stage, shard=options.shard) as run_id:
         settings = _as_stored(settings)
+        if owned is not None:
+            remove_gone_units(root, stage, owned)
         jobs, results = _jobs(root, stage, units, settings, options)
         skipped = len(results)
-        task = partial(run_unit, root, stage, run_id, work, settings)
+        folder = None if owned is None else owned.folder
+        task = partial(run_unit, root, stage, run_id, work, settings, folder)
         for result in run_units(task, jobs, stage, options, prepare):
             if result.status == "failed":
                 record_failure(root, stage, result)
@@ -110,14 +118,16 @@ def _jobs(
     """The pending units, and by name the results of the others, in the order of `units`."""
     jobs: list[Job] = []
     results: dict[str, UnitResult] = {}
+    digests = stage_digests(root, stage)
     for unit in options.in_shard(units):
         # Before the work: a unit whose input changes while it runs is pending on the next run.
-        inputs = unit.fingerprint + hash_files(unit.inputs)
+        inputs = unit.fingerprint + hash_files(unit.inputs, digests=digests)
         status = read_status(root, stage, unit.name)
         if status is None or _is_pending(status, unit, settings, inputs, stage, options):
             jobs.append((unit, inputs))
         else:
             results[unit.name] = status
+    digests.save()
     return jobs, results
 
 

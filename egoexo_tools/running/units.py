@@ -11,13 +11,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from egoexo_tools.errors import DEBUG, DataError, StageFailed, describe_unexpected, disk_full_text
-from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.layout import DatasetRoot, record_writes
 from egoexo_tools.running.executors import TaskSubmitter, available_cores, open_executor
 from egoexo_tools.running.lock import RunId, worker_lock
+from egoexo_tools.running.owned_files import list_files, merge_files, remove_files
 from egoexo_tools.running.progress import Progress, open_progress
-from egoexo_tools.running.records import RunOptions, Settings, Unit, UnitResult, write_status
+from egoexo_tools.running.records import (
+    RunOptions,
+    Settings,
+    Unit,
+    UnitResult,
+    read_status,
+    write_status,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +43,41 @@ def run_unit(
     run_id: RunId,
     work: Callable[[Unit], Mapping[str, int]],
     settings: Settings,
+    folder: Path | None,
     job: Job,
 ) -> UnitResult:
-    """Process one unit, in a worker. Never raises: a failure is a result with status `failed`."""
+    """Process one unit, in a worker. Never raises: a failure is a result with status `failed`.
+
+    `folder`: where the unit owns the files that it writes, see `owned_files`.
+    """
     start = time.monotonic()
     unit, inputs_hash = job
+    files: Mapping[str, Sequence[str]] = {}
+    written: set[Path] = set()
+    trace_file = ""
 
     def make_result(status: str, counts: Mapping[str, int], error: str | None) -> UnitResult:
         seconds = round(time.monotonic() - start, 3)
-        return UnitResult(unit.name, status, error, seconds, counts, settings, inputs_hash)
+        return UnitResult(
+            unit.name, status, error, seconds, counts, settings, inputs_hash, files=files
+        )
 
     try:
-        with worker_lock(root.status_dir(stage), run_id):
+        with worker_lock(root.status_dir(stage), run_id), record_writes() as written:
+            former = read_status(root, stage, unit.name)
             # Until it has ended, the unit must not count as done because of an earlier run.
-            root.status(stage, unit.name).unlink(missing_ok=True)
-            result = make_result("done", dict(work(unit)), None)
+            if former is None or not former.files:
+                root.status(stage, unit.name).unlink(missing_ok=True)
+            else:
+                files = former.files
+                write_status(root, stage, make_result("failed", {}, "it was interrupted"))
+                written.clear()
+            counts = dict(work(unit))
+            if folder is not None:
+                files = list_files(folder, written)
+                if former is not None:
+                    remove_files(folder, former.files, keep=files)
+            result = make_result("done", counts, None)
             # In the worker, because the parent may be killed with hundreds of results in transit.
             write_status(root, stage, result)
             return result
@@ -61,9 +90,10 @@ def run_unit(
             logger.error("%s %s: %s", stage, unit.name, traceback.format_exc())
         trace = root.status_dir(stage) / f"{unit.name}.trace.txt"
         describe_unexpected(caught, f"{stage} of {unit.name}", trace=trace)
-        error = f"{type(caught).__name__}: {caught}"
-        return replace(make_result("failed", {}, error), trace=str(trace))
-    return make_result("failed", {}, error)
+        error, trace_file = f"{type(caught).__name__}: {caught}", str(trace)
+    if folder is not None:
+        files = merge_files(files, list_files(folder, written))
+    return replace(make_result("failed", {}, error), trace=trace_file)
 
 
 def record_failure(root: DatasetRoot, stage: str, result: UnitResult) -> None:
@@ -72,6 +102,9 @@ def record_failure(root: DatasetRoot, stage: str, result: UnitResult) -> None:
     A unit without a status is retried in the same way as a failed one.
     """
     try:
+        former = read_status(root, stage, result.unit)
+        if former is not None and not result.files:  # its worker died
+            result = replace(result, files=former.files)
         write_status(root, stage, result)
     except OSError as error:
         reason = disk_full_text(error) or error

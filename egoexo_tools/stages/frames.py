@@ -5,12 +5,17 @@ visible or absent), or one frame per second of the whole video. Frames are scale
 interpolation, ego to 1/2 and exo to 1/4, and saved as JPEG of quality 95, as in the benchmark's own
 script. Only a few pictures are in memory at a time.
 
+A video is an input: if its size, time or index changes, its frames are made again. If it is gone,
+they stay. Pictures that changed since they were written are made again too.
+
 A video that is shorter than its annotations, truncated or damaged gives the frames that it holds;
 each missing frame is a row in exclusions with its reason. A video that does not exist or gives no
 frame fails its unit.
 """
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,17 +27,28 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot, Release
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.running.executors import available_cores
-from egoexo_tools.running.records import RunOptions, StageSummary, Unit, read_status
+from egoexo_tools.running.inputs import FileDigests, hash_texts
+from egoexo_tools.running.owned_files import Ownership, is_of_takes
+from egoexo_tools.running.pictures import changed_pictures, remember_pictures
+from egoexo_tools.running.records import (
+    RunOptions,
+    StageSummary,
+    Unit,
+    former_fingerprint,
+    read_status,
+)
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.stages.settings import FrameSettings
 from egoexo_tools.video.frames import MissingFrames, ReadReport, probe, read_frames
 from egoexo_tools.video.pictures import write_jpeg
+from egoexo_tools.video.source import read_identity
 from egoexo_tools.vocab import FPS, View, view_of
 
 STAGE = "frames"
 TIME_LIMIT_SECONDS = 3600.0
 """For one camera of one take. An hour of 4K video takes about half of it on one core."""
 _SIZES = ("height", "width", "source_height", "source_width")
+_REQUESTS_AT_ONCE = 16
 
 
 def run_frames(
@@ -50,6 +66,7 @@ def run_frames(
     were read. Without a time limit in `run`, a unit has TIME_LIMIT_SECONDS.
     """
     todo = units(root.require(), sampling=settings.sampling, only=only)
+    todo = _compare_files(root, release, todo, settings, urls or {})
     if run.time_limit_seconds is None:
         run = replace(run, time_limit_seconds=TIME_LIMIT_SECONDS)
     task = partial(
@@ -60,7 +77,16 @@ def run_frames(
         threads=_threads(root, todo, run),
         urls=urls or {},
     )
-    return run_stage(root, STAGE, todo, task, settings=asdict(settings), options=run)
+    takes = {path.stem for path in root.table("takes").glob("*.parquet")}
+    return run_stage(
+        root,
+        STAGE,
+        todo,
+        task,
+        settings=asdict(settings),
+        options=run,
+        owned=Ownership(root.path, lambda status: not is_of_takes(status.unit, takes)),
+    )
 
 
 def units(
@@ -85,8 +111,48 @@ def units(
             if only is not None and (take_uid, camera) not in only:
                 continue
             unit = Unit((take_uid, camera), inputs=inputs)
-            todo.append(replace(unit, outputs=(root.part("frames", unit.name),)))
+            outputs = (root.part("frames", unit.name),)
+            fingerprint = former_fingerprint(root, STAGE, unit.name)
+            todo.append(replace(unit, outputs=outputs, fingerprint=fingerprint))
     return todo
+
+
+def _compare_files(
+    root: DatasetRoot,
+    release: Release,
+    todo: list[Unit],
+    settings: FrameSettings,
+    urls: Mapping[TakeCamera, str],
+) -> list[Unit]:
+    """The units with their videos as inputs; with changed pictures they are incomplete."""
+    digests = FileDigests(root.status_dir(STAGE) / ".videos")
+    names = read_manifest(root, "takes", columns=["take_uid", "take_name"])
+    take_names = dict(zip(*names.to_pydict().values(), strict=True))
+
+    def identify(unit: Unit) -> str:
+        """A hash of the video; of one that is gone or cannot be read, the former hash."""
+        take_uid, camera = unit.key
+        url = urls.get((take_uid, camera))
+        path = release.find_video(take_names[take_uid], camera, short_side=settings.short_side)
+        # A problem of the video is reported by the unit, if it has to read it.
+        with suppress(DataError, OSError):
+            if url is not None:
+                return hash_texts([str(read_identity(url))])
+            if path.is_file():
+                stat = path.stat()
+                index = digests.of(path, read_identity).hex()
+                return hash_texts([f"{stat.st_size} {stat.st_mtime_ns} {index}"])
+        return unit.fingerprint
+
+    # In threads, because each URL takes a request.
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        identities = list(pool.map(identify, todo))
+    digests.save()
+    changed = changed_pictures(root, [unit.name for unit in todo])
+    return [
+        replace(unit, fingerprint=identity, is_incomplete=unit.name in changed)
+        for unit, identity in zip(todo, identities, strict=True)
+    ]
 
 
 def work(
@@ -114,11 +180,12 @@ def work(
     try:
         for frame_idx, rgb in read_frames(video, frame_idxs, threads=threads, report=report):
             path = root.frame(take_uid, camera, frame_idx)
-            frame_hw = write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
+            frame_hw, digest = write_jpeg(path, rgb, scale=scale, quality=settings.jpeg_quality)
             rows.append({
                 **key, "frame_idx": frame_idx,
                 "view": view_of(camera).value, "path": root.relative(path),
                 **dict(zip(_SIZES, (*frame_hw, *rgb.shape[:2]), strict=True)),
+                "digest": digest,
             })  # fmt: skip
             del rgb  # 25 MB at 4K, which would stay until the next frame is decoded
     except MissingFrames as error:
@@ -138,6 +205,7 @@ def work(
     ]
     write_exclusions(root, STAGE, unit.name, exclusions)
     write_manifest(root, "frames", unit.name, rows)
+    remember_pictures(root, unit.name, rows)
     counts = {"frames": len(rows), "frames_excluded": len(exclusions)}
     if url is not None:
         counts |= {"bytes_read": report.bytes_read, "bytes_of_videos": report.bytes_total}

@@ -1,10 +1,10 @@
 """The propose stage: candidate masks for the frames in which pairs look for their objects.
 
 Reads the takes, frames and pairs manifests (and masks, for the oracle) and the frames' JPEGs;
-writes the proposals manifest, one part per take and camera. A part records its frames, settings and
-inputs, so that the frames of new pairs are added to it. Masks are RLEs at the frame's size, the
-oracle's at the source's; boxes are x, y, w, h in the same pixels. Frames without a proposal are
-recorded in exclusions: the only possible prediction there is "absent".
+writes the proposals manifest, one part per take and camera. A part records its settings, and its
+frames with the digests of their inputs: only new and changed frames are processed. Masks are RLEs
+at the frame's size, the oracle's at the source's; boxes are x, y, w, h in the same pixels. Frames
+without a proposal are recorded in exclusions: the only possible prediction there is "absent".
 """
 
 import json
@@ -38,15 +38,17 @@ from egoexo_tools.running.disk_cost import (
     time_batch,
 )
 from egoexo_tools.running.executors import TaskSubmitter
-from egoexo_tools.running.inputs import hash_files
+from egoexo_tools.running.inputs import hash_files, hash_texts
+from egoexo_tools.running.owned_files import Ownership, is_of_takes
+from egoexo_tools.running.pictures import changed_pictures, check_pictures
 from egoexo_tools.running.progress import print_line
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.vocab import Direction, view_of
 
 STAGE = "propose"
-_METADATA_KEY = "egoexo_tools.propose"
-"""Metadata of a part: its settings, the hash of its inputs, its frames."""
+_METADATA_KEY = "egoexo_tools.proposed_frames"
+"""Metadata of a part: its settings, and its frames with the digests of their inputs."""
 _BYTES_PER_ROW = 100
 """Upper limit for a row without its run lengths; a part is compressed."""
 
@@ -78,14 +80,17 @@ def run_propose(
                 "after `egoexo-tools pairs` only the frames of pairs would be"
             )
     job = ProposalJob(root, proposer, options, settings, run.overwrite)
+    todo = units(root.require(), proposer=proposer, directions=directions, needed=needed)
+    takes = {path.stem for path in root.table("takes").glob("*.parquet")}
     return run_stage(
         root,
         STAGE,
-        units(root.require(), proposer=proposer, directions=directions, needed=needed),
+        todo,
         job.propose_unit,
         settings=settings,
         options=run,
         prepare=partial(job.check_cost, run=run),
+        owned=Ownership(root.path, lambda status: not is_of_takes(status.unit, takes)),
     )
 
 
@@ -100,6 +105,7 @@ def units(
     views = {direction.dest for direction in directions}
     takes = read_manifest(root, "takes", columns=["take_uid", "ego_camera", "exo_cameras"])
     existing = existing_frames(root) if root.table("frames").is_dir() else {}
+    changed = changed_pictures(root)
     todo, has_frames = [], False
     for take in takes.to_pylist():
         take_uid = take["take_uid"]
@@ -115,15 +121,9 @@ def units(
                 inputs.append(root.part("masks", take_uid))
             output = root.part("proposals", f"{take_uid}.{camera}")
             record = _read_record(output)
-            todo.append(
-                Unit(
-                    (take_uid, camera),
-                    tuple(inputs),
-                    (output,),
-                    frames=tuple(frames),
-                    is_incomplete=record is not None and not {*frames} <= {*record["frames"]},
-                )
-            )
+            unit = Unit((take_uid, camera), tuple(inputs), (output,), frames=tuple(frames))
+            has_all = record is None or {*map(str, frames)} <= {*record["frames"]}
+            todo.append(replace(unit, is_incomplete=not has_all or unit.name in changed))
     if not todo:
         cameras_text = f"frames of {' or '.join(sorted(views))} cameras"
         raise DataError(
@@ -146,27 +146,31 @@ class ProposalJob:
     overwrite: bool
 
     def propose_unit(self, unit: Unit) -> dict[str, int]:
-        """Propose in a unit's frames that have no proposals yet; returns counts of all frames."""
-        origin = {"settings": dict(self.settings), "inputs": hash_files(unit.inputs)}
-        record = None if self.overwrite else _read_record(unit.outputs[0])
-        if record is not None and all(record.get(name) == origin[name] for name in origin):
-            rows = read_manifest(self.root, "proposals", units=[unit.name])
-        else:
-            # No part yet, or one that was made with other settings or inputs.
-            rows, record = SCHEMAS["proposals"].empty_table(), {"frames": (), "cut_off": ()}
-        frames = self.read_frames(unit, without=record["frames"])
+        """Propose in a unit's new and changed frames; returns counts of all frames."""
+        check_pictures(self.root, unit.name)
+        digests = self.frame_digests(unit)
+        existing, existing_cut_off = self.current_frames(unit, digests)
+        rows = SCHEMAS["proposals"].empty_table()
+        if existing:
+            current = pc.field("frame_idx").isin(sorted(existing))
+            rows = read_manifest(self.root, "proposals", units=[unit.name], filters=current)
+        frames = self.read_frames(unit, without=existing)
         proposals = self.propose(frames)
         rows = pa.concat_tables([rows, self._rows(unit, proposals)])
         rows = rows.sort_by([("frame_idx", "ascending"), ("proposal_idx", "ascending")])
-        frame_idxs = sorted({*record["frames"], *frames})
+        frame_idxs = sorted({*existing, *frames})
         truncated = {idx for idx, of_frame in proposals.items() if of_frame.truncated}
-        cut_off = sorted({*record["cut_off"], *truncated})
+        cut_off = sorted(existing_cut_off | truncated)
         empty = sorted({*frame_idxs} - {*rows["frame_idx"].to_pylist()})
         reason = f"the {self.proposer} proposer found no mask in this frame"
         key = {"take_uid": unit.key[0], "camera": unit.key[1], "reason": reason}
         exclusions = [{**key, "frame_idx": frame_idx} for frame_idx in empty]
         write_exclusions(self.root, STAGE, unit.name, exclusions)
-        record = {**origin, "frames": frame_idxs, "cut_off": cut_off}
+        record = {
+            "settings": dict(self.settings),
+            "frames": {str(idx): digests[idx] for idx in frame_idxs},
+            "cut_off": cut_off,
+        }
         metadata = {_METADATA_KEY: json.dumps(record, sort_keys=True)}
         write_table(unit.outputs[0], "proposals", rows, metadata=metadata)
         return {
@@ -175,6 +179,21 @@ class ProposalJob:
             "frames_without_proposals": len(empty),
             "frames_with_proposals_cut_off": len(cut_off),
         }
+
+    def frame_digests(self, unit: Unit) -> dict[int, str]:
+        """frame_idx → digest of what its proposals depend on: the picture, or all masks."""
+        truth = hash_files(unit.inputs[1:])
+        columns = ["frame_idx", "height", "width", "digest"]
+        rows = read_manifest(self.root, "frames", columns=columns, units=[unit.name]).to_pylist()
+        return {row["frame_idx"]: hash_texts([truth, *map(str, row.values())]) for row in rows}
+
+    def current_frames(self, unit: Unit, digests: Mapping[int, str]) -> tuple[set[int], set[int]]:
+        """The frames of a part that are still right, and those of them that were cut off."""
+        record = None if self.overwrite else _read_record(unit.outputs[0])
+        if record is None or record["settings"] != dict(self.settings):
+            return set(), set()
+        frames = {int(idx) for idx, of in record["frames"].items() if digests.get(int(idx)) == of}
+        return frames, frames & {*record["cut_off"]}
 
     def read_frames(self, unit: Unit, *, without: Collection[int] = ()) -> dict[int, Frame]:
         """frame_idx → frame of a unit, ascending."""
@@ -226,8 +245,8 @@ class ProposalJob:
         """Count the frames to process, estimate time and bytes from a batch, check the disk."""
         missing = 0
         for unit in todo:
-            record = None if run.overwrite else _read_record(unit.outputs[0])
-            missing += len({*unit.frames} - {*(record["frames"] if record else ())})
+            existing, _ = self.current_frames(unit, self.frame_digests(unit))
+            missing += len({*unit.frames} - existing)
         if run.quiet and missing < LARGE_JOB_FRAMES:
             return
         cost = CostEstimate(missing, sum(len(unit.frames) for unit in todo) - missing, 0)

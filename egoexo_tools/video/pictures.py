@@ -11,6 +11,7 @@ import numpy as np
 from egoexo_tools.arrays import Rgb
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import write_atomic
+from egoexo_tools.running.pictures import picture_digest
 
 _ROWS_AT_ONCE = 128
 
@@ -26,8 +27,8 @@ def read_image(path: Path) -> Rgb:
     raise DataError(f"{path} is missing; run `egoexo-tools frames` again")
 
 
-def write_jpeg(path: Path, rgb: Rgb, *, scale: float, quality: int) -> tuple[int, int]:
-    """Write the image at `scale`; returns its height and width. Scale 1 overwrites `rgb`."""
+def write_jpeg(path: Path, rgb: Rgb, *, scale: float, quality: int) -> tuple[tuple[int, int], str]:
+    """Write the image at `scale`, which at 1 overwrites `rgb`; returns (height, width), digest."""
     # int() and OpenCV's default, bilinear without antialiasing, are the steps of the official
     # script, so the images are those that published models were trained on.
     height, width = max(1, int(rgb.shape[0] * scale)), max(1, int(rgb.shape[1] * scale))
@@ -38,4 +39,4 @@ def write_jpeg(path: Path, rgb: Rgb, *, scale: float, quality: int) -> tuple[int
         rows[:] = cv2.cvtColor(rows, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", scaled, [cv2.IMWRITE_JPEG_QUALITY, quality])
     write_atomic(path, data.data)
-    return height, width
+    return (height, width), picture_digest(data.data)

@@ -11,6 +11,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -107,7 +108,7 @@ class HttpFile(ByteSource):
         self.name = f"{parts.scheme}://{parts.hostname}{parts.path}"
         self.size = 0
         self._url = url
-        self._etag: str | None = None
+        self.etag: str | None = None
         settings: dict[str, Any] = {
             "maxsize": _CONNECTIONS,
             "timeout": urllib3.Timeout(connect=20, read=60),
@@ -186,9 +187,9 @@ class HttpFile(ByteSource):
                 f"{self.name} does not report its size (Content-Range: {content_range!r})"
             )
         # The file may be replaced between two requests, which would mix two videos.
-        if self.size and (int(total), etag) != (self.size, self._etag):
+        if self.size and (int(total), etag) != (self.size, self.etag):
             raise DataError(f"{self.name} changed during reading; try again")
-        self.size, self._etag = int(total), etag
+        self.size, self.etag = int(total), etag
 
 
 _ADVICE = {
@@ -212,6 +213,23 @@ def open_source(path: str | Path) -> ByteSource:
         return LocalFile(Path(path))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(f"there is no video {path}; download it first") from error
+
+
+def read_identity(path: str | Path) -> bytes:
+    """Bytes that differ if the video does, without reading its pictures.
+
+    Of a URL, size and ETag; of an MP4 file, all but the pictures; of another file, both ends.
+    Raises DataError as `open_source`.
+    """
+    with closing(open_source(path)) as source:
+        if isinstance(source, HttpFile):
+            return f"{source.size} {source.etag}".encode()
+        with suppress(DataError):  # a damaged index, which is reported when the frames are read
+            if (index := read_mp4_index(source)) is not None:
+                return b"".join(index.parts)
+        return source.read(0, _FIRST_READ) + source.read(
+            max(0, source.size - _FIRST_READ), _FIRST_READ
+        )
 
 
 def is_url(path: str | Path) -> bool:

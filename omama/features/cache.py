@@ -37,6 +37,7 @@ from egoexo_tools.running.disk_cost import (
 from egoexo_tools.running.executors import TaskSubmitter
 from egoexo_tools.running.inputs import hash_files
 from egoexo_tools.running.lock import shared_files_lock
+from egoexo_tools.running.pictures import changed_pictures, check_pictures
 from egoexo_tools.running.progress import print_line
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
@@ -140,6 +141,7 @@ def units(
             "features: the root has no pairs yet, so every frame is done; after `egoexo-tools "
             "pairs` only the frames that pairs use would be"
         )
+    changed = changed_pictures(root)
     result = []
     for camera, existing in sorted(existing_frames(root).items()):
         frame_idxs = needed.of(camera, existing)
@@ -147,13 +149,14 @@ def units(
             continue
         index = root.features(key.name) / path_component(".".join(camera)) / cache_files.INDEX
         covered = cache_files.covered_frames(index.parent)
+        has_all = covered is None or not np.setdiff1d(frame_idxs, covered).size
         result.append(
             Unit(
                 (*camera, key.name),
                 input_files(root, camera),
                 (index,),
                 frames=tuple(frame_idxs.tolist()),
-                is_incomplete=covered is not None and bool(np.setdiff1d(frame_idxs, covered).size),
+                is_incomplete=not has_all or ".".join(camera) in changed,
             )
         )
     if not result:
@@ -191,6 +194,7 @@ class FeatureJob:
     def do(self, unit: Unit) -> Mapping[str, int]:
         """Write the needed frames that are missing; returns counts of all that are there then."""
         folder, camera = unit.outputs[0].parent, (unit.key[0], unit.key[1])
+        check_pictures(self.root, ".".join(camera))
         inputs = hash_files(unit.inputs)
         frames = load_frames(self.root, [camera])
         reusable = None if self.overwrite else _reusable_features(folder, frames)

@@ -115,11 +115,12 @@ def input_files(root: DatasetRoot, camera: TakeCamera) -> tuple[Path, ...]:
 
 
 def frame_digests(frames: FrameTable, positions: Iterable[int]) -> NDArray[np.bytes_]:
-    """16 hex digits for each frame: a hash of its path, size, masks and proposals."""
+    """16 hex digits for each frame: a hash of its picture, size, masks and proposals."""
     digests = []
     for frame in positions:
         row = frames.rows.iloc[frame]
-        digest = hashlib.sha256(f"{row['path']} {row['height']} {row['width']}".encode())
+        names = ("path", "digest", "height", "width")
+        digest = hashlib.sha256(" ".join(str(row[name]) for name in names).encode())
         for masks in (frames.masks.of_frame(frame), frames.proposals.of_frame(frame)):
             first, last = int(masks.offsets[0]), int(masks.offsets[-1])
             # Offsets from the frame's first text: frames before it may change.

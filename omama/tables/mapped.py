@@ -35,7 +35,7 @@ from omama.tables.parquet import find_pair_positions, load_frames
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "1"
+FORMAT = "2"
 """Version of the files; part of their keys."""
 DIGESTS = "digests.json"
 _FRAMES, _MASKS, _PROPOSALS, _MADE_FROM = (

@@ -32,7 +32,7 @@ def load_frames(
     Raises DataError if a camera in `need_proposals` has no proposals; other cameras may have none.
     """
     units = [f"{take_uid}.{camera}" for take_uid, camera in cameras]
-    columns = [*FRAME_KEY, "path", "height", "width", "source_height", "source_width"]
+    columns = [*FRAME_KEY, "path", "height", "width", "source_height", "source_width", "digest"]
     rows = read_manifest(root, "frames", columns=columns, units=units).to_pandas()
     # Parts come in name order, but frames within a part need not be sorted.
     rows = rows.sort_values(FRAME_KEY, ignore_index=True)

@@ -1,9 +1,18 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from egoexo_tools.errors import DataError
-from egoexo_tools.layout import DatasetRoot, Release, atomic_path, path_component, write_atomic
+from egoexo_tools.layout import (
+    DatasetRoot,
+    Release,
+    atomic_path,
+    path_component,
+    record_writes,
+    write_atomic,
+)
 from egoexo_tools.vocab import Direction, Split
 
 
@@ -63,3 +72,40 @@ def test_videos_with_suffixes_in_capitals_are_found(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.with_suffix(".MP4").write_bytes(b"x")
     assert release.find_video("take", "cam01") == path.with_suffix(".MP4")
+
+
+def test_two_writers_of_a_file_do_not_interfere(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    with atomic_path(path) as first, first.open("w") as file:
+        file.write("first, ")
+        write_atomic(path, "second")
+        file.write("which goes on")
+    assert path.read_text() == "first, which goes on"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_partial_files_of_dead_writers_are_removed_and_of_live_ones_not(tmp_path: Path) -> None:
+    dead, download = tmp_path / "a.0123456789ab.partial", tmp_path / "video.mp4.partial"
+    dead.write_text("half")
+    download.write_text("to be continued")
+    with atomic_path(tmp_path / "b") as live:
+        live.write_text("b")
+        code = "import sys, pathlib; from egoexo_tools.layout import write_atomic as write\n"
+        code += "write(pathlib.Path(sys.argv[1]), 'c')"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], check=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b", "c", download.name]
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    write_atomic(tmp_path / ("ä" * 127), "")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_recorded_writes(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "before", "")
+    with record_writes() as paths:
+        write_atomic(tmp_path / "a", "")
+        with pytest.raises(RuntimeError), atomic_path(tmp_path / "failed"):
+            raise RuntimeError
+    write_atomic(tmp_path / "after", "")
+    assert paths == {tmp_path / "a"}

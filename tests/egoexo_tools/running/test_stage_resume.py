@@ -115,7 +115,7 @@ def test_partial_files_of_a_killed_run_are_overwritten(
     undisturbed = file_contents({"ingest": ingested, "frames": framed}[stage])
     for name in undisturbed.keys() - file_contents(root).keys():
         if not Path(name).name.startswith("."):
-            leftover = root / f"{name}{PARTIAL_SUFFIX}"
+            leftover = root / f"{name}.0123456789ab{PARTIAL_SUFFIX}"
             leftover.parent.mkdir(parents=True, exist_ok=True)
             leftover.write_bytes(b"half")
     assert partial_files(root)

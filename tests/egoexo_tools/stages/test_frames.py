@@ -1,5 +1,6 @@
 """The frames stage: right pictures at the recipe's sizes, and a reason for each that is not."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -129,9 +130,39 @@ def test_the_manifest_has_sizes_and_paths(root: DatasetRoot, release: Release) -
         "width": 88,
         "source_height": 176,
         "source_width": 176,
+        "digest": hashlib.sha256(root.frame("t1", EGO, 0).read_bytes()).hexdigest()[:16],
     }
     assert (last["camera"], last["view"], last["frame_idx"]) == (EXO, "exo", 60)
     assert (last["height"], last["width"], last["source_height"]) == (60, 100, 240)
+
+
+def test_a_replaced_video_gives_new_frames_and_a_deleted_one_leaves_them(
+    root: DatasetRoot, release: Release
+) -> None:
+    frames_run(root, release)
+    assert frames_run(root, release).done == 0
+    before = read_manifest(root, "frames")["digest"].to_pylist()
+    video = release.video("cook", EXO)
+    shutil.copyfile(release.video("cook", EGO), video.with_suffix(".new"))
+    os.replace(video.with_suffix(".new"), video)
+    assert (frames_run(root, release).done, frames_run(root, release).done) == (1, 0)
+    after = read_manifest(root, "frames")["digest"].to_pylist()
+    # The parts are in name order: three frames of the ego camera, then three of the other.
+    assert before[:3] == after[:3] and not set(before[3:]) & set(after[3:])
+    video.unlink()
+    assert frames_run(root, release).done == 0
+
+
+@pytest.mark.parametrize("change", ["write", "delete"])
+def test_a_picture_that_was_changed_by_others_is_written_again(
+    root: DatasetRoot, release: Release, change: str
+) -> None:
+    frames_run(root, release)
+    path = root.frame("t1", EGO, 30)
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + b"x") if change == "write" else path.unlink()
+    assert frames_run(root, release).done == 1
+    assert path.read_bytes() == before
 
 
 def test_1fps_covers_the_whole_video(root: DatasetRoot, release: Release) -> None:

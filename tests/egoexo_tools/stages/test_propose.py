@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from selected_pairs import keep_pairs, manifest_frames, pair_frames
-from tiny_root import EGO, TAKES, make_tiny_root
+from tiny_root import EGO, TAKES, make_tiny_root, rewrite_digests
 
 from egoexo_tools.cli import main
 from egoexo_tools.errors import DataError, SettingsError, StageFailed
@@ -149,7 +150,7 @@ def test_a_damaged_frame_fails_its_own_camera(root: DatasetRoot) -> None:
         root, options=ProposerOptions(max_det=5), directions=[Direction.EGO2EXO], run=INLINE
     )
     assert [result.unit for result in summary.failed] == [f"{FIRST}.cam01"]
-    assert "30.jpg is not a readable image" in (summary.failed[0].error or "")
+    assert "30.jpg of " in (summary.failed[0].error or "")
     assert not root.part("proposals", f"{FIRST}.cam01").exists()
     assert root.part("proposals", f"{FIRST}.cam02").exists()
 
@@ -292,3 +293,27 @@ def test_a_full_disk_stops_the_stage_before_its_first_unit(
     ):
         run_propose(root, proposer="oracle", run=INLINE)
     assert not list(root.path.glob("manifests/proposals/*"))
+
+
+def test_of_changed_pictures_only_their_own_proposals_are_made_again(
+    root: DatasetRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_propose(root, directions=[Direction.EGO2EXO], run=INLINE).check()
+    before = read_manifest(root, "proposals").to_pylist()
+    row = read_manifest(root, "frames", units=[f"{FIRST}.cam01"]).to_pylist()[0]
+    path = root.path / row["path"]
+    cv2.imwrite(str(path), np.full((row["height"], row["width"], 3), 7, np.uint8))
+    for _ in range(2):
+        (failure,) = run_propose(root, directions=[Direction.EGO2EXO], run=INLINE).failed
+        assert "/0.jpg of " in str(failure.error) and "changed since" in str(failure.error)
+    rewrite_digests(root, f"{FIRST}.cam01")
+    read: list[Path] = []
+    rgb = Frame.rgb
+    monkeypatch.setattr(Frame, "rgb", lambda frame: (read.append(frame.path), rgb(frame))[1])
+    summary = run_propose(root, directions=[Direction.EGO2EXO], run=INLINE).check()
+    assert (summary.done, read) == (1, [path])
+    frame_idx = row["frame_idx"]
+    after = read_manifest(root, "proposals").to_pylist()
+    others = [[r for r in rows if r["frame_idx"] != frame_idx] for rows in (before, after)]
+    assert others[0] == others[1]
+    assert [r for r in after if r not in before] != [r for r in before if r not in after]
