@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from own_pictures import (
@@ -199,11 +200,11 @@ def test_a_picture_replaced_by_one_of_the_same_name_and_size_is_imported_again(
     path = take / "phone" / "1.bmp"
     (take / "phone" / "1.jpg").unlink()
     save(path, np.full((900, 1600, 3), 10, np.uint8))
-    load(root, photos).check()
-    assert load(root, photos).done == 0
+    import_pictures(root, photos).check()
+    assert import_pictures(root, photos).done == 0
     before = read_manifest(root, "frames").to_pylist()
     save(path, np.full((900, 1600, 3), 200, np.uint8))
-    assert (load(root, photos).done, load(root, photos).done) == (1, 0)
+    assert (import_pictures(root, photos).done, import_pictures(root, photos).done) == (1, 0)
     after = read_manifest(root, "frames").to_pylist()
     assert [row["camera"] for row in after if row not in before] == [PHONE]
 
@@ -217,10 +218,10 @@ def test_masks_behind_links_are_inputs(
     (take / place).rename(elsewhere)
     (take / place).symlink_to(elsewhere)
     (take / "ego" / "loop").symlink_to(take)
-    load(root, photos).check()
+    import_pictures(root, photos).check()
     before = read_manifest(root, "masks").to_pylist()
     save(take / "phone/1/cup.png", square(41, 701, 30, height=900, width=1600) * 255)
-    assert (load(root, photos).done, load(root, photos).done) == (1, 0)
+    assert (import_pictures(root, photos).done, import_pictures(root, photos).done) == (1, 0)
     changed = [row for row in read_manifest(root, "masks").to_pylist() if row not in before]
     assert [(row["object_name"], row["camera"]) for row in changed] == [("cup", PHONE)]
 
@@ -231,10 +232,10 @@ def test_a_take_that_left_its_folder_leaves_the_root(
     make_take(photos)
     make_take(photos, "garage")
     make_take(tmp_path / "others", "attic")
-    load(root, photos).check()
-    load(root, tmp_path / "others").check()
+    import_pictures(root, photos).check()
+    import_pictures(root, tmp_path / "others").check()
     shutil.rmtree(photos / "garage")
-    load(root, photos).check()
+    import_pictures(root, photos).check()
     assert set(read_manifest(root, "takes")["take_uid"].to_pylist()) == {"attic", "kitchen"}
     assert {path.name for path in root.processed.iterdir()} == {"attic", "kitchen", "split.json"}
     assert "garage" not in root.split_json.read_text() + root.takes_json.read_text()

@@ -228,7 +228,7 @@ def test_overwrite_and_changed_frames_propose_again(
     assert proposed_pictures[count:] == proposed_pictures[:count]
     unit = f"{FIRST}.cam01"
     rows = read_manifest(root, "frames", units=[unit]).to_pylist()
-    write_manifest(root, "frames", unit, [{**row, "source_width": 1} for row in rows])
+    write_manifest(root, "frames", unit, [{**row, "width": row["width"] - 1} for row in rows])
     keep_pairs(root, [30, 90])
     proposed_pictures.clear()
     run_propose(root, proposer="recording", run=INLINE).check()
