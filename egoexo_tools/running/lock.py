@@ -165,7 +165,7 @@ def _try_lock(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        # Some cluster file systems are mounted without locks; refusing them would help nobody.
+        # Some cluster file systems are mounted without locks; their users must be able to work.
         if error.errno not in _UNSUPPORTED_LOCKS:
             raise
         logger.warning("%s: this file system has no locks; start only one run", file.name)

@@ -1,8 +1,8 @@
-"""Progress of long work: a bar if somebody watches, lines otherwise.
+"""Progress of long work: a bar on a terminal or in a notebook, lines of text elsewhere.
 
-A terminal gets tqdm's bar, a notebook tqdm's widget. Anywhere else (CI, Slurm, nohup, a pipe) a
-bar would fill the log with carriage returns. There, one line is printed at the start, one every
-30 seconds, even while a single unit takes long, and one at the end.
+In a log (CI, Slurm, nohup, a pipe) a bar would only leave carriage returns. There, one line is
+printed at the start, one every 30 seconds, even while a single unit takes long, and one at the
+end.
 """
 
 import sys

@@ -127,8 +127,8 @@ class Scene:
             lift = progress * FACE_PLACE[2]
             rows[self.raised.item] = _solid(item, placement, lift, self.raised.item)
             # The fist holds the object from the side, so that it is visible from the face.
-            beside = Placement(placement.x - item.radius - 0.02, placement.y, 0.0)
-            hands[True] = _hand(beside, lift, 0.5, len(self.objects), _LEFT_SHOULDER)
+            fist_place = Placement(placement.x - item.radius - 0.02, placement.y, 0.0)
+            hands[True] = _hand(fist_place, lift, 0.5, len(self.objects), _LEFT_SHOULDER)
         return np.array([*rows, *hands.get(False, ()), *hands.get(True, ())], SOLID)
 
 

@@ -18,7 +18,7 @@ _ROWS_AT_ONCE = 128
 
 def read_image(path: Path) -> Rgb:
     """An image of the root as RGB; DataError if it is missing or unreadable."""
-    # OpenCV prints a warning of its own for a path that does not exist.
+    # For a path that does not exist, OpenCV would print a warning.
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     if bgr is not None:
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
