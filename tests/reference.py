@@ -1,7 +1,7 @@
 """Slow twins: the obvious version of each compiled or vectorised function, for the tests.
 
-One section a subject. They read like the definition that they come from and know nothing of
-the code that they check.
+One section per subject. Each twin follows the definition of what it computes and is independent of
+the code that it checks.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ def mask_box_xywh(mask: NDArray[Any]) -> tuple[int, int, int, int]:
     return int(xs.min()), int(ys.min()), int(xs.max() - xs.min()), int(ys.max() - ys.min())
 
 
-def mask_iou(one: NDArray[Any], two: NDArray[Any]) -> float:
+def mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Intersection over union of two (H, W) bool masks; 1.0 where both are empty."""
-    union = np.logical_or(one, two).sum()
-    return float(np.logical_and(one, two).sum() / union) if union else 1.0
+    union = np.logical_or(first, second).sum()
+    return float(np.logical_and(first, second).sum() / union) if union else 1.0
 
 
 # --- descriptors -----------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def plain_descriptors(
     tokens (C, h, w), masks (N, H, W) at the image's size, boxes x1, y1, x2, y2 on the quarter
     grid → (N, 2C).
     """
-    # Here, so that the other sections' tests do not wait for torch.
+    # Imported here, so that the tests of other sections need not wait for torch.
     import torch
     import torch.nn.functional as F
 
@@ -76,10 +76,10 @@ def plain_context_box(box_xywh: Sequence[float], height: int, width: int) -> lis
 def plain_frame_masks(
     truths: Bool, proposals: Bool, prepared_hw: tuple[int, int], patch_size: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """(M, H, W) and (N, h, w) masks, one by one through the resizes of the published code.
+    """Measure masks (M, H, W) and (N, h, w), one by one, with the resizes of the published code.
 
-    → on the quarter grid (M + N, q, r), ground-truth boxes at the prepared size (M, 4), centroids
-    of the proposals in prepared pixels (N, 2), IoUs at the proposals' size (M, N).
+    Returns masks on the quarter grid (M + N, q, r), ground-truth boxes at the prepared size (M, 4),
+    centroids of the proposals in prepared pixels (N, 2), and IoUs at the proposals' size (M, N).
     """
     import cv2
     import torch
@@ -116,9 +116,9 @@ def plain_frame_masks(
 
 
 def plain_adjacency(points: Sequence[tuple[float, float]], order: int) -> Bool:
-    """Delaunay by its definition: a triangle whose circumcircle holds no other point.
+    """Delaunay by its definition: a triangle whose circumcircle contains no other point.
 
-    For points in general position; within `order` steps, no diagonal.
+    For points in general position; True within `order` edges, False on the diagonal.
     """
     count = len(points)
     edges: list[set[int]] = [set() for _ in range(count)]
@@ -129,16 +129,16 @@ def plain_adjacency(points: Sequence[tuple[float, float]], order: int) -> Bool:
         ux = (aa * (by - cy) + bb * (cy - ay) + cc * (ay - by)) / twice
         uy = (aa * (cx - bx) + bb * (ax - cx) + cc * (bx - ax)) / twice
         radius = math.hypot(ax - ux, ay - uy)
-        others = (p for i, p in enumerate(points) if i not in corners)
-        if all(math.hypot(x - ux, y - uy) > radius for x, y in others):
+        other_points = (p for i, p in enumerate(points) if i not in corners)
+        if all(math.hypot(x - ux, y - uy) > radius for x, y in other_points):
             for i, j in itertools.permutations(corners, 2):
                 edges[i].add(j)
     result = np.zeros((count, count), dtype=bool)
     for start in range(count):
-        reached = {start}
+        neighbours = {start}
         for _ in range(order):
-            reached |= {there for here in reached for there in edges[here]}
-        result[start, sorted(reached - {start})] = True
+            neighbours |= {end for corner in neighbours for end in edges[corner]}
+        result[start, sorted(neighbours - {start})] = True
     return result
 
 
@@ -171,27 +171,27 @@ def plain_similarity(
         return np.maximum(x, 0)
 
     def embedding(descriptor: Any, tokens: Any, positions: Any) -> Any:
-        here = "CROSS_context_attn"
+        layer = "CROSS_context_attn"
         width = len(descriptor) // 2
-        seen = norm(tokens.reshape(width, -1).T + positions[0], f"{here}.norm_input")
-        query = linear(norm(descriptor[:width], f"{here}.norm_input"), f"{here}.query")
-        keys, values = linear(seen, f"{here}.key"), linear(seen, f"{here}.value")
-        answers = []
+        context = norm(tokens.reshape(width, -1).T + positions[0], f"{layer}.norm_input")
+        query = linear(norm(descriptor[:width], f"{layer}.norm_input"), f"{layer}.query")
+        keys, values = linear(context, f"{layer}.key"), linear(context, f"{layer}.value")
+        outputs = []
         for head in np.split(np.arange(width), heads):
             logits = keys[:, head] @ query[head] / math.sqrt(width / heads)
-            shares = np.exp(logits - logits.max())
-            answers.append(shares @ values[:, head] / shares.sum())
-        y = linear(np.concatenate(answers), f"{here}.project.0")
-        hidden = gelu(linear(norm(y, f"{here}.norm_output"), f"{here}.mlp.0"))
-        y = y + linear(hidden, f"{here}.mlp.2")
+            weights_of_head = np.exp(logits - logits.max())
+            outputs.append(weights_of_head @ values[:, head] / weights_of_head.sum())
+        y = linear(np.concatenate(outputs), f"{layer}.project.0")
+        hidden = gelu(linear(norm(y, f"{layer}.norm_output"), f"{layer}.mlp.0"))
+        y = y + linear(hidden, f"{layer}.mlp.2")
         x = np.concatenate([y, descriptor])
         x = relu(linear(relu(linear(x, "mlp.mlp.0")), "mlp.mlp.2"))
         x = linear(x, "mlp.mlp.4")
         return x / np.linalg.norm(x)
 
-    asked = embedding(source, dest_tokens, weights["pos_embed_T"])
+    query = embedding(source, dest_tokens, weights["pos_embed_T"])
     candidates = [embedding(row, source_tokens, weights["pos_embed_Q"]) for row in dest]
-    return np.array([asked @ candidate for candidate in candidates])
+    return np.array([query @ candidate for candidate in candidates])
 
 
 # --- metrics ---------------------------------------------------------------------------------
@@ -206,9 +206,9 @@ def plain_boundary(mask: NDArray[Any]) -> Bool:
     """Where a (H, W) mask differs from its right, lower or lower-right neighbour."""
     mask = mask.astype(bool)
     edge = np.zeros_like(mask)
-    here, right = mask[:-1, :-1], mask[:-1, 1:]
+    pixel, right = mask[:-1, :-1], mask[:-1, 1:]
     below, diagonal = mask[1:, :-1], mask[1:, 1:]
-    edge[:-1, :-1] = (here != right) | (here != below) | (here != diagonal)
+    edge[:-1, :-1] = (pixel != right) | (pixel != below) | (pixel != diagonal)
     edge[-1, :-1] = mask[-1, :-1] != mask[-1, 1:]
     edge[:-1, -1] = mask[:-1, -1] != mask[1:, -1]
     return edge
@@ -266,27 +266,27 @@ def plain_evaluate(
 
     `truth` is an official ground-truth file; `predictions` the results of one direction.
     """
-    found: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, Any]] = {}
     for take_uid, take in truth["annotations"].items():
         for name, cameras in take["masks"].items():
             for source, dest in itertools.permutations(cameras, 2):
                 if ("aria" in source) == ("aria" in dest) or ("aria" in source) != ego_first:
                     continue
-                given = predictions.get(take_uid, {"masks": {}})["masks"].get(name, {})
-                track = given.get(f"{source}_{dest}", {})
+                predicted = predictions.get(take_uid, {"masks": {}})["masks"].get(name, {})
+                track = predicted.get(f"{source}_{dest}", {})
                 annotated = take["annotated_frames"][name][dest]
                 for frame in cameras[source]:
                     if int(frame) in annotated if protocol == "official" else frame in track:
                         key = f"{take_uid}/{source}>{dest}/{frame}/{name}"
                         true = cameras[dest].get(frame)
-                        found[key] = plain_sample(true, track[frame], protocol)
-    return found
+                        scores[key] = plain_sample(true, track[frame], protocol)
+    return scores
 
 
 def plain_sample(
     truth: Mapping[str, Any] | None, prediction: Mapping[str, Any], protocol: str
 ) -> dict[str, Any]:
-    """One sample's scores under a protocol; no iou, contour or location without a truth."""
+    """Scores of a sample under a protocol; without ground truth no IoU, contour and location."""
     from pycocotools import mask as coco
 
     predicted = coco.decode(dict(prediction["pred_mask"]))
@@ -318,25 +318,25 @@ def plain_sample(
 def plain_bootstrap(
     values: NDArray[Any], takes: NDArray[Any], draws: int, seed: int
 ) -> tuple[float, float]:
-    """95 % interval of the mean when takes are drawn with replacement, one draw after the other."""
+    """95 % interval of the mean over takes drawn with replacement, one draw after the other."""
     rng = np.random.default_rng(seed)
     names = np.unique(takes)
     means = []
     for _ in range(draws):
-        chosen = rng.choice(names, size=len(names))
-        means.append(np.concatenate([values[takes == name] for name in chosen]).mean())
+        draw = rng.choice(names, size=len(names))
+        means.append(np.concatenate([values[takes == name] for name in draw]).mean())
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
 def plain_auc(confidence: NDArray[Any], visible: Bool) -> float:
-    """Share of (visible, absent) pairs that the confidence puts in order; ties count half."""
-    won = [
+    """Share of (visible, absent) pairs that the confidence orders correctly; ties count half."""
+    correct = [
         1.0 if high > low else 0.5 if high == low else 0.0
         for high in confidence[visible]
         for low in confidence[~visible]
     ]
-    return float(np.mean(won))
+    return float(np.mean(correct))
 
 
 # --- backbones -------------------------------------------------------------------------------
@@ -370,20 +370,20 @@ def plain_dinov3(state: Mapping[str, "Tensor"], image: "Tensor", *, heads: int) 
     grid = torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1).view(-1, 2, 1)
     angles = (2 * math.pi * grid / periods).flatten(1).tile(2)  # (h * w, size)
 
-    def turn(y: "Tensor") -> "Tensor":
+    def rotate(y: "Tensor") -> "Tensor":
         head, tail = y[:, : len(prefix)], y[:, len(prefix) :]
         first, second = tail.chunk(2, dim=-1)
-        turned = tail * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
-        return torch.cat([head, turned], dim=1)
+        rotated = tail * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+        return torch.cat([head, rotated], dim=1)
 
     blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     for name in (f"blocks.{i}" for i in range(blocks)):
         qkv = norm(x, f"{name}.norm1") @ state[f"{name}.attn.qkv.weight"].T
         qkv = qkv + state[f"{name}.attn.qkv.bias"] * state[f"{name}.attn.qkv.bias_mask"]
         q, k, v = qkv.view(len(x), 3, heads, size).permute(1, 2, 0, 3)  # (heads, T, size)
-        shares = (turn(q) @ turn(k).transpose(1, 2) / math.sqrt(size)).softmax(dim=-1)
-        answer = linear((shares @ v).transpose(0, 1).flatten(1), f"{name}.attn.proj")
-        x = x + answer * state[f"{name}.ls1.gamma"]
+        attention = (rotate(q) @ rotate(k).transpose(1, 2) / math.sqrt(size)).softmax(dim=-1)
+        output = linear((attention @ v).transpose(0, 1).flatten(1), f"{name}.attn.proj")
+        x = x + output * state[f"{name}.ls1.gamma"]
         y = norm(x, f"{name}.norm2")
         if f"{name}.mlp.w1.weight" in state:
             y = F.silu(linear(y, f"{name}.mlp.w1")) * linear(y, f"{name}.mlp.w2")
@@ -433,8 +433,8 @@ def plain_pair_sample(
 
 
 def plain_layout(sources: NDArray[Any], boxes: NDArray[Any], mass: list[list[float]]) -> Float64:
-    """(O, 4), (O, K, 4), [object][candidate] → (O, K) nearness to where the others say, one object
-    and one candidate after the other."""
+    """(O, 4), (O, K, 4), [object][candidate] → (O, K) nearness to the place that the other objects
+    predict, one object and one candidate after the other."""
     objects, top = boxes.shape[:2]
 
     def centre(box: NDArray[Any]) -> tuple[float, float]:
@@ -458,8 +458,8 @@ def plain_layout(sources: NDArray[Any], boxes: NDArray[Any], mass: list[list[flo
         for o in range(objects):
             for n in range(top):
                 x, y = centre(boxes[o, n])
-                away = (x - expected[o][0]) ** 2 + (y - expected[o][1]) ** 2
-                near[o, n] = math.exp(-away / (2 * 0.17**2))
+                distance2 = (x - expected[o][0]) ** 2 + (y - expected[o][1]) ** 2
+                near[o, n] = math.exp(-distance2 / (2 * 0.17**2))
         weight = [[mass[o][n] * near[o, n] for n in range(top)] for o in range(objects)]
     total = [sum(row) for row in weight]
     for o in range(objects):
@@ -482,12 +482,12 @@ def plain_decision(
     places: tuple[NDArray[Any], NDArray[Any]] | None = None,
     rounds: int = 5,
 ) -> list[list[Float64]]:
-    """How likely each candidate is, pair by pair: [time][object] → (K + 1,), the last "absent".
+    """Probability of each candidate, pair by pair: [time][object] → (K + 1,), the last "absent".
 
-    similarity (T, O, K), -inf where there is none; overlap[t][o][n][p][m] the IoU of candidate n
-    of object o and candidate m of object p; linked[t, u, o] (K, K) what candidate n at t and
-    candidate m at u have to do with each other, present for each two times that are linked.
-    places: boxes of the sources (T, O, 4) and of the candidates (T, O, K, 4), for `layout`.
+    similarity (T, O, K), -inf for a missing candidate; overlap[t][o][n][p][m] the IoU of candidate
+    n of object o and candidate m of object p; linked[t, u, o] (K, K) the relation of candidate n at
+    t and candidate m at u, for each two times that are linked. places: boxes of the sources
+    (T, O, 4) and of the candidates (T, O, K, 4), for `layout`.
     """
     times, objects, top = similarity.shape
 
@@ -498,9 +498,11 @@ def plain_decision(
         return np.array([weight / sum(weights) for weight in weights])
 
     def vote(t: int, o: int, n: int) -> float:
-        others = [u for (s, u, p) in linked if (s, p) == (t, o) and (u < t or not past_only)]
-        said = [sum(belief[u][o][m] * linked[t, u, o][n, m] for m in range(top)) for u in others]
-        return sum(said) / len(said) if said else 0.0
+        linked_times = [u for s, u, p in linked if (s, p) == (t, o) and (u < t or not past_only)]
+        sums = [
+            sum(belief[u][o][m] * linked[t, u, o][n, m] for m in range(top)) for u in linked_times
+        ]
+        return sum(sums) / len(sums) if sums else 0.0
 
     def crowd(t: int, o: int, n: int) -> float:
         return sum(
@@ -524,14 +526,14 @@ def plain_decision(
         ]
 
     def next_round(t: int, with_frame: bool) -> list[Float64]:
-        said = of_frame(t) if with_frame else [[0.0] * top] * objects
+        frame_terms = of_frame(t) if with_frame else [[0.0] * top] * objects
         return [
-            softmax(t, o, [votes * vote(t, o, n) + said[o][n] for n in range(top)])
+            softmax(t, o, [votes * vote(t, o, n) + frame_terms[o][n] for n in range(top)])
             for o in range(objects)
         ]
 
-    nothing = [0.0] * top
-    belief = [[softmax(t, o, nothing) for o in range(objects)] for t in range(times)]
+    zeros = [0.0] * top
+    belief = [[softmax(t, o, zeros) for o in range(objects)] for t in range(times)]
     if past_only:
         for t in range(times):
             belief[t] = next_round(t, False)

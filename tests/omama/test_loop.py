@@ -252,7 +252,7 @@ def test_the_schedule_can_be_replaced(tmp_path: Path) -> None:
     [
         ((0.5, 0.4, 0.3, 0.9), 3),
         ((0.5, 0.4, 0.6, 0.5, 0.5, 0.9), 5),  # an improvement resets patience
-        ((0.5, 0.5, 0.5, 0.9), 3),  # equal is no improvement
+        ((0.5, 0.5, 0.5, 0.9), 3),  # an equal IoU does not count
     ],
 )
 def test_patience_counts_validations_since_the_best(

@@ -29,7 +29,7 @@ def dinov2_state(goldens: Path, rng: np.random.RandomState) -> dict[str, torch.T
     return state
 
 
-def test_dinov2_gives_the_golden_tokens(goldens: Path, tmp_path: Path) -> None:
+def test_dinov2_equals_the_golden_tokens(goldens: Path, tmp_path: Path) -> None:
     golden = np.load(goldens / "dinov2_reg.npz")
     rng = np.random.RandomState(7)
     path = saved(tmp_path / "dinov2.pth", dinov2_state(goldens, rng))
@@ -79,7 +79,7 @@ def dinov3_state(*, gated: bool, width: int = 32, blocks: int = 2) -> dict[str, 
 
 
 @pytest.mark.parametrize(("name", "gated"), [("dinov3", True), ("dinov3-b", False)])
-def test_dinov3_is_its_slow_twin(tmp_path: Path, name: str, gated: bool) -> None:
+def test_dinov3_equals_its_slow_twin(tmp_path: Path, name: str, gated: bool) -> None:
     state = dinov3_state(gated=gated)
     options = {"mlp_ratio": 4, "swiglu_mlp": gated, **TINY_VIT}
     backbone = build_backbone(name, saved(tmp_path / "dinov3.pth", state), **options)
@@ -92,7 +92,7 @@ def test_dinov3_is_its_slow_twin(tmp_path: Path, name: str, gated: bool) -> None
 
 
 @pytest.mark.parametrize(("name", "stride"), [("resnet50-dino", 32), ("resnet50-dino-s16", 16)])
-def test_resnet_is_torchvisions(tmp_path: Path, name: str, stride: int) -> None:
+def test_resnet_equals_torchvisions(tmp_path: Path, name: str, stride: int) -> None:
     torch.manual_seed(0)
     layers = [1, 1, 1, 2]
     dilated = [False, False, stride == 16]
@@ -132,7 +132,7 @@ def test_backbones_are_frozen_and_stay_in_evaluation_mode(tmp_path: Path) -> Non
     assert not backbone(torch.randn(1, 3, 32, 32, requires_grad=True)).requires_grad
 
 
-def test_the_weights_hash_names_the_weights_not_the_file(tmp_path: Path) -> None:
+def test_the_weights_hash_depends_on_weights_and_not_on_the_file(tmp_path: Path) -> None:
     state = dinov3_state(gated=True)
     other = {**state, "norm.bias": state["norm.bias"] + 1e-3}
     hashes = [
@@ -149,7 +149,7 @@ def test_the_weights_hash_names_the_weights_not_the_file(tmp_path: Path) -> None
     )
 
 
-def test_bad_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_bad_weights_are_rejected_with_a_message(tmp_path: Path) -> None:
     class Harmful:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "harmed",))
@@ -181,7 +181,7 @@ def test_bad_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
         build_backbone("rgb_grid", tmp_path / "short.pth")
 
 
-def test_a_hub_out_of_reach_asks_for_the_file(
+def test_without_a_network_the_error_asks_for_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -194,7 +194,7 @@ def test_a_hub_out_of_reach_asks_for_the_file(
         build_backbone("resnet50-dino", layers=[1, 1, 1, 1])
 
 
-def test_images_that_are_no_multiple_of_the_patch_are_refused() -> None:
+def test_images_must_be_multiples_of_the_patch() -> None:
     with pytest.raises(DataError, match="multiples of 14, not 30x28"):
         build_backbone("rgb_grid")(torch.zeros(1, 3, 28, 30))
 

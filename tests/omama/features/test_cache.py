@@ -1,4 +1,4 @@
-"""The feature cache follows the pairs: frames of new pairs are added, changed ones made second."""
+"""The stage `features`: frames of new pairs are added, changed ones are made again."""
 
 import json
 import re
@@ -16,9 +16,9 @@ from selected_pairs import (
     pair_frames,
     remove_proposals_and_features,
 )
-from tiny_root import EGO, TAKES
+from tiny_root import EGO, TAKES, make_tiny_root
 
-from egoexo_tools.errors import DataError
+from egoexo_tools.errors import DataError, StageFailed
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running import disk_cost
 from egoexo_tools.running.records import RunOptions, read_status
@@ -89,6 +89,7 @@ def check_equal_to_one_run(root: DatasetRoot, options: dict[str, Any]) -> None:
             assert np.array_equal(getattr(relations, name), getattr(expected, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_features_of_new_pairs_are_added(
     root: DatasetRoot, extracted_frames: list[str], form: str
@@ -218,6 +219,7 @@ def test_a_damaged_addition_is_made_again(root: DatasetRoot) -> None:
     assert cache_files.covered_frames(folder) is not None
 
 
+@pytest.mark.slow
 def test_caches_of_descriptors_only_serve_knn(root: DatasetRoot) -> None:
     runner = CliRunner()
     line = ["features", str(root.path), "--backbone", "rgb_grid", "--quiet"]
@@ -272,3 +274,39 @@ def test_a_full_disk_stops_the_stage_before_its_first_unit(
     ):
         run_features(root, backbone="rgb_grid", run=INLINE)
     assert not (root.path / "features").exists()
+
+
+def test_a_second_run_does_nothing_and_backbones_have_separate_caches(
+    own_root: DatasetRoot,
+) -> None:
+    again = run_features(own_root, backbone="rgb_grid", run=INLINE)
+    assert (again.done, again.skipped) == (0, 9)
+    other = run_features(own_root, backbone="efficientnet-lite0", run=INLINE)
+    assert (other.done, other.counts["frames"]) == (9, 36)
+    assert len(list((own_root.path / "features").iterdir())) == 2
+
+
+def test_a_missing_picture_fails_its_unit_only(own_root: DatasetRoot) -> None:
+    own_root.frame(FIRST, EGO, 30).unlink()
+    summary = run_features(own_root, backbone="efficientnet-lite0", run=INLINE)
+    assert summary.done == 8
+    with pytest.raises(StageFailed, match="30.jpg is missing; run"):
+        summary.check()
+    assert not list(own_root.path.glob(f"features/efficientnet-lite0*/{FIRST}.{EGO}/*"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_the_camera_and_does_not_crash(small_disk: Path) -> None:
+    """In a process of its own: a map of a file without room would end it."""
+    import subprocess
+    import sys
+
+    root = make_tiny_root(small_disk.parent / "root")
+    (root.path / "features").symlink_to(small_disk)
+    command = ["features", str(root.path), "--backbone", "efficientnet-lite0", "--quiet"]
+    process = subprocess.run(
+        [sys.executable, "-m", "omama.cli", *command], capture_output=True, text=True
+    )
+    assert process.returncode == 1, process.stderr
+    assert "the disk is full; make room and run the same command again" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -43,7 +43,7 @@ def quarter_masks(masks: torch.Tensor, h: int, w: int, patch_size: int) -> torch
 
 
 @pytest.mark.parametrize("view", ["exo", "ego"])
-def test_descriptors_are_the_golden_ones(goldens: Path, view: str) -> None:
+def test_descriptors_equal_the_golden_ones(goldens: Path, view: str) -> None:
     golden = np.load(goldens / f"descriptors_{view}.npz")
     _, height, width = golden["masks_shape"].tolist()
     masks = torch.from_numpy(np.unpackbits(golden["masks"], axis=-1, count=width)).bool()
@@ -60,7 +60,7 @@ def test_descriptors_are_the_golden_ones(goldens: Path, view: str) -> None:
 @pytest.mark.parametrize(
     ("patch_size", "h", "w"), [(14, 38, 68), (14, 19, 34), (14, 68, 38), (16, 33, 60), (32, 16, 30)]
 )
-def test_pooling_is_the_plain_loop_for_every_patch(patch_size: int, h: int, w: int) -> None:
+def test_pooling_equals_the_plain_loop_for_every_patch(patch_size: int, h: int, w: int) -> None:
     height, width = h * patch_size, w * patch_size
     masks = np.concatenate([blobs(8, height, width, RNG), np.zeros((1, height, width), bool)])
     boxes = np.array([reference.mask_box_xywh(mask) for mask in masks], np.float32)
@@ -73,19 +73,19 @@ def test_pooling_is_the_plain_loop_for_every_patch(patch_size: int, h: int, w: i
     expected = reference.plain_descriptors(
         tokens, torch.from_numpy(masks), np.array(plain_boxes), patch_size
     )
-    got = describe(tokens, quarter, torch.from_numpy(boxes), patch_size=patch_size)
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+    actual = describe(tokens, quarter, torch.from_numpy(boxes), patch_size=patch_size)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-def test_random_boxes_grow_exactly_as_integers_do() -> None:
+def test_boxes_grow_as_in_integer_arithmetic() -> None:
     boxes = RNG.uniform(-50, 1100, (500, 4)).astype(np.float32)
     for height, width in [(532, 952), (700, 700), (266, 476), (14, 14)]:
         expected = [reference.plain_context_box(box, height, width) for box in boxes.tolist()]
-        got = context_boxes(torch.from_numpy(boxes), (height, width))
-        np.testing.assert_array_equal(got, expected)
+        actual = context_boxes(torch.from_numpy(boxes), (height, width))
+        np.testing.assert_array_equal(actual, expected)
 
 
-def test_run_lengths_sampled_on_the_quarter_grid_are_the_resized_masks() -> None:
+def test_run_lengths_sampled_on_the_quarter_grid_equal_resized_masks() -> None:
     """The short cut that never makes a full-size array: same bits as the two resizes in turn."""
     import cv2
 
@@ -109,7 +109,7 @@ def test_run_lengths_sampled_on_the_quarter_grid_are_the_resized_masks() -> None
         np.testing.assert_array_equal(rle.sample(*idx), expected)
 
 
-def test_weights_sum_to_one_so_that_a_projection_commutes() -> None:
+def test_weights_sum_to_one_and_commute_with_a_projection() -> None:
     h, w = 19, 34
     grid = quarter_grid(h, w, 14)
     weights = mask_weights(torch.from_numpy(blobs(4, *grid, RNG)), h, w)
@@ -124,7 +124,7 @@ def test_weights_sum_to_one_so_that_a_projection_commutes() -> None:
     )
 
 
-def test_a_batch_of_images_pools_like_each_alone() -> None:
+def test_pooling_a_batch_equals_pooling_each_image() -> None:
     weights, tokens = torch.rand(2, 5, 12), torch.rand(2, 7, 3, 4)
     together = pool(weights, tokens)
     for i in range(2):

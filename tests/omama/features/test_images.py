@@ -34,7 +34,7 @@ RNG = np.random.default_rng(5)
         ((540, 960), 32, False, (512, 960)),
     ],
 )
-def test_sizes_are_cut_to_multiples_of_the_patch(
+def test_sizes_are_rounded_down_to_multiples_of_the_patch(
     frame_hw: tuple[int, int], patch_size: int, squash: bool, prepared_hw: tuple[int, int]
 ) -> None:
     config = PreparationConfig(patch_size=patch_size, squash_portrait=squash)
@@ -44,12 +44,12 @@ def test_sizes_are_cut_to_multiples_of_the_patch(
     assert cut_image(rgb, config).shape == (*prepared_hw, 3)
 
 
-def test_a_frame_smaller_than_a_patch_is_refused() -> None:
+def test_a_frame_smaller_than_a_patch_is_rejected() -> None:
     with pytest.raises(DataError, match="960x10 pixels is smaller than one 14-pixel patch"):
         prepared_size(10, 960, PreparationConfig())
 
 
-def test_images_are_normalised_by_imagenet() -> None:
+def test_images_are_normalised_with_imagenets_values() -> None:
     rgb = RNG.integers(0, 256, (30, 45, 3), dtype=np.uint8)
     cut = cv2.resize(rgb, (42, 28), interpolation=cv2.INTER_NEAREST)
     expected = (cut / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -62,13 +62,13 @@ def test_images_are_normalised_by_imagenet() -> None:
 
 @pytest.mark.parametrize("size_out", [7, 133, 175, 238, 532, 700, 952, 1000])
 @pytest.mark.parametrize("size_in", [7, 270, 448, 540, 704, 960, 2160])
-def test_candidate_idx_is_torchs_nearest(size_in: int, size_out: int) -> None:
+def test_candidate_idx_equals_torchs_nearest(size_in: int, size_out: int) -> None:
     positions = torch.arange(size_in, dtype=torch.float32)[None, None]
     expected = F.interpolate(positions, size=size_out, mode="nearest").flatten().long()
     np.testing.assert_array_equal(candidate_idx(size_in, size_out), expected)
 
 
-def test_boxes_are_scaled_by_the_images_factors() -> None:
+def test_boxes_are_scaled_with_the_image() -> None:
     scaled = scale_boxes([(96, 54, 960, 540)], (540, 960), (532, 952))
     np.testing.assert_allclose(scaled, [(95.2, 53.2, 952, 532)], rtol=1e-6)
     assert scale_boxes([], (540, 960), (532, 952)).shape == (0, 4)

@@ -38,13 +38,13 @@ def plain_features(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_features_are_the_plain_networks(backbone: Backbone) -> None:
+def test_features_equal_the_plain_network(backbone: Backbone) -> None:
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(backbone(images), plain_features(images), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 64), (48, 80), (16, 16)])
-def test_the_grid_has_a_place_for_every_16_pixels(
+def test_the_grid_has_a_token_for_every_16_pixels(
     backbone: Backbone, height: int, width: int
 ) -> None:
     images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
@@ -54,7 +54,7 @@ def test_the_grid_has_a_place_for_every_16_pixels(
     assert torch.equal(features, backbone(images))
 
 
-def test_an_odd_grid_is_cut_from_the_even_one(backbone: Backbone) -> None:
+def test_an_odd_grid_is_a_part_of_the_even_one(backbone: Backbone) -> None:
     """Padding on two sides leaves every place where it was."""
     images = torch.randn(1, 3, 48, 80, generator=torch.Generator().manual_seed(2))
     padded = F.pad(images, (0, 16, 0, 16), mode="replicate")
@@ -64,7 +64,7 @@ def test_an_odd_grid_is_cut_from_the_even_one(backbone: Backbone) -> None:
 
 
 @pytest.mark.slow
-def test_the_file_may_be_given_by_name(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_weights_file_can_be_given(backbone: Backbone, tmp_path: Path) -> None:
     network = timm.create_model("tf_efficientnet_lite0")
     torch.save(network.state_dict(), tmp_path / "other.pth")
     assert build_backbone("efficientnet-lite0", lite.installed_weights()).weights_hash == (
@@ -74,13 +74,13 @@ def test_the_file_may_be_given_by_name(backbone: Backbone, tmp_path: Path) -> No
     assert other.weights_hash != backbone.weights_hash
 
 
-def test_what_is_known_before_it_is_built(backbone: Backbone) -> None:
+def test_the_known_identity_equals_the_built_network(backbone: Backbone) -> None:
     extractor = make_extractor("efficientnet-lite0", None)
     assert feature_key("efficientnet-lite0", None) == FeatureKey.of(extractor)
 
 
 @pytest.mark.slow
-def test_nothing_is_built_where_nothing_is_to_be_done(tmp_path: Path) -> None:
+def test_the_network_is_not_built_if_nothing_is_pending(tmp_path: Path) -> None:
     root = make_tiny_root(tmp_path / "root")
     code = (
         "import sys; from pathlib import Path; from egoexo_tools.layout import DatasetRoot; "
@@ -90,13 +90,11 @@ def test_nothing_is_built_where_nothing_is_to_be_done(tmp_path: Path) -> None:
         "run=RunOptions(executor='inline', quiet=True)).check(); print('timm' in sys.modules)"
     )
     for builds in (True, False):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(root.path)], capture_output=True, text=True, check=True
-        )
-        assert done.stdout == f"{builds}\n"
+        output = subprocess.check_output([sys.executable, "-c", code, str(root.path)], text=True)
+        assert output == f"{builds}\n"
 
 
-def test_weights_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_rejected_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_bytes(b"no weights")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "small.pth")
     cases = {
@@ -109,7 +107,7 @@ def test_weights_that_do_not_fit_are_refused_in_a_sentence(tmp_path: Path) -> No
             build_backbone("efficientnet-lite0", tmp_path / name)
 
 
-def test_a_missing_package_or_another_file_in_it_is_a_sentence(
+def test_a_missing_or_changed_package_gives_a_clear_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lite, "_SHA256", hashlib.sha256(b"other").hexdigest())

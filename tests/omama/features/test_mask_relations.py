@@ -1,15 +1,13 @@
-"""The masks of a frame, read together from run lengths, against masks in full."""
+"""Relations between the masks of a frame."""
 
-import cv2
 import numpy as np
 import pytest
-from reference import mask_box_xywh, plain_adjacency, plain_frame_masks
+from reference import mask_box_xywh, plain_adjacency
 
 from egoexo_tools.arrays import Bool
-from egoexo_tools.errors import DataError
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.rle import MaskRle
-from omama.features.frame_masks import FrameMasks, mask_ious, read_masks
+from omama.features.frame_masks import FrameMasks, read_masks
 from omama.features.mask_relations import MaskRelations, relate_masks
 
 
@@ -34,52 +32,6 @@ def read(truths: Bool, proposals: Bool, prepared_hw: tuple[int, int]) -> FrameMa
     return read_masks(batch(truths), batch(proposals), prepared_hw=prepared_hw, patch_size=14)
 
 
-@pytest.mark.parametrize(
-    ("truth_hw", "frame_hw", "prepared_hw"),
-    [
-        ((540, 960), (135, 240), (126, 238)),  # annotated at the source video's size
-        ((135, 240), (135, 240), (126, 238)),
-        ((448, 448), (448, 448), (448, 448)),
-        ((240, 135), (240, 135), (126, 238)),  # portrait, squashed as the reference trains
-        ((57, 91), (130, 70), (126, 70)),
-        ((15, 15), (15, 15), (14, 14)),
-    ],
-)
-def test_a_frame_is_its_masks_in_full(
-    truth_hw: tuple[int, int], frame_hw: tuple[int, int], prepared_hw: tuple[int, int]
-) -> None:
-    truths, proposals = blobs(7, *truth_hw, seed=1), blobs(9, *frame_hw, seed=2)
-    got = read(truths, proposals, prepared_hw)
-    quarters, boxes, centroids, ious = plain_frame_masks(truths, proposals, prepared_hw, 14)
-    np.testing.assert_array_equal(got.quarters, quarters)
-    np.testing.assert_array_equal(got.truth_boxes, boxes)
-    np.testing.assert_allclose(got.centroids, centroids, rtol=1e-12)
-    np.testing.assert_array_equal(got.ious, ious.astype(np.float32))
-    np.testing.assert_array_equal(mask_ious(batch(truths), batch(proposals)), got.ious)
-
-
-def test_ground_truth_may_have_several_sizes() -> None:
-    small, large = blobs(2, 60, 90, seed=3), blobs(2, 120, 180, seed=4)
-    proposals = blobs(5, 60, 90)
-    rles = [MaskRle.encode(mask) for mask in (small[0], large[0], small[1], large[1])]
-    got = read_masks(
-        MaskColumns.from_rles(rles), batch(proposals), prepared_hw=(56, 84), patch_size=14
-    )
-    for row, mask in enumerate([small[0], large[0], small[1], large[1]]):
-        alone = read(mask[None], proposals, (56, 84))
-        np.testing.assert_array_equal(got.ious[row], alone.ious[0])
-        np.testing.assert_array_equal(got.quarters[row], alone.quarters[0])
-        np.testing.assert_array_equal(got.truth_boxes[row], alone.truth_boxes[0])
-
-
-def test_the_box_of_a_ground_truth_is_that_of_the_resized_mask() -> None:
-    truth = np.zeros((540, 960), np.uint8)
-    truth[100:201, 300:422] = 1
-    got = read(truth[None] > 0, blobs(1, 540, 960), (532, 952))
-    resized = cv2.resize(truth, (952, 532), interpolation=cv2.INTER_NEAREST)
-    assert tuple(got.truth_boxes[0]) == mask_box_xywh(resized)
-
-
 def relations_of(truths: Bool, proposals: Bool) -> MaskRelations:
     hw = (140, 140)
     boxes = np.array([mask_box_xywh(mask) for mask in proposals], np.float32).reshape(-1, 4)
@@ -100,28 +52,7 @@ def test_near_are_second_order_neighbours_of_the_best_box() -> None:
 
 @pytest.mark.parametrize(("masks", "proposals"), [(0, 5), (2, 0), (0, 0)])
 def test_a_frame_may_lack_masks_or_proposals(masks: int, proposals: int) -> None:
-    both = blobs(7, 140, 140)
-    relations = relations_of(both[:masks], both[:proposals])
+    shapes = blobs(7, 140, 140)
+    relations = relations_of(shapes[:masks], shapes[:proposals])
     assert relations.near.shape == relations.ious.shape == (masks, proposals)
     assert relations.best.shape == (masks,)
-
-
-@pytest.mark.parametrize(
-    ("rle", "message"),
-    [
-        (MaskRle(28, 28, "!"), "proposal 1 of a frame: the counts are not COCO"),
-        (MaskRle(28, 28, "11"), "proposal 1 of a frame: the runs do not add up"),
-        (MaskRle(28, 27, "T1"), "the proposals of a frame have masks of different sizes"),
-    ],
-)
-def test_damaged_run_lengths_are_refused(rle: MaskRle, message: str) -> None:
-    good = MaskRle.encode(blobs(1, 28, 28)[0])
-    empty = MaskColumns.from_rles([])
-    with pytest.raises(DataError, match=message):
-        read_masks(empty, MaskColumns.from_rles([good, rle]), prepared_hw=(28, 28), patch_size=14)
-
-
-def test_damaged_ground_truth_is_refused() -> None:
-    truths = MaskColumns.from_rles([MaskRle(28, 28, "11")])
-    with pytest.raises(DataError, match="ground-truth mask 0 of a frame: the runs do not add up"):
-        read_masks(truths, batch(blobs(1, 28, 28)), prepared_hw=(28, 28), patch_size=14)

@@ -22,19 +22,19 @@ def neighbours(points: list[tuple[float, float]], order: int = 1) -> list[tuple[
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_adjacency_is_the_golden_one(goldens: Path, order: int) -> None:
+def test_adjacency_equals_the_golden_one(goldens: Path, order: int) -> None:
     golden = np.load(goldens / "adjacency.npz")
     masks = np.unpackbits(golden["masks"], axis=-1, count=golden["masks_shape"][2])
     rles = MaskColumns.from_rles([MaskRle.encode(mask) for mask in masks])
     frame = read_masks(MaskColumns.from_rles([]), rles, prepared_hw=masks.shape[1:], patch_size=14)
-    got = adjacency(frame.centroids, order=order)
+    actual = adjacency(frame.centroids, order=order)
     off_diagonal = ~np.eye(len(masks), dtype=bool)
-    np.testing.assert_array_equal(got[off_diagonal], golden[f"order{order}"][off_diagonal] > 0)
+    np.testing.assert_array_equal(actual[off_diagonal], golden[f"order{order}"][off_diagonal] > 0)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("count", [3, 4, 9, 16])
-def test_adjacency_is_its_slow_twin(count: int, order: int) -> None:
+def test_adjacency_equals_its_slow_twin(count: int, order: int) -> None:
     points = np.random.default_rng(count).uniform(0, 900, (count, 2)).round(3)
     expected = reference.plain_adjacency(points.tolist(), order)
     np.testing.assert_array_equal(adjacency(points, order=order), expected)
@@ -59,13 +59,13 @@ def test_adjacency_is_its_slow_twin(count: int, order: int) -> None:
         "one place", "two in one place", "an empty mask moves no index",
     ],
 )  # fmt: skip
-def test_where_the_reference_fails(
+def test_degenerate_points_where_the_reference_fails(
     points: list[tuple[float, float]], edges: list[tuple[int, int]]
 ) -> None:
     assert neighbours(points) == edges
 
 
-def test_orders_count_steps() -> None:
+def test_the_order_is_the_number_of_edges() -> None:
     line = [(float(x), 0.0) for x in range(5)]
     assert neighbours(line, 2) == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (2, 4), (3, 4)]
     assert (0, 3) in neighbours(line, 3) and (0, 4) not in neighbours(line, 3)
@@ -73,7 +73,7 @@ def test_orders_count_steps() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=14))
-def test_any_points_give_a_symmetric_connected_answer(points: list[tuple[int, int]]) -> None:
+def test_any_points_give_symmetric_connected_neighbours(points: list[tuple[int, int]]) -> None:
     steps = adjacency(np.array(points, dtype=float).reshape(-1, 2), order=1)
     assert (steps == steps.T).all() and not steps.diagonal().any()
     everywhere = adjacency(np.array(points, dtype=float).reshape(-1, 2), order=14)
@@ -85,5 +85,7 @@ def test_box_overlap_is_iou() -> None:
     assert box_overlap(boxes, (0, 0, 10, 10)).tolist() == [1.0, 50 / 150, 0.0, 0.0]
     assert box_overlap(boxes[3:], (0, 0, 0, 0)).tolist() == [0.0]
     assert box_overlap([], (0, 0, 1, 1)).shape == (0,)
-    both = box_overlap(boxes, boxes[:2])
-    assert [row.tolist() for row in both] == [box_overlap(boxes, box).tolist() for box in boxes[:2]]
+    table = box_overlap(boxes, boxes[:2])
+    assert [row.tolist() for row in table] == [
+        box_overlap(boxes, box).tolist() for box in boxes[:2]
+    ]

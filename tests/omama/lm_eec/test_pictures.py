@@ -12,10 +12,10 @@ from omama.lm_eec.pictures import squash_mask
 def test_a_mask_is_squashed_as_torch_does_it(size):
     generator = np.random.default_rng(0)
     mask = np.zeros(size, np.bool_)
-    top, left = generator.integers(0, size[0] // 2), generator.integers(0, size[1] // 2)
+    y, x = generator.integers(0, size[0] // 2), generator.integers(0, size[1] // 2)
     part = generator.random((size[0] // 8, size[1] // 8)) > 0.5
-    part = part.repeat(3, 0).repeat(2, 1)[: size[0] - top, : size[1] - left]
-    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    part = part.repeat(3, 0).repeat(2, 1)[: size[0] - y, : size[1] - x]
+    mask[y : y + part.shape[0], x : x + part.shape[1]] = part
     shares = torch.nn.functional.interpolate(
         torch.from_numpy(mask)[None, None].float(), (160, 160), mode="bilinear", antialias=True
     )[0, 0].numpy()
