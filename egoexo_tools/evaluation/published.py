@@ -91,7 +91,7 @@ PUBLISHED: tuple[Published, ...] = (
               source="O-MaMa, ICCV 2025", note="pairs with the object in both views"),
     Published("O-MaMa, released Exo2Ego weights", Split.VAL, "v2", "omama", None, 52.6,
               mode=PAIR_ALONE, samples=1950, source="a study that caches features",
-              note="Health pairs, probably from val; contour 0.624, location 0.038, "
+              note="Health pairs, assumed to be val; contour 0.624, location 0.038, "
               "visibility 0.519"),
 )
 # fmt: on
