@@ -88,6 +88,73 @@ class _TakeFolder:
         more = f"; and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
         return "; ".join(row["reason"] for row in self.left_out[:3]) + more
 
+    def write_pictures(self, root: DatasetRoot) -> None:
+        """Write the frames and note their sizes; unreadable ones are left out with their masks."""
+        for camera in self.cameras:
+            for frame_idx, path in camera.pictures.items():
+                try:
+                    picture = read_picture(path)
+                except DataError as error:
+                    self.leave_out(str(error), camera.name, None, frame_idx)
+                    self.masks[camera.name].frames.pop(frame_idx, None)
+                    continue
+                height, width = picture.shape[:2]
+                scale = min(1.0, LONG_SIDE[view_of(camera.name)] / max(height, width))
+                frame_hw = max(1, round(height * scale)), max(1, round(width * scale))
+                if scale < 1:
+                    picture = cv2.resize(picture, frame_hw[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+                _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+                write_atomic(root.frame(self.take_uid, camera.name, frame_idx), data.data)
+                self.digests[camera.name, frame_idx] = picture_digest(data.data)
+                self.sizes[camera.name, frame_idx] = (*frame_hw, height, width)
+            if not any(name == camera.name for name, _ in self.sizes):
+                raise DataError(
+                    f"no picture of {camera.folder} can be read: {self.first_reasons()}"
+                )
+
+    def write_manifests(
+        self, root: DatasetRoot, masks: list[Row], *, split: Split, scenario: str
+    ) -> None:
+        """Write annotation.json and the take's parts of the manifests; `takes` comes last."""
+        take_uid = self.take_uid
+        names = ("height", "width", "source_height", "source_width")
+        for camera in self.cameras:
+            frames = [
+                {
+                    "take_uid": take_uid,
+                    "camera": camera.name,
+                    "frame_idx": idx,
+                    "view": str(view_of(camera.name)),
+                    "path": root.relative(root.frame(take_uid, camera.name, idx)),
+                    **dict(zip(names, self.sizes[camera.name, idx], strict=True)),
+                    "digest": self.digests[camera.name, idx],
+                }
+                for idx in sorted(camera.pictures)
+                if (camera.name, idx) in self.sizes
+            ]
+            unit = f"{take_uid}.{camera.name}"
+            write_manifest(root, "frames", unit, frames)
+            remember_pictures(root, unit, frames)
+        frame_idxs = sorted({idx for _, idx in self.sizes})
+        benchmark.write_annotation(
+            root.annotation_json(take_uid), masks, frame_idxs, extra={"scenario": scenario}
+        )
+        write_manifest(root, "masks", take_uid, masks)
+        write_exclusions(root, STAGE, take_uid, self.left_out)
+        ego, *exo = [camera.name for camera in self.cameras]
+        row = {
+            "take_uid": take_uid,
+            "take_name": take_uid,
+            "scenario": scenario,
+            "university": None,
+            "split": str(split),
+            "ego_camera": ego,
+            "exo_cameras": exo,
+            "duration_seconds": (frame_idxs[-1] + 1) / FPS,
+            "frames_annotated": len({row["frame_idx"] for row in masks}),
+        }
+        write_manifest(root, "takes", take_uid, [row])
+
 
 def run_import_images(
     root: DatasetRoot,
@@ -174,7 +241,7 @@ def work(
     take = _read_take(unit.key[0], folder)
     place = folder / take.take_uid
     try:
-        _write_pictures(root, take)
+        take.write_pictures(root)
         rows = mask_rows(take.take_uid, take.masks, take.sizes, take.leave_out)
         if not any(row["visible"] for row in rows):
             raise DataError(
@@ -186,7 +253,7 @@ def work(
         if not root.part("takes", take.take_uid).exists():  # leave no incomplete take behind
             shutil.rmtree(root.processed / take.take_uid, ignore_errors=True)
         raise
-    _write_manifests(root, take, rows, split=split, scenario=scenario)
+    take.write_manifests(root, rows, split=split, scenario=scenario)
     visible = sum(row["visible"] for row in rows)
     counts = {"frames": len(take.sizes), "masks": visible, "absent": len(rows) - visible}
     return counts | ({"noted": len(take.left_out)} if take.left_out else {})
@@ -223,70 +290,3 @@ def _other_files(folder: Path) -> list[str]:
         for path in list_folder(folder)
         if path.is_file() and path.suffix.lower() != ".json"
     ]
-
-
-def _write_pictures(root: DatasetRoot, take: _TakeFolder) -> None:
-    """Write the frames and note their sizes; unreadable ones are left out with their masks."""
-    for camera in take.cameras:
-        for frame_idx, path in camera.pictures.items():
-            try:
-                picture = read_picture(path)
-            except DataError as error:
-                take.leave_out(str(error), camera.name, None, frame_idx)
-                take.masks[camera.name].frames.pop(frame_idx, None)
-                continue
-            height, width = picture.shape[:2]
-            scale = min(1.0, LONG_SIDE[view_of(camera.name)] / max(height, width))
-            frame_hw = max(1, round(height * scale)), max(1, round(width * scale))
-            if scale < 1:
-                picture = cv2.resize(picture, frame_hw[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-            _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            write_atomic(root.frame(take.take_uid, camera.name, frame_idx), data.data)
-            take.digests[camera.name, frame_idx] = picture_digest(data.data)
-            take.sizes[camera.name, frame_idx] = (*frame_hw, height, width)
-        if not any(name == camera.name for name, _ in take.sizes):
-            raise DataError(f"no picture of {camera.folder} can be read: {take.first_reasons()}")
-
-
-def _write_manifests(
-    root: DatasetRoot, take: _TakeFolder, masks: list[Row], *, split: Split, scenario: str
-) -> None:
-    """Write annotation.json and the take's parts of the manifests; `takes` comes last."""
-    take_uid = take.take_uid
-    names = ("height", "width", "source_height", "source_width")
-    for camera in take.cameras:
-        frames = [
-            {
-                "take_uid": take_uid,
-                "camera": camera.name,
-                "frame_idx": idx,
-                "view": str(view_of(camera.name)),
-                "path": root.relative(root.frame(take_uid, camera.name, idx)),
-                **dict(zip(names, take.sizes[camera.name, idx], strict=True)),
-                "digest": take.digests[camera.name, idx],
-            }
-            for idx in sorted(camera.pictures)
-            if (camera.name, idx) in take.sizes
-        ]
-        unit = f"{take_uid}.{camera.name}"
-        write_manifest(root, "frames", unit, frames)
-        remember_pictures(root, unit, frames)
-    frame_idxs = sorted({idx for _, idx in take.sizes})
-    benchmark.write_annotation(
-        root.annotation_json(take_uid), masks, frame_idxs, extra={"scenario": scenario}
-    )
-    write_manifest(root, "masks", take_uid, masks)
-    write_exclusions(root, STAGE, take_uid, take.left_out)
-    ego, *exo = [camera.name for camera in take.cameras]
-    row = {
-        "take_uid": take_uid,
-        "take_name": take_uid,
-        "scenario": scenario,
-        "university": None,
-        "split": str(split),
-        "ego_camera": ego,
-        "exo_cameras": exo,
-        "duration_seconds": (frame_idxs[-1] + 1) / FPS,
-        "frames_annotated": len({row["frame_idx"] for row in masks}),
-    }
-    write_manifest(root, "takes", take_uid, [row])

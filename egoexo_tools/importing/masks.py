@@ -4,7 +4,6 @@ docs/import.md shows where they are placed. Unusable masks are noted with their 
 every other file in a folder, because it may be meant as data.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from egoexo_tools.parsing.lenient import (
     load_json,
     plain_name,
     printable,
+    unambiguous,
 )
 from egoexo_tools.parsing.mask_json import PictureMasks, is_coco, read_coco, read_sam
 from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
@@ -223,13 +223,9 @@ def _refuse_other_shapes(
 def _index_stems(stems: Iterable[str]) -> dict[str | int, str]:
     """Picture names by name, and by frame number where only one picture has the number."""
     names = [plain_name(stem) for stem in stems]
-    numbers = {name: frame_number(name) for name in names}
-    counts = Counter(numbers.values())
+    numbers = unambiguous((frame_number(name), name) for name in names)
     index: dict[str | int, str] = {name: name for name in names}
-    for name, number in numbers.items():
-        if number is not None and counts[number] == 1:
-            index[number] = name
-    return index
+    return index | {number: name for number, name in numbers.items() if number is not None}
 
 
 def _find_stem(path: Path, index: Mapping[str | int, str]) -> str | None:

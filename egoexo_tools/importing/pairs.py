@@ -67,7 +67,13 @@ def work(unit: Unit, *, root: DatasetRoot) -> dict[str, int]:
     pairs = unique.merge(root_pairs, on=_PAIR, how="left")
     # An object without any row in the destination camera is in none of the root's pairs, although
     # its source mask is there: such a pair stays, as unannotated.
-    has_source = pairs["dest_state"].notna() | _has_source(pairs, masks)
+    visible = masks[masks["visible"]].astype({name: str for name in _TRACK})
+    sources = visible.rename(columns={"camera": "source_camera"})
+    cameras = visible.rename(columns={"camera": "dest_camera"})
+    has_source = pairs["dest_state"].notna() | (
+        is_in(pairs, sources, ["take_uid", "object_name", "source_camera", "frame_idx"])
+        & is_in(pairs, cameras, ["take_uid", "dest_camera"])
+    )
     pairs["dest_state"] = pairs["dest_state"].fillna("unannotated")
     table = to_pair_table(pairs[has_source], split, direction)
     write_manifest(root, "pairs", unit.name, table)
@@ -108,14 +114,3 @@ def _root_names(pairs: pd.DataFrame, masks: pd.DataFrame) -> "pd.Series[str]":
         return pairs["object_name"]
     keys = zip(pairs["take_uid"], pairs["object_name"], strict=True)
     return pd.Series([matches.get(key, key[1]) for key in keys], index=pairs.index, dtype=object)
-
-
-def _has_source(pairs: pd.DataFrame, masks: pd.DataFrame) -> "pd.Series[bool]":
-    """Which pairs have their source mask in the root, and their destination camera in its take."""
-    visible = masks[masks["visible"]].astype({name: str for name in _TRACK})
-    sources = visible[[*_TRACK, "frame_idx"]].rename(columns={"camera": "source_camera"})
-    cameras = visible[["take_uid", "camera"]].drop_duplicates()
-    cameras = cameras.rename(columns={"camera": "dest_camera"})
-    return is_in(pairs, sources, list(sources.columns)) & is_in(
-        pairs, cameras, list(cameras.columns)
-    )

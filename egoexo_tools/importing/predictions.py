@@ -29,7 +29,7 @@ from egoexo_tools.manifests import read_manifest, read_tables, write_table
 from egoexo_tools.masks.columns import mask_to_row
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.json_text import kind_of
-from egoexo_tools.parsing.lenient import frame_number, is_text, printable
+from egoexo_tools.parsing.lenient import frame_number, is_text, printable, unambiguous
 from egoexo_tools.parsing.mask_json import read_rle
 from egoexo_tools.parsing.names import match_names
 from egoexo_tools.parsing.palette import PaletteVideo, find_videos, read_objects, read_video
@@ -62,13 +62,10 @@ def import_predictions(
         rows, file_direction = _read_videos(root, videos, direction, problems)
     else:
         rows, file_direction = _read_other_formats(root, path, direction, problems)
-    first_rows: dict[str, Row] = {}
-    contradictions: set[str] = set()
-    for row in rows:
-        if first_rows.setdefault(row["pair_id"], row) != row:
-            contradictions.add(row["pair_id"])
-    problems += [f"{pair_id} has two different predictions" for pair_id in sorted(contradictions)]
-    rows = [row for pair_id, row in first_rows.items() if pair_id not in contradictions]
+    by_pair = unambiguous((row["pair_id"], row) for row in rows)
+    contradictions = sorted({row["pair_id"] for row in rows} - set(by_pair))
+    problems += [f"{pair_id} has two different predictions" for pair_id in contradictions]
+    rows = list(by_pair.values())
     if not rows:
         reasons = f" that can be used: {'; '.join(problems[:3])}" if problems else ""
         raise DataError(f"{path} holds no predictions{reasons}")
@@ -179,7 +176,12 @@ def _read_videos(
         if len(views) > 1:
             raise SettingsError("the videos are of both views; select one with --direction")
         direction = next(d for d in Direction if d.dest in views)
-    pair_ids = _pair_ids(root, direction)
+    columns = ["pair_id", "direction", "take_uid", "dest_camera", "frame_idx", "object_name"]
+    pair_ids: dict[tuple[str, str, int, str], list[str]] = {}  # by video, frame and object
+    for pair in read_manifest(root, "pairs", columns=columns).to_pylist():
+        if pair["direction"] == direction:
+            key = (pair["take_uid"], pair["dest_camera"], pair["frame_idx"], pair["object_name"])
+            pair_ids.setdefault(key, []).append(pair["pair_id"])
     rows: list[Row] = []
     for video in videos:
         if view_of(video.camera) is not direction.dest:
@@ -201,16 +203,3 @@ def _read_videos(
         if len(rows) == count_before:
             problems.append(f"{video.path}: no pair of the root has its objects and frames")
     return rows, direction
-
-
-def _pair_ids(
-    root: DatasetRoot, direction: Direction
-) -> dict[tuple[str, str, int, str], list[str]]:
-    """(take_uid, dest_camera, frame_idx, object_name) → pair_ids."""
-    columns = ["pair_id", "direction", "take_uid", "dest_camera", "frame_idx", "object_name"]
-    pair_ids: dict[tuple[str, str, int, str], list[str]] = {}
-    for row in read_manifest(root, "pairs", columns=columns).to_pylist():
-        if row["direction"] == direction:
-            key = (row["take_uid"], row["dest_camera"], row["frame_idx"], row["object_name"])
-            pair_ids.setdefault(key, []).append(row["pair_id"])
-    return pair_ids

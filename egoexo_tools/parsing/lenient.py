@@ -10,13 +10,15 @@ import codecs
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.parsing.json_text import parse_json
 
+K = TypeVar("K")
+V = TypeVar("V")
 MAX_FRAME_IDX = 2**31 - 1
 """The manifests store frame_idx as int32."""
 MOST_JSON_BYTES = 1 << 28
@@ -164,6 +166,16 @@ def printable(text: str) -> str:
 def plain_name(text: str) -> str:
     """A name in its composed spelling (NFC); macOS returns decomposed names."""
     return unicodedata.normalize("NFC", text)
+
+
+def unambiguous(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
+    """Key → value, without the keys that have two different values."""
+    values: dict[K, V] = {}
+    ambiguous: set[K] = set()
+    for key, value in pairs:
+        if values.setdefault(key, value) != value:
+            ambiguous.add(key)
+    return {key: value for key, value in values.items() if key not in ambiguous}
 
 
 def posix_path(text: str) -> PurePosixPath:

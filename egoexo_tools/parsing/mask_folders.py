@@ -78,7 +78,24 @@ def _read_masks(path: Path) -> Bytes:
             # zipfile allocates as much as the archive claims, before it reads.
             if info.compress_size > path.stat().st_size:
                 raise DataError(f"{path.name} is cut off")
-            return _as_array(np.frombuffer(_unpack(archive, info), np.uint8), path)
+            data = np.frombuffer(_unpack(archive, info), np.uint8)
+        header = io.BytesIO(data[:_MOST_HEADER_BYTES].tobytes())
+        version = np.lib.format.read_magic(header)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+            np.lib.format.read_array_header_2_0)  # fmt: skip
+        shape, is_fortran, dtype = read_header(header)
+        # An empty array of any shape is a frame without proposals.
+        if dtype.itemsize != 1 or dtype.hasobject or (len(shape) != 3 and np.prod(shape)):
+            raise DataError(
+                f"{path.name} holds {dtype} of shape {shape}, not masks (N, H, W) of uint8"
+            )
+        values = data[header.tell() :]
+        # As Python integers: the sides in a damaged header may multiply past 64 bits.
+        if len(values) != int(np.prod(shape, dtype=object)):
+            raise DataError(f"{path.name} is cut off")
+        if len(shape) != 3:
+            return np.zeros((0, 1, 1), np.uint8)
+        return values.reshape(shape, order="F" if is_fortran else "C")
     except DataError:
         raise
     except Exception as error:  # zipfile and NumPy raise many types for damaged files
@@ -99,22 +116,3 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if not unpacker.eof or len(data) != info.file_size or zlib_ng.crc32(data) != info.CRC:
         raise zipfile.BadZipFile(f"{info.filename} is damaged: wrong size or checksum")
     return data
-
-
-def _as_array(data: Bytes, path: Path) -> Bytes:
-    """The array of an .npy file, without a copy."""
-    file = io.BytesIO(data[:_MOST_HEADER_BYTES].tobytes())
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-        np.lib.format.read_array_header_2_0)  # fmt: skip
-    shape, is_fortran, dtype = read_header(file)
-    # An empty array of any shape is a frame without proposals.
-    if dtype.itemsize != 1 or dtype.hasobject or (len(shape) != 3 and np.prod(shape)):
-        raise DataError(f"{path.name} holds {dtype} of shape {shape}, not masks (N, H, W) of uint8")
-    values = data[file.tell() :]
-    # As Python integers: the sides in a damaged header may multiply past 64 bits.
-    if len(values) != int(np.prod(shape, dtype=object)):
-        raise DataError(f"{path.name} is cut off")
-    if len(shape) != 3:
-        return np.zeros((0, 1, 1), np.uint8)
-    return values.reshape(shape, order="F" if is_fortran else "C")

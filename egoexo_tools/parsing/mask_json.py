@@ -22,6 +22,7 @@ from egoexo_tools.parsing.lenient import (
     load_json,
     plain_name,
     posix_path,
+    unambiguous,
     whole_number,
 )
 
@@ -222,7 +223,13 @@ def read_coco(path: Path, content: Any) -> CocoMasks:
         raise DataError(f"{path} is not a COCO file: it must hold lists of images and annotations")
     coco = CocoMasks({}, [])
     images = _read_images(path, content["images"], coco)
-    names = _read_categories(content.get("categories"))
+    categories = content.get("categories")
+    names = unambiguous(
+        (key, name)
+        for entry in (categories if isinstance(categories, list) else ())
+        if isinstance(entry, dict)
+        if (key := _id(entry.get("id"))) and (name := _name(entry.get("name"))) is not None
+    )
     for number, entry in enumerate(content["annotations"]):
         where = f"{path}, annotation {number}"
         image = images.get(_id(entry.get("image_id")) or "") if isinstance(entry, dict) else None
@@ -272,18 +279,6 @@ def _read_images(path: Path, entries: Sequence[Any], coco: CocoMasks) -> dict[st
             coco.notes.append((None, f"{path}: two images have the id {key}; renumber them"))
         images[key] = image
     return {key: image for key, image in images.items() if key not in ambiguous}
-
-
-def _read_categories(entries: Any) -> dict[str, str]:
-    """id → name; ids with two different names are left out."""
-    names: dict[str, str] = {}
-    ambiguous: set[str] = set()
-    for entry in entries if isinstance(entries, list) else ():
-        key = _id(entry.get("id")) if isinstance(entry, dict) else None
-        name = _name(entry.get("name")) if isinstance(entry, dict) else None
-        if key is not None and name is not None and names.setdefault(key, name) != name:
-            ambiguous.add(key)
-    return {key: name for key, name in names.items() if key not in ambiguous}
 
 
 def _id(value: Any) -> str | None:

@@ -8,7 +8,7 @@ readers map such names back, by the export's own list or by repeating the change
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from egoexo_tools.parsing.lenient import plain_name
+from egoexo_tools.parsing.lenient import plain_name, unambiguous
 
 NAMES_FILE = "object_names_"
 """Start of the names of the files in which an export lists the object names that it changed."""
@@ -45,8 +45,8 @@ def match_names(names: Iterable[str], objects: Sequence[str]) -> dict[str, str]:
     """
     names, object_set = list(names), set(objects)
     used_names = set(names) & object_set
-    by_spelling = _unambiguous((plain_name(name), name) for name in objects)
-    by_folder = _unambiguous((folder, name) for name, folder in folder_names(objects).items())
+    by_spelling = unambiguous((plain_name(name), name) for name in objects)
+    by_folder = unambiguous((folder, name) for name, folder in folder_names(objects).items())
     matches: dict[str, str] = {}
     for name in names:
         match = by_spelling.get(plain_name(name), by_folder.get(name))
@@ -71,11 +71,3 @@ def _valid_name(name: str) -> str:
 def _disk_key(name: str) -> str:
     """Equal for names that some disk does not tell apart."""
     return plain_name(name).casefold()
-
-
-def _unambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Key → value, without the keys that have two values."""
-    values: dict[str, set[str]] = {}
-    for key, value in pairs:
-        values.setdefault(key, set()).add(value)
-    return {key: value for key, (value, *more) in values.items() if not more}
