@@ -52,6 +52,7 @@ def needed_frames(
     """
     parts = {path.stem for path in root.table("pairs").glob("*.parquet")}
     parts_of_directions = parts & {f"{split}.{d}" for split in Split for d in directions}
+    # Splits without pairs have parts without rows.
     if not parts or not read_manifest(root, "pairs", columns=["split"]).num_rows:
         return ALL_FRAMES
     if not parts_of_directions:
@@ -62,6 +63,7 @@ def needed_frames(
         pa.table([pairs["take_uid"], pairs[f"{side}_camera"], pairs["frame_idx"]], names=_KEY)
         for side in sides
     )
+    # Many pairs share a frame; Arrow drops the repeated rows before pandas gets them.
     return NeededFrames(_by_camera(ends.group_by(_KEY).aggregate([])))
 
 

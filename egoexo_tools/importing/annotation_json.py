@@ -50,6 +50,7 @@ class ProcessedTake:
         groups = self.masks.group_by(["camera", "rle_height", "rle_width"]).aggregate(
             [([], "count_all")]
         )
+        # The count comes first in the tuples, so that their maximum is the most common size.
         sizes: dict[str, tuple[int, int, int]] = {}
         for row in groups.to_pylist():
             if row["rle_height"] is not None:
@@ -108,6 +109,7 @@ class _MaskRows:
 
     def to_table(self, *, knows_absent: bool, empty_is_absent: bool) -> pa.Table:
         """The rows as columns of the masks manifest; unusable masks become faults."""
+        # All masks of the take in one call of the compiled loop.
         columns = MaskColumns.from_rles(self.rles)
         areas, boxes, problems = columns.measure()
         has_mask = np.array([rle is not None for rle in self.rles], np.bool_)
@@ -160,9 +162,11 @@ def read_annotation_json(
         fault = f": its masks are {masks!r}" if masks is REPEATED else ": it holds no masks"
         raise DataError(f"{path} is not an annotation.json{fault}")
     object_names = content.get("object_names")
+    # The list beside the takes wins over the one in the file: both come from the same export.
     original = {**(object_names if isinstance(object_names, dict) else {}), **(names or {})}
     annotated = _annotated_frames(content)
     rows = _MaskRows()
+    # Counted before any track is read: of two ego cameras, the one with more masks is used.
     mask_counts: Counter[str] = Counter()
     for cameras in masks.values():
         for camera, frames in cameras.items() if isinstance(cameras, dict) else ():
@@ -221,6 +225,7 @@ def _read_frame_idxs(
     annotated: Mapping[str, Any] | None, key: str, name: str, camera: str, rows: _MaskRows
 ) -> list[int]:
     """The annotated frames of a track, listed under the object's changed or original name."""
+    # Our exports list the changed name, the release's object_masks the original one.
     for spelling in (key, name):
         cameras = (annotated or {}).get(spelling)
         frames = cameras.get(camera) if isinstance(cameras, dict) else None
@@ -240,7 +245,8 @@ def _read_mask(value: Any) -> MaskRle:
     if value is None:
         raise DataError("undecodable mask: null in its place")
     size, counts = (value.get("size"), value.get("counts")) if isinstance(value, dict) else ("", "")
-    # `b'...'` is how Python prints bytes; read_rle understands it.
+    # A short cut for nearly all masks, which `to_table` then validates in one call. `b'...'` is how
+    # Python prints bytes, which read_rle accepts; type() instead of isinstance refuses True.
     if type(counts) is str and type(size) is list and len(size) == 2 and not counts.startswith("b"):
         height, width = size
         if type(height) is int and type(width) is int:

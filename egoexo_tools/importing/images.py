@@ -99,10 +99,12 @@ class _TakeFolder:
                     self.masks[camera.name].frames.pop(frame_idx, None)
                     continue
                 height, width = picture.shape[:2]
+                # Never enlarged, which would cost time and disk space and add no detail.
                 scale = min(1.0, LONG_SIDE[view_of(camera.name)] / max(height, width))
                 frame_hw = max(1, round(height * scale)), max(1, round(width * scale))
                 if scale < 1:
                     picture = cv2.resize(picture, frame_hw[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+                # Encoded again at full size too, because the rotation in the metadata was applied.
                 _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
                 write_atomic(root.frame(self.take_uid, camera.name, frame_idx), data.data)
                 self.digests[camera.name, frame_idx] = picture_digest(data.data)
@@ -170,6 +172,7 @@ def run_import_images(
     take that does not have the layout above is a failed unit; the others are imported.
     """
     todo, refused = units(root, folder)
+    # Before the work: after an interruption, the takes must not pass for another source's.
     claim_units(root, STAGE, (unit.name for unit in todo))
     place = str(folder.resolve())
     present = {unit.name for unit in todo} | {*refused}
@@ -186,6 +189,7 @@ def run_import_images(
         ),
     )
     reasons = read_annotation_files(annotation_files(folder)).notes + _other_files(folder)
+    # Shards and other imports into the root write the same files.
     with shared_files_lock(root.status_dir(STAGE)):
         write_take_lists(root)
         write_exclusions(root, STAGE, SHARED_UNIT, [{"reason": reason} for reason in reasons])
@@ -270,6 +274,7 @@ def _read_take(take_uid: str, folder: Path) -> _TakeFolder:
     take = _TakeFolder(take_uid, cameras, {})
     for reason in [*notes, *of_take.notes, *_other_files(place)]:
         take.leave_out(reason)
+    # COCO files may be in three places; each may be about any picture of the take.
     for camera in cameras:
         files = annotation_files(camera.folder, camera.pictures.values())
         of_camera = read_annotation_files(files)

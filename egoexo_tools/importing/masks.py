@@ -27,6 +27,7 @@ from egoexo_tools.parsing.pictures import MASK_PICTURES, read_mask
 from egoexo_tools.vocab import view_of
 
 ASPECT_TOLERANCE = 0.01
+"""How much a mask's aspect ratio may differ from its picture's; sides of copies are rounded."""
 
 LeaveOut: TypeAlias = Callable[..., None]
 """Notes a reason, followed by camera, object_name and frame_idx as far as they are known."""
@@ -82,6 +83,7 @@ def read_annotation_files(paths: Iterable[Path]) -> AnnotationFiles:
         for picture, masks in coco.pictures.items():
             if not picture.is_file():
                 annotations.notes.append(f"{path} lists {picture.name}, which is not at {picture}")
+            # By resolved path: COCO files name pictures relative to themselves, or through links.
             key = picture_key(picture)
             annotations.pictures.setdefault(key, PictureMasks()).merge(masks, str(path))
     return annotations
@@ -110,6 +112,7 @@ def read_camera_masks(camera: CameraFolder, annotations: Sequence[AnnotationFile
     for path in list_folder(camera.folder):
         if path in pictures:
             continue
+        # A file or folder named after a picture holds masks of it.
         stem = _find_stem(path, stems)
         is_json = path.suffix.lower() == ".json"
         if path.is_dir() and stem is not None:
@@ -143,6 +146,7 @@ def read_mask_folder(folder: Path) -> PictureMasks:
         except DataError as error:
             picture.refuse(name, str(error))
             continue
+        # Equal masks in two files (cup.png, cup.gif) do no harm.
         if name in picture.masks and picture.masks[name] != rle:
             picture.refuse(name, f"{path} and another file hold different masks of {name!r}")
         elif name not in picture.unknown:
@@ -159,6 +163,7 @@ def mask_rows(
             _refuse_other_shapes(
                 picture, camera, frame_idx, sizes[camera, frame_idx][2:], leave_out
             )
+    # An object that has only empty masks is not an object of the take.
     pictures = [picture for masks in cameras.values() for picture in masks.frames.values()]
     names = sorted({name for p in pictures for name, rle in p.masks.items() if rle.area()})
     lookalikes = _find_lookalikes(names, leave_out)

@@ -25,6 +25,7 @@ _TRACK = ["take_uid", "object_name", "camera"]
 """Columns that identify an object in one camera."""
 _PAIR = ["take_uid", "object_name", "frame_idx", "source_camera", "dest_camera"]
 """Columns that identify a pair."""
+# list_pairs returns categories, which do not merge with the text of a pair file.
 _TEXT = {"take_uid": str, "object_name": str, "source_camera": str, "dest_camera": str}
 
 
@@ -91,6 +92,7 @@ def work(unit: Unit, *, root: DatasetRoot) -> dict[str, int]:
         for pair in pairs[~has_source].itertuples()
     ]
     write_exclusions(root, STAGE, unit.name, left_out)
+    # A folder that becomes a root in its place keeps its file.
     our_path = root.pairs_json(split, direction)
     if our_path.resolve() != path.resolve():
         benchmark.write_pairs(our_path, table)
@@ -110,6 +112,7 @@ def _root_names(pairs: pd.DataFrame, masks: pd.DataFrame) -> "pd.Series[str]":
         for take_uid, names in pair_objects.groupby("take_uid")["object_name"]
         for name, root_name in match_names(names, root_names.get(str(take_uid), [])).items()
     }
+    # The usual case: millions of names need no new column.
     if not matches:
         return pairs["object_name"]
     keys = zip(pairs["take_uid"], pairs["object_name"], strict=True)

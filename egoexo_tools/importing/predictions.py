@@ -57,6 +57,7 @@ def import_predictions(
     Raises DataError, and writes nothing, where no prediction is usable.
     """
     problems: list[str] = []
+    # The format follows from the content: palettes are in folders of another pattern.
     videos = find_videos(path, problems) if path.is_dir() else []
     if videos:
         rows, file_direction = _read_videos(root, videos, direction, problems)
@@ -159,6 +160,7 @@ def _take_rows(
 
 
 def _row(pair_id: str, mask: MaskRle, confidence: float | None) -> Row:
+    # LM-EEC and SAM 2 give no confidence; the mask's area stands in, by LM-EEC's rule.
     if confidence is None:
         confidence = confidence_from_area(mask.area(), mask.height * mask.width)
     return {"pair_id": pair_id, "confidence": confidence, **mask_to_row(mask)}
@@ -197,6 +199,7 @@ def _read_videos(
             problems.append(f"{video.path}: the root has no take {video.take_uid!r}")
             continue
         count_before = len(rows)
+        # A video has no source camera, so its mask counts for every pair that asks for the object.
         for frame_idx, name, mask in read_video(video, objects, problems):
             for pair_id in pair_ids.get((video.take_uid, video.camera, frame_idx, name), ()):
                 rows.append(_row(pair_id, mask, None))

@@ -81,6 +81,7 @@ def work(unit: Unit, *, root: DatasetRoot, home: Path) -> dict[str, int]:
     frame_idxs: set[int] = set()
     for folder in _camera_folders(home, take_uid, camera):
         for frame_idx, masks_path, boxes_path in find_frames(folder, left_out):
+            # A frame may be in the folders of several splits or directions; the first one is used.
             if frame_idx in frame_idxs:
                 continue
             if frame_idx not in sizes:
@@ -115,6 +116,7 @@ def _read_frame(
         )
     columns = encode_stack(masks)
     areas, mask_boxes, _ = columns.measure()
+    # The proposer's own boxes are kept, although its masks may have been resized since.
     boxes = mask_boxes if boxes is None else boxes
     count = len(masks)
     return pa.table(

@@ -111,6 +111,7 @@ def work(unit: Unit, *, root: DatasetRoot, stage: str) -> dict[str, int]:
         "take_uid", pa.repeat(pa.scalar(take_uid), take.masks.num_rows)
     )
     write_manifest(root, "masks", take_uid, masks)
+    # A folder that becomes a root in its place keeps its file.
     our_path = root.annotation_json(take_uid)
     if our_path.resolve() != path.resolve():
         link_or_copy(path, our_path)
@@ -142,6 +143,7 @@ def _import_takes(
     empty_is_absent: bool,
 ) -> StageSummary:
     """Run the stage over the takes; `exclusions` are those of the whole folder."""
+    # The same take from two sources would mix their frames and masks.
     present = {path.stem for path in root.table("takes").glob("*.parquet")}
     foreign = present - claimed_units(root, stage)
     if mixed := sorted(foreign & {take.take_uid for take in takes}):
@@ -188,6 +190,7 @@ def _link_frames(
                 )
             continue
         camera = path.name
+        # The takes manifest lists the cameras with masks; later stages skip any other camera.
         if camera not in {take.ego_camera, *take.exo_cameras}:
             exclusions.append({"camera": camera, "reason": "no object has a mask in this camera"})
             continue
@@ -200,6 +203,7 @@ def _link_frames(
                 continue
             frame = root.frame(source.take_uid, camera, frame_idx)
             link_or_copy(file, frame)
+            # Masks have the size of the video, which is not there to be measured.
             source_height, source_width = sizes.get(camera, (height, width))
             rows.append({
                 "take_uid": source.take_uid, "camera": camera, "frame_idx": frame_idx,

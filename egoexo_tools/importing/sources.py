@@ -36,6 +36,7 @@ def find_processed(folder: Path) -> tuple[list[SourceTake], dict[str, bytes], li
     folders = [path for path in paths if path.is_dir()]
     if not folders:
         raise DataError(f"{home / 'processed'} holds no takes")
+    # The official script writes split.json into processed/, forks beside it.
     split_files = [home / "processed" / "split.json", home / "split.json"]
     split_file = next(filter(Path.is_file, split_files), None)
     if split_file is None:
@@ -58,6 +59,7 @@ def find_processed(folder: Path) -> tuple[list[SourceTake], dict[str, bytes], li
     ]
     takes = []
     for path in folders:
+        # A take in two splits would be trained on and tested with.
         take_splits = splits.get(path.name, [])
         if len(take_splits) == 1:
             takes.append(SourceTake(path.name, take_splits[0], path, entries.get(path.name)))

@@ -98,6 +98,7 @@ def read_video(
     `problems` gets a line for unreadable files and unknown numbers.
     """
     folders: dict[int, Path] = {}
+    # Both layouts may be in one folder: folders of objects first, then the frames' own PNGs.
     for path in filter(Path.is_dir, list_folder(video.path)):
         number = whole_number(path.name)
         name = None if number is None else objects.get(number)

@@ -94,6 +94,7 @@ def frames_within_budget(
             cameras = [
                 camera for fetched in batch if not fetched.failed for camera in fetched.take.cameras
             ]
+            # A take with a failed download waits for the next run, also with its other cameras.
             if cameras:
                 quiet = replace(run, quiet=True)  # the download's progress bar is on the screen
                 settings = _settings(plan)

@@ -83,6 +83,7 @@ def _claim(out: Path, settings: Mapping[str, str]) -> None:
     has_files = out.exists() and any(path.name != STATE_FOLDER for path in out.iterdir())
     if has_files and not marker.exists():
         raise DataError(f"{out} is not empty and not an export; give an empty or a new folder")
+    # Two shards may start at the same moment.
     with shared_files_lock(marker.parent):
         if not marker.exists():
             write_atomic(marker, json.dumps(settings) + "\n")

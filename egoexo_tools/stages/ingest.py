@@ -67,6 +67,7 @@ def run_ingest(
         raise DataError(
             f"{release.path} has no take that can be ingested{counts_text if reasons else ''}"
         )
+    # Before any unit runs: a killed run leaves no takes of two splits side by side.
     with shared_files_lock(root.status_dir(STAGE)):
         _remove_foreign(root, plan, overwrite=run.overwrite)
         write_exclusions(root, STAGE, RELEASE_UNIT, plan.exclusions)
@@ -113,6 +114,7 @@ def work(unit: Unit, *, root: DatasetRoot, release: Release) -> Mapping[str, int
     planned, take = unit.planned, unit.planned.take
     relations = planned.source.read()
     cameras = {camera for tracks in relations.object_masks.values() for camera in tracks}
+    # check_take refuses the cameras that takes.json lacks; their videos need not be opened.
     limits = {cam: _limits(release, take, cam) for cam in sorted(cameras & take.cameras)}
     checked = check_take(relations, cameras=take.cameras, limits=limits)
     masks, scenario = checked.masks, take.scenario or relations.scenario

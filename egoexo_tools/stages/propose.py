@@ -69,6 +69,7 @@ def run_propose(
     """
     entry = proposer_entry(proposer)
     settings = {"proposer": proposer, **entry.settings(options)}
+    # A network on the GPU is loaded once; every worker process would load a copy.
     if entry.inline and run.executor == "process":
         run = replace(run, executor="inline")
     needed = ALL_FRAMES
