@@ -1,11 +1,14 @@
 """A run: the folder `<root>/runs/<run>/` with one method's predictions and scores in one direction.
 
-Owns the run's file names, its default name, the stamp of its predictions (`Stamp`), the name of a
-pair (`pair_id`) and the columns of a track. Knows no method except by name, for the order of
+Owns the run's file names, its default name, the stamp of its predictions (`Stamp`), the versions
+that its files state and their check (`check_run`), the name of a pair (`pair_id`) and the columns
+of a track. Knows no method except by name, for the order of
 tables and legends.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +66,13 @@ class RunFolder:
         return self.path / "predictions.json"
 
     @property
+    def scored_file(self) -> Path:
+        """The predictions: the table, or the official JSON in a folder without a table."""
+        # The table has everything that the JSON has, and the ranking of the proposals.
+        only_json = self.predictions_json.exists() and not self.predictions.exists()
+        return self.predictions_json if only_json else self.predictions
+
+    @property
     def ground_truth(self) -> Path:
         return self.path / "ground_truth.json"
 
@@ -80,6 +90,26 @@ class RunFolder:
     def summaries(self) -> dict[str, Path]:
         """Protocol → path of its summary."""
         return {protocol: self.path / name for protocol, name in SUMMARIES.items()}
+
+    @property
+    def score_files(self) -> tuple[Path, ...]:
+        """Every file that scoring writes about the predictions."""
+        return (self.scores, *self.summaries.values())
+
+    @property
+    def results(self) -> list[Path]:
+        """The existing files that a new training makes invalid: scores, predictions, checkpoints.
+
+        In the order in which they are deleted, so that no file outlives what it was made from.
+        """
+        predicted = (self.predictions, self.predictions_json, self.ground_truth)
+        checkpoints = (self.checkpoint_best, self.checkpoint_last)
+        return [p for p in (*self.score_files, *predicted, *checkpoints) if p.is_file()]
+
+    def remove_results(self) -> None:
+        """Delete `results`: a training that starts must not leave the scores of another model."""
+        for path in self.results:
+            path.unlink(missing_ok=True)
 
     @property
     def checkpoint_best(self) -> Path:
@@ -224,6 +254,101 @@ def table_metadata(path: Path) -> dict[str, str]:
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is not a readable Parquet file ({error})") from error
     return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in items}
+
+
+# Versions: what each file of a run was made from ------------------------------------------------
+
+VERSION_KEYS: Mapping[str, str] = {
+    "direction": "direction",
+    "split": "split",
+    "pairs": "pairs",
+    "export": "official file",
+    "predictions": "predictions",
+    "ground_truth": "ground truth",
+}
+"""Key of a version → its name in messages. Direction and split are names, the others digests: of
+the pair_ids, of predictions.json, of predictions.parquet, and of the ground truth's masks."""
+VERSIONS = "versions"
+"""Key of the digests in a summary."""
+
+
+def digest_file(path: Path) -> str:
+    """16 hex digits of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def digest_texts(texts: Iterable[str]) -> str:
+    """16 hex digits of texts, in any order."""
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:16]
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """The run that a path names: its folder, its predictions or its scores; None for others."""
+    run = RunFolder(path if path.is_dir() else path.parent)
+    names = (run.predictions, run.predictions_json, run.scores)
+    is_run = path in names or (path.is_dir() and any(name.is_file() for name in names))
+    return run if is_run else None
+
+
+def read_versions(run: RunFolder) -> dict[str, dict[str, str]]:
+    """File name → the version that the file states, for the files that the run has.
+
+    A file without a version, such as predictions of another tool, states only its own digest.
+    Raises DataError for a damaged file.
+    """
+    versions: dict[str, dict[str, str]] = {}
+    if run.predictions.is_file():
+        stated = table_metadata(run.predictions)
+        versions[run.predictions.name] = {**stated, "predictions": digest_file(run.predictions)}
+        if run.predictions_json.is_file():
+            versions[run.predictions_json.name] = {"export": digest_file(run.predictions_json)}
+    elif run.predictions_json.is_file():
+        versions[run.predictions_json.name] = {"predictions": digest_file(run.predictions_json)}
+    if run.scores.is_file():
+        versions[run.scores.name] = table_metadata(run.scores)
+    for path in run.summaries.values():
+        if path.is_file():
+            versions[path.name] = _summary_version(path)
+    return {
+        name: {key: stated[key] for key in VERSION_KEYS if stated.get(key)}
+        for name, stated in versions.items()
+    }
+
+
+def _summary_version(path: Path) -> dict[str, str]:
+    try:
+        summary = json.loads(path.read_bytes())
+        version = {key: summary.get(key) for key in ("direction", "split")}
+        version |= summary.get(VERSIONS, {})
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); evaluate the run again") from error
+    return {key: value for key, value in version.items() if isinstance(value, str)}
+
+
+def check_run(run: RunFolder) -> None:
+    """DataError if two files of a run state different versions.
+
+    Then one of them is outdated, such as the scores of earlier predictions.
+    """
+    difference = find_difference(read_versions(run))
+    if difference:
+        raise DataError(
+            f"the files of {run.path} do not belong together: {difference}; predict or evaluate "
+            "the run again"
+        )
+
+
+def find_difference(versions: Mapping[str, Mapping[str, str]]) -> str | None:
+    """The first key on which two versions differ, as text that names both; None if they agree."""
+    for key, title in VERSION_KEYS.items():
+        first: dict[str, str] = {}
+        for name, version in versions.items():
+            if key in version:
+                first.setdefault(version[key], name)
+        if len(first) > 1:
+            return " but ".join(f"{title} {value} in {name}" for value, name in first.items())
+    return None
 
 
 # Pair names --------------------------------------------------------------------------------------

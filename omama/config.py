@@ -115,6 +115,8 @@ class MethodOptions:
     """Checkpoint to start training from, ours or the authors'."""
     resume: bool = False
     """Continue from the run's last checkpoint, if its data is unchanged."""
+    overwrite: bool = False
+    """Start training again if the data of the run to resume has changed."""
     quiet: bool = False
     """Show no progress."""
 

@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.running.stage import setting_changes
-from egoexo_tools.runs import CHECKPOINT_BEST, CHECKPOINT_LAST
+from egoexo_tools.runs import CHECKPOINT_BEST, CHECKPOINT_LAST, RunFolder
 from omama.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from omama.run_log import RunLog, missing_improvements
 from omama.stopping import stop_on_signals
@@ -104,10 +104,11 @@ class Loop(Generic[Batch]):
         """The model that is validated and saved as the best: the average, if there is one."""
         return self.task.model if self.average is None else self.average.module
 
-    def resume(self) -> None:
-        """Continue from the last checkpoint, unless there is none or its data has changed.
+    def resume(self, *, overwrite: bool = False) -> None:
+        """Continue from the last checkpoint, if there is one.
 
-        Raises SettingsError if it was trained with other settings.
+        Raises SettingsError if it was trained with other settings, or on other data; with
+        `overwrite` training starts again on other data.
         """
         path = self.folder / CHECKPOINT_LAST
         if not path.is_file():
@@ -115,6 +116,11 @@ class Loop(Generic[Batch]):
         saved = load_checkpoint(path, method=self.task.method)
         state = saved.state
         if state.fingerprint != self.task.fingerprint:
+            if not overwrite:
+                raise SettingsError(
+                    f"{path} was trained on other data (pairs, frames or features); train again "
+                    "into a run of another name, or replace this one with --overwrite"
+                )
             logger.warning(
                 "%s was trained on other data (pairs, frames or features); training starts again",
                 path,
@@ -155,6 +161,8 @@ class Loop(Generic[Batch]):
         """Whether the run is finished, which an early stop counts as."""
         wrapped = self.accelerator.prepare(self.task.module)
         first, saved = self.progress.step, time.monotonic()
+        if first == 0 and self.accelerator.is_main_process:
+            RunFolder(self.folder).remove_results()
         log = RunLog(
             self.folder,
             step=first,

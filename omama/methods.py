@@ -203,13 +203,29 @@ def train(
     run: RunFolder,
     *,
     options: Any = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Train by name; returns the checkpoint. SettingsError for a method that is not trained."""
+    """Train by name; returns the checkpoint.
+
+    SettingsError for a method that is not trained. A run that has results is only replaced, with
+    its predictions and scores, if `overwrite` is given; `options.resume` continues it.
+    """
     entry = get_method(name)
     if entry.train is None:
         trained = [key for key, other in METHODS.items() if other.train is not None]
         raise SettingsError(f"{name} is not trained; train one of {', '.join(trained)}")
-    path: Path = load(entry.train)(root, direction, config, run, **_keywords(entry, options))
+    keywords = _keywords(entry, options)
+    resumes = getattr(keywords.get("options"), "resume", False) and run.checkpoint_last.is_file()
+    if run.results and not (resumes or overwrite):
+        names = ", ".join(path.name for path in run.results)
+        raise SettingsError(
+            f"{run.path} already has {names}; continue a training with --resume, replace all of "
+            "them with --overwrite, or choose another --run-name"
+        )
+    # The training loop removes them when it starts; a method without options has none.
+    if entry.options is None:
+        run.remove_results()
+    path: Path = load(entry.train)(root, direction, config, run, **keywords)
     return path
 
 

@@ -60,7 +60,9 @@ def run_train(
 
     `config` comes from `methods.make_config`; `init` is a checkpoint to start from.
     """
-    shared = {"features": features, "resume": not run.overwrite, "quiet": run.quiet}
+    # As in every stage, changed inputs are a reason to repeat the unit.
+    training = {"resume": not run.overwrite, "overwrite": True}
+    shared = {"features": features, "quiet": run.quiet, **training}
     options = methods.make_options(method, {"init": init}, shared=shared)
 
     def inputs(each: PipelineRun) -> list[Path]:
@@ -69,7 +71,9 @@ def run_train(
         return [*_previous_statuses(root, method), *pairs]
 
     def work(each: PipelineRun) -> Mapping[str, int]:
-        path = methods.train(method, root, each.direction, config, each.folder, options=options)
+        path = methods.train(
+            method, root, each.direction, config, each.folder, options=options, overwrite=True
+        )
         if path != each.checkpoint:
             # The next steps, and a second run, have to find it without having trained.
             raise DataError(

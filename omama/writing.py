@@ -1,4 +1,5 @@
-"""Write a method's predictions as a run: predictions.parquet with a stamp, and predictions.json."""
+"""Write a method's predictions: as a run (predictions.parquet with a stamp, predictions.json), or
+as one file outside the root."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -8,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from egoexo_tools.errors import DataError
+from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.evaluation.predictions import write_predictions
 from egoexo_tools.layout import DatasetRoot, atomic_path
 from egoexo_tools.manifests import SCHEMAS, to_table, write_table
-from egoexo_tools.runs import RunFolder, Stamp
+from egoexo_tools.runs import RunFolder, Stamp, digest_file, digest_texts, read_versions
 from egoexo_tools.vocab import Direction, Split
 from omama import methods
 
@@ -27,7 +28,11 @@ def predict_run(
     checkpoint: Path | None = None,
     options: Any = None,
 ) -> Path:
-    """Predict a split by a method's name and write the run; returns its predictions.json."""
+    """Predict a split by a method's name and write the run; returns its predictions.json.
+
+    SettingsError if the run has predictions of another split.
+    """
+    _require_same_split(run, split)
     options = methods.resolve_options(method, root, direction, checkpoint, options)
     tables = methods.predict(method, root, direction, split, checkpoint, options=options)
     stamp = methods.make_stamp(method, options)
@@ -50,6 +55,8 @@ def predict_runs(
             predict_run(method, root, direction, split, run, checkpoint=checkpoint, options=options)
             for direction, run in runs.items()
         ]
+    for run in runs.values():
+        _require_same_split(run, split)
     # The directions alternate from take to take, so all tables are collected first.
     tables: dict[Direction, list[pa.Table]] = {direction: [] for direction in runs}
     for direction, table in methods.predict_together(
@@ -85,6 +92,7 @@ def write_run(
     # Methods yield pairs in different orders; a sorted table makes equal predictions equal files.
     predictions = pa.concat_tables(parts).combine_chunks().sort_by("pair_id")
     _check(predictions, stamp)
+    metadata["pairs"] = digest_texts(predictions.column("pair_id").to_pylist())
     if stamp.chooses_proposals:
         metadata["pairs_without_proposals"] = str(predictions.column("proposal_idx").null_count)
     metadata = {"run": run.name, "direction": str(direction), **metadata, **stamp.to_metadata()}
@@ -94,9 +102,19 @@ def write_run(
             files.enter_context(atomic_path(path))
             for path in (run.predictions, run.predictions_json)
         )
-        write_table(table_path, "predictions", predictions, metadata=metadata)
         write_predictions(json_path, predictions, direction=direction)
+        metadata["export"] = digest_file(json_path)
+        write_table(table_path, "predictions", predictions, metadata=metadata)
     return run.predictions_json
+
+
+def _require_same_split(run: RunFolder, split: Split) -> None:
+    split_there = read_versions(run).get(run.predictions.name, {}).get("split", str(split))
+    if split_there != split:
+        raise SettingsError(
+            f"{run.path} has predictions of split {split_there}; predict {split} into a run of "
+            f"another name, such as --run-name {run.name}-{split}, or into a file with -o"
+        )
 
 
 def _check(predictions: pa.Table, stamp: Stamp) -> None:

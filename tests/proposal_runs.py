@@ -71,7 +71,8 @@ def write_proposal_run(
                 **mask_to_row(mask),
             }
         )
-    write_table(run.predictions, "predictions", rows, metadata=stamp.to_metadata())
+    metadata = {**stamp.to_metadata(), "split": str(split), "direction": str(direction)}
+    write_table(run.predictions, "predictions", rows, metadata=metadata)
     table = read_tables([run.predictions], "predictions")
     write_predictions(run.predictions_json, table, direction=direction)
     evaluate_run(root, run.path, direction=direction, split=split, protocols=SUMMARIES)

@@ -19,6 +19,7 @@ from egoexo_tools.errors import DataError
 from egoexo_tools.layout import PARTIAL_SUFFIX, DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_tables
 from egoexo_tools.release.takes import read_split_file
+from egoexo_tools.runs import RunFolder, find_difference, read_versions
 from egoexo_tools.text_table import text_table
 
 _TABLES = ("takes", "masks", "frames", "pairs", "proposals", "exclusions")
@@ -115,7 +116,15 @@ def _check_masks_and_proposals(
 
 
 def _check_runs(root: DatasetRoot, pairs: pd.DataFrame, report: Report) -> None:
-    """Predictions and scores name pairs of the manifest, each once."""
+    """The files of a run belong together, and name pairs of the manifest, each once."""
+    for folder in sorted(root.runs.glob("*")):
+        try:
+            versions = read_versions(RunFolder(folder))
+        except DataError as error:
+            report.add(folder.name, "its files cannot be read", [str(error)])
+            continue
+        if difference := find_difference(versions):
+            report.add(folder.name, "the files of the run do not belong together", [difference])
     for table in ("predictions", "scores"):
         for path in sorted(root.runs.glob(f"*/{table}.parquet")):
             name = f"{path.parent.name}/{table}"

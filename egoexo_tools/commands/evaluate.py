@@ -21,7 +21,8 @@ from egoexo_tools.layout import DatasetRoot
     "--predictions",
     type=ANY_PATH,
     required=True,
-    help="Prediction file (official or O-MaMa's), LM-EEC or run folder, or predictions.parquet.",
+    help="Run folder, which also stores the scores; or prediction file (official or O-MaMa's), "
+    "LM-EEC folder, or predictions.parquet.",
 )
 @click.option("--protocol", type=PROTOCOL, required=True, help="Protocol whose rules apply.")
 @click.option(
@@ -51,6 +52,11 @@ from egoexo_tools.layout import DatasetRoot
 @click.option(
     "--partial", is_flag=True, help="Score samples that both files hold; report their share."
 )
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace scores of a run folder that were made with another ground truth.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: all cores]")
 @quiet_option
 def command(
@@ -62,6 +68,7 @@ def command(
     root: DatasetRoot | None,
     out: Path | None,
     json_path: Path | None,
+    overwrite: bool,
     workers: int | None,
     quiet: bool,
     **options: Any,
@@ -72,23 +79,25 @@ def command(
     Examples:
       egoexo-tools evaluate --protocol official \\
         --ground-truth demo/root/runs/ego2exo/ground_truth.json \\
-        --predictions demo/root/runs/ego2exo/predictions.json
+        --predictions demo/root/runs/ego2exo
       egoexo-tools evaluate --protocol all --predictions demo/root/runs/ego2exo
     """
     from egoexo_tools.evaluation.analysis import format_summary
-    from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate, scored_file
+    from egoexo_tools.evaluation.evaluate import EvaluateOptions, evaluate, require_writable
     from egoexo_tools.evaluation.protocols import (
         BOTH_VISIBLE_PROTOCOLS,
         evaluate_protocols,
         format_protocols,
     )
     from egoexo_tools.layout import write_atomic
-    from egoexo_tools.runs import RunFolder
+    from egoexo_tools.runs import run_of
     from egoexo_tools.vocab import Protocol
 
-    run = RunFolder(predictions)
-    if run.predictions.is_file() or run.predictions_json.is_file():
-        predictions, ground_truth = scored_file(run.path), ground_truth or run.ground_truth
+    run = run_of(predictions)
+    # Only a folder stores its scores, and brings a ground truth.
+    folder = run if predictions.is_dir() else None
+    if folder is not None:
+        predictions, ground_truth = folder.scored_file, ground_truth or folder.ground_truth
     if ground_truth is None:
         raise click.UsageError("--ground-truth is missing; only a run folder brings its own")
     if protocol == "all" or protocol in BOTH_VISIBLE_PROTOCOLS:
@@ -110,6 +119,8 @@ def command(
         if all("error" in summary for summary in summaries.values()):
             raise SystemExit(1)
         return
+    if folder is not None:
+        require_writable(folder)
     evaluation = evaluate(
         ground_truth,
         predictions,
@@ -121,3 +132,11 @@ def command(
     )
     evaluation.write(scores=out, summary=json_path)
     click.echo(format_summary(evaluation.summary))
+    if folder is not None and protocol in folder.summaries:
+        for path in evaluation.store(folder, overwrite=overwrite):
+            click.echo(f"removed {path}, scores of other predictions or another ground truth")
+        click.echo(f"scores stored in {folder.path}")
+    elif folder is not None:
+        click.echo(f"not stored: a run stores scores of {' and '.join(folder.summaries)}")
+    elif run is not None:
+        click.echo(f"not stored in the run; give the folder {run.path} to store the scores")

@@ -26,7 +26,7 @@ def command(
     ground_truth: tuple[Path, ...],
     resize_predictions: bool,
 ) -> None:
-    """Join the predictions of both directions into an EvalAI submission.
+    """Join the predictions of both directions, files or run folders, into an EvalAI submission.
 
     \b
     Example:

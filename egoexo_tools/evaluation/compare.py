@@ -1,7 +1,7 @@
 """Compares two runs sample by sample: paired differences with intervals, wins and losses, pictures.
 
 Differences are B - A on the samples that were scored in both runs. A difference between runs of
-different protocol, direction or split has no meaning, so such runs are rejected.
+different protocol, direction, split or ground truth has no meaning, so such runs are rejected.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from egoexo_tools.evaluation.metrics import METRICS, VISIBILITY_ACCURACY
 from egoexo_tools.evaluation.score_files import read_scores
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.runs import TRACK_COLUMNS, RunFolder, table_metadata
+from egoexo_tools.runs import TRACK_COLUMNS, RunFolder, check_run, run_of, table_metadata
 from egoexo_tools.viewing import painting
 
 TIE = 1e-6
@@ -45,13 +45,17 @@ class Comparison:
 def compare(run_a: Path, run_b: Path) -> Comparison:
     """Compare two runs' folders or scores.parquet files.
 
-    Raises DataError if protocol, direction or split differ, or the runs have no sample in common.
+    Raises DataError if protocol, direction, split or ground truth differ, if the files of a run do
+    not belong together, or if the runs have no sample in common.
     """
+    for run in filter(None, map(run_of, (run_a, run_b))):
+        check_run(run)
     paths = [RunFolder(run).scores if run.is_dir() else run for run in (run_a, run_b)]
     a, b = (read_scores(path).to_pandas() for path in paths)
+    metadata_a, metadata_b = map(table_metadata, paths)
     labels, labels_b = (
         {key: metadata.get(key, "unknown") for key in LABELS}
-        for metadata in map(table_metadata, paths)
+        for metadata in (metadata_a, metadata_b)
     )
     for key in LABELS:
         if labels[key] != labels_b[key]:
@@ -59,6 +63,12 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
                 f"{run_a} and {run_b} cannot be compared: {key} {labels[key]} and "
                 f"{labels_b[key]}; score both with the same"
             )
+    truths = [metadata.get("ground_truth") for metadata in (metadata_a, metadata_b)]
+    if None not in truths and truths[0] != truths[1]:
+        raise DataError(
+            f"{run_a} and {run_b} were scored against different ground truths ({truths[0]} and "
+            f"{truths[1]}); score both with the same"
+        )
     # The columns of a pair are the same in both runs and would become duplicates.
     pairs = a.merge(b.drop(columns=list(PAIR_COLUMNS)), on="pair_id", suffixes=("_a", "_b"))
     if pairs.empty:

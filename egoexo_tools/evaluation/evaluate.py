@@ -4,13 +4,16 @@ Takes are scored in parallel threads: the compiled loops, which take most of the
 GIL, and threads need no copies of the masks. The result does not depend on their number.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from egoexo_tools.errors import DataError, SettingsError
@@ -25,7 +28,17 @@ from egoexo_tools.layout import DatasetRoot, write_atomic
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.running.executors import available_cores
 from egoexo_tools.running.progress import open_progress
-from egoexo_tools.runs import RunFolder, Stamp, table_metadata
+from egoexo_tools.runs import (
+    VERSIONS,
+    RunFolder,
+    Stamp,
+    digest_file,
+    digest_texts,
+    find_difference,
+    read_versions,
+    run_of,
+    table_metadata,
+)
 from egoexo_tools.vocab import Direction, Protocol, Split
 
 FILE_PROTOCOLS = (Protocol.OFFICIAL, Protocol.OMAMA, Protocol.LM_EEC)
@@ -46,10 +59,46 @@ class Evaluation:
         summary as JSON."""
         if scores is not None:
             metadata = {key: str(self.summary[key]) for key in ("protocol", "direction", "split")}
+            metadata |= self.summary[VERSIONS]
             write_scores(scores, self.scores, metadata=metadata)
         if summary is not None:
             # allow_nan=False, because NaN is not JSON; missing numbers are None.
             write_atomic(summary, json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
+
+    @property
+    def version(self) -> dict[str, str]:
+        """The version that the written files state."""
+        labels = {key: str(self.summary[key]) for key in ("direction", "split")}
+        return {**labels, **self.summary[VERSIONS]}
+
+    def store(self, run: RunFolder, *, overwrite: bool = False) -> list[Path]:
+        """Write the scores into a run's folder; returns the outdated files that were removed.
+
+        Scores of other predictions, or of another ground truth, are outdated. Those of another
+        ground truth could not be recovered from the run, so that SettingsError is raised for
+        them without `overwrite`.
+        """
+        versions = read_versions(run)
+        predictions = {run.scored_file.name: self.version}
+        outdated = []
+        for path in run.score_files:
+            version = versions.get(path.name)
+            if version is None or find_difference({"": version, **predictions}) is None:
+                continue
+            of_these = version.get("predictions") == self.version.get("predictions")
+            if of_these and not overwrite:
+                raise SettingsError(
+                    f"{run.path} is already scored: "
+                    f"{find_difference({path.name: version, 'the new scores': self.version})}; "
+                    "--overwrite replaces its scores"
+                )
+            outdated.append(path)
+        for path in outdated:
+            path.unlink()
+        protocol = self.summary["protocol"]
+        has_table = protocol == Protocol.OFFICIAL
+        self.write(scores=run.scores if has_table else None, summary=run.summaries[protocol])
+        return [path for path in outdated if not path.exists()]
 
 
 @dataclass(frozen=True)
@@ -76,6 +125,7 @@ class _TakeScores:
     problems: Problems
     expected: int
     unannotated: int
+    truth_digest: str
 
 
 def evaluate(
@@ -96,6 +146,9 @@ def evaluate(
     """
     if protocol not in FILE_PROTOCOLS:
         raise SettingsError(f"{protocol!r} is not a protocol; use {', '.join(FILE_PROTOCOLS)}")
+    run = run_of(predictions)
+    if run is not None and predictions.is_dir():
+        predictions = run.scored_file
     truth = read_ground_truth(ground_truth)
     return score_predictions(
         truth,
@@ -122,8 +175,9 @@ def evaluate_run(
     scores.parquet of the first.
     """
     run = RunFolder(folder)
+    predictions = read_predictions(run.scored_file, direction=direction)
+    check_predictions(predictions.path, split)
     truth = write_ground_truth(root, direction=direction, split=split, out=run.ground_truth)
-    predictions = read_predictions(scored_file(folder), direction=direction)
     samples = 0
     for number, (protocol, name) in enumerate(protocols.items()):
         evaluation = score_predictions(
@@ -134,12 +188,39 @@ def evaluate_run(
     return samples
 
 
-def scored_file(folder: Path) -> Path:
-    """The predictions of a run: its table, or the official JSON in a folder without a table."""
-    run = RunFolder(folder)
-    # The table has everything that the JSON has, and the ranking of the proposals.
-    only_json = run.predictions_json.exists() and not run.predictions.exists()
-    return run.predictions_json if only_json else run.predictions
+def require_writable(run: RunFolder) -> None:
+    """SettingsError if scores cannot be stored in a run's folder."""
+    if not os.access(run.path, os.W_OK):
+        raise SettingsError(
+            f"{run.path} cannot be written to, so that its scores cannot be stored there; give its "
+            "predictions.parquet instead of the folder, and --out and --json for the scores"
+        )
+
+
+def check_predictions(path: Path, split: str | None) -> None:
+    """DataError if predictions are of another split than the ground truth, or if the table and the
+    official file of a run differ. Its scores may be outdated."""
+    run = run_of(path)
+    if run is not None:
+        names = (run.predictions.name, run.predictions_json.name)
+        versions = {name: v for name, v in read_versions(run).items() if name in names}
+        if difference := find_difference(versions):
+            raise DataError(
+                f"the predictions of {run.path} differ: {difference}; predict them again"
+            )
+    split_there = _stated_version(path)[1].get("split")
+    if None not in (split, split_there) and split != split_there:
+        raise DataError(
+            f"{path} has predictions of split {split_there}, the ground truth is of split {split}; "
+            "give that of the same split (`egoexo-tools ground-truth`)"
+        )
+
+
+def _stated_version(path: Path) -> tuple[Path, dict[str, str]]:
+    """The file with the version of predictions, and its metadata: a run's table for both files."""
+    run = run_of(path)
+    versioned = path if run is None else run.scored_file
+    return versioned, table_metadata(versioned) if versioned.suffix == ".parquet" else {}
 
 
 def score_predictions(
@@ -158,6 +239,8 @@ def score_predictions(
             f"{truth.path} was written for {truth.direction}, {predictions.path} is "
             f"{predictions.direction}; write the other with `egoexo-tools ground-truth`"
         )
+    check_predictions(predictions.path, truth.split)
+    versioned, stated = _stated_version(predictions.path)
     takes: dict[str, dict[str, Any]] = {}
     if root is not None:
         table = read_manifest(root.require(), "takes", columns=["take_uid", "scenario", "split"])
@@ -205,6 +288,12 @@ def score_predictions(
         },
         threshold=options.threshold,
     )
+    summary[VERSIONS] = {
+        **({"pairs": stated["pairs"]} if "pairs" in stated else {}),
+        # A folder of masks has no digest of its own.
+        **({} if versioned.is_dir() else {"predictions": digest_file(versioned)}),
+        "ground_truth": digest_texts(take.truth_digest for take in take_scores),
+    }
     return Evaluation(scores=scores, summary=summary)
 
 
@@ -229,10 +318,11 @@ def _score_takes(
     def score_one(take_uid: str) -> _TakeScores:
         problems = Problems()
         has_predictions = take_uid in predictions.take_uids
+        true_take = truth.read_take(take_uid)
         try:
             samples = match_take(
                 take_uid,
-                truth.read_take(take_uid),
+                true_take,
                 predictions.read_take(take_uid) if has_predictions else None,
                 direction=predictions.direction,
                 protocol=protocol,
@@ -253,6 +343,7 @@ def _score_takes(
             problems=problems,
             expected=samples.expected,
             unannotated=samples.unannotated,
+            truth_digest=_digest_truth(take_uid, true_take),
         )
 
     take_scores: list[_TakeScores] = []
@@ -266,3 +357,9 @@ def _score_takes(
             take_scores.append(take)
             progress.update()
     return take_scores
+
+
+def _digest_truth(take_uid: str, take: Mapping[str, Any]) -> str:
+    """A digest of a take's masks and annotated frames, however its file is written."""
+    content = [take_uid, take["masks"], take.get("annotated_frames") or {}]
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()

@@ -12,7 +12,12 @@ from typing import Any
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.both_visible import mean_overlap, score_relation, score_vggt
-from egoexo_tools.evaluation.evaluate import FILE_PROTOCOLS, EvaluateOptions, score_predictions
+from egoexo_tools.evaluation.evaluate import (
+    FILE_PROTOCOLS,
+    EvaluateOptions,
+    check_predictions,
+    score_predictions,
+)
 from egoexo_tools.evaluation.ground_truth import read_ground_truth
 from egoexo_tools.evaluation.metrics import METRICS, VISIBILITY_ACCURACY
 from egoexo_tools.evaluation.predictions import read_predictions
@@ -70,6 +75,7 @@ def evaluate_protocols(
     """
     truth = read_ground_truth(ground_truth)
     predictions = read_predictions(predictions_path, direction=options.direction or truth.direction)
+    check_predictions(predictions_path, truth.split)
     labels = {
         "direction": str(predictions.direction),
         "split": options.split or truth.split or "unstated",

@@ -19,6 +19,7 @@ from egoexo_tools.evaluation.predictions import TakeMasks, parse_confidence, rea
 from egoexo_tools.layout import atomic_path
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.names import match_names
+from egoexo_tools.runs import check_run, find_difference, read_versions, run_of
 from egoexo_tools.vocab import Direction
 
 
@@ -35,8 +36,10 @@ def submit(
     `ground_truth` is the official ground-truth file that each direction is checked against (often
     the same file twice); a direction without one is not checked for completeness.
     `resize_predictions` resizes masks to the size at which the server compares them. Raises
-    DataError with a list of the missing and broken entries, and writes nothing in that case.
+    DataError with a list of the missing and broken entries, or if the files of a run or the splits
+    of the directions do not belong together, and writes nothing in that case.
     """
+    _check_versions((ego2exo, exo2ego), ground_truth)
     problems = Problems()
     counts: dict[Direction, int] = {}
     with atomic_path(out) as partial:
@@ -47,7 +50,9 @@ def submit(
                 # Without the closing brace: the results follow.
                 head = msgspec.json.encode(VERSION)[:-1]
                 file.write(msgspec.json.encode(direction.dashed) + b":" + head + b',"results":{')
-                predictions = read_predictions(path, direction=direction)
+                run = run_of(path)
+                source = run.scored_file if run and path.is_dir() else path
+                predictions = read_predictions(source, direction=direction)
                 truth_path = ground_truth.get(direction)
                 truth = None if truth_path is None else read_ground_truth(truth_path)
                 take_uids = predictions.take_uids if truth is None else truth.take_uids
@@ -77,6 +82,21 @@ def submit(
                 f"{out} was not written, because the server would refuse it:\n{problems.text()}"
             )
     return counts
+
+
+def _check_versions(paths: Sequence[Path], ground_truth: Mapping[Direction, Path]) -> None:
+    """DataError if a run's files disagree, or predictions and ground truths are of two splits."""
+    splits: dict[str, dict[str, str]] = {}
+    for path in ground_truth.values():
+        split = read_ground_truth(path).split
+        splits |= {str(path): {"split": split}} if split else {}
+    for path in paths:
+        if run := run_of(path):
+            check_run(run)
+            stated = read_versions(run).get(run.predictions.name, {})
+            splits |= {str(path): {"split": stated["split"]}} if "split" in stated else {}
+    if difference := find_difference(splits):
+        raise DataError(f"a submission is of one split, not of two: {difference}")
 
 
 def truths_by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:

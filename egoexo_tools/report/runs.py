@@ -25,10 +25,13 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import SCHEMAS, read_manifest
 from egoexo_tools.runs import (
     DEFAULT_METHOD,
+    VERSIONS,
     RunFolder,
     Stamp,
+    check_run,
     default_run_names,
     display_priority,
+    find_difference,
     read_stamp,
     table_metadata,
 )
@@ -68,6 +71,13 @@ class ScoredRun:
         has_default_name = self.name in default_run_names(self.direction, self.stamp)
         return self.stamp.title if has_default_name else f"{self.stamp.title} ({self.name})"
 
+    @property
+    def version(self) -> dict[str, str]:
+        """The split and the ground truth that it was scored on."""
+        truth = self.summary.get(VERSIONS, {}).get("ground_truth")
+        split = {"split": self.summary["split"]}
+        return {**split, "ground_truth": truth} if isinstance(truth, str) else split
+
     @cached_property
     def root(self) -> DatasetRoot | None:
         """The dataset root that contains the run, or None."""
@@ -84,7 +94,11 @@ class ScoredRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
-    """The runs in the given order, each once; DataError for a folder that is not a scored run."""
+    """The runs in the given order, each once.
+
+    DataError for a folder that is not a scored run, and for runs of one direction that were scored
+    on different splits or ground truths: a page compares them.
+    """
     unique = list(dict.fromkeys(folder.resolve() for folder in folders))
     if not unique:
         raise DataError("no run was given; name folders under ROOT/runs")
@@ -97,13 +111,22 @@ def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
             "/".join(folder.parts[-parts:]) if name in repeated else name
             for name, folder in zip(names, unique, strict=True)
         ]
-    return [
+    runs = [
         replace(read_run(folder), name=name) for folder, name in zip(unique, names, strict=True)
     ]
+    for direction in Direction:
+        versions = {run.name: run.version for run in runs if run.direction == direction}
+        if difference := find_difference(versions):
+            raise DataError(
+                f"these runs cannot be compared: {difference}; give runs that were scored on the "
+                "same split and ground truth"
+            )
+    return runs
 
 
 def read_run(folder: Path) -> ScoredRun:
-    """One run; DataError if the folder has neither a summary nor scores, or if they are damaged."""
+    """One run; DataError if the folder has neither a summary nor scores, or if they are damaged or
+    do not belong to its predictions."""
     missing: list[str] = []
     run = RunFolder(folder)
     summaries = [_read_summary(path) for path in run.summaries.values() if path.is_file()]
@@ -125,8 +148,7 @@ def read_run(folder: Path) -> ScoredRun:
         coverage = {"expected": rows, "scored": rows, "complete": False}
         # In the first place, because the first summary belongs to `scores`.
         summaries.insert(0, summarize(table, labels=labels, coverage=coverage))
-    if len({summary["direction"] for summary in summaries}) > 1:
-        raise DataError(f"{folder}: its summaries are of two directions; evaluate the run again")
+    check_run(run)
     if len(summaries) == 1:
         missing.append(f"scored under the {summaries[0]['protocol']} protocol only")
     stamp = read_stamp(run)

@@ -31,8 +31,8 @@ from omama.config import Features
 
 TRAINING = ("init", "resume")
 """Fields of a method's `options` that concern training."""
-SHARED = ("run_name", "quiet")
-"""Fields of `options` for which both commands have an option of their own."""
+SHARED = ("run_name", "quiet", "overwrite")
+"""Fields of `options` that the commands set, whatever the method."""
 SELECTED = f"{__name__}:selected"
 """Key of a Click context's `meta`: the method's name and its list of FieldOption."""
 TYPES = (bool, int, float, str, Path)

@@ -7,6 +7,7 @@ import click
 
 from egoexo_tools.commands import quiet_option, root_argument
 from egoexo_tools.commands.choices import DIRECTION
+from egoexo_tools.errors import SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.vocab import Direction
 from omama.commands import method_option
@@ -20,12 +21,18 @@ from omama.commands.method_options import MethodCommand
 @click.option(
     "--run-name", help="Folder under ROOT/runs.  [default: named by direction and method]"
 )
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a run of this name, together with its predictions and scores.",
+)
 @quiet_option
 def command(
     root: DatasetRoot,
     direction: Direction,
     method: str,
     run_name: str | None,
+    overwrite: bool,
     quiet: bool,
     config: dict[str, Any],
     options: dict[str, Any],
@@ -41,9 +48,12 @@ def command(
     from omama import methods
 
     run = runs.RunFolder.of(root, run_name or runs.run_name(direction, method))
+    if overwrite and options.get("resume"):
+        raise SettingsError("--resume continues a run, --overwrite replaces it; give one of them")
     method_options = methods.make_options(method, options, shared={"quiet": quiet})
+    training = methods.make_config(method, config)
     best = methods.train(
-        method, root, direction, methods.make_config(method, config), run, options=method_options
+        method, root, direction, training, run, options=method_options, overwrite=overwrite
     )
     # torchrun starts one process per GPU; one of them does what follows the training.
     if os.environ.get("RANK", "0") == "0":

@@ -84,7 +84,7 @@ def train(
     )
     loop = Loop(task, loop_config(config), accelerator=accelerator, folder=run.path)
     if options.resume:
-        loop.resume()
+        loop.resume(overwrite=options.overwrite)
     if accelerator.is_main_process:
         _write_config(run, training, options.features.weights)
         write_exclusions(root, "train", run.name, [*train_data.left_out, *val_data.left_out])

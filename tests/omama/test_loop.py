@@ -396,17 +396,29 @@ def test_an_infinite_loss_stops_with_the_name_of_the_batch(tmp_path: Path) -> No
     assert len(log(tmp_path, "loss")) == 2
 
 
-def test_changed_data_start_again_and_changed_settings_are_rejected(
+def test_changed_data_and_settings_are_rejected_and_only_a_new_start_removes_results(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A6: a resumed run never replaces its checkpoint by one of other data."""
     run(tmp_path, CONFIG, stop_after=4)
     with pytest.raises(SettingsError, match=r"learning_rate=0.1, now 0.2; resume with the same"):
         run(tmp_path, CONFIG, settings={"learning_rate": 0.2}, resume=True)
     with pytest.raises(DataError, match="is a checkpoint of line, not of circle"):
         run(tmp_path, CONFIG, method="circle", resume=True)
-    run(tmp_path, CONFIG, fingerprint="others", resume=True, stop_after=2)
+    summary, best = tmp_path / "summary.json", tmp_path / CHECKPOINT_BEST
+    summary.write_text("{}")
+    before = (tmp_path / CHECKPOINT_LAST).read_bytes()
+    with pytest.raises(SettingsError, match="was trained on other data .* with --overwrite"):
+        run(tmp_path, CONFIG, fingerprint="others", resume=True, stop_after=2)
+    assert (tmp_path / CHECKPOINT_LAST).read_bytes() == before
+    run(tmp_path, CONFIG, resume=True, stop_after=2)
+    assert summary.exists() and best.exists()
+    loop = make_loop(tmp_path, CONFIG, fingerprint="others")
+    loop.resume(overwrite=True)
+    loop.run(quiet=True, stop_after=2)
     assert "training starts again" in caplog.text
     assert len(log(tmp_path, "loss")) == 2
+    assert not summary.exists() and not best.exists()
 
 
 def test_the_log_counts_in_the_unit_of_the_method(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Methods by name, a user's own among them: what their runs say, and what table and report show."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -112,3 +112,55 @@ def test_unknown_methods_settings_and_options_are_refused(painter: str, root: Da
         methods.get_method("best")
     with pytest.raises(SettingsError, match="knn is not trained; train one of o-mama"):
         methods.train("knn", root, E2X, {}, RunFolder.of(root, "x"))
+
+
+@pytest.fixture
+def trained_painter(painter: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The painter with a training that writes the config as its checkpoint."""
+    module = sys.modules["someones_painter"]
+
+    def train(
+        root: DatasetRoot, direction: Direction, config: Mapping[str, float], run: RunFolder
+    ) -> Path:
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.checkpoint_best.write_text(str(config))
+        return run.checkpoint_best
+
+    monkeypatch.setattr(module, "train", train, raising=False)
+    entry = replace(METHODS[painter], train="someones_painter:train")
+    monkeypatch.setitem(METHODS, painter, entry)
+    return painter
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint_best.pt", "checkpoint_last.pt", "predictions.parquet", "summary.json"]
+)
+def test_a_run_with_results_is_only_replaced_if_asked(
+    tmp_path: Path, trained_painter: str, name: str
+) -> None:
+    """A6: whatever the method, and whatever of the run is there."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / name).write_text("an hour of work")
+    root = DatasetRoot(tmp_path)
+    with pytest.raises(SettingsError, match=f"already has {name}.*--overwrite"):
+        methods.train(trained_painter, root, E2X, {}, run)
+    assert (run.path / name).read_text() == "an hour of work"
+    methods.train(trained_painter, root, E2X, {}, run, overwrite=True)
+    assert [path.name for path in run.path.iterdir()] == ["checkpoint_best.pt"]
+    assert run.checkpoint_best.read_text() == "{}"
+
+
+def test_another_split_never_changes_a_run(root: DatasetRoot, painter: str) -> None:
+    """A5: predictions of val beside the scores of test."""
+    run = RunFolder.of(root, "one-split")
+    predict_run(painter, root, E2X, Split.TEST, run)
+    before = {path: path.read_bytes() for path in run.path.iterdir()}
+    message = "has predictions of split test; predict val into a run .* --run-name one-split-val"
+    with pytest.raises(SettingsError, match=message):
+        predict_run(painter, root, E2X, Split.VAL, run)
+    assert {path: path.read_bytes() for path in run.path.iterdir()} == before
+    predict_run(painter, root, E2X, Split.TEST, run)
+    assert {path: path.read_bytes() for path in run.path.iterdir()} == before
+    metadata = table_metadata(run.predictions)
+    assert metadata["split"] == "test" and len(metadata["pairs"]) == len(metadata["export"]) == 16

@@ -80,7 +80,7 @@ def train(
     task = ClipTraining(module, config, root, tracks, val_tracks, accelerator).make_task()
     loop = Loop(task, loop_config(config), accelerator=accelerator, folder=run.path)
     if options.resume:
-        loop.resume()
+        loop.resume(overwrite=options.overwrite)
     if accelerator.is_main_process:
         settings = {
             "direction": str(direction),

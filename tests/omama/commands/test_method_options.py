@@ -118,7 +118,7 @@ def test_an_option_is_offered_by_one_of_the_commands_for_every_field() -> None:
             for option in command.field_options(name)
         ]
         assert all(isinstance(option, FieldOption) and option.help for option in options)
-        names = {option.name for option in options} | {"run_name", "quiet", "features"}
+        names = {option.name for option in options} | {"run_name", "quiet", "features", "overwrite"}
         assert method.options is not None
         record = LmEecOptions if name == "lm-eec" else MatchingOptions
         missing = {field.name for field in fields(record)} - names
@@ -132,7 +132,7 @@ def test_an_option_is_offered_by_one_of_the_commands_for_every_field() -> None:
         "--init", "--resume", "--epochs", "--batch-pairs", "--accumulate", "--learning-rate",
         "--weight-decay", "--average-decay", "--width", "--residual", "--no-residual",
         "--candidates", "--val-every-steps", "--patience", "--visibility-weight", "--precision",
-        "--seed", "--reference-behaviour", "--quiet", "--method", "--direction",
+        "--seed", "--reference-behaviour", "--quiet", "--method", "--direction", "--overwrite",
     ],
 )  # fmt: skip
 def test_train_keeps_its_spellings(spelling: str) -> None:
