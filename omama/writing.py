@@ -113,7 +113,7 @@ def _require_same_split(run: RunFolder, split: Split) -> None:
     if split_there != split:
         raise SettingsError(
             f"{run.path} has predictions of split {split_there}; predict {split} into a run of "
-            f"another name, such as --run-name {run.name}-{split}, or into a file with -o"
+            f"another name, such as --run-name {run.name}-{split}"
         )
 
 
