@@ -85,6 +85,7 @@ def test_a_smaller_sample_is_a_subset_of_a_larger_one(by: str) -> None:
     assert samples[0] < samples[1] < samples[2]
 
 
+@pytest.mark.slow
 def test_by_frame_gives_every_pair_the_same_probability() -> None:
     counts = sum(select_pairs(PAIRS, Sampling(fraction=0.5, seed=seed)) for seed in range(200))
     # 213 of 426 pairs in each of 200 samples: 100 +- 7 (one sigma) per pair.

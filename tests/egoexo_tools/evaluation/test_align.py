@@ -39,6 +39,7 @@ def nan_confidence(predictions: Json) -> None:
     cup_entries(predictions)["60"]["confidence"] = "high"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "lines", "samples"),
     [

@@ -86,6 +86,7 @@ def test_protocols_agree_with_their_slow_twin(truth: Path, tmp_path: Path, proto
     assert evaluation.summary["samples_visible"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["official", "omama", "lm-eec"])
 def test_real_masks_agree_with_the_slow_twin(
     home_pairs: Path, tmp_path: Path, protocol: str

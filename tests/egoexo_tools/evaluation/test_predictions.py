@@ -59,6 +59,7 @@ def test_a_broken_mask_is_left_out_of_an_import(
     assert "'red cup', cam01_aria01_214-1, frame" in left_out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -110,6 +110,7 @@ def drop_take(value: Json) -> None:
     value["exo-ego"]["results"] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "line"),
     [

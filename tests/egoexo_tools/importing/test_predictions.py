@@ -49,6 +49,7 @@ def test_predictions_of_lm_eec_become_a_run(tmp_path: Path, pad: int) -> None:
     assert sorted(int(frame) for _, _, frame, _ in keys) == [0, 30, 60, 90]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_objects", [True, False])
 @pytest.mark.parametrize("by_object", [True, False])
 def test_palettes_of_sam2_become_a_run(tmp_path: Path, with_objects: bool, by_object: bool) -> None:

@@ -261,6 +261,7 @@ def test_a_root_of_other_takes_is_not_mixed(original: DatasetRoot, processed: Pa
         import_processed(original, processed, run=INLINE)
 
 
+@pytest.mark.slow
 def test_links_are_followed_and_names_matched(
     processed: Path, root: DatasetRoot, tmp_path: Path
 ) -> None:

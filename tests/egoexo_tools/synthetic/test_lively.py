@@ -116,6 +116,7 @@ def test_the_head_turns_quickly() -> None:
     assert max(calm) < 60 < 150 < min(lively)
 
 
+@pytest.mark.slow
 def test_objects_leave_every_view_and_come_back() -> None:
     for take in observed_motion(Motion.LIVELY):
         invisible = np.isnan(take.exo[..., 0]) & np.isnan(take.ego[..., 0])

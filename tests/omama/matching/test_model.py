@@ -31,6 +31,7 @@ def small_inputs(sources: int = 1, candidates: int = 5, width: int = 12) -> list
     return [torch.randn(shape, generator=generator) for shape in [*shapes, (2, width, 3, 3)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("direction", "seed"), [("exo2ego", 4), ("ego2exo", 5)])
 def test_the_published_model_gives_the_golden_values(
     goldens: Path, direction: str, seed: int
