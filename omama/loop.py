@@ -133,6 +133,11 @@ class Loop(Generic[Batch]):
                 f"{path} was trained with {changed}; resume with the same settings, or start "
                 "again (`omama train` without --resume, `egoexo-tools run` with --overwrite)"
             )
+        # The shape of a model depends on --init too, which is not a training setting.
+        if changed := setting_changes(saved.config, self.task.config):
+            raise SettingsError(
+                f"{path} holds a model with {changed}; resume with the same --init, or start again"
+            )
         self.task.model.load_state_dict(dict(saved.weights))
         self.optimizer.load_state_dict(dict(state.optimizer or {}))
         if self.average is not None:

@@ -194,4 +194,6 @@ def _write_lists(root: DatasetRoot, plan: IngestPlan) -> None:
     write_takes(root.takes_json, entries)
     order = [uid for uid in dict.fromkeys([*plan.takes, *sorted(split_of)]) if uid in split_of]
     splits = {str(split): [uid for uid in order if split_of[uid] == split] for split in Split}
-    benchmark.write_splits(root.split_json, splits)
+    # An equal file keeps its time, so that `pairs` need not read it again.
+    if not root.split_json.exists() or benchmark.read_json(root.split_json) != splits:
+        benchmark.write_splits(root.split_json, splits)

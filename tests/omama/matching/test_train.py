@@ -30,6 +30,7 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.running.pictures import picture_digest
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction
@@ -211,15 +212,17 @@ def test_training_starts_from_a_checkpoint_of_its_direction(own_root: DatasetRoo
 
 def make_portrait(root: DatasetRoot, camera: str) -> None:
     """Transpose a camera's frames, proposals and masks in every take."""
+    for path in root.processed.glob(f"*/{camera}/*.jpg"):
+        cv2.imwrite(str(path), cv2.transpose(cv2.imread(str(path))))
     for take_uid in TAKES:
         unit = f"{take_uid}.{camera}"
         for table, part in (("frames", unit), ("proposals", unit), ("masks", take_uid)):
             if root.part(table, part).exists():
                 rows = read_manifest(root, table, units=[part]).to_pylist()
                 rows = [transpose(row) if row["camera"] == camera else row for row in rows]
+                for row in rows if table == "frames" else ():
+                    row["digest"] = picture_digest((root.path / row["path"]).read_bytes())
                 write_manifest(root, table, part, rows)
-    for path in root.processed.glob(f"*/{camera}/*.jpg"):
-        cv2.imwrite(str(path), cv2.transpose(cv2.imread(str(path))))
 
 
 def transpose(row: dict[str, Any]) -> dict[str, Any]:
