@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from tiny_root import EGO, make_tiny_root
+from tiny_root import EGO, TAKES, make_tiny_root, rewrite_digests
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.manifests import read_manifest
@@ -196,6 +196,8 @@ def test_the_stage_writes_the_proposals_of_the_network(weights: Path, tmp_path: 
     for path in root.processed.glob(f"*/{EGO}/*.jpg"):
         rgb, _ = draw(rng, 140, 3)
         cv2.imwrite(str(path), rgb[:, :, ::-1])
+    for take_uid in TAKES:
+        rewrite_digests(root, f"{take_uid}.{EGO}")
     arguments = {"proposer": "fastsam", "directions": [Direction.EXO2EGO]}
     options = ProposerOptions(weights, max_det=2, image_size=SIDE)
     summary = run_propose(root, **arguments, options=options, run=RUN).check()

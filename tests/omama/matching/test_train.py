@@ -24,13 +24,12 @@ from square_trainings import (
     train_run,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_root import TAKES
+from tiny_root import TAKES, rewrite_digests
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
 from egoexo_tools.masks.rle import MaskRle
-from egoexo_tools.running.pictures import picture_digest
 from egoexo_tools.running.records import RunOptions
 from egoexo_tools.runs import RunFolder
 from egoexo_tools.vocab import Direction
@@ -160,14 +159,18 @@ def test_after_a_signal_a_resumed_run_continues(own_root: DatasetRoot) -> None:
     assert read_losses(own_root, "a") == read_losses(own_root, "b")
 
 
-def test_with_other_pairs_training_starts_from_the_beginning(
+def test_with_other_pairs_training_is_not_resumed(
     own_root: DatasetRoot, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train_run(own_root, "a")
+    best = train_run(own_root, "a")
+    before = best.read_bytes()
     rows = read_manifest(own_root, "pairs", units=["train.ego2exo"]).to_pylist()
     write_manifest(own_root, "pairs", "train.ego2exo", rows[4:])
-    train_run(own_root, "a", resume=True)
-    assert "trained on other data" in caplog.text
+    with pytest.raises(SettingsError, match="trained on other data .*--overwrite"):
+        train_run(own_root, "a", resume=True)
+    assert best.read_bytes() == before
+    train_run(own_root, "a", resume=True, overwrite=True)
+    assert "training starts again" in caplog.text
     assert len(read_losses(own_root, "a")) == 9
 
 
@@ -220,9 +223,8 @@ def make_portrait(root: DatasetRoot, camera: str) -> None:
             if root.part(table, part).exists():
                 rows = read_manifest(root, table, units=[part]).to_pylist()
                 rows = [transpose(row) if row["camera"] == camera else row for row in rows]
-                for row in rows if table == "frames" else ():
-                    row["digest"] = picture_digest((root.path / row["path"]).read_bytes())
                 write_manifest(root, table, part, rows)
+        rewrite_digests(root, unit)
 
 
 def transpose(row: dict[str, Any]) -> dict[str, Any]:
