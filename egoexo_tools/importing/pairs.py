@@ -17,7 +17,7 @@ from egoexo_tools.manifests import read_manifest, write_exclusions, write_manife
 from egoexo_tools.parsing.names import match_names
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
-from egoexo_tools.stages.pairs import list_pairs, read_ordered_masks, to_pair_table
+from egoexo_tools.stages.pairs import list_pairs, own_pairs, read_ordered_masks, to_pair_table
 from egoexo_tools.vocab import Direction, Split
 
 STAGE = "import-pairs"
@@ -34,7 +34,13 @@ def run_import_pairs(
 ) -> StageSummary:
     """Import the pair files of `home/dataset_jsons`."""
     return run_stage(
-        root, STAGE, units(root, home), partial(work, root=root), settings={}, options=run
+        root,
+        STAGE,
+        units(root, home),
+        partial(work, root=root),
+        settings={},
+        options=run,
+        owned=own_pairs(root),
     )
 
 

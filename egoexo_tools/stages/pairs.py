@@ -22,6 +22,7 @@ from egoexo_tools.formats import benchmark
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.release.takes import read_split_file
+from egoexo_tools.running.owned_files import Ownership
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import join_pair_ids
@@ -61,7 +62,14 @@ def run_pairs(
         partial(work, root=root, samplings=samplings, legacy_names=legacy_names),
         settings=sampling.settings,
         options=run,
+        owned=own_pairs(root),
     )
+
+
+def own_pairs(root: DatasetRoot) -> Ownership:
+    """Ownership of the parts and files of pairs, of which those of a split without takes go."""
+    splits = set(read_manifest(root, "takes", columns=["split"])["split"].to_pylist())
+    return Ownership(root.path, lambda status: status.unit.split(".")[0] not in splits)
 
 
 def units(
