@@ -202,5 +202,5 @@ def _learning_steps(root: DatasetRoot, options: PipelineOptions, run: RunOptions
     if options.report:
         yield (
             "report: one page of tables and pictures",
-            partial(steps.run_report, root, runs, run=run),
+            partial(steps.run_report, root, runs, split, run=run),
         )

@@ -1,7 +1,8 @@
 """Training, prediction, evaluation and report as stages: done once, skipped after, resumed.
 
-A unit is a run with its default name (`egoexo_tools.runs.run_name`). Its inputs include the status
-files of the stages before it, so that new proposals or features lead to new scores.
+A unit is a run with its default name (`egoexo_tools.runs.run_name`). Its inputs are the manifest
+parts of the takes and cameras of its own pairs, so that new pictures or proposals of these lead to
+new scores. The report also depends on the pictures that it shows.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
+from egoexo_tools.running.pair_inputs import input_parts
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import FITTED_DECISION, REPORT, SUMMARIES, RunFolder, run_name
@@ -67,8 +69,8 @@ def run_train(
 
     def inputs(each: PipelineRun) -> list[Path]:
         splits = (Split.TRAIN, Split.VAL)
-        pairs = [root.part("pairs", f"{split}.{each.direction}") for split in splits]
-        return [*_previous_statuses(root, method), *pairs]
+        parts = [part for split in splits for part in input_parts(root, split, each.direction)]
+        return [*parts, *_weights(features), *([] if init is None else [init])]
 
     def work(each: PipelineRun) -> Mapping[str, int]:
         path = methods.train(
@@ -112,7 +114,7 @@ def run_fit_decision(
     def inputs(each: PipelineRun) -> list[Path]:
         # Not the checkpoint, which this stage rewrites: it would always look changed.
         status = root.status("train", each.folder.name)
-        return [status, root.part("pairs", f"{Split.VAL}.{each.direction}")]
+        return [status, *input_parts(root, Split.VAL, each.direction)]
 
     def work(each: PipelineRun) -> Mapping[str, int]:
         # A checkpoint that already has a decision, from `omama train`, is left as it is.
@@ -142,9 +144,8 @@ def run_predict(
     """Predict the pairs of a split into the files of each run."""
 
     def inputs(each: PipelineRun) -> list[Path]:
-        statuses = _previous_statuses(root, each.predictor.method)
-        pairs = root.part("pairs", f"{split}.{each.direction}")
-        return [*statuses, pairs, *([] if each.checkpoint is None else [each.checkpoint])]
+        checkpoint = [] if each.checkpoint is None else [each.checkpoint]
+        return [*input_parts(root, split, each.direction), *_weights(features), *checkpoint]
 
     def work(each: PipelineRun) -> Mapping[str, int]:
         from omama.writing import predict_run
@@ -197,7 +198,7 @@ def run_evaluate(
         # The table is scored; its export, written together with it, is the hashed input.
         inputs=lambda each: [
             each.folder.predictions_json,
-            root.part("pairs", f"{split}.{each.direction}"),
+            *input_parts(root, split, each.direction),
         ],
         outputs=lambda each: each.folder.summaries.values(),
         work=work,
@@ -206,7 +207,9 @@ def run_evaluate(
     )
 
 
-def run_report(root: DatasetRoot, runs: Sequence[PipelineRun], *, run: RunOptions) -> StageSummary:
+def run_report(
+    root: DatasetRoot, runs: Sequence[PipelineRun], split: Split, *, run: RunOptions
+) -> StageSummary:
     """Write runs/report.html about all the runs."""
 
     def work(unit: Unit) -> Mapping[str, int]:
@@ -215,8 +218,12 @@ def run_report(root: DatasetRoot, runs: Sequence[PipelineRun], *, run: RunOption
         write_report([each.folder.path for each in runs], root.runs / REPORT)
         return {"pages": 1}
 
-    inputs = tuple(path for each in runs for path in each.folder.summaries.values())
-    unit = Unit(("report",), inputs=inputs, outputs=(root.runs / REPORT,))
+    inputs: dict[Path, None] = {}
+    for each in runs:
+        folder = each.folder
+        files = (*folder.summaries.values(), folder.scores, folder.predictions, folder.log)
+        inputs |= dict.fromkeys([*files, *input_parts(root, split, each.direction)])
+    unit = Unit(("report",), inputs=tuple(inputs), outputs=(root.runs / REPORT,))
     return run_stage(root, "report", [unit], work, settings={}, options=_in_this_process(run))
 
 
@@ -252,13 +259,5 @@ def _in_this_process(run: RunOptions) -> RunOptions:
     return replace(run, executor="inline", workers=None, quiet=True, time_limit_seconds=None)
 
 
-def _previous_statuses(root: DatasetRoot, method: str) -> list[Path]:
-    """Status files of the last stage that a method builds on.
-
-    New proposals lead to new features, so the features stand for both.
-    """
-    stages = ("features", "propose") if methods.get_method(method).needs else ("frames",)
-    for stage in stages:
-        if paths := sorted(root.status_dir(stage).glob("*.json")):
-            return paths
-    return []
+def _weights(features: Features) -> list[Path]:
+    return [] if features.weights is None else [features.weights]

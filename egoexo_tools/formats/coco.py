@@ -32,14 +32,17 @@ from egoexo_tools.formats.source import (
 )
 from egoexo_tools.layout import DatasetRoot, atomic_path, path_component
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.running.inputs import hash_texts
 from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Split, view_of
 
 
 def units(root: DatasetRoot, out: Path) -> list[Unit]:
     """One unit per split, because image and annotation ids are numbered through it."""
+    # The numbers of categories and tracks depend on the objects of all splits.
+    numbering = hash_texts([repr(number_objects(root))])
     return [
-        Unit(("split", split), parts, (_json_file(out, split),))
+        Unit(("split", split), parts, (_json_file(out, split),), numbering)
         for split, parts in parts_by_split(root).items()
     ]
 
@@ -47,9 +50,7 @@ def units(root: DatasetRoot, out: Path) -> list[Unit]:
 def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
     split = Split(unit.key[1])
     takes = [take for take in list_takes(root) if take.split == split]
-    # Of all splits, so that a category has the same id in each of their files.
-    names = read_manifest(root, "masks", columns=["object_name"])["object_name"].unique()
-    categories = {name: number for number, name in enumerate(sorted(names.to_pylist()), start=1)}
+    categories, track_ids = number_objects(root)
     counts = {"frames": 0, "annotations": 0}
     excluded: list[Row] = []
     # The JSON is assembled by hand: json.dump would need all rows of the split in memory.
@@ -58,11 +59,25 @@ def work(unit: Unit, root: DatasetRoot, out: Path) -> ExportResult:
         file.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n"images": [')
         counts["frames"] = _write_rows(file, _images(root, out, split, takes))
         file.write('\n],\n"annotations": [')
-        annotations = _annotations(root, takes, categories, excluded)
+        annotations = _annotations(root, takes, categories, track_ids, excluded)
         counts["annotations"] = _write_rows(file, annotations)
         names = [{"id": number, "name": name} for name, number in categories.items()]
         file.write(f'\n],\n"categories": {json.dumps(names)}}}\n')
     return counts, excluded
+
+
+def number_objects(root: DatasetRoot) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """Object name → category id; (take_uid, object name) → track id.
+
+    Of all splits, so that a number means the same in each of their files.
+    """
+    masks = read_manifest(root, "masks", columns=["take_uid", "object_name"]).to_pandas()
+    tracks = list(masks.drop_duplicates().itertuples(index=False, name=None))
+    names = sorted({name for _, name in tracks})
+    return (
+        {name: number for number, name in enumerate(names, start=1)},
+        {track: number for number, track in enumerate(tracks, start=1)},
+    )
 
 
 def finish(root: DatasetRoot, out: Path) -> None:
@@ -101,16 +116,18 @@ def _images(root: DatasetRoot, out: Path, split: str, takes: list[Take]) -> Iter
 
 
 def _annotations(
-    root: DatasetRoot, takes: list[Take], categories: dict[str, int], excluded: list[Row]
+    root: DatasetRoot,
+    takes: list[Take],
+    categories: dict[str, int],
+    track_ids: dict[tuple[str, str], int],
+    excluded: list[Row],
 ) -> Iterator[Row]:
-    image_count = track_count = 0  # of the takes before
+    image_count = 0  # of the takes before
     for take in takes:
         frames, masks, missing = read_extracted(root, take)
         excluded += missing
         # The same order as `_images`, which gave the ids.
         image_ids = {key: number for number, key in enumerate(frames, start=image_count + 1)}
-        objects = dict.fromkeys(row["object_name"] for row in masks)
-        track_ids = {name: number for number, name in enumerate(objects, start=track_count + 1)}
         for row in masks:
             if not row["visible"]:
                 continue  # COCO has no annotation for an absent object
@@ -125,7 +142,7 @@ def _annotations(
                 "image_id": image_ids[frame_key],
                 "category_id": categories[name],
                 # Not a part of COCO: the object's identity over the frames and cameras of its take.
-                "track_id": track_ids[name],
+                "track_id": track_ids[take.take_uid, name],
                 "segmentation": rle,
                 "area": area,
                 "bbox": [float(value) for value in coco_mask.toBbox(rle)],
@@ -133,4 +150,3 @@ def _annotations(
                 **{key: row[key] for key in ("take_uid", "camera", "object_name", "frame_idx")},
             }
         image_count += len(frames)
-        track_count += len(objects)

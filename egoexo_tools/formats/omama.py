@@ -36,6 +36,7 @@ from egoexo_tools.formats.source import (
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import mask_from_row
+from egoexo_tools.running.inputs import hash_texts
 from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Direction, Split, view_of
 
@@ -56,17 +57,22 @@ def units(root: DatasetRoot, out: Path) -> list[Unit]:
     )
     # Pairs depend on the frames too: those of a frame that appears later are added then.
     frame_parts = tuple(part for take in takes for part in take.parts(root)[2:])
+    # Cameras without proposals are left out by name.
+    proposed = hash_texts(sorted(path.stem for path in root.table("proposals").glob("*.parquet")))
     for part in pair_parts:
         split, direction = part.stem.split(".")
         files = _pair_files(dest, Split(split), Direction(direction))
-        export_units.append(Unit(("pairs", split, direction), (part, *frame_parts), files))
+        inputs = (part, *frame_parts)
+        export_units.append(Unit(("pairs", split, direction), inputs, files, proposed))
     for take in takes:
         for camera in take.cameras:
             direction = _direction_to(camera)
             proposals = root.part("proposals", f"{take.take_uid}.{camera}")
             pairs = root.part("pairs", f"{take.split}.{direction}")
             if proposals.exists() and pairs.exists():
-                export_units.append(Unit(("masks", take.take_uid, camera), (proposals, pairs)))
+                parts = take.parts(root)
+                inputs = (proposals, pairs, parts[0], root.part("frames", proposals.stem))
+                export_units.append(Unit(("masks", take.take_uid, camera), inputs))
     return export_units
 
 

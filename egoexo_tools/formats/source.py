@@ -19,6 +19,7 @@ from egoexo_tools.layout import DatasetRoot, atomic_path, note_write
 from egoexo_tools.manifests import read_manifest
 from egoexo_tools.masks.columns import mask_from_row
 from egoexo_tools.masks.rle import MaskRle
+from egoexo_tools.running.pictures import check_pictures
 from egoexo_tools.running.records import Unit
 from egoexo_tools.vocab import Split
 
@@ -97,7 +98,7 @@ def read_masks(root: DatasetRoot, take_uid: str) -> list[Row]:
 
 
 def read_frames(root: DatasetRoot, take: Take) -> FrameRows:
-    """The frame rows of a take, ordered by camera and frame_idx."""
+    """The frame rows of a take, ordered by camera and frame_idx; their pictures are unchanged."""
     units = [f"{take.take_uid}.{camera}" for camera in take.cameras]
     rows = read_manifest(root, "frames", units=units).to_pylist()
     rows.sort(key=lambda row: (row["camera"], row["frame_idx"]))
@@ -105,6 +106,7 @@ def read_frames(root: DatasetRoot, take: Take) -> FrameRows:
         # A manifest may come from elsewhere, and the file that it names is copied into the export.
         if Path(row["path"]).is_absolute() or ".." in Path(row["path"]).parts:
             raise DataError(f"{row['path']!r} in the frames manifest points outside {root.path}")
+    check_pictures(root, *units)
     return {(row["camera"], row["frame_idx"]): row for row in rows}
 
 

@@ -47,8 +47,13 @@ class FileDigests:
             stat = path.stat()
         except OSError:
             return MISSING
-        read = read or Path.read_bytes
-        return self.recall(name, file_stamp(stat), lambda: hashlib.sha256(read(path)).digest())
+
+        def compute() -> bytes:
+            if read is not None:
+                return hashlib.sha256(read(path)).digest()
+            return bytes.fromhex(file_sha256(path))
+
+        return self.recall(name, file_stamp(stat), compute)
 
     def recall(self, name: str, stamp: list[int], compute: Callable[[], bytes]) -> bytes:
         """The digest that was remembered for this name and stamp, or a computed one."""

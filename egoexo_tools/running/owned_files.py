@@ -6,11 +6,11 @@ only files are removed that the stage wrote itself.
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from egoexo_tools.layout import DatasetRoot
-from egoexo_tools.running.records import UnitResult, read_statuses
+from egoexo_tools.running.records import UnitResult, read_statuses, write_status
 
 FileLists = Mapping[str, list[str]]
 """Folder → names of files in it, as in UnitResult."""
@@ -51,15 +51,23 @@ def merge_files(*lists: Mapping[str, Iterable[str]]) -> FileLists:
     return {place: sorted(names) for place, names in sorted(merged.items())}
 
 
+def subtract_files(
+    files: Mapping[str, Iterable[str]], without: Mapping[str, Iterable[str]]
+) -> FileLists:
+    """The files of a list that another one does not have."""
+    rest = {place: sorted(set(names) - {*without.get(place, ())}) for place, names in files.items()}
+    return {place: names for place, names in rest.items() if names}
+
+
 def remove_files(
     folder: Path, files: Mapping[str, Iterable[str]], *, keep: Mapping[str, Iterable[str]] = {}
 ) -> None:
     """Remove listed files but those of `keep`, and the folders that become empty."""
-    for place, names in files.items():
+    for place, names in subtract_files(files, keep).items():
         # A status file could come from elsewhere: no path of it may leave the folder.
         if os.path.isabs(place) or ".." in Path(place).parts:
             continue
-        for name in set(names) - set(keep.get(place, ())):
+        for name in names:
             (folder / place / Path(name).name).unlink(missing_ok=True)
         path = folder / place
         while path != folder:
@@ -81,5 +89,19 @@ def remove_gone_units(root: DatasetRoot, stage: str, owned: Ownership) -> None:
         return
     remaining = merge_files(*(status.files for status in statuses if status not in gone))
     for status in gone:
-        remove_files(owned.folder, status.files, keep=remaining)
+        files = merge_files(status.files, status.stale)
+        remove_files(owned.folder, files, keep=remaining)
         root.status(stage, status.unit).unlink(missing_ok=True)
+
+
+def remove_stale_files(root: DatasetRoot, stage: str, owned: Ownership) -> None:
+    """Remove what units wrote in earlier runs and no unit owns any more.
+
+    At the end of a run, because a file may pass from one unit to another.
+    """
+    statuses = read_statuses(root, stage)
+    current = merge_files(*(status.files for status in statuses))
+    for status in statuses:
+        if status.stale:
+            remove_files(owned.folder, status.stale, keep=current)
+            write_status(root, stage, replace(status, stale={}))

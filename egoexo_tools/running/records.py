@@ -62,6 +62,8 @@ class UnitResult:
     """File with the traceback of an unexpected error."""
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Folder, relative to that of the outputs → names of the files that the unit owns there."""
+    stale: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Files of an earlier run that the stage has to remove, unless another unit owns them."""
 
 
 @dataclass(frozen=True)

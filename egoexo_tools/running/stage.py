@@ -20,7 +20,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.running.executors import TaskSubmitter
 from egoexo_tools.running.inputs import hash_files, stage_digests
 from egoexo_tools.running.lock import stage_lock
-from egoexo_tools.running.owned_files import Ownership, remove_gone_units
+from egoexo_tools.running.owned_files import Ownership, remove_gone_units, remove_stale_files
 from egoexo_tools.running.records import (
     RunOptions,
     Settings,
@@ -69,6 +69,8 @@ def run_stage(
             if result.status == "failed":
                 record_failure(root, stage, result)
             results[result.unit] = result
+        if owned is not None and any(result.stale for result in results.values()):
+            remove_stale_files(root, stage, owned)
     failed = tuple(result for result in results.values() if result.status == "failed")
     counts: Counter[str] = Counter()
     for result in results.values():

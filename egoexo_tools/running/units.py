@@ -17,7 +17,7 @@ from egoexo_tools.errors import DEBUG, DataError, StageFailed, describe_unexpect
 from egoexo_tools.layout import DatasetRoot, record_writes
 from egoexo_tools.running.executors import TaskSubmitter, available_cores, open_executor
 from egoexo_tools.running.lock import RunId, worker_lock
-from egoexo_tools.running.owned_files import list_files, merge_files, remove_files
+from egoexo_tools.running.owned_files import list_files, merge_files, subtract_files
 from egoexo_tools.running.progress import Progress, open_progress
 from egoexo_tools.running.records import (
     RunOptions,
@@ -53,13 +53,22 @@ def run_unit(
     start = time.monotonic()
     unit, inputs_hash = job
     files: Mapping[str, Sequence[str]] = {}
+    stale: Mapping[str, Sequence[str]] = {}
     written: set[Path] = set()
     trace_file = ""
 
     def make_result(status: str, counts: Mapping[str, int], error: str | None) -> UnitResult:
         seconds = round(time.monotonic() - start, 3)
         return UnitResult(
-            unit.name, status, error, seconds, counts, settings, inputs_hash, files=files
+            unit.name,
+            status,
+            error,
+            seconds,
+            counts,
+            settings,
+            inputs_hash,
+            files=files,
+            stale=stale,
         )
 
     try:
@@ -69,14 +78,14 @@ def run_unit(
             if former is None or not former.files:
                 root.status(stage, unit.name).unlink(missing_ok=True)
             else:
-                files = former.files
+                files, stale = former.files, former.stale
                 write_status(root, stage, make_result("failed", {}, "it was interrupted"))
                 written.clear()
             counts = dict(work(unit))
             if folder is not None:
                 files = list_files(folder, written)
                 if former is not None:
-                    remove_files(folder, former.files, keep=files)
+                    stale = subtract_files(merge_files(former.files, former.stale), files)
             result = make_result("done", counts, None)
             # In the worker, because the parent may be killed with hundreds of results in transit.
             write_status(root, stage, result)

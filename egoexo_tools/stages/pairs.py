@@ -23,6 +23,7 @@ from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_exclusions, write_manifest
 from egoexo_tools.release.takes import read_split_file
 from egoexo_tools.running.owned_files import Ownership
+from egoexo_tools.running.pair_inputs import pairs_inputs
 from egoexo_tools.running.records import RunOptions, StageSummary, Unit
 from egoexo_tools.running.stage import run_stage
 from egoexo_tools.runs import join_pair_ids
@@ -79,16 +80,13 @@ def units(
     legacy_names: bool = False,
 ) -> list[Unit]:
     """One unit per direction and split that has takes."""
-    takes = read_manifest(root, "takes", columns=["take_uid", "split"]).to_pandas()
     todo = []
     for split in Split:
-        take_uids = takes["take_uid"][takes["split"] == split]
-        inputs = [root.part(table, uid) for uid in take_uids for table in ("takes", "masks")]
-        inputs += [root.split_json] if root.split_json.exists() else []
-        for direction in directions if len(take_uids) else ():
+        inputs = pairs_inputs(root, split)
+        for direction in directions if inputs else ():
             files = pair_files(root, split, direction, legacy_names=legacy_names)
             part = root.part(STAGE, f"{split}.{direction}")
-            todo.append(Unit((split, direction), tuple(inputs), (part, *files)))
+            todo.append(Unit((split, direction), inputs, (part, *files)))
     return todo
 
 

@@ -18,6 +18,7 @@ from egoexo_tools.arrays import Bool, Int64
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.running.pair_inputs import check_inputs
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import FrameTable
 from omama.tables.parquet import load_frames
@@ -106,6 +107,8 @@ def load_tracks(
 
 def read_pairs(root: DatasetRoot, split: Split, directions: Sequence[Direction]) -> pd.DataFrame:
     """The split's rows of the pairs manifest; DataError if there are none."""
+    for direction in directions:
+        check_inputs(root, split, direction, proposals=False)
     tables = [
         read_manifest(root, "pairs", units=[f"{split}.{direction}"]).to_pandas()
         for direction in directions

@@ -3,6 +3,7 @@
 from egoexo_tools.errors import DataError
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest
+from egoexo_tools.running.pair_inputs import check_inputs
 from egoexo_tools.vocab import Direction, Split
 from omama.dataset import Dataset, make_dataset
 from omama.tables.mapped import TableRequest, make_tables, open_tables
@@ -16,8 +17,10 @@ def load_dataset(
 
     They are in memory-mapped files that all processes of a machine share; the first process to ask
     writes them. Without `proposals` none are read and none have to exist: for a method that draws
-    its own masks. Raises DataError if a manifest is missing or the split has no pairs.
+    its own masks. Raises DataError if a manifest is missing or older than what it is made from, or
+    if the split has no pairs.
     """
+    check_inputs(root, split, direction, proposals=proposals)
     dataset = open_tables(root, f"{split}.{direction}", proposals=proposals)
     if dataset is not None:
         return dataset
@@ -29,6 +32,7 @@ def read_dataset(
     root: DatasetRoot, *, split: Split, direction: Direction, proposals: bool = True
 ) -> Dataset:
     """The same as `load_dataset`, but read from the Parquet files into this process's RAM."""
+    check_inputs(root, split, direction, proposals=proposals)
     return _read(_request(root, split, direction, proposals))
 
 

@@ -82,3 +82,11 @@ def test_a_list_from_elsewhere_removes_nothing_outside(tmp_path: Path, place: st
 def test_units_of_takes_whose_names_hold_dots() -> None:
     assert is_of_takes("t.1.cam01", {"t.1"}) and is_of_takes("t", {"t"})
     assert not is_of_takes("t.1.cam01", {"t.2", "1"})
+
+
+def test_a_file_that_passes_to_another_unit_stays(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, {"a": ["picture"], "b": ["train", "picture 2"]})
+    stage.run()
+    stage.files = {"a": ["picture 2"], "b": ["test"]}
+    stage.run(overwrite=True)
+    assert stage.outputs() == ["picture 2", "test"]

@@ -13,7 +13,8 @@ from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.formats.registry import EXPORTERS
 from egoexo_tools.layout import DatasetRoot
 from egoexo_tools.manifests import read_manifest, write_manifest
-from egoexo_tools.stages.export import run_export
+from egoexo_tools.stages.export import STATE_FOLDER, run_export
+from egoexo_tools.stages.pairs import run_pairs
 
 FIRST, SECOND, VAL, TEST = TAKES
 
@@ -57,7 +58,7 @@ def test_a_missing_frame_fails_its_take(root: DatasetRoot) -> None:
     root.frame(VAL, EGO, 0).unlink()
     summary = run_export(root, "lm-eec", root.path.parent / "out", run=RUN)
     assert [result.unit for result in summary.failed] == [f"take.{VAL}"]
-    assert "not on disk" in summary.text()
+    assert "disappeared since the frames manifest" in summary.text()
 
 
 @pytest.mark.slow
@@ -116,3 +117,32 @@ def test_the_lm_eec_export_has_a_mask_in_every_camera_and_frame(
             assert set(masks) == cameras
             for frames in masks.values():
                 assert set(frames) == {"0", "30", "60", "90"}
+
+
+@pytest.mark.parametrize("format_name", EXPORTERS)
+@pytest.mark.parametrize("gone", [list(TAKES)[0], VAL])
+def test_a_take_in_another_split_leaves_nothing_in_the_old_one(
+    root: DatasetRoot, tmp_path: Path, format_name: str, gone: str
+) -> None:
+    """Of two train takes one moves to test, or the only val take does, which empties val."""
+    run_pairs(root, run=RUN).check()
+    out = tmp_path / "out"
+    run_export(root, format_name, out, run=RUN).check()
+    (row,) = read_manifest(root, "takes", units=[gone]).to_pylist()
+    write_manifest(root, "takes", gone, [{**row, "split": "test"}])
+    if format_name in ("omama", "hf"):  # the formats with pairs
+        with pytest.raises(DataError, match=f"hold take {gone}, which is in the test split now"):
+            run_export(root, format_name, out, run=RUN)
+    run_pairs(root, run=RUN).check()
+    run_export(root, format_name, out, run=RUN).check()
+    run_export(root, format_name, tmp_path / "fresh", run=RUN).check()
+    assert exported(out) == exported(tmp_path / "fresh")
+
+
+def exported(out: Path) -> dict[str, bytes]:
+    """Relative path → content of an export's files, without its state."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and STATE_FOLDER not in path.parts
+    }
