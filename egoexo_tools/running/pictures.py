@@ -32,9 +32,9 @@ def check_pictures(root: DatasetRoot, *units: str) -> None:
     if changed:
         more = f" and {len(changed) - _EXAMPLES:,} more" if len(changed) > _EXAMPLES else ""
         raise DataError(
-            f"{', '.join(changed[:_EXAMPLES])}{more} of {root.path} is missing or has changed "
+            f"{', '.join(changed[:_EXAMPLES])}{more} of {root.path} changed or disappeared "
             "since the frames manifest was written; run `egoexo-tools frames` (in an imported "
-            "root, `egoexo-tools import`) again, which writes it anew"
+            "root, `egoexo-tools import`) again, which writes them anew"
         )
 
 

@@ -290,7 +290,7 @@ def test_a_missing_picture_fails_its_unit_only(own_root: DatasetRoot) -> None:
     own_root.frame(FIRST, EGO, 30).unlink()
     summary = run_features(own_root, backbone="efficientnet-lite0", run=INLINE)
     assert summary.done == 8
-    with pytest.raises(StageFailed, match="30.jpg of .* is missing or has changed since"):
+    with pytest.raises(StageFailed, match="30.jpg of .* changed or disappeared since"):
         summary.check()
     assert not list(own_root.path.glob(f"features/efficientnet-lite0*/{FIRST}.{EGO}/*"))
 
