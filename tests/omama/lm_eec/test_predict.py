@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from lm_eec_networks import small_network
-from tiny_root import EGO, make_tiny_root
+from tiny_root import EGO, make_tiny_root, rewrite_digests
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.manifests import read_manifest, write_manifest
@@ -120,6 +120,9 @@ def test_an_unreadable_picture_is_named(tmp_path, checkpoint):
     broken = make_tiny_root(tmp_path)
     path = broken.frame(FIRST, "cam01", 30)
     path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cam01/30.jpg of .* changed or disappeared"):
+        list(predict(broken, Direction.EGO2EXO, Split.TRAIN, checkpoint, options=QUIET))
+    rewrite_digests(broken, f"{FIRST}.cam01")
     with pytest.raises(DataError, match=re.escape(str(path))):
         list(predict(broken, Direction.EGO2EXO, Split.TRAIN, checkpoint, options=QUIET))
 

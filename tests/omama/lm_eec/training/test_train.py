@@ -12,6 +12,7 @@ import pytest
 import torch
 from lm_eec_networks import SMALL, save_network, small_network
 from squares_root import make_squares_root
+from tiny_root import rewrite_digests
 
 from egoexo_tools.errors import DataError, SettingsError
 from egoexo_tools.masks.rle import MaskRle
@@ -149,7 +150,8 @@ def test_a_clip_that_cannot_be_loaded_stops_the_run_with_its_name(tmp_path, smal
     broken = make_squares_root(tmp_path / "root")
     (clip, *_) = load_clip_tracks(broken, Direction.EGO2EXO, Split.TRAIN)
     config = replace(FEW, reference_behaviour=True)
-    broken.frame(clip.take.take_uid, "cam01", 120).unlink()
+    broken.frame(clip.take.take_uid, "cam01", 120).write_bytes(b"no picture")
+    rewrite_digests(broken, f"{clip.take.take_uid}.cam01")
     options = LmEecOptions(init=small_start, quiet=True)
     with pytest.raises(DataError, match=re.escape(f"the clip {clip.name}, frames [")):
         train(broken, Direction.EGO2EXO, config, RunFolder(tmp_path / "run"), options=options)
