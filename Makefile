@@ -38,11 +38,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # requirements.lock pins every version; the demo skips packages that only tests and FastSAM need.
+# editable_mode=compat puts this folder on the path of every process, so that a folder of the same
+# name, such as tests/egoexo_tools, is not found first.
 $(VENV)/.demo-installed: pyproject.toml requirements.lock | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[model,report]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock \
+	  --config-settings editable_mode=compat --editable '.[model,report]'
 	@touch $@
 
 $(VENV)/.test-installed: pyproject.toml requirements.lock | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --config-settings editable_mode=compat --editable .
 	@touch $@ $(VENV)/.demo-installed
