@@ -136,9 +136,11 @@ def test_ctrl_c_prints_one_line_and_exits_with_130(
         wait_until(lambda: count_written(root, started) > 2, process=process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, partial_files(root)) == (130, "", [])
+    assert (process.returncode, out) == (130, "")
     assert err == "Stopped. Finished units are kept; the same command continues.\n"
+    # A worker that is stopped in the middle of a write leaves its partial file to the next run.
     finish(stage_command("frames", root, tiny_release))
+    assert partial_files(root) == []
     assert file_contents(root) == file_contents(framed)
 
 

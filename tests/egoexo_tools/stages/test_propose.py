@@ -305,7 +305,7 @@ def test_of_changed_pictures_only_their_own_proposals_are_made_again(
     cv2.imwrite(str(path), np.full((row["height"], row["width"], 3), 7, np.uint8))
     for _ in range(2):
         (failure,) = run_propose(root, directions=[Direction.EGO2EXO], run=INLINE).failed
-        assert "/0.jpg of " in str(failure.error) and "changed since" in str(failure.error)
+        assert "/0.jpg of " in str(failure.error) and "disappeared since" in str(failure.error)
     rewrite_digests(root, f"{FIRST}.cam01")
     read: list[Path] = []
     rgb = Frame.rgb
