@@ -6,7 +6,6 @@ made the samples of V2-SAM's files: one exo camera per take, and only the frames
 objects of all exo cameras, as VGGT-S does.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ from egoexo_tools.arrays import Bool
 from egoexo_tools.errors import DataError
 from egoexo_tools.evaluation.align import parse_mask
 from egoexo_tools.evaluation.ground_truth import cameras_of_view
+from egoexo_tools.formats.objectrelator import SCALE, natural_key
 from egoexo_tools.masks.columns import MaskColumns
 from egoexo_tools.masks.resizing import exact_nearest_idxs
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.parsing.lenient import load_json
 from egoexo_tools.vocab import Direction, View, view_of
 
-SCALE: Mapping[View, int] = {View.EGO: 2, View.EXO: 4}
-"""How many times smaller than the annotation the masks of these methods are."""
 _VGGT_CROP = 540
 _VGGT_LONG_SIDE = 518
 _VGGT_SQUARES = (518, 420, 700)
@@ -44,11 +42,6 @@ class RelationPair:
     """At least one, in natural order."""
     truths: tuple[MaskRle, ...]
     """Their masks in the destination, at half (ego) or a quarter (exo) of the annotated size."""
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key that compares digits as numbers: `lid_2` before `lid_10`."""
-    return [(int(digits or -1), text) for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)]
 
 
 def relation_pairs(

@@ -81,6 +81,11 @@ def best_exo(masks: list[Row]) -> str | None:
     return max(sorted(shared), key=lambda camera: len(shared[camera]), default=None)
 
 
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sort key that compares digits as numbers, as that code does: `lid_9` before `lid_10`."""
+    return [(int(digits or -1), text) for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)]
+
+
 def _list_file(out: Path, split: str, direction: str) -> Path:
     return out / f"{path_component(direction)}_{path_component(split)}_visual.json"
 
@@ -100,13 +105,7 @@ def _samples(
             row: Row = {"take_uid": take.take_uid, "camera": camera}
             excluded.append(exclusion(row, f"that code reads one exo camera per take: {exo}"))
     cameras = (ego, exo) if direction is Direction.EGO2EXO else (exo, ego)
-    # "lid 9" before "lid 10", as in that code: digits are compared as numbers.
-    names = sorted(
-        {row["object_name"] for row in masks},
-        key=lambda name: [
-            (int(digits or -1), text) for text, digits in re.findall(r"([^0-9]+)|([0-9]+)", name)
-        ],
-    )
+    names = sorted({row["object_name"] for row in masks}, key=natural_key)
     categories = {name: number for number, name in enumerate(names, start=1)}
     visible = _scaled_masks(masks, frames, excluded)
     for frame_idx in sorted({idx for camera, idx in visible if camera == cameras[0]}):

@@ -21,7 +21,7 @@ from egoexo_tools.evaluation.both_visible import (
 from egoexo_tools.evaluation.ground_truth import read_ground_truth
 from egoexo_tools.evaluation.predictions import read_predictions
 from egoexo_tools.evaluation.protocols import evaluate_protocols
-from egoexo_tools.evaluation.relation_pairs import natural_key
+from egoexo_tools.formats.objectrelator import natural_key
 from egoexo_tools.masks.rle import MaskRle
 from egoexo_tools.vocab import Protocol
 
